@@ -1,0 +1,42 @@
+# Everything runs in .venv, which `make setup` builds from the lock file. No root, no Docker, no Redis needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check lock clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: $(VENV)/.done ## build .venv from the lock file
+
+$(VENV)/.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Cavendish needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "This Python cannot make virtual environments: install Debian's package python3-venv."; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the main job on this machine, in under a minute, with a pretend API
+	@$(BIN)/cavendish demo
+
+run: setup ## the whole stack for a real token (CAVENDISH_API_TOKEN); stop with Ctrl-C
+	@$(BIN)/cavendish up
+
+test: setup ## every test, against a real Redis that they start themselves
+	@$(BIN)/python -m pytest
+
+check: setup ## format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+lock: setup ## renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-header --no-annotate --upgrade --group dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove .venv, caches and the embedded server's data
+	@rm -rf $(VENV) .cavendish .mypy_cache .ruff_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

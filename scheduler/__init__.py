@@ -1,0 +1,20 @@
+"""The book: what is tracked, when it is worth a look, how fast we may ask, what came of it.
+
+Knows Redis and time; no Celery, no HTTP, and it logs nothing. This is its public face.
+"""
+
+from scheduler.client import Client
+from scheduler.errors import BookUnavailable, CavendishError, SettingsError, SubmissionError, WaitTimeout
+from scheduler.tracking import State, Submitted, TrackedTask
+
+__all__ = [
+    "BookUnavailable",
+    "CavendishError",
+    "Client",
+    "SettingsError",
+    "State",
+    "SubmissionError",
+    "Submitted",
+    "TrackedTask",
+    "WaitTimeout",
+]

@@ -1,0 +1,33 @@
+"""The timetable as data: what beat fires, and how often. Each entry expires before it is worthless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.settings import Settings
+
+SUBMIT = "cavendish.submit"
+DISPATCH = "cavendish.dispatch"
+RETRIEVE = "cavendish.retrieve"
+DELIVER = "cavendish.deliver"
+EXPIRE = "cavendish.expire"
+
+#: Every Celery task has a queue of its own name, so that any of them can get workers of its own.
+QUEUES = (SUBMIT, DISPATCH, RETRIEVE, DELIVER, EXPIRE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the timetable, in seconds."""
+
+    task: str
+    every: float
+
+
+def timetable(settings: Settings) -> tuple[Entry, ...]:
+    """What beat fires. Deliveries are usually sent at once by whoever settled; the sweep finds the rest."""
+    return (
+        Entry(DISPATCH, settings.tick),
+        Entry(DELIVER, 1.0),
+        Entry(EXPIRE, 5.0),
+    )

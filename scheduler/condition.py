@@ -1,0 +1,58 @@
+"""Pure: the condition of a lane: how many ids a call may carry, and whether its service is out of order.
+
+Server errors and timeouts say nothing about the pace of the account; they back this one service off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+from scheduler.backoff import exponential
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`batch_limit` 0 means that none was met yet. `failures` in a row; nobody asks before `down_until`."""
+
+    batch_limit: int = 0
+    failures: int = 0
+    failed_at: float = 0.0
+    down_until: float = 0.0
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Condition:
+        """Read what `to_json` wrote; anything unreadable is a new condition."""
+        try:
+            return cls(**json.loads(text)) if text else cls()
+        except (TypeError, ValueError):
+            return cls()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def batch_size(self, wanted: int) -> int:
+        return min(wanted, self.batch_limit) if self.batch_limit else wanted
+
+
+def failed(condition: Condition, reason: str, sent_at: float, now: float, chance: float) -> Condition:
+    """A call failed. Calls that were under way when an earlier failure was noted count with it."""
+    if sent_at < condition.failed_at:
+        return condition
+    failures = condition.failures + 1
+    until = now + exponential(failures, FIRST_WAIT, LONGEST_WAIT, chance)
+    return replace(condition, failures=failures, failed_at=now, down_until=until, reason=reason)
+
+
+def worked(condition: Condition) -> Condition:
+    """A call was answered."""
+    return replace(condition, failures=0, down_until=0.0, reason="") if condition.failures else condition
+
+
+def too_many(condition: Condition, sent: int) -> Condition:
+    """A batch of `sent` ids was too large: halve, and remember."""
+    limit = max(sent // 2, 1)
+    return replace(condition, batch_limit=min(condition.batch_limit or limit, limit))

@@ -1,0 +1,45 @@
+"""What can go wrong, as one tree. Each message is one plain sentence for the person who reads it.
+
+CavendishError
+├── SettingsError       environment settings that make no sense; carries every complaint at once
+├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline ...)
+├── BookUnavailable     Redis did not answer, or refuses to write; nothing was half-written
+├── WaitTimeout         `Client.wait` ran out of time; carries what was still pending
+└── StackError          `cavendish up` cannot start or keep a part of the stack
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CavendishError(Exception):
+    """Root of every error that Cavendish raises on purpose."""
+
+
+class SettingsError(CavendishError):
+    """One or more settings are ill-formed. `complaints` holds a sentence for each, by environment name."""
+
+    def __init__(self, complaints: Sequence[str]) -> None:
+        super().__init__("\n".join(complaints))
+        self.complaints = tuple(complaints)
+
+
+class SubmissionError(CavendishError, ValueError):
+    """A submit was refused as a whole; nothing of it was written."""
+
+
+class BookUnavailable(CavendishError):
+    """Redis is away or refuses to write. What was not acknowledged was not written; try again later."""
+
+
+class WaitTimeout(CavendishError, TimeoutError):
+    """The time of a `wait` ran out. `pending` are the ids that have not ended yet."""
+
+    def __init__(self, pending: Sequence[str], timeout: float) -> None:
+        super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")
+        self.pending = tuple(pending)
+
+
+class StackError(CavendishError):
+    """A part of the stack on this machine cannot be started."""

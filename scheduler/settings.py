@@ -1,0 +1,209 @@
+"""Every knob once: its environment name, unit, default and meaning. All complaints are reported together."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from scheduler.addresses import Network, parse_networks
+from scheduler.errors import SettingsError
+
+PREFIX = "CAVENDISH_"
+
+Reader = Callable[[str], Any]
+
+
+def _number(low: float, high: float) -> Reader:
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"must lie within {low:g} and {high:g}")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Reader:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"must be a whole number within {low} and {high}")
+        return value
+
+    return read
+
+
+def _one_of(*words: str) -> Reader:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def _url(*schemes: str) -> Reader:
+    def read(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not (parts.netloc or parts.path):
+            raise ValueError(f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        return text.rstrip("/") if parts.scheme in ("http", "https") else text
+
+    return read
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise ValueError(f"must be a comma separated list of CIDRs; {error}") from None
+
+
+def webhook_secret_key(text: str) -> bytes:
+    """The signing key inside a `whsec_…` secret: 24 to 64 bytes. Raises ValueError without showing the secret."""
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("must be 'whsec_' followed by the base64 of 24 to 64 bytes")
+    return key
+
+
+def _secret(text: str) -> str:
+    webhook_secret_key(text)
+    return text
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces")
+    return text
+
+
+def _knob(default: Any, read: Reader, unit: str, meaning: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"read": read, "unit": unit, "meaning": meaning, "secret": secret})
+
+
+_REDIS = ("redis", "rediss", "unix", "redis+socket")
+_BROKER = (*_REDIS, "sentinel", "amqp", "amqps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says. Unset means the default. Secrets stay out of `repr`."""
+
+    redis_url: str = _knob("", _url(*_REDIS), "URL", "Redis that holds the book; unset: the embedded server of `cavendish up`.")
+    broker_url: str = _knob("", _url(*_BROKER), "URL", "Celery's broker; unset: the same Redis.")
+    data_dir: Path = _knob(Path(".cavendish"), Path, "folder", "Where `cavendish up` keeps the embedded server's files.")
+    api_url: str = _knob("https://api.acedata.cloud", _url("http", "https"), "URL", "The remote API.")
+    api_token: str = _knob("", _token, "token", "Bearer token of the account `default`.", secret=True)
+    api_tokens_file: Path | None = _knob(None, Path, "file", 'JSON object {"account": "token"} with further accounts.')
+    rate: float = _knob(0.0, _number(0.01, 100_000), "calls/s", "Ceiling of the pace of an account; unset: only what is learned.")
+    batch_size: int = _knob(50, _whole(1, 1000), "ids", "Most ids in one `retrieve_batch` call.")
+    tick: float = _knob(0.25, _number(0.05, 60), "s", "How often beat wakes the dispatch.")
+    deadline: float = _knob(
+        3600.0, _number(1, 30 * 86400), "s", "Time after which an unfinished id is `expired`, unless a submit says otherwise."
+    )
+    last_look: float = _knob(
+        60.0, _number(1, 86400), "s", "How long after its deadline an id waits for its last look while the API cannot be asked."
+    )
+    lease: float = _knob(120.0, _number(10, 3600), "s", "How long a claimed batch or debt stays claimed when its worker dies.")
+    connect_timeout: float = _knob(5.0, _number(0.1, 60), "s", "Longest connect to the remote API.")
+    call_timeout: float = _knob(30.0, _number(0.5, 300), "s", "Longest call to the remote API, wall clock, all included.")
+    answer_limit: int = _knob(16 * 2**20, _whole(1024, 2**30), "bytes", "Largest answer of the remote API that is read.")
+    absent_grace: float = _knob(
+        15.0, _number(0, 86400), "s", "An id missing from answers this soon after its submit is only late."
+    )
+    absent_tries: int = _knob(3, _whole(1, 1000), "looks", "Confirmed absences before an id is `unknown` ...")
+    absent_over: float = _knob(60.0, _number(0, 86400), "s", "... which must span at least this time.")
+    retention: float = _knob(
+        7 * 86400.0, _number(60, 3650 * 86400), "s", "How long an ended id and its record stay in the book once all is paid."
+    )
+    dead_retention: float = _knob(
+        30 * 86400.0, _number(60, 3650 * 86400), "s", "How long dead letters and what they announce are kept."
+    )
+    events_kept: int = _knob(10_000, _whole(100, 10_000_000), "events", "Length of the stream of events of each lane.")
+    webhook_secret: str = _knob(
+        "", _secret, "whsec_…", "Signs every webhook; `cavendish up` makes one where none is set.", secret=True
+    )
+    webhook_allow: tuple[Network, ...] = _knob(
+        (), _networks, "CIDRs", "Addresses that webhooks may reach although they are not public."
+    )
+    webhook_timeout: float = _knob(15.0, _number(0.5, 60), "s", "Longest webhook call, wall clock, all included.")
+    shards: int = _knob(1, _whole(1, 256), "shards", "Into how many parts each lane of the book is cut.")
+    concurrency: int = _knob(8, _whole(2, 256), "threads", "Celery tasks that one worker process runs at a time.")
+    shutdown_timeout: float = _knob(
+        20.0, _number(1, 600), "s", "How long `cavendish up` lets its parts finish before it ends them."
+    )
+    flower_port: int = _knob(5555, _whole(0, 65535), "port", "Flower's port on the loopback interface; 0: any free one.")
+    log_format: str = _knob("console", _one_of("console", "json"), "console | json", "Shape of the log lines.")
+    log_level: str = _knob("info", _one_of("debug", "info", "warning", "error"), "level", "Least level that is logged.")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment. Raises SettingsError with every complaint at once, by environment name."""
+        environ = os.environ if environ is None else environ
+        values, complaints = {}, []
+        for knob in fields(cls):
+            name = env_name(knob.name)
+            text = environ.get(name, "").strip()
+            if not text:
+                continue
+            try:
+                values[knob.name] = knob.metadata["read"](text)
+            except ValueError as error:
+                complaints.append(_complaint(name, text, error, secret=knob.metadata["secret"]))
+        settings = cls(**values)
+        complaints += settings._contradictions()
+        if complaints:
+            raise SettingsError(complaints)
+        return settings
+
+    def _contradictions(self) -> list[str]:
+        found = []
+        if self.lease < 2 * self.call_timeout:
+            found.append(f"{PREFIX}LEASE must be at least twice {PREFIX}CALL_TIMEOUT, or batches are asked about twice.")
+        if self.last_look < self.call_timeout:
+            found.append(f"{PREFIX}LAST_LOOK must be at least {PREFIX}CALL_TIMEOUT, or a last look is cut short.")
+        try:
+            self.tokens()
+        except (OSError, ValueError) as error:
+            found.append(f"{PREFIX}API_TOKENS_FILE cannot be used: {error}.")
+        return found
+
+    def tokens(self) -> dict[str, str]:
+        """Bearer token by account. Raises OSError or ValueError if the file of tokens cannot be used."""
+        tokens: dict[str, str] = {}
+        if self.api_tokens_file is not None:
+            try:
+                read = json.loads(self.api_tokens_file.read_text())
+            except OSError as error:
+                raise OSError(f"{self.api_tokens_file}: {error.strerror}") from None
+            except ValueError:
+                raise ValueError(f"{self.api_tokens_file} holds no JSON") from None
+            if not isinstance(read, dict) or not all(isinstance(token, str) and token for token in read.values()):
+                raise ValueError(f'{self.api_tokens_file} must hold one JSON object {{"account": "token"}}')
+            tokens.update(read)
+        if self.api_token:
+            tokens["default"] = self.api_token
+        return tokens
+
+
+def env_name(knob: str) -> str:
+    """The environment name of a field of Settings."""
+    return PREFIX + knob.upper()
+
+
+def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
+    why = str(error)
+    if why.startswith(("could not convert", "invalid literal")):
+        why = "must be a number"
+    return f"{name} {why}" + ("." if secret else f", not {text!r}.")

@@ -1,0 +1,41 @@
+"""The only door to Redis. `keys.py` has the table of keys; each Lua script is one method with the same verb."""
+
+from __future__ import annotations
+
+from scheduler.clock import Clock
+from scheduler.store.connection import Connection
+from scheduler.store.debts import Debts
+from scheduler.store.fleet import Fleet
+from scheduler.store.learned import Learned
+from scheduler.store.overview import LaneView, aside, view
+from scheduler.store.tasks import Tasks
+from scheduler.tracking import Lane
+
+
+class Book:
+    """The book: its chapters share one connection. Safe to share between threads."""
+
+    def __init__(self, url: str, shards: int = 1) -> None:
+        self.connection = Connection(url)
+        self.tasks = Tasks(self.connection, shards)
+        self.debts = Debts(self.connection)
+        self.learned = Learned(self.connection)
+        self.fleet = Fleet(self.connection)
+
+    def clock(self) -> Clock:
+        """A clock set by Redis TIME. Raises BookUnavailable."""
+        return Clock(self.fleet.now())
+
+    def view(self, lane: Lane, now: float) -> LaneView:
+        """The numbers of one lane. Raises BookUnavailable."""
+        return view(self.connection, lane, now)
+
+    def aside(self, lane: Lane) -> dict[str, str]:
+        """The ids of a lane whose records could not be read. Raises BookUnavailable."""
+        return aside(self.connection, lane)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+__all__ = ["Book"]

@@ -1,0 +1,110 @@
+"""The keys of the book, all spelt here.
+
+All keys of a lane carry its hash tag `{account/service/shard}`, so each script touches one slot of a cluster.
+
+| key                           | type   | content                                                                     |
+|-------------------------------|--------|-----------------------------------------------------------------------------|
+| cavendish:lanes               | set    | the lanes that exist                                                        |
+| cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
+| cavendish:tick:SLOT           | string | taken by the one dispatch that runs in that slot of time                    |
+| cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
+| cavendish:{lane}:due          | zset   | id -> when it is worth a look, or when its lease ends                       |
+| cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
+| cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
+| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, webhooks (endpoints), open debts, metadata   |
+| cavendish:{lane}:result:ID    | string | the upstream record as it came                                              |
+| cavendish:{lane}:owed         | zset   | debt -> its next try, or when its lease ends; a debt is `ENDPOINT:ID`        |
+| cavendish:{lane}:owed-leases  | hash   | debt -> lease token                                                         |
+| cavendish:{lane}:dead         | zset   | debt -> time of death                                                       |
+| cavendish:{lane}:delivery:DEBT| hash   | url, tries, state, last outcome                                             |
+| cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
+| cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, paid, buried                  |
+| cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
+| cavendish:{lane}:events       | stream | what ended, capped                                                          |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.tracking import Lane
+
+LANES = "cavendish:lanes"
+FLEET = "cavendish:fleet"
+
+
+def tick(slot: int) -> str:
+    return f"cavendish:tick:{slot}"
+
+
+def pace(account: str) -> str:
+    return f"cavendish:{{{account}}}:pace"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKeys:
+    """The keys of one lane."""
+
+    lane: Lane
+
+    def _key(self, name: str) -> str:
+        return f"cavendish:{{{self.lane}}}:{name}"
+
+    @property
+    def due(self) -> str:
+        return self._key("due")
+
+    @property
+    def deadlines(self) -> str:
+        return self._key("deadlines")
+
+    @property
+    def leases(self) -> str:
+        return self._key("leases")
+
+    @property
+    def owed(self) -> str:
+        return self._key("owed")
+
+    @property
+    def owed_leases(self) -> str:
+        return self._key("owed-leases")
+
+    @property
+    def dead(self) -> str:
+        return self._key("dead")
+
+    @property
+    def aside(self) -> str:
+        return self._key("aside")
+
+    @property
+    def counts(self) -> str:
+        return self._key("counts")
+
+    @property
+    def condition(self) -> str:
+        return self._key("condition")
+
+    @property
+    def events(self) -> str:
+        return self._key("events")
+
+    def task(self, task_id: str) -> str:
+        return self._key(f"task:{task_id}")
+
+    def result(self, task_id: str) -> str:
+        return self._key(f"result:{task_id}")
+
+    def delivery(self, debt: str) -> str:
+        return self._key(f"delivery:{debt}")
+
+
+def debt_of(endpoint: str, task_id: str) -> str:
+    """The name of what is owed to one endpoint for one id."""
+    return f"{endpoint}:{task_id}"
+
+
+def task_of(debt: str) -> str:
+    """The id whose end a debt announces."""
+    return debt.partition(":")[2]

@@ -1,0 +1,68 @@
+"""What the fleet learns together: read, thought about in pure Python, and written back if nobody was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, Self, TypeVar
+
+from scheduler.condition import Condition
+from scheduler.errors import BookUnavailable
+from scheduler.pace import Pace
+from scheduler.store import keys
+from scheduler.store.connection import Connection
+from scheduler.tracking import Lane
+
+TRIES = 50
+
+
+class Learnable(Protocol):
+    """Something small that turns itself into text and back."""
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Self: ...
+
+    def to_json(self) -> str: ...
+
+
+T = TypeVar("T", bound=Learnable)
+R = TypeVar("R")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class Learned:
+    """The pace of each account and the condition of each lane, changed one at a time. Raises BookUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def pace(self, account: str) -> Pace:
+        """The pace of an account as it stands."""
+        return self._read(keys.pace(account), Pace)[1]
+
+    def change_pace(self, account: str, step: Callable[[Pace], tuple[Pace, R]]) -> R:
+        """Let `step` turn the pace of an account into its next state; returns what else `step` says."""
+        return self._change(keys.pace(account), Pace, step)
+
+    def condition(self, lane: Lane) -> Condition:
+        """The condition of a lane as it stands."""
+        return self._read(keys.LaneKeys(lane).condition, Condition)[1]
+
+    def change_condition(self, lane: Lane, step: Callable[[Condition], tuple[Condition, R]]) -> R:
+        """Let `step` turn the condition of a lane into its next state; returns what else `step` says."""
+        return self._change(keys.LaneKeys(lane).condition, Condition, step)
+
+    def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
+        with self._redis.errors():
+            version, value = map(_text, self._redis.redis.hmget(key, ["version", "value"]))
+        return version or "0", kind.from_json(value)
+
+    def _change(self, key: str, kind: type[T], step: Callable[[T], tuple[T, R]]) -> R:
+        for _ in range(TRIES):
+            version, old = self._read(key, kind)
+            new, answer = step(old)
+            if new == old or self._redis.script("swap", [key], [version, new.to_json()]):
+                return answer
+        raise BookUnavailable(f"Too many processes change {key} at the same time.")

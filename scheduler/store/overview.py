@@ -1,0 +1,49 @@
+"""What an operator wants to see at a glance, read in one round trip per lane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.store.connection import Connection
+from scheduler.store.keys import LaneKeys
+from scheduler.tracking import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """The numbers of one lane. `in_flight` are leased ids; `counts` are totals since the book began."""
+
+    lane: Lane
+    pending: int
+    due: int
+    in_flight: int
+    owed: int
+    owed_due: int
+    dead: int
+    aside: int
+    counts: dict[str, int]
+
+
+def view(connection: Connection, lane: Lane, now: float) -> LaneView:
+    """Look at one lane. Raises BookUnavailable."""
+    keys, pipe = LaneKeys(lane), connection.pipeline()
+    pipe.zcard(keys.deadlines)
+    pipe.zcount(keys.due, "-inf", now)
+    pipe.hlen(keys.leases)
+    pipe.zcard(keys.owed)
+    pipe.zcount(keys.owed, "-inf", now)
+    pipe.zcard(keys.dead)
+    pipe.hlen(keys.aside)
+    pipe.hgetall(keys.counts)
+    with connection.errors():
+        *numbers, counts = pipe.execute()
+    pending, due, in_flight, owed, owed_due, dead, set_aside = (int(number) for number in numbers)
+    totals = {name: int(count) for name, count in counts.items()}
+    return LaneView(lane, pending, due, in_flight, owed, owed_due, dead, set_aside, totals)
+
+
+def aside(connection: Connection, lane: Lane) -> dict[str, str]:
+    """The ids whose records could not be read, with the reason. Raises BookUnavailable."""
+    with connection.errors():
+        found: dict[str, str] = connection.redis.hgetall(LaneKeys(lane).aside)  # type: ignore[assignment]
+    return found

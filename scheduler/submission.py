@@ -1,0 +1,137 @@
+"""What a producer may hand in, and how it is refused: by id where one id is at fault, else as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.addresses import Network, webhook_complaint
+from scheduler.errors import SubmissionError
+from scheduler.tracking import compact
+
+ID_LENGTH = 200
+METADATA_BYTES = 8 * 1024
+SHORTEST_DEADLINE, LONGEST_DEADLINE = 1.0, 30 * 86400.0
+WEBHOOKS = 8
+LABEL_LENGTH = 100
+
+_SERVICE = re.compile(r"[a-z0-9-]{1,40}")
+_ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """All that a submit says beside its ids, checked."""
+
+    service: str
+    account: str
+    webhooks: tuple[str, ...]
+    deadline: float
+    metadata: str
+    model: str
+    producer: str
+    again: bool
+
+
+def id_complaint(task_id: object) -> str | None:
+    """Why this cannot be an id of a remote job, or None."""
+    if not isinstance(task_id, str):
+        return f"an id must be a string, not {type(task_id).__name__}"
+    if not task_id.strip():
+        return "an id must not be empty"
+    if len(task_id) > ID_LENGTH:
+        return f"an id has at most {ID_LENGTH} characters, this one has {len(task_id)}"
+    if not task_id.isprintable():
+        return "an id must not hold control characters"
+    if task_id != task_id.strip():
+        return "an id must not begin or end with white space"
+    return None
+
+
+def endpoint_of(url: str) -> str:
+    """The short name of an ad-hoc webhook endpoint: 16 hexadecimal digits of its hash."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def check(
+    *,
+    service: object,
+    account: object = "default",
+    webhook: object = None,
+    deadline: object = None,
+    metadata: object = None,
+    model: object = None,
+    producer: object = None,
+    again: object = False,
+    default_deadline: float,
+    allowed: Iterable[Network],
+) -> Wishes:
+    """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
+    if not isinstance(service, str) or not _SERVICE.fullmatch(service):
+        raise SubmissionError(f"The service {_shown(service)} is no name of 1 to 40 of the characters a-z, 0-9 and '-'.")
+    if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
+        raise SubmissionError(f"The account {_shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'.")
+    if not isinstance(again, bool):
+        raise SubmissionError("`again` must be true or false.")
+    return Wishes(
+        service=service,
+        account=account,
+        webhooks=_webhooks(webhook, tuple(allowed)),
+        deadline=_deadline(deadline, default_deadline),
+        metadata=_metadata(metadata),
+        model=_label("model", model),
+        producer=_label("producer", producer),
+        again=again,
+    )
+
+
+def _webhooks(webhook: object, allowed: tuple[Network, ...]) -> tuple[str, ...]:
+    urls = [] if webhook is None else list(webhook) if isinstance(webhook, list | tuple) else [webhook]
+    if len(urls) > WEBHOOKS:
+        raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(urls)}.")
+    for url in urls:
+        complaint = webhook_complaint(url, allowed)
+        if complaint:
+            raise SubmissionError(f"Refused: {complaint}.")
+    return tuple(dict.fromkeys(str(url) for url in urls))
+
+
+def _deadline(deadline: object, default: float) -> float:
+    if deadline is None:
+        return default
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+        raise SubmissionError(f"The deadline must be a number of seconds, not {_shown(deadline)}.")
+    if not SHORTEST_DEADLINE <= deadline <= LONGEST_DEADLINE:  # also refuses NaN
+        raise SubmissionError(f"The deadline must lie within 1 s and 30 days (2592000 s), not {deadline:g} s.")
+    return float(deadline)
+
+
+def _metadata(metadata: object) -> str:
+    if metadata is None:
+        return ""
+    if not isinstance(metadata, Mapping):
+        raise SubmissionError(f"The metadata must be a JSON object, not {type(metadata).__name__}.")
+    try:
+        text = compact(dict(metadata))
+    except (TypeError, ValueError, RecursionError):
+        raise SubmissionError("The metadata holds something that JSON cannot say.") from None
+    if len(text.encode()) > METADATA_BYTES:
+        raise SubmissionError(f"The metadata is larger than {METADATA_BYTES // 1024} KiB.")
+    return text
+
+
+def _label(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LABEL_LENGTH:
+        raise SubmissionError(f"The {name} must be a printable text of at most {LABEL_LENGTH} characters.")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=lambda v: type(v).__name__)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,149 @@
+"""The nouns: tracked task, state, lane, answer.
+
+                        verdict                                  webhook answered 2xx
+      submit ─► pending ───────► succeeded | failed   ─ owes ─►  owed ────────────────► paid
+                  │  │ absent n times over t seconds               │ ▲
+                  │  └───────────────► unknown        ─ owes ─►    │ └── revive
+                  └ deadline passed ─► expired        ─ owes ─►    └─ tries used up / 410 ─► dead
+
+Terminal states are sticky: tracking an id again after it ended takes an explicit `again`.
+Times are float seconds since the Unix epoch, by the clock of Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from zlib import crc32
+
+#: An upstream record as parsed from JSON. Nothing is promised about its shape.
+Record = Mapping[str, Any]
+
+
+class State(StrEnum):
+    """Where a tracked task stands."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """True once nothing about the tracked task changes any more."""
+        return self is not State.PENDING
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Lane:
+    """What one batch call can ask about: one service, asked through one account (and one shard of the book)."""
+
+    account: str
+    service: str
+    shard: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.account}/{self.service}/{self.shard}"
+
+    @classmethod
+    def parse(cls, text: str) -> Lane:
+        """Read what `str` wrote. Raises ValueError on anything else."""
+        account, service, shard = text.split("/")
+        return cls(account, service, int(shard))
+
+    @classmethod
+    def of(cls, account: str, service: str, task_id: str, shards: int) -> Lane:
+        """The lane that an id belongs to, the same in every process."""
+        return cls(account, service, crc32(task_id.encode()) % shards if shards > 1 else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedTask:
+    """A remote job as the book knows it. `record` is the upstream record as it came, once there is one."""
+
+    id: str
+    service: str
+    account: str
+    state: State
+    submitted_at: float
+    deadline_at: float
+    round: int = 0
+    looks: int = 0
+    looked_at: float | None = None
+    absences: int = 0
+    absent_since: float | None = None
+    finished_at: float | None = None
+    settled_at: float | None = None
+    reason: str = ""
+    model: str = ""
+    producer: str = ""
+    metadata: Mapping[str, Any] | None = None
+    webhooks: tuple[str, ...] = ()
+    record: Record | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary for `--json` and for people; the shape of the public surface."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("webhooks", "absent_since", "round")}
+        return plain | {"state": self.state.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer to one submitted id: `new`, `known` or `refused`, and the state it has now (None if refused)."""
+
+    id: str
+    outcome: str
+    state: State | None = None
+    reason: str = ""
+
+    @property
+    def refused(self) -> bool:
+        return self.outcome == "refused"
+
+
+class Refusal(StrEnum):
+    """Why the remote API did not answer the question that was asked."""
+
+    RATE = "rate"  # 429: too fast; says nothing about the ids
+    ACCOUNT = "account"  # the credential is refused, used up or disabled; says nothing about the ids
+    FORBIDDEN = "forbidden"  # one of the ids asked about may not be asked about
+    TOO_MANY = "too many ids"  # the batch is larger than the API takes
+    DOWN = "down"  # 5xx, timeouts, resets, answers that cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The remote API answered; `items` are its records as they came, in any order, asked for or not."""
+
+    items: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The remote API did not answer the question. `retry_after` in seconds, where it said so."""
+
+    why: Refusal
+    detail: str
+    retry_after: float | None = None
+
+
+Answer = Answered | Refused
+
+
+def compact(value: Any) -> str:
+    """The one JSON spelling that the book and the webhooks use; broken Unicode stays in its escaped form."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def printable(text: str, length: int) -> str:
+    """The text without control characters and broken Unicode, at most so long."""
+    return "".join(c if c.isprintable() else " " for c in text[:length])

@@ -1,0 +1,86 @@
+"""The Celery app: queues, limits, logging. Messages are hints; the book holds the facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu
+from celery import Celery, signals
+from celery.app.amqp import AMQP
+from kombu import Queue
+
+from scheduler.beat import QUEUES, timetable
+from scheduler.settings import Settings
+from scheduler.whereabouts import broker_url
+from worker import logs
+
+
+class PatientConnection(kombu.Connection):
+    """Reconnects within a second of the broker's return; Celery's own waits grow to 30 s and no setting says otherwise."""
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        return super().ensure_connection(*args, **{"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0, **kwargs})
+
+
+class PatientAMQP(AMQP):
+    Connection = PatientConnection
+
+
+class App(Celery):
+    amqp_cls = f"{__name__}:PatientAMQP"
+
+
+def build(settings: Settings) -> Celery:
+    """The app for these settings. Connects to nothing yet."""
+    app = App("cavendish", set_as_current=False)
+    app.conf.update(
+        broker_url=broker_url(settings),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(settings),
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_queues=[Queue(name, routing_key=name) for name in QUEUES],
+        task_routes={name: {"queue": name} for name in QUEUES},
+        task_create_missing_queues=False,
+        task_default_queue=QUEUES[0],
+        task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.4},
+        worker_pool="threads",
+        worker_concurrency=settings.concurrency,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        beat_scheduler="celery.beat:Scheduler",
+        beat_max_loop_interval=1,
+        beat_schedule={
+            entry.task: {"task": entry.task, "schedule": entry.every, "options": {"expires": max(entry.every, 1.0)}}
+            for entry in timetable(settings)
+        },
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    """Redis transport: notice a dead server soon, and give the messages of a dead worker back soon after its leases."""
+    if broker_url(settings).startswith("amqp"):
+        return {}
+    return {
+        "visibility_timeout": settings.lease + 60,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+    }
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    settings = Settings.load()
+    logs.set_up(settings.log_format, settings.log_level)

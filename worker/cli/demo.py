@@ -1,0 +1,197 @@
+"""demo: the whole main job on this machine, shown while it runs, and judged at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from scheduler import Client, State, TrackedTask
+from scheduler.errors import StackError
+from scheduler.settings import Settings
+
+SERVICE = "nano-banana"
+
+
+@click.command()
+@click.option("--tasks", default=500, show_default=True, help="How many ids to submit.")
+@click.option("--timeout", default=55.0, show_default=True, help="Seconds after which it counts as failed.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the summary into this file.")
+def demo(tasks: int, timeout: float, svg: Path | None) -> None:
+    """Run the main job against a pretend API: submit through three doors, poll, settle, announce, and count.
+
+    Exit code 0 only if every id was settled, and every webhook arrived, verified, under one name.
+
+    \b
+    cavendish demo
+    """
+    console = Console(highlight=False, record=svg is not None, width=None if sys.stdout.isatty() else 100)
+    with tempfile.TemporaryDirectory(prefix="cavendish-demo-") as folder, _stack(Path(folder)) as facts:
+        console.print(f"The stack is up. Flower: {facts['flower']}")
+        ids = httpx.post(f"{facts['api']}/emulator/tasks", json={"count": tasks}, trust_env=False).json()["ids"]
+        settings = Settings.load({"CAVENDISH_REDIS_URL": facts["book"], "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"})
+        with Client(settings=settings) as client:
+            _submit_by_three_doors(client, ids, facts, console)
+            run = _watch(client, ids, facts, timeout, console)
+    console.print(run.summary())
+    if svg is not None:
+        svg.write_text(console.export_svg(title="make demo"))
+    if not run.whole:
+        console.print("Not every id was settled, announced and verified.", style="bold red")
+        sys.exit(1)
+
+
+@contextmanager
+def _stack(folder: Path) -> Iterator[dict[str, Any]]:
+    """`cavendish up --emulate` with a data folder of its own; its lines go into a file there."""
+    log = folder / "up.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+    environment |= {name: os.environ[name] for name in ("CAVENDISH_REDIS_URL", "CAVENDISH_BROKER_URL") if name in os.environ}
+    environment |= {"CAVENDISH_DATA_DIR": str(folder / "data"), "CAVENDISH_FLOWER_PORT": "0"}
+    with log.open("w") as lines:
+        command = [sys.executable, "-m", "worker.cli", "up", "--emulate", "--median", "6"]
+        process = subprocess.Popen(command, env=environment, stdout=lines, stderr=lines)  # noqa: S603 (our own command)
+    try:
+        yield _facts(folder / "data" / "stack.json", process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _facts(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: float = 20.0) -> dict[str, Any]:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        if path.exists():
+            facts: dict[str, Any] = json.loads(path.read_text())
+            try:
+                httpx.get(f"{facts['api']}/emulator/tally", trust_env=False)
+            except httpx.TransportError:
+                pass
+            else:
+                return facts
+        time.sleep(0.05)
+    raise StackError("The stack did not come up:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]))
+
+
+def _submit_by_three_doors(client: Client, ids: list[str], facts: dict[str, Any], console: Console) -> None:
+    """A third through the client, a third as a Celery message, a third through the command line."""
+    from celery import Celery  # noqa: PLC0415 (what a producer that has nothing of ours would do)
+
+    third = len(ids) // 3
+    by_client, by_message, by_shell = ids[:third], ids[third : 2 * third], ids[2 * third :]
+    hook = str(facts["receiver"])
+    client.submit(by_client, service=SERVICE, webhook=hook, metadata={"door": "client"})
+    producer = Celery("a-producer", broker=facts["broker"], set_as_current=False)
+    wishes = {"service": SERVICE, "webhook": hook, "metadata": {"door": "message"}}
+    producer.send_task("cavendish.submit", args=[by_message], kwargs=wishes, queue="cavendish.submit")
+    producer.close()
+    environment = dict(os.environ) | {"CAVENDISH_REDIS_URL": str(facts["book"]), "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"}
+    options = ["--service", SERVICE, "--webhook", hook, "--meta", '{"door": "shell"}', "-"]
+    said = subprocess.run(  # noqa: S603 (our own command)
+        [sys.executable, "-m", "worker.cli", "submit", *options],
+        env=environment, input="\n".join(by_shell), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if said.returncode:
+        raise StackError(f"`cavendish submit` failed: {said.stderr.strip()}")
+    console.print(
+        f"Submitted {len(by_client)} by the client, {len(by_message)} by a Celery message, {len(by_shell)} by the shell."
+    )
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of the demo at one moment."""
+
+    wanted: int
+    started: float
+    seconds: float
+    tasks: dict[str, TrackedTask]
+    ledger: dict[str, Any]
+    tally: dict[str, Any]
+
+    @property
+    def ended(self) -> list[TrackedTask]:
+        return [task for task in self.tasks.values() if task.state.terminal]
+
+    @property
+    def whole(self) -> bool:
+        """Every id settled; every announcement arrived, verified, says what the book says, and has one name."""
+        told = {task.id: task.state.value for task in self.ended}
+        names = not self.ledger["under_two_ids"] and not self.ledger["refused"]
+        return len(told) == self.wanted == len(self.ledger["states"]) and told == self.ledger["states"] and names
+
+    def line(self) -> str:
+        done = f"settled {len(self.ended):3d} of {self.wanted}   webhooks verified {self.ledger['verified']:3d}"
+        return f"{self.seconds:4.0f} s   {done}   calls {self.tally['calls']}"
+
+    def live(self) -> Group:
+        bars = Table.grid(padding=(0, 2))
+        for name, done in (("tracked", len(self.tasks)), ("settled", len(self.ended)), ("announced", self.ledger["verified"])):
+            bars.add_row(name, ProgressBar(total=self.wanted, completed=done, width=50), f"{done} of {self.wanted}")
+        calls, refused = self.tally["calls"], self.tally["answers"].get("429", 0)
+        return Group(bars, Text(f"{self.seconds:.0f} s · {calls} calls · {refused} times 429", style="dim"))
+
+    def summary(self) -> Panel:
+        ended = self.ended
+        count = Counter(task.state for task in ended)
+        delays = sorted(task.settled_at - task.finished_at for task in ended if task.settled_at and task.finished_at)
+        cuts = statistics.quantiles(delays, n=100) if len(delays) > 1 else [0.0] * 99
+        grid = Table.grid(padding=(0, 3))
+        rows = [
+            ("tracked", f"{len(self.tasks)} of {self.wanted}, by three doors"),
+            ("succeeded", str(count[State.SUCCEEDED])),
+            ("failed", str(count[State.FAILED])),
+            (
+                "webhooks paid and verified",
+                f"{self.ledger['verified']}, none under two names" if self.whole else str(self.ledger["verified"]),
+            ),
+            ("API calls per finished task", f"{self.tally['calls'] / max(len(ended), 1):.3f}  ({self.tally['calls']} calls)"),
+            ("detection delay p50 / p95 / p99", f"{cuts[49]:.2f} s / {cuts[94]:.2f} s / {cuts[98]:.2f} s"),
+            ("429s", str(self.tally["answers"].get("429", 0))),
+            ("time", f"{self.seconds:.1f} s"),
+        ]
+        for name, value in rows:
+            grid.add_row(Text(name, style="dim"), Text(value, style="bold"))
+        return Panel(grid, title="Cavendish", border_style="yellow" if self.whole else "red", expand=False)
+
+
+def _watch(client: Client, ids: list[str], facts: dict[str, Any], timeout: float, console: Console) -> Run:
+    """Look twice a second until all is done or the time is over."""
+    started, said = time.monotonic(), 0.0
+    with httpx.Client(trust_env=False) as http, Live(console=console, transient=True) as live:
+        while True:
+            tasks = client.get_many(ids, service=SERVICE, with_record=False)
+            ledger = http.get(f"{facts['receiver']}/ledger").json()
+            tally = http.get(f"{facts['api']}/emulator/tally").json()
+            run = Run(len(ids), started, time.monotonic() - started, tasks, ledger, tally)
+            if console.is_terminal:
+                live.update(run.live())
+            elif run.seconds - said >= 3:
+                said = run.seconds
+                console.print(run.line())
+            if run.whole or run.seconds > timeout:
+                return run
+            time.sleep(0.5)
+
+
+COMMANDS = (demo,)

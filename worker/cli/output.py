@@ -1,0 +1,45 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+service_option = click.option("--service", required=True, metavar="NAME", help="Service of the remote API, such as nano-banana.")
+account_option = click.option(
+    "--account", default="default", show_default=True, metavar="NAME", help="Account of the remote API."
+)
+
+
+def print_json(value: Any) -> None:
+    """One JSON text on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; numbers to the right. A pipe gets it as wide as it needs to be."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    shown = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    body = [[str(cell) for cell in row] for row in rows]
+    for index, name in enumerate(columns):
+        numeric = bool(body) and all(
+            row[index].replace(".", "", 1).replace(",", "").isdigit() or row[index] == "" for row in body
+        )
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def moment(at: float | None) -> str:
+    """A time for people, UTC; empty for none."""
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

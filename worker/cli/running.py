@@ -1,0 +1,90 @@
+"""up and emulate: what runs on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+import httpx
+
+from scheduler.errors import StackError
+from scheduler.settings import Settings
+from worker import logs, serve
+from worker.emulator import Emulator, Knobs
+from worker.receiver import Receiver
+from worker.stack import Stack
+
+_HOW_TO_BEGIN = """\
+There is no token for the remote API: set CAVENDISH_API_TOKEN (get one at https://platform.acedata.cloud),
+or try everything with a pretend API: cavendish up --emulate"""
+
+_rate = click.option("--rate", default=10.0, show_default=True, help="Calls per second that the pretend API allows.")
+_median = click.option("--median", default=6.0, show_default=True, help="Median seconds that its tasks take.")
+_faults = click.option("--faults", default=0.0, show_default=True, help="Share of calls that fail, 0 to 1.")
+_failing = click.option(
+    "--receiver-failing", default=0.0, show_default=True, help="Share of webhooks that its receiver refuses, 0 to 1."
+)
+
+
+@click.command()
+@click.option("--emulate", is_flag=True, help="Bring a pretend API and a webhook receiver along.")
+@_rate
+@_median
+@_faults
+@_failing
+@click.option("--flower/--no-flower", default=True, show_default=True, help="Start Flower.")
+def up(emulate: bool, rate: float, median: float, faults: float, receiver_failing: float, flower: bool) -> None:  # noqa: FBT001 (click)
+    """Run the whole stack on this machine: Redis (embedded unless CAVENDISH_REDIS_URL is set), worker, beat, Flower.
+
+    \b
+    cavendish up --emulate                         with a pretend API, to try everything
+    CAVENDISH_API_TOKEN=… cavendish up             for real
+    """
+    settings = Settings.load()
+    logs.set_up(settings.log_format, settings.log_level)
+    if not emulate and not settings.tokens():
+        raise StackError(_HOW_TO_BEGIN)
+    knobs = ["--rate", str(rate), "--median", str(median), "--faults", str(faults), "--receiver-failing", str(receiver_failing)]
+    Stack(settings, emulate=knobs if emulate else None, flower=flower).up(_announce)
+
+
+def _announce(facts: dict[str, object]) -> None:
+    for name in ("book", "broker", "api", "receiver", "flower"):
+        if name in facts:
+            logs.logger().info("stack.up", part=name, at=facts[name])
+
+
+@click.command()
+@click.option("--port", default=0, show_default="any free one", help="Port on the loopback interface.")
+@_rate
+@_median
+@_faults
+@_failing
+def emulate(port: int, rate: float, median: float, faults: float, receiver_failing: float) -> None:
+    """Serve a pretend Tasks API, and a webhook receiver that verifies signatures, on the loopback interface.
+
+    POST /emulator/tasks {"count": 10} makes remote tasks; GET /emulator/tally tells what was asked;
+    GET /receiver/ledger tells what arrived. Its token is `emulated`.
+
+    \b
+    cavendish emulate --port 8000 --rate 10 --faults 0.05
+    """
+    settings = Settings.load()
+    logs.set_up(settings.log_format, settings.log_level)
+    try:
+        sockets, port = serve.bind(port)
+    except OSError as error:
+        raise StackError(f"Port {port} cannot be used: {error.strerror}.") from None
+    emulator = Emulator(Knobs(rate=rate, median=median, faults=faults, seed=int.from_bytes(os.urandom(4), "big")))
+    receiver = Receiver(settings.webhook_secret, failing=receiver_failing)
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        at_receiver = request.url.path.startswith("/receiver")
+        return await (receiver.handle(request) if at_receiver else emulator.handle(request))
+
+    logs.logger().info("emulator.up", at=f"http://127.0.0.1:{port}", rate=rate, faults=faults)
+    asyncio.run(serve.serve(handle, sockets))
+
+
+COMMANDS = (up, emulate)

@@ -1,0 +1,168 @@
+"""submit, show, wait: what a producer does from the shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from scheduler import Client, State, SubmissionError, Submitted, TrackedTask
+from worker.cli.output import account_option, as_json, moment, print_json, service_option, table
+
+_WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again")
+
+
+def _metadata(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise click.BadParameter("is no JSON.") from None
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...|-")
+@click.option("--service", metavar="NAME", help="Service of the remote API, such as nano-banana.")
+@account_option
+@click.option("--webhook", multiple=True, metavar="URL", help="Where to announce the end; may be given several times.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="Give up after so long (1 s to 30 days).")
+@click.option("--meta", "metadata", callback=_metadata, metavar="JSON", help="A JSON object that comes back in the webhook.")
+@click.option("--model", metavar="NAME", help="The model that works on it, if known: tasks of one model take alike.")
+@click.option("--producer", metavar="NAME", help="Who asks: producers share the calls fairly.")
+@click.option("--again", is_flag=True, help="Track ids anew that have ended.")
+@as_json
+def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wishes: Any) -> None:  # noqa: FBT001 (click)
+    """Track ids of the remote API; known ones are left as they are.
+
+    With `-` the ids come from stdin, one a line; a line may also be a JSON object with "id" and
+    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}}.
+
+    \b
+    cavendish submit --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
+    generate | cavendish submit --service nano-banana --webhook https://example.com/hook -
+    """
+    if not ids:
+        raise click.UsageError("Give ids, or - to read them from stdin.")
+    wishes["webhook"] = list(webhook) or None
+    wishes = {name: value for name, value in wishes.items() if value not in (None, False)}
+    groups: dict[str, tuple[dict[str, Any], list[Any]]] = {}
+    answers: list[Submitted] = []
+    for task_id, own in _lines(ids, answers):
+        both = {**wishes, **own}
+        groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1].append(task_id)
+    if any("service" not in both for both, _ in groups.values()):
+        raise click.UsageError("Missing option '--service'.")
+    with Client() as client:
+        for both, members in groups.values():
+            answers += client.submit(members, **both)
+    if as_json:
+        print_json([{"id": a.id, "outcome": a.outcome, "state": a.state, "reason": a.reason} for a in answers])
+    else:
+        _report(answers)
+    if any(answer.refused for answer in answers):
+        sys.exit(1)
+
+
+def _lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each id with the options of its own line; lines that cannot be read are refused, the others go on."""
+    if ids != ("-",):
+        yield from ((task_id, {}) for task_id in ids)
+        return
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            line = raw.decode().strip()
+            if not line:
+                continue
+            if not line.startswith("{"):
+                yield line, {}
+                continue
+            read = json.loads(line)
+            task_id = read.pop("id")
+        except (ValueError, KeyError, RecursionError):
+            refused.append(
+                Submitted(f"line {number}", "refused", reason="the line is neither an id nor a JSON object with an id")
+            )
+            continue
+        unknown = sorted(set(read) - set(_WORDS))
+        if unknown:
+            refused.append(Submitted(str(task_id), "refused", reason=f"line {number} has the unknown key {unknown[0]!r}"))
+            continue
+        yield task_id, read
+
+
+def _report(answers: list[Submitted]) -> None:
+    count = Counter(answer.outcome for answer in answers)
+    click.echo(" · ".join(f"{count[word]} {word}" for word in ("new", "known", "refused") if count[word]) or "no ids")
+    ended = Counter(str(answer.state) for answer in answers if answer.outcome == "known" and answer.state is not State.PENDING)
+    if ended:
+        click.echo("already ended: " + " · ".join(f"{number} {state}" for state, number in sorted(ended.items())))
+    for answer in [answer for answer in answers if answer.refused][:20]:
+        click.echo(f"refused: {answer.id[:60]!r}: {answer.reason}", err=True)
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+@service_option
+@account_option
+@as_json
+def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Show one tracked task, with the upstream record once it has ended.
+
+    \b
+    cavendish show --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
+    """
+    with Client() as client:
+        task = client.get(task_id, service=service, account=account)
+    if task is None:
+        raise SubmissionError(f"{task_id!r} is not tracked for the service {service!r}.")
+    if as_json:
+        print_json(task.to_json())
+        return
+    shown: list[tuple[str, object]] = [("id", task.id), ("state", task.state), ("reason", task.reason)]
+    shown += [("service", f"{task.service} (account {task.account})"), ("model", task.model), ("looks", task.looks)]
+    shown += [(name, moment(getattr(task, f"{name}_at"))) for name in ("submitted", "deadline", "finished", "settled")]
+    shown += [("webhooks", len(task.webhooks)), ("metadata", json.dumps(task.metadata) if task.metadata else "")]
+    table("", ("", ""), [(name, value) for name, value in shown if value not in ("", None)])
+    if task.record is not None:
+        print_json(task.record)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@service_option
+@account_option
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked.")
+@as_json
+def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Wait until all ids have ended. Exit code 0 only if all succeeded.
+
+    \b
+    cavendish wait --service nano-banana --timeout 300 ID1 ID2
+    """
+    columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    with Client() as client, bar:
+        row = bar.add_task("", total=len(set(ids)))
+        ended = client.wait(
+            ids, service=service, account=account, timeout=timeout, progress=lambda done, _: bar.update(row, completed=done)
+        )
+    if as_json:
+        print_json([task.to_json() for task in ended.values()])
+    else:
+        table("", ("id", "state", "reason"), [(task.id, task.state, task.reason) for task in ended.values()])
+    if not all(_succeeded(task) for task in ended.values()):
+        sys.exit(1)
+
+
+def _succeeded(task: TrackedTask) -> bool:
+    return task.state is State.SUCCEEDED
+
+
+COMMANDS = (submit, show, wait)

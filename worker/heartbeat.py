@@ -1,0 +1,57 @@
+"""Each worker and each beat leaves a heartbeat in the book, so that `status` and `doctor` know who lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+from celery import signals
+
+from scheduler.errors import BookUnavailable
+from scheduler.store.fleet import EVERY, Member
+from worker.wiring import hands
+
+
+class Heart:
+    """Beats in a daemon thread of its process; misses a beat quietly while the book is away."""
+
+    def __init__(self, role: str) -> None:
+        self._role, self._name = role, f"{role}@{socket.gethostname()}:{os.getpid()}"
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cavendish-heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        with suppress(BookUnavailable):
+            hands().book.fleet.leave(self._name)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            with suppress(BookUnavailable):
+                fleet = hands().book.fleet
+                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now()))
+            self._stopped.wait(EVERY)
+
+
+def attach() -> None:
+    """Let the heart of whichever process this becomes start and stop with it."""
+    hearts: list[Heart] = []
+
+    def start(role: str) -> None:
+        hearts.append(Heart(role))
+        hearts[-1].start()
+
+    def stop(**_: Any) -> None:
+        for heart in hearts:
+            heart.stop()
+
+    signals.worker_ready.connect(lambda **_: start("worker"), weak=False)
+    signals.beat_init.connect(lambda **_: start("beat"), weak=False)
+    signals.worker_shutdown.connect(stop, weak=False)

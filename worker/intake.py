@@ -1,0 +1,40 @@
+"""What a stranger's `cavendish.submit` message may say. Everything is checked; unknown words are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scheduler.client import Client
+from scheduler.errors import SubmissionError
+from worker.logs import logger
+
+WORDS = frozenset({"service", "account", "webhook", "deadline", "metadata", "model", "producer", "again"})
+IDS = 20_000
+
+
+def take_in(client: Client, ids: Any, wishes: dict[str, Any]) -> str:
+    """Submit what a message asks for. Raises SubmissionError (the message is refused whole) and BookUnavailable."""
+    try:
+        answers = _submit(client, ids, wishes)
+    except SubmissionError as error:
+        logger().error("submit.refused", outcome=str(error))
+        raise
+    count = {word: sum(answer.outcome == word for answer in answers) for word in ("new", "known", "refused")}
+    outcome = " · ".join(f"{number} {word}" for word, number in count.items() if number) or "no ids"
+    first = next((answer for answer in answers if answer.refused), None)
+    log = logger().bind(service=wishes["service"], ids=len(answers), outcome=outcome)
+    log.warning("submit.taken", why=first.reason) if first else log.info("submit.taken")
+    return outcome
+
+
+def _submit(client: Client, ids: Any, wishes: dict[str, Any]) -> list[Any]:
+    unknown = sorted(set(wishes) - WORDS)
+    if unknown:
+        raise SubmissionError(f"cavendish.submit does not know the keyword {unknown[0]!r}; it takes {', '.join(sorted(WORDS))}.")
+    if "service" not in wishes:
+        raise SubmissionError("cavendish.submit needs the keyword 'service'.")
+    if not isinstance(ids, list):
+        raise SubmissionError("cavendish.submit takes a list of ids as its first argument.")
+    if len(ids) > IDS:
+        raise SubmissionError(f"cavendish.submit takes at most {IDS} ids a message, not {len(ids)}.")
+    return client.submit(ids, **wishes)

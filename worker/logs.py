@@ -1,0 +1,53 @@
+"""structlog, set up once for worker, beat and command line: one line per event, for people or as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import structlog
+
+#: Celery's lines for each message received and each task run; ours say the same with what came of it.
+_CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "kombu", "httpx", "httpcore", "tornado.access")
+
+
+def set_up(log_format: str, log_level: str) -> None:
+    """Send structlog and the standard logging through one formatter to stderr."""
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True)
+        if log_format == "json"
+        else structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # Celery warns root users about pickle; this app takes nothing but JSON.
+    warnings.filterwarnings("ignore", message=".*superuser privileges", append=False)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger() -> structlog.stdlib.BoundLogger:
+    """The log of events: one line at each seam, never payloads or secrets."""
+    log: structlog.stdlib.BoundLogger = structlog.get_logger("cavendish")
+    return log

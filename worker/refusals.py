@@ -1,0 +1,83 @@
+"""Pure: why did the remote API not answer? Reads status, headers and the envelopes of its errors.
+
+403 alone is three different things: the credit is used up, the account is disabled, or this one id is refused.
+A code in the body is believed before the status.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from scheduler.tracking import Refusal, Refused, printable
+
+NOT_FOUND = frozenset({"not_found", "task_not_found"})
+
+_BY_CODE = {
+    Refusal.RATE: ("too_many_requests", "rate_limited"),
+    Refusal.ACCOUNT: (
+        "no_token",
+        "invalid_token",
+        "token_expired",
+        "token_mismatched",
+        "unauthorized",
+        "disabled",
+        "used_up",
+        "insufficient_balance",
+    ),
+    Refusal.FORBIDDEN: ("forbidden", "content_moderation"),
+    Refusal.TOO_MANY: ("request_too_large", "content_too_large", "too_many_ids"),
+    Refusal.DOWN: ("api_error", "timeout", "upstream_error", "upstream_timeout", "busy", "no_api", "api_not_implemented"),
+}
+_CODES = {code: refusal for refusal, codes in _BY_CODE.items() for code in codes}
+_BY_STATUS = {401: Refusal.ACCOUNT, 402: Refusal.ACCOUNT, 413: Refusal.TOO_MANY, 429: Refusal.RATE}
+_TOO_MANY = re.compile(r"too many|at most|exceed|maximum|max(imum)? (number|length)|too (long|large)|limit", re.IGNORECASE)
+_DETAIL_LENGTH = 200
+
+
+def error_code(body: Any) -> tuple[str, str]:
+    """Code and message of an error envelope, empty where there are none."""
+    if not isinstance(body, Mapping):
+        return "", ""
+    error = body.get("error")
+    place = error if isinstance(error, Mapping) else body
+    code, message = place.get("code"), place.get("message") or place.get("detail")
+    if isinstance(error, str):
+        message = error
+    return str(code or "")[:80], str(message or "")[:_DETAIL_LENGTH]
+
+
+def refusal(status: int, headers: Mapping[str, str], body: Any) -> Refused:
+    """Read a refusing answer. `body` is the parsed JSON, or None where there was none."""
+    code, message = error_code(body)
+    why = _CODES.get(code) or _BY_STATUS.get(status) or Refusal.DOWN
+    if status == 400 and why is Refusal.DOWN and code not in _CODES and _TOO_MANY.search(f"{code} {message}"):
+        why = Refusal.TOO_MANY
+    detail = f"HTTP {status}" + "".join(f" {part}" for part in (code, message) if part)
+    return Refused(why, printable(detail, _DETAIL_LENGTH), retry_after(headers))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds asked for by `Retry-After`, as a number or a date (read against the server's own `Date`), or None."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        at, now = _moment(text), _moment(headers.get("date", "")) or datetime.now(UTC)
+        if at is None:
+            return None
+        seconds = (at - now).total_seconds()
+    return max(seconds, 0.0) if seconds == seconds and seconds < 1e9 else None  # noqa: PLR0124 (NaN)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

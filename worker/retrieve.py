@@ -1,0 +1,219 @@
+"""Ask about one claimed batch, judge what came, and write it back. Whatever was not answered is released."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from scheduler import condition as condition_of
+from scheduler import law, pace
+from scheduler.clock import Clock
+from scheduler.store import Book
+from scheduler.store.tasks import Settled
+from scheduler.tracking import Answer, Answered, Lane, Record, Refusal, Refused, State, TrackedTask
+from scheduler.verdicts import ABSENT, Patience, Reading, Verdict, follow, judge, match
+from worker.logs import logger
+from worker.loop import LoopThread
+from worker.upstream import Upstream
+
+#: Absences that one run confirms by a call of their own; the others wait for the next run.
+CONFIRMATIONS = 10
+#: Seconds until an id is asked again that was missing from a batch and could not be confirmed yet.
+SOON = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What a retrieve needs of the settings; seconds and numbers."""
+
+    lease: float
+    call_timeout: float
+    rate: float
+    patience: Patience
+    retention: float
+    events_kept: int
+
+
+@dataclass(slots=True)
+class Retrieved:
+    """What came of one batch, in numbers, and the debts that are owed now."""
+
+    asked: int = 0
+    calls: int = 0
+    settled: int = 0
+    pending: int = 0
+    stale: int = 0
+    released: int = 0
+    refused: str = ""
+    debts: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.asked} asked", f"{self.settled} settled", f"{self.pending} pending"]
+        parts += [f"{count} {word}" for count, word in ((self.stale, "stale"), (self.released, "released")) if count]
+        return " · ".join(parts) + (f" · {self.refused}" if self.refused else "")
+
+
+class Retrieval:
+    """One run about one claimed batch. Raises BookUnavailable; then the leases run out and the ids are due again."""
+
+    def __init__(
+        self, book: Book, upstream: Upstream, loop: LoopThread, knobs: Knobs, clock: Clock, lane: Lane, token: str
+    ) -> None:
+        self._book, self._upstream, self._loop, self._knobs = book, upstream, loop, knobs
+        self._clock, self._lane, self._token = clock, lane, token
+        self._last_start = clock.now() + knobs.lease - 2 * knobs.call_timeout
+        self._readings: dict[str, tuple[Reading, Record | None]] = {}
+        self._missing: list[str] = []
+        self._did = Retrieved()
+        self._log = logger().bind(lane=str(lane))
+
+    def run(self, ids: Sequence[str]) -> Retrieved:
+        """Ask, judge, settle."""
+        loaded = self._book.tasks.load(self._lane, ids, token=self._token)
+        if loaded.unreadable:
+            self._book.tasks.set_aside(self._lane, loaded.unreadable)
+            self._log.error("task.set_aside", ids=len(loaded.unreadable), why=next(iter(loaded.unreadable.values())))
+        tasks = {name: task for name, task in loaded.tasks.items() if not task.state.terminal}
+        self._did.asked, self._did.stale = len(tasks), len(ids) - len(tasks)
+        if tasks:
+            self._ask_batch(list(tasks), turn_taken=True)
+            self._confirm([tasks[name] for name in self._missing])
+            self._settle(tasks)
+        self._log.info("batch.retrieved", ids=len(ids), outcome=str(self._did))
+        return self._did
+
+    def _ask_batch(self, ids: list[str], *, turn_taken: bool) -> None:
+        """Ask about ids in one call; a batch that is too large, or that holds a forbidden id, is cut in two."""
+        answer, sent_at = self._call(ids, turn_taken=turn_taken)
+        if answer is None:
+            return
+        if isinstance(answer, Answered):
+            found = match(answer.items, ids)
+            self._readings |= found
+            self._missing += [task_id for task_id in ids if task_id not in found]
+        elif answer.why in (Refusal.TOO_MANY, Refusal.FORBIDDEN) and len(ids) > 1:
+            if answer.why is Refusal.TOO_MANY:
+                self._book.learned.change_condition(self._lane, lambda known: (condition_of.too_many(known, len(ids)), None))
+                self._log.warning("batch.too_large", ids=len(ids), outcome=answer.detail)
+            middle = len(ids) // 2
+            self._ask_batch(ids[:middle], turn_taken=False)
+            self._ask_batch(ids[middle:], turn_taken=False)
+        elif answer.why is Refusal.FORBIDDEN:
+            self._readings[ids[0]] = (Reading(Verdict.FORBIDDEN, answer.detail), None)
+        else:
+            self._refused(answer, ids, sent_at)
+
+    def _confirm(self, tasks: Sequence[TrackedTask]) -> None:
+        """An id missing from a batch is not gone: past its grace, it is asked about alone."""
+        now = self._clock.now()
+        late = [task for task in tasks if not self._knobs.patience.too_early(task, now)]
+        self._readings |= {task.id: (ABSENT, None) for task in tasks if self._knobs.patience.too_early(task, now)}
+        for task in late[:CONFIRMATIONS]:
+            answer, sent_at = self._call([task.id], turn_taken=False, alone=True)
+            if isinstance(answer, Answered):
+                record = answer.items[0] if answer.items else None
+                self._readings[task.id] = (judge(record), record)
+            elif answer is not None and answer.why is Refusal.FORBIDDEN:
+                self._readings[task.id] = (Reading(Verdict.FORBIDDEN, answer.detail), None)
+            elif answer is not None:
+                self._refused(answer, [task.id], sent_at)
+        self._release([task.id for task in late[CONFIRMATIONS:]], now + SOON)
+
+    def _call(self, ids: list[str], *, turn_taken: bool, alone: bool = False) -> tuple[Answer | None, float]:
+        """One call to the API when it is our turn, and when it was sent; None if no turn came: then the ids are released."""
+        if not turn_taken and not self._take_turn():
+            self._release(ids, None)
+            return None, 0.0
+        sent_at = self._clock.now()
+        self._did.calls += 1
+        work = self._upstream.retrieve(self._lane, ids[0]) if alone else self._upstream.retrieve_batch(self._lane, ids)
+        answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
+        rate_refused = isinstance(answer, Refused) and answer.why is Refusal.RATE
+        self._book.tasks.tally(self._lane, calls=1, rate_refused=int(rate_refused))
+        if isinstance(answer, Answered) or answer.why in (Refusal.FORBIDDEN, Refusal.TOO_MANY):
+            self._worked(sent_at)
+        return answer, sent_at
+
+    def _take_turn(self) -> bool:
+        """Wait for the pace, as long as the lease allows it."""
+        while (now := self._clock.now()) < self._last_start:
+            wait = self._book.learned.change_pace(self._lane.account, lambda known: pace.acquire(known, now, self._knobs.rate))
+            if wait == 0:
+                return True
+            if now + wait > self._last_start:
+                return False
+            time.sleep(wait)
+        return False
+
+    def _worked(self, sent_at: float) -> None:
+        now = self._clock.now()
+
+        def step(known: pace.Pace) -> tuple[pace.Pace, str]:
+            heard = pace.report_answer(known, sent_at, now)
+            return heard, known.hold_kind if known.hold_kind == Refusal.ACCOUNT and not heard.hold_kind else ""
+
+        if self._book.learned.change_pace(self._lane.account, step):
+            self._log.warning("account.freed", account=self._lane.account)
+        freed = self._book.learned.change_condition(self._lane, lambda known: (condition_of.worked(known), known.failures))
+        if freed:
+            self._log.info("service.back", failures=freed)
+
+    def _refused(self, answer: Refused, ids: Sequence[str], sent_at: float) -> None:
+        """Nothing was learned about the ids: they go back uncharged, and whoever must wait is told."""
+        self._did.refused = answer.detail
+        now, chance = self._clock.now(), random.random()
+        if answer.why in (Refusal.RATE, Refusal.ACCOUNT):
+            self._hold(answer, sent_at, now, chance)
+            self._release(ids, None)
+            return
+        reason = answer.detail
+        down_until = self._book.learned.change_condition(
+            self._lane,
+            lambda known: ((after := condition_of.failed(known, reason, sent_at, now, chance)), after.down_until),
+        )
+        self._log.warning("service.failed", ids=len(ids), outcome=reason)
+        self._release(ids, max(down_until, now))
+
+    def _hold(self, answer: Refused, sent_at: float, now: float, chance: float) -> None:
+        def step(known: pace.Pace) -> tuple[pace.Pace, tuple[bool, pace.Pace]]:
+            after = pace.report_refusal(known, answer.why, answer.detail, answer.retry_after, sent_at, now, chance)
+            fresh = after.hold_until > known.hold_until and (known.hold_kind, known.hold_reason) != (
+                after.hold_kind,
+                after.hold_reason,
+            )
+            return after, (fresh, after)
+
+        fresh, after = self._book.learned.change_pace(self._lane.account, step)
+        if answer.why is Refusal.ACCOUNT and fresh:  # once for each reason, loudly; the hold itself goes on growing
+            self._log.error(
+                "account.held", account=self._lane.account, seconds=round(after.hold_until - now, 1), outcome=answer.detail
+            )
+        elif answer.why is Refusal.RATE:
+            self._log.info("account.slowed", account=self._lane.account, rate=round(after.rate, 2), outcome=answer.detail)
+
+    def _release(self, ids: Sequence[str], not_before: float | None) -> None:
+        self._did.released += self._book.tasks.release(self._lane, self._token, ids, not_before)
+
+    def _settle(self, tasks: dict[str, TrackedTask]) -> None:
+        now, outcomes = self._clock.now(), []
+        for task_id, (reading, record) in self._readings.items():
+            task = tasks[task_id]
+            outcome = follow(task, reading, record, now, self._knobs.patience)
+            outcomes.append((outcome, law.next_look(task.submitted_at, now, task.deadline_at)))
+            if reading.notice:
+                self._log.warning("record.odd", id=task_id, why=reading.notice, outcome=outcome.state.value)
+        self.note(self._book.tasks.settle(self._lane, self._token, now, outcomes, self._knobs.retention, self._knobs.events_kept))
+
+    def note(self, settled: Iterable[Settled]) -> None:
+        """Count what was written back."""
+        for one in settled:
+            self._did.debts += one.debts
+            if one.ended:
+                self._did.settled += 1
+                self._log.info("task.settled", id=one.id, outcome=one.verdict)
+            elif one.verdict == State.PENDING:
+                self._did.pending += 1
+            else:
+                self._did.stale += 1

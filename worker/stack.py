@@ -1,0 +1,228 @@
+"""`cavendish up`: embedded Redis, emulated API, beat, worker and Flower on one machine, kept alive."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from scheduler.errors import StackError
+from scheduler.settings import Settings
+from scheduler.whereabouts import book_url, broker_url, socket_path
+from worker import embedded, signing
+from worker.logs import logger
+
+#: Seconds between two looks at the parts, and before a part that ended is started again (growing while it keeps ending).
+LOOK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
+#: A part that lived this long is no longer «failing to start».
+SETTLED_AFTER = 10.0
+
+
+@dataclass(slots=True)
+class Part:
+    """One process of the stack."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    failures: int = 0
+
+    def start(self) -> None:
+        self.started_at = time.monotonic()
+        self.process = subprocess.Popen(  # noqa: S603 (our own command lines)
+            self.command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for us: the parts are ended in order
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 (nothing here runs threads)
+        )
+
+    def look(self, now: float) -> None:
+        """Start the part again if it ended, after a wait that grows while it keeps ending."""
+        if self.process is None or self.process.poll() is None:
+            return
+        if not self.restart_at:
+            self.failures = 1 if now - self.started_at > SETTLED_AFTER else self.failures + 1
+            wait = min(FIRST_WAIT * 2 ** (self.failures - 1), LONGEST_WAIT)
+            self.restart_at = now + wait
+            logger().error("part.ended", part=self.name, exit_code=self.process.returncode, restart_in=wait)
+        elif now >= self.restart_at:
+            self.restart_at = 0.0
+            self.start()
+
+
+class Stack:
+    """The parts, started in order and ended in the reverse one."""
+
+    def __init__(self, settings: Settings, *, emulate: list[str] | None = None, flower: bool = True) -> None:
+        self._settings, self._emulate, self._flower = settings, emulate, flower
+        self._parts: list[Part] = []
+        self._stopping = False
+        self._lock: IO[str] | None = None
+        self.facts: dict[str, object] = {}
+
+    def up(self, ready: Callable[[dict[str, object]], None]) -> None:
+        """Run until SIGTERM or SIGINT. `ready` gets the addresses of the parts once they were started."""
+        data_dir = self._settings.data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._take_lock(data_dir)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        try:
+            self._start_parts(data_dir)
+            self._write_facts(data_dir)
+            ready(self.facts)
+            while not self._stopping:
+                time.sleep(LOOK_EVERY)
+                for part in self._parts:
+                    before = part.process
+                    part.look(time.monotonic())
+                    if part.process is not before:
+                        self._write_facts(data_dir)
+        finally:
+            self._end_parts()
+            (data_dir / "stack.json").unlink(missing_ok=True)
+
+    def _start_parts(self, data_dir: Path) -> None:
+        environment = self._environment(data_dir)
+        if not self._settings.redis_url:
+            path = socket_path(data_dir)
+            server = self._start("redis", embedded.arguments(data_dir, path), embedded.environment())
+            assert server.process is not None  # noqa: S101 (just started)
+            embedded.wait_for(book_url(self._settings), server.process, data_dir / "redis" / "server.log")
+        if self._emulate is not None:
+            port = free_port()
+            environment |= _emulated(port, self._settings)
+            self.facts |= {"api": environment["CAVENDISH_API_URL"], "receiver": f"http://127.0.0.1:{port}/receiver"}
+            self._start("emulator", [*_CAVENDISH, "emulate", "--port", str(port), *self._emulate], environment)
+        self._start(
+            "worker",
+            [*_CELERY, "worker", "-P", "threads", "-n", "worker@%h", "--without-gossip", "--without-mingle"],
+            environment,
+        )
+        self._start("beat", [*_CELERY, "beat"], environment)
+        if self._flower:
+            port = self._flower_port()
+            options = [
+                "--address=127.0.0.1",
+                f"--port={port}",
+                "--logging=warning",
+                "--tasks_columns=name,state,args,kwargs,result,received,runtime,worker",
+            ]
+            self._start("flower", [*_CELERY, "flower", *options], environment | {"FLOWER_UNAUTHENTICATED_API": "true"})
+            self.facts["flower"] = f"http://127.0.0.1:{port}"
+
+    def _environment(self, data_dir: Path) -> dict[str, str]:
+        facts = {"book": book_url(self._settings), "broker": broker_url(self._settings)}
+        self.facts |= facts
+        secret = self._settings.webhook_secret or kept_secret(data_dir)
+        return dict(os.environ) | {
+            "CAVENDISH_REDIS_URL": facts["book"],
+            "CAVENDISH_BROKER_URL": facts["broker"],
+            "CAVENDISH_WEBHOOK_SECRET": secret,
+        }
+
+    def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> Part:
+        part = Part(name, command, dict(environment))
+        part.start()
+        self._parts.append(part)
+        return part
+
+    def _flower_port(self) -> int:
+        wanted = self._settings.flower_port
+        if wanted and _is_free(wanted):
+            return wanted
+        port = free_port()
+        if wanted:
+            logger().warning("flower.port_taken", wanted=wanted, port=port)
+        return port
+
+    def _take_lock(self, data_dir: Path) -> None:
+        self._lock = (data_dir / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StackError(f"Another `cavendish up` runs with the data folder {data_dir}.") from None
+
+    def _write_facts(self, data_dir: Path) -> None:
+        pids = {part.name: part.process.pid for part in self._parts if part.process}
+        fresh = data_dir / "stack.json.new"
+        fresh.write_text(json.dumps(self.facts | {"pids": pids}))
+        fresh.replace(data_dir / "stack.json")
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def _end_parts(self) -> None:
+        """SIGTERM from the last started to the first, each with time to finish: the server goes last."""
+        logger().info("stack.stopping")
+        until = time.monotonic() + self._settings.shutdown_timeout
+        for group in ([p for p in self._parts if p.name != "redis"], [p for p in self._parts if p.name == "redis"]):
+            alive = [part.process for part in group if part.process and part.process.poll() is None]
+            for process in alive:
+                process.terminate()
+            for process in alive:
+                try:
+                    process.wait(max(until - time.monotonic(), 1.0))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_CELERY = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks"]
+_CAVENDISH = [sys.executable, "-m", "worker.cli"]
+
+
+def kept_secret(data_dir: Path) -> str:
+    """The webhook secret that this data folder keeps, made at its first use, readable by its owner only."""
+    path = data_dir / "webhook-secret"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(signing.new_secret())
+    except FileExistsError:
+        pass
+    return path.read_text().strip()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that is free right now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
+
+
+def _emulated(port: int, settings: Settings) -> dict[str, str]:
+    allow = [*map(str, settings.webhook_allow), "127.0.0.0/8"]
+    return {
+        "CAVENDISH_API_URL": f"http://127.0.0.1:{port}",
+        "CAVENDISH_API_TOKEN": "emulated",
+        "CAVENDISH_WEBHOOK_ALLOW": ",".join(allow),
+    }
+
+
+def _die_with_parent() -> None:
+    """On Linux: if `cavendish up` is killed, its parts end too instead of running on unseen."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

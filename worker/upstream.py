@@ -1,0 +1,122 @@
+"""The remote API: `retrieve_batch(ids)` and `retrieve(id)`, and whatever it answers as a value.
+
+Nothing that the API sends raises: an answer that cannot be read is `Refused(DOWN)`, and the ids are asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from scheduler.tracking import Answer, Answered, Lane, Refusal, Refused
+from worker.refusals import NOT_FOUND, error_code, refusal
+from worker.transport import read_raw
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a call may take (seconds, wall clock) and how large its answer may be (bytes)."""
+
+    connect_timeout: float
+    call_timeout: float
+    answer_limit: int
+
+
+class Upstream:
+    """Asks about ids of a lane, with the token of its account."""
+
+    def __init__(self, client: httpx.AsyncClient, api_url: str, tokens: Mapping[str, str], limits: Limits) -> None:
+        self._client, self._api_url, self._tokens = client, api_url, dict(tokens)
+        self._call_timeout, self._answer_limit = limits.call_timeout, limits.answer_limit
+        self._timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """The accounts that there are tokens for."""
+        return frozenset(self._tokens)
+
+    async def retrieve_batch(self, lane: Lane, ids: Sequence[str]) -> Answer:
+        """Ask about many ids in one call. The items come back as they are: match them by id."""
+        status, headers, body = await self._post(lane, {"action": "retrieve_batch", "ids": list(ids), "limit": len(ids)})
+        if isinstance(body, Refused):
+            return body
+        if status == 200 and isinstance(body, Mapping) and isinstance(body.get("items"), list):
+            return Answered([item for item in body["items"] if isinstance(item, Mapping)])
+        code, _ = error_code(body)
+        if code in NOT_FOUND:
+            return Answered(())
+        if status == 200 and not code:
+            return Refused(Refusal.DOWN, "the answer to retrieve_batch has no list of items")
+        return refusal(status, headers, body)
+
+    async def retrieve(self, lane: Lane, task_id: str) -> Answer:
+        """Ask about one id. No items: the API does not know it."""
+        status, headers, body = await self._post(lane, {"action": "retrieve", "id": task_id})
+        if isinstance(body, Refused):
+            return body
+        code, _ = error_code(body)
+        if code in NOT_FOUND or (status == 200 and not body and body in (None, {})):
+            return Answered(())
+        if status == 200 and isinstance(body, Mapping):
+            if "response" in body or body.get("id") or body.get("task_id"):
+                return Answered((body,) if (body.get("id") or body.get("task_id") or task_id) == task_id else ())
+            if not code:
+                return Refused(Refusal.DOWN, "the answer to retrieve is no record")
+        return refusal(status, headers, body)
+
+    async def _post(self, lane: Lane, question: dict[str, Any]) -> tuple[int, Mapping[str, str], Any]:
+        """Status, headers and parsed body (None where it is no JSON); the body is a Refused if nothing came."""
+        try:
+            async with (
+                asyncio.timeout(self._call_timeout),
+                self._client.stream(
+                    "POST",
+                    f"{self._api_url}/{lane.service}/tasks",
+                    json=question,
+                    headers={"authorization": f"Bearer {self._tokens.get(lane.account, '')}", "accept": "application/json"},
+                    timeout=self._timeout,
+                ) as response,
+            ):
+                raw = await read_raw(response, self._answer_limit)
+        except TimeoutError:
+            return 0, {}, Refused(Refusal.DOWN, f"no answer within {self._call_timeout:g} s")
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            return 0, {}, Refused(Refusal.DOWN, f"{type(error).__name__}: {error}"[:200])
+        if raw is not None:
+            raw = _inflated(raw, response.headers.get("content-encoding", ""), self._answer_limit)
+        if raw is None:
+            return 0, {}, Refused(Refusal.DOWN, f"the answer is larger than {self._answer_limit} bytes or cannot be unpacked")
+        try:
+            body = json.loads(raw, parse_float=_finite, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            if response.status_code == 200:
+                return 200, response.headers, Refused(Refusal.DOWN, "the answer is no JSON")
+            body = None
+        return response.status_code, response.headers, body
+
+
+def _finite(text: str) -> float | str:
+    """A number that no float can hold stays the text that it was."""
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _inflated(raw: bytes, encoding: str, limit: int) -> bytes | None:
+    """The body without its content encoding (asked not to be used, but servers do), at most `limit` bytes."""
+    if encoding.strip().lower() in ("", "identity"):
+        return raw
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return None
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        body = unpacker.decompress(raw, limit + 1)
+    except zlib.error:
+        return None
+    return body if len(body) <= limit and unpacker.eof else None

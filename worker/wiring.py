@@ -1,0 +1,104 @@
+"""The only place where objects are built: once per process, at their first use, so after any fork."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import httpx
+
+from scheduler.client import Client
+from scheduler.clock import Clock
+from scheduler.settings import Settings
+from scheduler.store import Book
+from scheduler.tracking import Lane
+from scheduler.verdicts import Patience
+from scheduler.whereabouts import book_url
+from worker import deliver, dispatch, egress, expire, retrieve
+from worker.loop import LoopThread
+from worker.transport import ShardedTransport
+from worker.upstream import Limits, Upstream
+
+
+@dataclass
+class Hands:
+    """What the Celery tasks of one process work with."""
+
+    settings: Settings
+    _sweeping: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def book(self) -> Book:
+        return Book(book_url(self.settings), self.settings.shards)
+
+    @cached_property
+    def client(self) -> Client:
+        return Client(settings=self.settings)
+
+    @cached_property
+    def loop(self) -> LoopThread:
+        return LoopThread()
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        s = self.settings
+        headers = {"user-agent": "Cavendish", "accept-encoding": "identity"}
+        http = httpx.AsyncClient(transport=ShardedTransport(), trust_env=False, follow_redirects=False, headers=headers)
+        limits = Limits(s.connect_timeout, s.call_timeout, s.answer_limit)
+        return Upstream(http, s.api_url, s.tokens(), limits)
+
+    @cached_property
+    def webhooks(self) -> httpx.AsyncClient:
+        return egress.client(self.settings.webhook_allow)
+
+    @cached_property
+    def dispatching(self) -> dispatch.Knobs:
+        s = self.settings
+        return dispatch.Knobs(s.tick, s.batch_size, s.lease, s.rate)
+
+    @cached_property
+    def retrieving(self) -> retrieve.Knobs:
+        s = self.settings
+        patience = Patience(s.absent_grace, s.absent_tries, s.absent_over)
+        return retrieve.Knobs(s.lease, s.call_timeout, s.rate, patience, s.retention, s.events_kept)
+
+    @cached_property
+    def delivering(self) -> deliver.Knobs:
+        s = self.settings
+        return deliver.Knobs(s.webhook_secret, s.webhook_timeout, s.lease, s.retention, s.dead_retention)
+
+    @cached_property
+    def expiring(self) -> expire.Knobs:
+        s = self.settings
+        return expire.Knobs(s.last_look, s.lease, s.retention, s.events_kept)
+
+    def retrieval(self, clock: Clock, lane: Lane, token: str) -> retrieve.Retrieval:
+        return retrieve.Retrieval(self.book, self.upstream, self.loop, self.retrieving, clock, lane, token)
+
+    def delivery(self, clock: Clock, lane: Lane) -> deliver.Delivery:
+        return deliver.Delivery(self.book, self.webhooks, self.loop, self.delivering, clock, lane)
+
+    def sweep(self) -> deliver.Delivered:
+        """Pay whatever is owed in any lane; one sweep at a time in a process."""
+        if not self._sweeping.acquire(blocking=False):
+            return deliver.Delivered()
+        try:
+            return deliver.sweep(self.book, self.delivery)
+        finally:
+            self._sweeping.release()
+
+
+_lock = threading.RLock()
+_hands: Hands | None = None
+
+
+def hands() -> Hands:
+    """The hands of this process."""
+    global _hands  # noqa: PLW0603 (one per process is what this module is for)
+    with _lock:
+        if _hands is None:
+            _hands = Hands(Settings.load())
+            for part in ("book", "client", "loop", "upstream", "webhooks"):
+                getattr(_hands, part)  # built here under the lock: Celery's threads must not race for them
+        return _hands
