@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import kombu
@@ -28,6 +29,11 @@ class PatientAMQP(AMQP):
 
 class App(Celery):
     amqp_cls = f"{__name__}:PatientAMQP"
+
+
+# Celery warns root users about pickle; this app takes nothing but JSON.
+warnings.filterwarnings("ignore", message=".*superuser privileges")
+warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
 
 
 def build(settings: Settings) -> Celery:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scheduler.settings import Settings
 from scheduler.store import Book
-from scheduler.store.fleet import GONE_AFTER, Member
+from scheduler.store.fleet import Member
 from scheduler.tracking import Lane
 
 
@@ -20,47 +20,47 @@ class Finding:
     advice: str = ""
 
 
-def alive(member: Member, now: float) -> bool:
-    """True if a process was heard of lately."""
-    return now - member.at < GONE_AFTER
-
-
 def examine(book: Book, settings: Settings) -> list[Finding]:
-    """Examine everything. Raises BookUnavailable if Redis is away."""
+    """Examine everything: what living workers say of themselves, else this environment. Raises BookUnavailable."""
     now, lanes = book.fleet.now(), book.tasks.lanes()
-    findings = [Finding("redis", True, f"answers at {book.connection.where}")]  # noqa: FBT003
-    findings += [_process(role, book.fleet.members(now), now) for role in ("worker", "beat")]
-    findings += [_account(account, book, settings, now) for account in sorted({lane.account for lane in lanes} | {"default"})]
-    findings.append(_secret(settings))
-    findings += [finding for lane in lanes for finding in _lane(lane, book, now)]
-    return findings
+    living = [member for member in book.fleet.members(now) if member.alive(now)]
+    workers = [member for member in living if member.role == "worker"]
+    tokens = {account for member in workers for account in member.accounts} if workers else set(settings.tokens())
+    signs = any(member.signs for member in workers) if workers else bool(settings.webhook_secret)
+    accounts = sorted({lane.account for lane in lanes} | {"default"})
+    return [
+        Finding("redis", ok=True, found=f"answers at {book.connection.where}"),
+        *(_process(role, living) for role in ("worker", "beat")),
+        *(_account(account, book, now, has_token=account in tokens) for account in accounts),
+        _secret(signs=signs),
+        *(finding for lane in lanes for finding in _lane(lane, book, now)),
+    ]
 
 
-def _process(role: str, members: list[Member], now: float) -> Finding:
-    living = [member for member in members if member.role == role and alive(member, now)]
-    advice = "" if living else f"Start one: celery -A worker.tasks {role}, or `cavendish up`."
-    return Finding(role, bool(living), f"{len(living)} alive", advice)
+def _process(role: str, living: list[Member]) -> Finding:
+    count = sum(member.role == role for member in living)
+    advice = "" if count else f"Start one: celery -A worker.tasks {role}, or `cavendish up`."
+    return Finding(role, bool(count), f"{count} alive", advice)
 
 
-def _account(account: str, book: Book, settings: Settings, now: float) -> Finding:
+def _account(account: str, book: Book, now: float, *, has_token: bool) -> Finding:
     name = f"account {account}"
-    if account not in settings.tokens():
+    if not has_token:
         where = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
-        return Finding(name, ok=False, found="has no token here", advice=f"Set {where} for the workers.")
+        return Finding(name, ok=False, found="has no token", advice=f"Set {where} for the workers.")
     pace = book.learned.pace(account)
     if pace.held(now):
-        advice = (
-            "Check the token and the credit of the account." if pace.hold_kind == "account" else "Nothing: it ends by itself."
-        )
-        return Finding(name, pace.hold_kind != "account", f"held {pace.hold_until - now:.0f} s more: {pace.hold_reason}", advice)
+        refused = pace.hold_kind == "account"
+        advice = "Check the token and the credit of the account." if refused else "Nothing: it ends by itself."
+        return Finding(name, not refused, f"held {pace.hold_until - now:.0f} s more: {pace.hold_reason}", advice)
     return Finding(name, ok=True, found=f"may ask {pace.rate:.2f} times a second")
 
 
-def _secret(settings: Settings) -> Finding:
-    if settings.webhook_secret:
+def _secret(*, signs: bool) -> Finding:
+    if signs:
         return Finding("webhook secret", ok=True, found="is set")
     advice = "Set CAVENDISH_WEBHOOK_SECRET for the workers; `cavendish up` makes one in its data folder."
-    return Finding("webhook secret", ok=False, found="is not set here; unsigned webhooks are never sent", advice=advice)
+    return Finding("webhook secret", ok=False, found="is not set; unsigned webhooks are never sent", advice=advice)
 
 
 def _lane(lane: Lane, book: Book, now: float) -> list[Finding]:

@@ -14,7 +14,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,16 @@ class Tally:
     looks: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     again: int = 0
+
+
+def transport(handler: Callable[[httpx.Request], Awaitable[httpx.Response]]) -> httpx.MockTransport:
+    """A handler as a transport for `httpx.AsyncClient`, with answers that are streamed as a server's are."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = await handler(request)
+        return httpx.Response(said.status_code, headers=said.headers, stream=httpx.ByteStream(await said.aread()))
+
+    return httpx.MockTransport(answer)
 
 
 class Emulator:

@@ -35,8 +35,10 @@ class Heart:
     def _run(self) -> None:
         while not self._stopped.is_set():
             with suppress(BookUnavailable):
-                fleet = hands().book.fleet
-                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now()))
+                hand = hands()
+                fleet, accounts = hand.book.fleet, tuple(sorted(hand.upstream.accounts))
+                signs = bool(hand.settings.webhook_secret)
+                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now(), accounts, signs))
             self._stopped.wait(EVERY)
 
 

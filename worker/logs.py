@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 
 import structlog
 
@@ -25,9 +24,16 @@ def set_up(log_format: str, log_level: str) -> None:
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=18,
+                exception_formatter=structlog.dev.plain_traceback,  # the richer ones print local variables: secrets among them
+            )
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_trace_of_lost_broker)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
@@ -38,13 +44,22 @@ def set_up(log_format: str, log_level: str) -> None:
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    # Celery warns root users about pickle; this app takes nothing but JSON.
-    warnings.filterwarnings("ignore", message=".*superuser privileges", append=False)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
+    """A broker that went away is a sentence; the place in the transport where it was noticed tells nobody anything."""
+    trouble = record.exc_info[1] if record.exc_info else None
+    lost = trouble is not None and any(word in type(trouble).__name__ for word in ("Connection", "Operational", "Timeout"))
+    if lost and record.name.startswith(("celery.worker", "celery.beat")):
+        record.exc_info = record.exc_text = None
+        if record.name == "celery.beat":  # whose message carries its whole stack, too
+            record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()
+    return True
 
 
 def logger() -> structlog.stdlib.BoundLogger:

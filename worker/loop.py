@@ -57,3 +57,4 @@ class LoopThread:
             self.run(last, timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+        self._loop.close()

@@ -119,7 +119,7 @@ class Stack:
             options = [
                 "--address=127.0.0.1",
                 f"--port={port}",
-                "--logging=warning",
+                "--logging=error",
                 "--tasks_columns=name,state,args,kwargs,result,received,runtime,worker",
             ]
             self._start("flower", [*_CELERY, "flower", *options], environment | {"FLOWER_UNAUTHENTICATED_API": "true"})

@@ -19,7 +19,8 @@ from scheduler.errors import BookUnavailable, SettingsError
 SOCKET_TIMEOUT = 5.0
 
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
-_REFUSING = ("OOM", "MISCONF", "READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+_REFUSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.NoPermissionError)
+_REFUSING_WORDS = ("OOM", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY")
 
 
 class Connection:
@@ -34,8 +35,9 @@ class Connection:
                 socket_timeout=SOCKET_TIMEOUT,
                 socket_connect_timeout=2.0,
                 health_check_interval=15,
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
-                retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+                # A lost connection is tried again at once; a silence is not: its retries would multiply to a minute.
+                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,)),
+                retry_on_error=[redis.ConnectionError],
             )
         except ValueError as error:
             raise SettingsError([f"CAVENDISH_REDIS_URL cannot be used: {error}."]) from None
@@ -58,7 +60,7 @@ class Connection:
         except _AWAY as error:
             raise BookUnavailable(f"Redis at {self.where} does not answer ({_first_line(error)}).") from None
         except redis.ResponseError as error:
-            if any(word in str(error)[:200] for word in _REFUSING):
+            if isinstance(error, _REFUSING) or any(word in str(error)[:200] for word in _REFUSING_WORDS):
                 raise BookUnavailable(f"Redis at {self.where} refuses ({_first_line(error)}).") from None
             raise
 

@@ -14,12 +14,18 @@ EVERY, GONE_AFTER, FORGOTTEN_AFTER = 5.0, 20.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the fleet and when it was last heard."""
+    """A process of the fleet, when it was last heard, for which accounts it has tokens, and whether it can sign."""
 
     name: str
     role: str
     version: str
     at: float
+    accounts: tuple[str, ...] = ()
+    signs: bool = False
+
+    def alive(self, now: float) -> bool:
+        """True if it was heard of lately."""
+        return now - self.at < GONE_AFTER
 
 
 class Fleet:

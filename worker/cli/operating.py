@@ -31,7 +31,7 @@ def gather(book: Book, settings: Settings) -> dict[str, Any]:
             "held_for": max(pace.hold_until - now, 0.0),
             "hold_reason": pace.hold_reason if pace.held(now) else "",
         }
-    members = [asdict(member) | {"alive": checkup.alive(member, now)} for member in book.fleet.members(now)]
+    members = [asdict(member) | {"alive": member.alive(now)} for member in book.fleet.members(now)]
     return {"now": now, "lanes": lanes, "accounts": accounts, "fleet": members}
 
 

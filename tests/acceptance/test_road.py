@@ -1,0 +1,140 @@
+"""The main job from end to end: ids go in, signed webhooks come out, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+from acceptance.conftest import SERVICE, Stack, wait_until
+from celery import Celery
+
+Start = Callable[..., Stack]
+
+
+def whole(stack: Stack, ids: list[str]) -> bool:
+    return len(stack.ledger()["states"]) == len(ids)
+
+
+@pytest.mark.timeout(200)
+def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through_kills_and_a_restart(start: Start) -> None:
+    """10 calls/s with 429 beyond, 5 % of calls fail, and every part is killed in the middle of it."""
+    stack = start("--rate", "10", "--faults", "0.05", "--median", "8")
+    ids = stack.create(2000)
+    said = stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], "-", stdin="\n".join(ids))
+    assert (said.returncode, said.stdout) == (0, "2000 new\n")
+    for part, share in (("worker", 0.1), ("beat", 0.25), ("redis", 0.4)):
+        wait_until(lambda goal=share: len(stack.ledger()["states"]) > goal * len(ids), 60, f"{share} announced")
+        stack.kill(part)
+    wait_until(lambda: whole(stack, ids), 120, "all announced")
+    ledger, tally = stack.ledger(), stack.tally()
+    assert set(ledger["states"]) == set(ids)
+    assert set(ledger["states"].values()) == {"succeeded", "failed"}
+    assert ledger["under_two_ids"] == 0
+    assert ledger["refused"] == []
+    (lane,) = wait_until(lambda: [one for one in stack.status()["lanes"] if one["pending"] == one["owed"] == 0], 20, "all paid")
+    counts = lane["counts"]
+    assert counts["succeeded"] + counts["failed"] == counts["submitted"] == counts["paid"] == 2000
+    assert tally["tasks"] == tally["finished"] == 2000
+    # An id is asked about again only where an answer got lost between the API and the book: in a killed worker.
+    assert tally["again"] <= 100
+    assert [line for line in stack.lines().splitlines() if "Traceback" in line] == []
+
+
+@pytest.mark.timeout(120)
+def test_no_call_asks_about_an_id_that_is_settled(start: Start) -> None:
+    stack = start("--rate", "10", "--faults", "0.05", "--median", "3", "--no-flower")
+    ids = stack.create(300)
+    stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], "-", stdin="\n".join(ids))
+    wait_until(lambda: whole(stack, ids), 60, "all announced")
+    assert stack.tally()["again"] == 0
+    assert stack.ledger()["repeats"] == 0
+
+
+@pytest.mark.timeout(120)
+def test_redis_away_for_a_while_is_waited_for_and_work_goes_on_within_seconds(start: Start) -> None:
+    """The server is stopped for eight seconds, long enough for every reconnect to have failed several times."""
+    stack = start("--rate", "20", "--median", "2", "--no-flower")
+    wait_until(lambda: any(one["role"] == "worker" for one in stack.status()["fleet"]), 20, "the worker lives")
+    pids = stack.pids()
+    os.kill(pids["redis"], signal.SIGSTOP)
+    time.sleep(8)
+    assert stack.cavendish("submit", "--service", SERVICE, "x").returncode == 1
+    os.kill(pids["redis"], signal.SIGKILL)
+    wait_until(lambda: stack.pids()["redis"] != pids["redis"], 10, "redis runs again")
+    back = time.monotonic()
+    ids = stack.create(20)
+    wait_until(lambda: stack.cavendish("submit", "--service", SERVICE, *ids).returncode == 0, 10, "submitted")
+    wait_until(lambda: stack.tally()["calls"] > 0, 10, "asked again")
+    assert time.monotonic() - back < 8  # the law's first look comes 2 s after the submit
+    assert {part: pid for part, pid in stack.pids().items() if part != "redis"} == {
+        p: pid for p, pid in pids.items() if p != "redis"
+    }
+
+
+@pytest.mark.timeout(120)
+def test_a_producer_with_nothing_but_celery_and_the_states_that_end_otherwise(start: Start) -> None:
+    """A message goes in; an id that the API never knew becomes unknown, and one that takes too long expires."""
+    stack = start(
+        "--rate", "20", "--median", "30", "--no-flower",
+        CAVENDISH_ABSENT_GRACE="1", CAVENDISH_ABSENT_TRIES="2", CAVENDISH_ABSENT_OVER="1",
+    )  # fmt: skip
+    slow = stack.create(1)
+    producer = Celery("a-producer", broker=stack.facts["broker"], set_as_current=False)
+    hook = stack.facts["receiver"]
+    for ids, deadline in ((["no-such-id"], 60), (slow, 4)):
+        wishes = {"service": SERVICE, "webhook": hook, "deadline": deadline, "metadata": {"from": "celery"}}
+        producer.send_task("cavendish.submit", args=[ids], kwargs=wishes, queue="cavendish.submit")
+    producer.send_task("cavendish.submit", args=[["x"]], kwargs={"service": "Not A Service"}, queue="cavendish.submit")
+    producer.close()
+    wait_until(lambda: len(stack.ledger()["states"]) == 2, 60, "both announced")
+    assert stack.ledger()["states"] == {"no-such-id": "unknown", slow[0]: "expired"}
+    shown = json.loads(stack.cavendish("show", "--service", SERVICE, "--json", "no-such-id").stdout)
+    assert shown["metadata"] == {"from": "celery"}
+    assert "did not know the id" in shown["reason"]
+    wait_until(lambda: "submit.refused" in stack.lines(), 10, "the bad message is refused aloud")
+
+
+@pytest.mark.timeout(120)
+def test_flower_shows_readable_names_and_outcomes_and_no_secret_is_logged(start: Start) -> None:
+    stack = start("--rate", "20", "--median", "1", CAVENDISH_WEBHOOK_SECRET="whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=")
+    ids = stack.create(20)
+    stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], *ids)
+    wait_until(lambda: whole(stack, ids), 60, "all announced")
+
+    def retrieves() -> list[dict[str, str]]:
+        tasks = httpx.get(f"{stack.facts['flower']}/api/tasks", params={"taskname": "cavendish.retrieve"}, trust_env=False).json()
+        return [task for task in tasks.values() if task["state"] == "SUCCESS"]
+
+    done = wait_until(retrieves, 20, "Flower shows a retrieve")
+    assert "asked" in done[0]["result"]
+    assert "nano-banana/0" in done[0]["args"]
+    assert "QUJDREVG" not in stack.lines()
+    assert "Bearer" not in stack.lines()
+
+
+def test_up_without_a_token_says_how_to_begin() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+    said = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "up"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 1
+    assert "CAVENDISH_API_TOKEN" in said.stderr
+    assert "--emulate" in said.stderr
+
+
+def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() -> None:
+    wrong = dict(os.environ) | {"CAVENDISH_TICK": "soon", "CAVENDISH_BATCH_SIZE": "0", "CAVENDISH_WEBHOOK_SECRET": "hunter2"}
+    for command in (["-m", "worker.cli", "status"], ["-m", "celery", "-A", "worker.tasks", "worker"]):
+        said = subprocess.run([sys.executable, *command], env=wrong, capture_output=True, text=True, check=False)
+        assert said.returncode == 2, said.stderr
+        for name in ("CAVENDISH_TICK", "CAVENDISH_BATCH_SIZE", "CAVENDISH_WEBHOOK_SECRET"):
+            assert name in said.stderr
+        assert "Traceback" not in said.stderr
+        assert "hunter2" not in said.stderr

@@ -1,0 +1,133 @@
+"""The real parts that tests use: a Redis server of their own, and HTTP servers on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from scheduler.settings import Settings
+from scheduler.store import Book
+from worker import embedded, logs, serve
+from worker.loop import LoopThread
+from worker.signing import new_secret
+
+SECRET = new_secret()
+
+
+class Server:
+    """An embedded Redis that a test may kill and start again."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
+        self.socket = self.folder / "redis.sock"
+        self.url = f"unix://{self.socket}?db=0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = embedded.arguments(self.folder, self.socket)
+        self.process = subprocess.Popen(command, env=embedded.environment(), process_group=0)
+        embedded.wait_for(self.url, self.process, self.folder / "redis" / "server.log")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(10)
+
+    def close(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.kill(signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests reaches them."""
+    for name in [name for name in os.environ if name.startswith("CAVENDISH_")]:
+        monkeypatch.delenv(name)
+    logs.set_up("console", "error")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The Redis that tests share; each finds it empty."""
+    shared = Server()
+    shared.start()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A Redis for one test, which may kill it."""
+    own = Server()
+    own.start()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def book(server: Server) -> Iterator[Book]:
+    """An empty book."""
+    opened = Book(server.url)
+    opened.connection.redis.flushall()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(server: Server) -> Settings:
+    """Settings for the shared Redis; loopback may be dialled."""
+    return Settings.load(
+        {
+            "CAVENDISH_REDIS_URL": server.url,
+            "CAVENDISH_API_TOKEN": "emulated",
+            "CAVENDISH_WEBHOOK_SECRET": SECRET,
+            "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8",
+        }
+    )
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    """The event loop of a worker process."""
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+@contextmanager
+def _served(handler: serve.Handler) -> Iterator[str]:
+    """A real HTTP server for a handler, in a thread of its own; yields its address."""
+    sockets, port = serve.bind(0)
+    started, stop = threading.Event(), asyncio.Event()
+    held: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        held.append(asyncio.get_running_loop())
+        started.set()
+        await serve.serve(handler, sockets, stop)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    started.wait(5)
+    yield f"http://127.0.0.1:{port}"
+    held[0].call_soon_threadsafe(stop.set)
+    thread.join(5)
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
+    """Serve handlers of httpx requests over real HTTP for the length of a test."""
+    with ExitStack() as stack:
+        yield lambda handler: stack.enter_context(_served(handler))  # type: ignore[arg-type]

@@ -1,0 +1,213 @@
+"""The producer's doors: the client, the command line, and the Celery task, with a real Redis."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scheduler import BookUnavailable, Client, State, SubmissionError, WaitTimeout
+from scheduler.settings import Settings, env_name
+from scheduler.store import Book
+from scheduler.store.keys import LaneKeys
+from scheduler.tracking import Lane
+from scheduler.verdicts import Outcome
+from worker import intake
+from worker.cli import cli
+
+LANE = Lane("default", "nano-banana")
+SERVICE = "nano-banana"
+HOOK = "https://example.com/hook"
+
+
+@pytest.fixture
+def client(book: Book, settings: Settings) -> Client:
+    return Client(settings=settings)
+
+
+@pytest.fixture
+def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `cavendish` with the shared Redis."""
+    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
+    return lambda *words, stdin=None: CliRunner().invoke(cli, list(words), input=stdin)
+
+
+def end(book: Book, *ids: str, state: State = State.SUCCEEDED) -> None:
+    now = book.fleet.now()
+    book.tasks.claim(LANE, now + 100, now + 200, "t1", 1000)
+    tasks = book.tasks.load(LANE, ids).tasks.values()
+    book.tasks.settle(LANE, "t1", now, [(Outcome(task, state, record={"id": task.id}), 0.0) for task in tasks], 3600, 100)
+
+
+def test_a_submit_answers_per_id_and_refuses_only_the_ids_at_fault(client: Client) -> None:
+    answers = client.submit(["a", "", "b", "x" * 201, 7, "c\x00", "a", None], service=SERVICE)  # type: ignore[list-item]
+    assert [answer.outcome for answer in answers] == ["new", "refused", "new", "refused", "refused", "refused", "new", "refused"]
+    assert all(answer.reason for answer in answers if answer.refused)
+    assert set(client.get_many(["a", "b"], service=SERVICE)) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"service": "Nano Banana"},
+        {"webhook": "ftp://example.com"},
+        {"webhook": "https://user:pw@example.com/"},
+        {"webhook": "http://10.1.2.3/"},
+        {"metadata": [1, 2]},
+        {"metadata": {"x": "y" * 9000}},
+        {"deadline": 0.5},
+        {"deadline": 31 * 86400},
+    ],
+)
+def test_a_submit_that_is_wrong_as_a_whole_writes_nothing(client: Client, book: Book, wrong: dict[str, object]) -> None:
+    with pytest.raises(SubmissionError):
+        client.submit(["a"], **{"service": SERVICE, **wrong})  # type: ignore[arg-type]
+    assert book.connection.redis.dbsize() == 0
+
+
+def test_wait_returns_when_all_have_ended_and_tells_of_progress(client: Client, book: Book) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    seen: list[tuple[int, int]] = []
+    threading.Timer(0.3, end, (book, "a", "b")).start()
+    ended = client.wait(["a", "b"], service=SERVICE, timeout=10, progress=lambda done, of: seen.append((done, of)))
+    assert {task.state for task in ended.values()} == {State.SUCCEEDED}
+    assert ended["a"].record == {"id": "a"}
+    assert seen[0] == (0, 2)
+    assert seen[-1] == (2, 2)
+
+
+def test_wait_ends_at_its_timeout_and_names_what_was_pending(client: Client) -> None:
+    client.submit(["a"], service=SERVICE)
+    started = time.monotonic()
+    with pytest.raises(WaitTimeout) as caught:
+        client.wait(["a"], service=SERVICE, timeout=0.3)
+    assert caught.value.pending == ("a",)
+    assert time.monotonic() - started < 2
+
+
+def test_wait_for_an_id_that_nobody_submitted_says_so(client: Client) -> None:
+    with pytest.raises(SubmissionError, match="is not tracked"):
+        client.wait(["stranger"], service=SERVICE, timeout=5)
+
+
+def test_redis_away_at_submit_is_an_error_that_says_so(settings: Settings) -> None:
+    away = Client("redis://127.0.0.1:1/0", settings=settings)
+    with pytest.raises(BookUnavailable, match=r"Redis at redis://127.0.0.1:1/0 does not answer"):
+        away.submit(["a"], service=SERVICE)
+
+
+def test_redis_that_refuses_to_write_is_an_error_that_says_so(client: Client, book: Book) -> None:
+    book.connection.redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(BookUnavailable, match="OOM"):
+            client.submit(["a"], service=SERVICE)
+    finally:
+        book.connection.redis.config_set("maxmemory", "0")
+
+
+def test_the_password_of_redis_is_in_no_error(settings: Settings) -> None:
+    away = Client("redis://user:sesame@127.0.0.1:1/0", settings=settings)
+    with pytest.raises(BookUnavailable) as caught:
+        away.submit(["a"], service=SERVICE)
+    assert "sesame" not in str(caught.value)
+
+
+def test_cavendish_submit_takes_ids_as_words_lines_or_json_lines(run: Callable[..., Result], client: Client) -> None:
+    assert run("submit", "--service", SERVICE, "a", "b").output == "2 new\n"
+    lines = [
+        "b",
+        "",
+        "c",
+        json.dumps({"id": "d", "metadata": {"n": 1}, "webhook": HOOK}),
+        json.dumps({"id": "e", "service": "flux"}),
+    ]
+    assert run("submit", "--service", SERVICE, "-", stdin="\n".join(lines)).output == "3 new · 1 known\n"
+    assert client.get("d", service=SERVICE).metadata == {"n": 1}  # type: ignore[union-attr]
+    assert client.get("e", service="flux") is not None
+
+
+def test_cavendish_submit_refuses_bad_lines_and_takes_the_others(run: Callable[..., Result], client: Client) -> None:
+    done = run(
+        "submit", "--service", SERVICE, "-", stdin='a\n{"id": \n{"nope": 1}\n' + "x" * 300 + '\n{"id": "b", "color": "red"}\nc\n'
+    )
+    assert done.exit_code == 1
+    assert "2 new · 4 refused" in done.output
+    assert "unknown key 'color'" in done.output
+    assert set(client.get_many(["a", "c"], service=SERVICE)) == {"a", "c"}
+
+
+def test_cavendish_submit_prints_json_for_programs(run: Callable[..., Result]) -> None:
+    said = json.loads(run("submit", "--service", SERVICE, "--json", "a", "a\tb").stdout)
+    assert [one["outcome"] for one in said] == ["new", "refused"]
+
+
+def test_cavendish_submit_without_ids_or_service_is_a_usage_error(run: Callable[..., Result]) -> None:
+    assert run("submit", "--service", SERVICE).exit_code == 2
+    assert run("submit", "a").exit_code == 2
+
+
+def test_cavendish_show_tells_of_a_task_and_its_record(run: Callable[..., Result], client: Client, book: Book) -> None:
+    client.submit(["a"], service=SERVICE, metadata={"n": 1})
+    end(book, "a")
+    assert "succeeded" in run("show", "--service", SERVICE, "a").output
+    assert json.loads(run("show", "--service", SERVICE, "--json", "a").stdout)["record"] == {"id": "a"}
+
+
+def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Callable[..., Result], client: Client, book: Book) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    end(book, "a")
+    assert run("wait", "--service", SERVICE, "a").exit_code == 0
+    end(book, "b", state=State.FAILED)
+    assert run("wait", "--service", SERVICE, "a", "b").exit_code == 1
+
+
+def test_cavendish_status_counts_by_state_and_shows_holds(run: Callable[..., Result], client: Client, book: Book) -> None:
+    client.submit(["a", "b", "c"], service=SERVICE, webhook=HOOK)
+    end(book, "a")
+    (lane,) = json.loads(run("status", "--json").stdout)["lanes"]
+    assert (lane["pending"], lane["owed"], lane["counts"]["succeeded"]) == (2, 1, 1)
+    assert "succeeded" in run("status").output
+
+
+def test_cavendish_dead_lists_shows_and_revives(run: Callable[..., Result], client: Client, book: Book) -> None:
+    assert run("dead", "list").output == "no dead letters\n"
+    client.submit(["a"], service=SERVICE, webhook=HOOK)
+    end(book, "a")
+    now = book.fleet.now()
+    (debt,) = book.debts.claim(LANE, now + 1, now + 60, "d1", 10)
+    book.debts.bury(LANE, "d1", now, [(debt, "HTTP 410")], 3600)
+    assert json.loads(run("dead", "list", "--json").stdout)[0]["outcome"] == "HTTP 410"
+    assert "HTTP 410" in run("dead", "show", "a").output
+    assert run("dead", "revive", "a").output == "1 revived\n"
+    assert run("dead", "revive", "a").exit_code == 1
+    assert book.connection.redis.zcard(LaneKeys(LANE).owed) == 1
+
+
+def test_cavendish_doctor_says_what_to_do_about_each_fault(run: Callable[..., Result]) -> None:
+    done = run("doctor")
+    assert done.exit_code == 1
+    for word in ("worker", "beat", "CAVENDISH_API_TOKEN", "CAVENDISH_WEBHOOK_SECRET"):
+        assert word in done.output
+
+
+@pytest.mark.parametrize(
+    "command", ["", "up", "submit", "show", "wait", "status", "doctor", "dead", "dead list", "emulate", "demo"]
+)
+def test_every_command_has_help(run: Callable[..., Result], command: str) -> None:
+    done = run(*command.split(), "--help")
+    assert done.exit_code == 0
+    assert done.output.startswith("Usage:")
+
+
+def test_a_strangers_celery_message_is_checked(client: Client) -> None:
+    wishes = {"service": SERVICE, "metadata": {"n": 1}}
+    assert intake.take_in(client, ["a", "b", ""], wishes) == "2 new · 1 refused"
+    for ids, wrong in (("abc", wishes), (None, wishes), (["a"], {}), (["a"], {**wishes, "colour": "red"}), ({"a": 1}, wishes)):
+        with pytest.raises(SubmissionError):
+            intake.take_in(client, ids, wrong)
+    with pytest.raises(SubmissionError, match="at most"):
+        intake.take_in(client, ["a"] * 20_001, wishes)

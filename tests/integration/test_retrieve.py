@@ -1,0 +1,356 @@
+"""One batch against every kind of answer, with a real Redis: whatever comes, no id is lost and none ends early."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from scheduler.clock import Clock
+from scheduler.store import Book
+from scheduler.store.keys import LaneKeys
+from scheduler.submission import Wishes
+from scheduler.tracking import Lane, State
+from scheduler.verdicts import Patience
+from worker import logs
+from worker.emulator import transport
+from worker.loop import LoopThread
+from worker.retrieve import Knobs, Retrieval, Retrieved
+from worker.upstream import Limits, Upstream
+
+LANE = Lane("default", "nano-banana")
+KEYS = LaneKeys(LANE)
+Handler = Callable[[dict[str, Any]], httpx.Response | Awaitable[httpx.Response]]
+
+
+def done(task_id: str) -> dict[str, Any]:
+    return {"id": task_id, "finished_at": 1.7e9, "response": {"success": True, "data": [{"image_url": "https://x/y.png"}]}}
+
+
+def items(*records: Any, count: int = 0) -> httpx.Response:
+    return httpx.Response(200, json={"items": list(records), "count": count})
+
+
+def error(status: int, code: str, message: str = "", headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.Response(status, json={"error": {"code": code, "message": message}, "trace_id": "t"}, headers=headers)
+
+
+class Bench:
+    """A book, an API whose answers a test decides, and one retrieval at a time."""
+
+    def __init__(self, book: Book, loop: LoopThread) -> None:
+        self.book, self.loop = book, loop
+        self.asked: list[dict[str, Any]] = []
+        self.now = book.fleet.now()
+
+    def add(self, *ids: str, ago: float = 100.0, deadline: float = 1000.0) -> None:
+        wishes = Wishes("nano-banana", "default", ("https://example.com/hook",), deadline, "", "", "", False)
+        self.book.tasks.add(ids, wishes, self.now - ago, self.now - ago)
+
+    def run(self, handler: Handler, *, tries: int = 1, over: float = 0.0, limit: int = 2**20, timeout: float = 5.0) -> Retrieved:
+        """Claim whatever is due and ask about it once."""
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            question = json.loads(await request.aread())
+            self.asked.append(question)
+            said = handler(question)
+            return said if isinstance(said, httpx.Response) else await said
+
+        http = httpx.AsyncClient(transport=transport(answer))
+        upstream = Upstream(http, "https://api.example.com", {"default": "secret-token"}, Limits(timeout, timeout, limit))
+        knobs = Knobs(60.0, timeout, 0.0, Patience(10.0, tries, over), 3600.0, 100)
+        clock = Clock(self.book.fleet.now())
+        ids = self.book.tasks.claim(LANE, clock.now(), clock.now() + 60, "t1", 50)
+        return Retrieval(self.book, upstream, self.loop, knobs, clock, LANE, "t1").run(ids)
+
+    def states(self) -> dict[str, str]:
+        ids = ["a", "b", "c", "d"]
+        return {name: str(task.state) for name, task in self.book.tasks.load(LANE, ids).tasks.items()}
+
+    def due(self) -> dict[str, float]:
+        return dict(self.book.connection.redis.zrange(KEYS.due, 0, -1, withscores=True))  # type: ignore[arg-type]
+
+    def due_now(self, task_id: str) -> None:
+        """Its next look has come."""
+        self.book.connection.redis.zadd(KEYS.due, {task_id: 0})
+
+    def all_still_tracked(self, *ids: str) -> bool:
+        """Pending, waiting for another look, and nobody's."""
+        free = self.book.connection.redis.hlen(KEYS.leases) == 0
+        return free and set(self.due()) == set(ids) and all(self.states()[name] == "pending" for name in ids)
+
+
+@pytest.fixture
+def bench(book: Book, loop: LoopThread) -> Bench:
+    return Bench(book, loop)
+
+
+def test_a_batch_is_asked_with_its_ids_and_its_own_limit(bench: Bench) -> None:
+    bench.add("a", "b", "c")
+    bench.run(lambda q: items(*map(done, q["ids"])))
+    (question,) = bench.asked
+    assert sorted(question["ids"]) == ["a", "b", "c"]
+    assert (question["action"], question["limit"]) == ("retrieve_batch", 3)
+
+
+def test_items_are_matched_by_id_whatever_their_order_and_count(bench: Bench) -> None:
+    bench.add("a", "b", "c")
+    said = bench.run(lambda _: items({"id": "b"}, done("c"), done("a"), count=9999))
+    assert bench.states() == {"a": "succeeded", "b": "pending", "c": "succeeded"}
+    assert (said.settled, said.pending, len(said.debts)) == (2, 1, 2)
+    assert set(bench.due()) == {"b"}
+
+
+def test_duplicates_and_foreign_items_settle_nothing_twice_and_nobody_else(bench: Bench) -> None:
+    bench.add("a", "b")
+    bench.run(
+        lambda _: items({"id": "a"}, done("a"), done("stranger"), done("a"), {"no": "id"}, "x", None, {"id": 7}, {"id": "b"})
+    )
+    assert bench.states() == {"a": "succeeded", "b": "pending"}
+    assert bench.book.connection.redis.xlen(KEYS.events) == 1
+
+
+def test_the_record_is_kept_as_it_came(bench: Bench) -> None:
+    bench.add("a")
+    record = done("a") | {"created_at": 1721651036.787, "emoji": "水彩 🍌", "big": 2**70, "broken": "\ud800", "deep": [[[{}]]]}
+    raw = json.dumps({"items": [record]})[:-1] + ', "extra": NaN, "huge": 1e999}'
+    bench.run(lambda _: httpx.Response(200, content=raw.encode()))
+    assert bench.book.tasks.get("default", "nano-banana", ["a"])["a"].record == record
+
+
+DOWN: dict[str, Callable[[], httpx.Response]] = {
+    "500": lambda: error(500, "api_error"),
+    "502 html": lambda: httpx.Response(502, html="<h1>Bad Gateway</h1>"),
+    "504": lambda: error(504, "timeout"),
+    "html with 200": lambda: httpx.Response(200, html="<html>maintenance</html>"),
+    "no json": lambda: httpx.Response(200, content=b'{"items": [{"id": "a"'),
+    "empty": lambda: httpx.Response(200, content=b""),
+    "null": lambda: httpx.Response(200, content=b"null"),
+    "a list": lambda: httpx.Response(200, json=[done("a")]),
+    "items no list": lambda: httpx.Response(200, json={"items": {"a": done("a")}, "count": 1}),
+    "no items": lambda: httpx.Response(200, json={"count": 2}),
+    "broken utf-8": lambda: httpx.Response(200, content=b'{"items": ["\xff\xfe"]}'),
+    "too deep": lambda: httpx.Response(200, content=b"[" * 100_000),
+    "bare 404": lambda: httpx.Response(404, text="not found"),
+    "no_api": lambda: error(404, "no_api"),
+    "plain 400": lambda: error(400, "bad_request", "malformed"),
+    "bare 403": lambda: httpx.Response(403, html="<h1>blocked</h1>"),
+    "unknown encoding": lambda: httpx.Response(200, content=b"x", headers={"content-encoding": "zstd-magic"}),
+    "redirect": lambda: httpx.Response(302, headers={"location": "https://elsewhere.example/"}),
+}
+
+
+@pytest.mark.parametrize("kind", DOWN)
+def test_an_answer_that_is_none_backs_the_service_off_and_loses_nothing(bench: Bench, kind: str) -> None:
+    bench.add("a", "b")
+    said = bench.run(lambda _: DOWN[kind]())
+    assert bench.all_still_tracked("a", "b")
+    assert said.released == 2
+    assert bench.book.learned.condition(LANE).failures == 1
+    assert bench.book.learned.condition(LANE).down_until > bench.now
+    assert not bench.book.learned.pace("default").held(bench.now)
+    assert all(task.looks == 0 for task in bench.book.tasks.load(LANE, ["a", "b"]).tasks.values())
+
+
+def test_an_answer_past_the_size_limit_is_not_read(bench: Bench) -> None:
+    bench.add("a")
+    said = bench.run(lambda _: httpx.Response(200, content=b" " * 5000), limit=4096)
+    assert "larger than 4096 bytes" in said.refused
+    assert bench.all_still_tracked("a")
+
+
+def test_an_api_that_never_answers_is_left_at_the_deadline_of_the_call(bench: Bench) -> None:
+    async def stall(_: dict[str, Any]) -> httpx.Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    bench.add("a")
+    said = bench.run(stall, timeout=0.2)
+    assert said.refused == "no answer within 0.2 s"
+    assert bench.all_still_tracked("a")
+
+
+def test_a_reset_connection_loses_nothing(bench: Bench) -> None:
+    def reset(_: dict[str, Any]) -> httpx.Response:
+        raise httpx.ReadError("connection reset by peer")
+
+    bench.add("a")
+    bench.run(reset)
+    assert bench.all_still_tracked("a")
+
+
+def test_a_failing_service_is_waited_for_ever_longer_and_one_answer_ends_it(bench: Bench) -> None:
+    bench.add("a")
+    waits = []
+    for _ in range(4):
+        bench.run(lambda _: error(500, "api_error"))
+        known = bench.book.learned.condition(LANE)
+        waits.append(known.down_until - known.failed_at)
+        bench.due_now("a")
+    assert waits == sorted(waits)
+    assert waits[3] > 2 * waits[0]
+    bench.run(lambda _: items({"id": "a"}))
+    assert bench.book.learned.condition(LANE).failures == 0
+
+
+def test_a_429_holds_the_account_and_gives_the_ids_back_at_their_old_due_time(bench: Bench) -> None:
+    bench.add("a", "b")
+    before = bench.due()
+    bench.run(lambda _: error(429, "too_many_requests", headers={"retry-after": "7"}))
+    assert bench.due() == before
+    assert bench.all_still_tracked("a", "b")
+    pace = bench.book.learned.pace("default")
+    assert 6 < pace.hold_until - bench.book.fleet.now() <= 7.1
+    assert bench.book.learned.condition(LANE).failures == 0
+
+
+def test_a_retry_after_as_a_date_is_read_against_the_servers_clock_and_capped(bench: Bench) -> None:
+    bench.add("a")
+    headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}
+    bench.run(lambda _: error(429, "too_many_requests", headers=headers))
+    assert 29 < bench.book.learned.pace("default").hold_until - bench.book.fleet.now() <= 30.1
+    bench.due_now("a")
+    bench.run(lambda _: error(429, "too_many_requests", headers={"retry-after": "86400"}))
+    assert 110 < bench.book.learned.pace("default").hold_until - bench.book.fleet.now() <= 120.1
+
+
+ACCOUNT = {
+    "401": (401, "invalid_token"),
+    "expired": (401, "token_expired"),
+    "used up": (403, "used_up"),
+    "disabled": (403, "disabled"),
+    "disabled as 400": (400, "disabled"),
+    "withdrawn code": (402, "insufficient_balance"),
+}
+
+
+@pytest.mark.parametrize("kind", ACCOUNT)
+def test_a_refused_credential_holds_the_whole_account_and_fails_nobody(bench: Bench, kind: str) -> None:
+    status, code = ACCOUNT[kind]
+    bench.add("a", "b")
+    bench.run(lambda _: error(status, code, "sorry"))
+    assert bench.all_still_tracked("a", "b")
+    pace = bench.book.learned.pace("default")
+    assert pace.held(bench.book.fleet.now())
+    assert code in pace.hold_reason
+
+
+def test_a_hold_of_the_account_grows_while_it_is_refused(bench: Bench) -> None:
+    bench.add("a")
+    waits = []
+    for _ in range(3):
+        bench.run(lambda _: error(403, "used_up"))
+        held = bench.book.learned.pace("default")
+        waits.append(held.hold_until - bench.book.fleet.now())
+        bench.book.learned.change_pace("default", lambda pace: (replace(pace, hold_until=1.0), None))  # the time has passed
+    assert waits[1] > 1.5 * waits[0]
+    assert waits[2] > 1.5 * waits[1]
+
+
+def test_a_batch_that_is_too_large_is_halved_and_the_limit_is_remembered(bench: Bench) -> None:
+    def at_most_two(question: dict[str, Any]) -> httpx.Response:
+        if len(question["ids"]) > 2:
+            return error(400, "bad_request", "too many ids: at most 2")
+        return items(*map(done, question["ids"]))
+
+    bench.add("a", "b", "c", "d")
+    bench.run(at_most_two)
+    assert set(bench.states().values()) == {"succeeded"}
+    assert bench.book.learned.condition(LANE).batch_size(50) == 2
+
+
+def test_a_forbidden_id_is_found_and_the_others_are_answered(bench: Bench) -> None:
+    def refuse_c(question: dict[str, Any]) -> httpx.Response:
+        if "c" in question.get("ids", [question.get("id")]):
+            return error(403, "forbidden", "moderation")
+        return items(*map(done, question["ids"]))
+
+    bench.add("a", "b", "c", "d")
+    bench.run(refuse_c, tries=2)
+    assert bench.states() == {"a": "succeeded", "b": "succeeded", "c": "pending", "d": "succeeded"}
+    bench.due_now("c")
+    bench.run(refuse_c, tries=2)
+    failed = bench.book.tasks.load(LANE, ["c"]).tasks["c"]
+    assert failed.state is State.FAILED
+    assert "forbidden" in failed.reason
+    assert not bench.book.learned.pace("default").hold_reason
+
+
+def test_an_id_missing_from_a_batch_is_confirmed_alone_before_it_counts_as_absent(bench: Bench) -> None:
+    bench.add("a", "b")
+    bench.run(lambda q: items({"id": "a"}) if "ids" in q else httpx.Response(200, json=done("b")))
+    assert bench.states() == {"a": "pending", "b": "succeeded"}
+    assert [question["action"] for question in bench.asked] == ["retrieve_batch", "retrieve"]
+
+
+ABSENT = {
+    "{}": lambda: httpx.Response(200, json={}),
+    "null": lambda: httpx.Response(200, content=b"null"),
+    "404": lambda: error(404, "not_found"),
+    "withdrawn": lambda: error(404, "task_not_found"),
+}
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_an_absent_id_is_unknown_only_after_n_absences_over_t_seconds(bench: Bench, kind: str) -> None:
+    bench.add("a")
+    answer: Handler = lambda q: items() if "ids" in q else ABSENT[kind]()  # noqa: E731
+    bench.run(answer, tries=2, over=0.05)
+    assert bench.states() == {"a": "pending"}
+    bench.due_now("a")
+    bench.run(answer, tries=2, over=600.0)
+    assert bench.states() == {"a": "pending"}
+    bench.due_now("a")
+    bench.run(answer, tries=3, over=0.0)
+    assert bench.states() == {"a": "unknown"}
+
+
+def test_an_id_that_shows_up_again_is_no_longer_absent(bench: Bench) -> None:
+    bench.add("a")
+    bench.run(lambda q: items() if "ids" in q else httpx.Response(200, json={}), tries=5)
+    assert bench.book.tasks.load(LANE, ["a"]).tasks["a"].absences == 1
+    bench.due_now("a")
+    bench.run(lambda _: items({"id": "a"}), tries=5)
+    assert bench.book.tasks.load(LANE, ["a"]).tasks["a"].absences == 0
+
+
+def test_a_record_that_is_only_late_costs_no_call_of_its_own(bench: Bench) -> None:
+    bench.add("a", ago=3.0)
+    bench.run(lambda _: items())
+    assert len(bench.asked) == 1
+    assert bench.book.tasks.load(LANE, ["a"]).tasks["a"].absences == 0
+
+
+def test_an_id_pending_at_its_deadline_gets_one_last_look_and_expires_with_its_debt(bench: Bench) -> None:
+    bench.add("a", ago=100.0, deadline=50.0)
+    said = bench.run(lambda _: items({"id": "a"}))
+    assert bench.states() == {"a": "expired"}
+    assert len(said.debts) == 1
+
+
+def test_a_success_seen_at_the_deadline_still_wins(bench: Bench) -> None:
+    bench.add("a", ago=100.0, deadline=50.0)
+    bench.run(lambda _: items(done("a")))
+    assert bench.states() == {"a": "succeeded"}
+
+
+def test_ids_that_ended_meanwhile_are_not_asked_about(bench: Bench) -> None:
+    bench.add("a", "b")
+    bench.book.connection.redis.hset(KEYS.task("a"), "state", "succeeded")
+    bench.run(lambda q: items(*map(done, q["ids"])))
+    assert bench.asked[0]["ids"] == ["b"]
+
+
+def test_an_unknown_status_word_is_pending_and_logged(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("json", "warning")
+    bench.add("a")
+    bench.run(
+        lambda _: items({"id": "a", "response": {"state": "marinating", "success": True, "data": [{"image_url": "https://x/y"}]}})
+    )
+    assert bench.states() == {"a": "pending"}
+    assert "marinating" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""Tracked tasks in a real Redis: submitted once, claimed by one, settled for good."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from scheduler.store import Book
+from scheduler.store.keys import LaneKeys
+from scheduler.submission import Wishes, endpoint_of
+from scheduler.tracking import Lane, State
+from scheduler.verdicts import Outcome
+
+LANE = Lane("default", "nano-banana")
+KEYS = LaneKeys(LANE)
+HOOK = "https://example.com/hook"
+
+
+def wishes(*webhooks: str, again: bool = False, deadline: float = 100.0) -> Wishes:
+    return Wishes("nano-banana", "default", webhooks, deadline, '{"order": 7}', "", "", again)
+
+
+def add(book: Book, *ids: str, now: float = 1000.0, **options: object) -> dict[str, str]:
+    hooks = options.pop("webhooks", ())
+    return {name: one.outcome for name, one in book.tasks.add(ids, wishes(*hooks, **options), now, now + 2).items()}  # type: ignore[misc, arg-type]
+
+
+def end(book: Book, token: str, *ids: str, state: State = State.SUCCEEDED, now: float = 1010.0) -> dict[str, str]:
+    loaded = book.tasks.load(LANE, ids).tasks
+    outcomes = [(Outcome(loaded[name], state, record={"id": name, "response": {"success": True}}), 0.0) for name in ids]
+    return {one.id: one.verdict for one in book.tasks.settle(LANE, token, now, outcomes, 3600, 100)}
+
+
+def test_a_second_submit_changes_nothing_but_adds_its_webhook(book: Book) -> None:
+    assert add(book, "a", "b", webhooks=(HOOK,)) == {"a": "new", "b": "new"}
+    assert add(book, "b", "c", now=1050.0, webhooks=("https://other.example/x",)) == {"b": "known", "c": "new"}
+    found = book.tasks.load(LANE, ["a", "b", "c"]).tasks
+    assert found["b"].submitted_at == 1000.0
+    assert found["b"].deadline_at == 1100.0
+    assert [len(found[name].webhooks) for name in "abc"] == [1, 2, 1]
+    assert found["b"].metadata == {"order": 7}
+
+
+def test_thousands_of_ids_go_in_with_one_call(book: Book) -> None:
+    ids = [f"id-{number}" for number in range(5000)]
+    assert set(add(book, *ids).values()) == {"new"}
+    assert book.connection.redis.zcard(KEYS.due) == 5000
+    assert len(book.tasks.get("default", "nano-banana", ids)) == 5000
+
+
+def test_ids_of_many_shards_are_found_again(server: object) -> None:
+    sharded = Book(server.url, shards=4)  # type: ignore[attr-defined]
+    sharded.connection.redis.flushall()
+    ids = [f"id-{number}" for number in range(100)]
+    sharded.tasks.add(ids, wishes(), 1000.0, 1002.0)
+    assert len(sharded.tasks.lanes()) == 4
+    assert len(sharded.tasks.get("default", "nano-banana", ids)) == 100
+
+
+def test_a_claim_takes_what_is_due_and_nobody_else_gets_it(book: Book) -> None:
+    add(book, "a", "b", "c")
+    assert book.tasks.claim(LANE, 1001.0, 1100.0, "t1", 10) == []
+    assert set(book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 2)) <= {"a", "b", "c"}
+    assert len(book.tasks.claim(LANE, 1002.0, 1100.0, "t2", 10)) == 1
+    assert book.tasks.claim(LANE, 1002.0, 1100.0, "t3", 10) == []
+
+
+def test_rival_claims_never_share_an_id(book: Book) -> None:
+    ids = [f"id-{number}" for number in range(400)]
+    add(book, *ids)
+    taken: list[str] = []
+
+    def rival(name: str) -> None:
+        while got := book.tasks.claim(LANE, 1002.0, 1100.0, name, 7):
+            taken.extend(got)
+
+    rivals = [threading.Thread(target=rival, args=(f"t{number}",)) for number in range(4)]
+    for one in rivals:
+        one.start()
+    for one in rivals:
+        one.join()
+    assert sorted(taken) == sorted(ids)
+
+
+def test_an_expired_lease_is_simply_due_again_and_its_token_is_stale(book: Book) -> None:
+    add(book, "a")
+    book.tasks.claim(LANE, 1002.0, 1010.0, "dead", 10)
+    assert book.tasks.claim(LANE, 1010.0, 1050.0, "alive", 10) == ["a"]
+    assert end(book, "dead", "a") == {"a": "stale"}
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].state is State.PENDING
+    assert end(book, "alive", "a") == {"a": "succeeded"}
+
+
+def test_a_terminal_state_never_changes(book: Book) -> None:
+    add(book, "a")
+    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    assert end(book, "t1", "a") == {"a": "succeeded"}
+    assert end(book, "t1", "a", state=State.FAILED) == {"a": "stale"}
+    book.connection.redis.hset(KEYS.leases, "a", "t2 0")
+    assert end(book, "t2", "a", state=State.FAILED) == {"a": "stale"}
+    assert book.tasks.get("default", "nano-banana", ["a"])["a"].state is State.SUCCEEDED
+
+
+def test_result_and_debts_are_one_write(book: Book) -> None:
+    add(book, "a", webhooks=(HOOK, "https://other.example/x"))
+    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    end(book, "t1", "a")
+    task = book.tasks.get("default", "nano-banana", ["a"])["a"]
+    assert task.record == {"id": "a", "response": {"success": True}}
+    owed = book.connection.redis.zrange(KEYS.owed, 0, -1)
+    assert sorted(owed) == sorted(f"{endpoint_of(url)}:a" for url in (HOOK, "https://other.example/x"))
+    assert book.connection.redis.zcard(KEYS.due) == book.connection.redis.zcard(KEYS.deadlines) == 0
+    assert book.connection.redis.hlen(KEYS.leases) == 0
+    assert book.connection.redis.xlen(KEYS.events) == 1
+
+
+def test_what_is_still_owed_is_kept_and_what_is_not_is_forgotten_after_its_retention(book: Book) -> None:
+    add(book, "owing", webhooks=(HOOK,))
+    add(book, "quiet")
+    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    end(book, "t1", "owing", "quiet")
+    life = book.connection.redis.ttl
+    assert life(KEYS.task("owing")) == life(KEYS.result("owing")) == -1
+    assert 3500 < life(KEYS.task("quiet")) <= 3600
+    assert 3500 < life(KEYS.result("quiet")) <= 3600
+
+
+def test_a_webhook_that_comes_after_the_end_is_owed_at_once(book: Book) -> None:
+    add(book, "a")
+    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    end(book, "t1", "a")
+    add(book, "a", now=1020.0, webhooks=(HOOK,))
+    assert book.debts.due(LANE, 1020.0, 10) == [f"{endpoint_of(HOOK)}:a"]
+    assert book.connection.redis.ttl(KEYS.task("a")) == -1
+    assert add(book, "a", now=1021.0, webhooks=(HOOK,)) == {"a": "known"}
+    assert len(book.debts.due(LANE, 1030.0, 10)) == 1
+
+
+def test_tracking_again_takes_an_explicit_wish_and_a_paid_debt(book: Book) -> None:
+    add(book, "a", webhooks=(HOOK,))
+    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    end(book, "t1", "a")
+    assert add(book, "a", now=1020.0) == {"a": "known"}
+    assert add(book, "a", now=1020.0, again=True) == {"a": "known"}
+    book.debts.claim(LANE, 1020.0, 1100.0, "d1", 10)
+    book.debts.paid(LANE, "d1", 1021.0, [(f"{endpoint_of(HOOK)}:a", "HTTP 200")], 3600)
+    assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
+    task = book.tasks.get("default", "nano-banana", ["a"])["a"]
+    assert (task.state, task.round, task.record, task.looks) == (State.PENDING, 1, None, 0)
+    assert book.connection.redis.ttl(KEYS.task("a")) == -1
+
+
+def test_a_release_charges_no_look_and_restores_the_due_time(book: Book) -> None:
+    add(book, "a", "b")
+    book.tasks.claim(LANE, 1005.0, 1100.0, "t1", 10)
+    assert book.tasks.release(LANE, "t1", ["a"]) == 1
+    assert book.tasks.release(LANE, "stranger", ["b"]) == 0
+    assert book.tasks.release(LANE, "t1", ["b"], not_before=1050.0) == 1
+    assert book.connection.redis.zscore(KEYS.due, "a") == 1002.0
+    assert book.connection.redis.zscore(KEYS.due, "b") == 1050.0
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].looks == 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "no state", "not a hash", "odd time", "metadata"])
+def test_an_unreadable_record_is_set_aside_and_the_rest_goes_on(book: Book, damage: str) -> None:
+    add(book, "bad", "good")
+    raw, key = book.connection.redis, KEYS.task("bad")
+    match damage:
+        case "gone":
+            raw.delete(key)
+        case "no state":
+            raw.hdel(key, "state")
+        case "not a hash":
+            raw.delete(key)
+            raw.set(key, "?")
+        case "odd time":
+            raw.hset(key, "submitted_at", "yesterday")
+        case "metadata":
+            raw.hset(key, "metadata", "{")
+    ids = book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    loaded = book.tasks.load(LANE, ids, token="t1")
+    assert set(loaded.tasks) == {"good"}
+    assert set(loaded.unreadable) == {"bad"}
+    book.tasks.set_aside(LANE, loaded.unreadable)
+    assert set(book.aside(LANE)) == {"bad"}
+    assert book.tasks.claim(LANE, 9999.0, 19999.0, "t2", 10) == ["good"]
+
+
+def test_an_overdue_id_is_taken_whatever_it_waits_for(book: Book) -> None:
+    add(book, "a", deadline=10.0)
+    book.tasks.claim(LANE, 1002.0, 5000.0, "t1", 10)
+    assert book.tasks.overdue(LANE, 1009.0, 6000.0, "t2", 10) == []
+    assert book.tasks.overdue(LANE, 1010.0, 6000.0, "t2", 10) == ["a"]
+    assert end(book, "t1", "a") == {"a": "stale"}
+    assert end(book, "t2", "a", state=State.EXPIRED) == {"a": "expired"}

