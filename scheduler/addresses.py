@@ -7,6 +7,7 @@ misses are named here, and addresses that carry another address inside are judge
 from __future__ import annotations
 
 import socket
+import unicodedata
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -32,11 +33,11 @@ def innermost(address: Address) -> Address:
 
 def is_public(address: Address) -> bool:
     """True for an address that belongs to the open Internet, and to nobody's inside."""
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        return False
     inner = innermost(address)
     if isinstance(inner, IPv4Address):
         return inner.is_global and not inner.is_multicast and not any(inner in net for net in _DENIED_V4)
-    if inner.scope_id is not None:
-        return False
     return inner in _UNICAST_V6 and inner.is_global and not inner.is_multicast and not any(inner in net for net in _DENIED_V6)
 
 
@@ -48,7 +49,7 @@ def may_dial(address: Address, allowed: Iterable[Network] = ()) -> bool:
 
 def literal(host: str) -> Address | None:
     """The address that a host text stands for, if it is one: also `127.1`, `0x7f.1`, `2130706433`, `localhost`."""
-    host = host.strip("[]").rstrip(".")
+    host = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").rstrip(".")
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
         return IPv4Address("127.0.0.1")
     try:
@@ -76,6 +77,8 @@ def webhook_complaint(url: object, allowed: Iterable[Network] = ()) -> str | Non
         return "the webhook must be an http:// or https:// URL with a host"
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
         return "the webhook URL must not carry a user name or password"
+    if "%" in host:
+        return "the host of the webhook URL must be spelt without %"
     if port == 0:
         return "the webhook URL names port 0"
     address = literal(host)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from scheduler import law
 from scheduler.errors import SubmissionError, WaitTimeout
+from scheduler.forecast import Forecasts
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.submission import check, id_complaint
-from scheduler.tracking import Submitted, TrackedTask
+from scheduler.tracking import Lane, Submitted, TrackedTask
 from scheduler.whereabouts import book_url
 
 #: Seconds between two looks into the book while waiting.
@@ -33,6 +33,7 @@ class Client:
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
         self._book = Book(url or book_url(self._settings), self._settings.shards)
+        self._forecasts = Forecasts(self._book.learned)
 
     def submit(
         self,
@@ -74,7 +75,9 @@ class Client:
         complaints = [id_complaint(task_id) for task_id in wanted]
         sound = list(dict.fromkeys(task_id for task_id, complaint in zip(wanted, complaints, strict=True) if not complaint))
         now = self._book.fleet.now()
-        answers = self._book.tasks.add(sound, wishes, now, law.first_look(now)) if sound else {}
+        outlook = self._forecasts.outlook(Lane(wishes.account, wishes.service), wishes.model, now)
+        first_look = now + min(outlook.next_age(0.0), wishes.deadline)
+        answers = self._book.tasks.add(sound, wishes, now, first_look) if sound else {}
         return [
             Submitted(str(task_id), "refused", reason=complaint) if complaint else answers[task_id]
             for task_id, complaint in zip(wanted, complaints, strict=True)

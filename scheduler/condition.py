@@ -27,8 +27,10 @@ class Condition:
     def from_json(cls, text: str | None) -> Condition:
         """Read what `to_json` wrote; anything unreadable is a new condition."""
         try:
-            return cls(**json.loads(text)) if text else cls()
-        except (TypeError, ValueError):
+            known = json.loads(text) if text else {}
+            sound = all(isinstance(value, str if name == "reason" else (int, float)) for name, value in known.items())
+            return cls(**known) if sound else cls()
+        except (TypeError, ValueError, AttributeError):
             return cls()
 
     def to_json(self) -> str:

@@ -1,12 +1,293 @@
-"""Pure: how long tasks take, and when the next look is worth it.
+"""Pure: how long tasks take, learned from looks at them, and when the next look is worth it.
 
-The first law: nothing finishes within the first seconds, and the older an id is, the less a moment matters.
+The idea: the age of a task is cut into bins, from half a second to ten minutes by equal ratios. Per bin the law counts how many
+tasks finished in it and for how many seconds tasks were seen running in it; finishes by seconds is the hazard of that
+bin. A look that finds an id still running teaches too: it adds seconds and no finish, so tasks that take long, or never
+end, need no rule of their own. Old counts fade, so the law follows a service that changes.
+
+With a constant hazard per bin everything asked of the law has a closed form. For an id that was running at age a:
+
+    H(t)     cumulative hazard; the id is still running at age t with chance S = exp(H(a) - H(t))
+    M(a)     mean residual life: the seconds it still has to go at age a, on average
+    E(a, t)  expected undetected wait: the task-seconds it will have lain finished and unseen, if looked at at age t;
+             the mean of max(t - finish, 0), so E = (t - a) - M(a) + S * M(t)
+
+The next look is due at the age t where E(a, t) reaches a price, in task-seconds. Where the hazard h changes little this
+means intervals of sqrt(2 * price / h): often where finishes are likely, seldom where they are not.
 """
 
 from __future__ import annotations
 
-FIRST_LOOK = 2.0
-SHORTEST, LONGEST, SHARE = 1.0, 30.0, 0.1
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+SHORT, LONG, RATIOS = 0.5, 600.0, 48  # seconds: one bin up to SHORT, RATIOS bins up to LONG, one from there to infinity
+EDGES: tuple[float, ...] = (0.0, *(SHORT * (LONG / SHORT) ** (i / RATIOS) for i in range(RATIOS)), LONG)
+ENDS = (*EDGES[1:], math.inf)
+BINS = len(EDGES)
+
+HALF_LIFE = 400  # finishes after which an old finish counts half
+PRIOR = 5.0  # finishes that the law believed in beforehand is worth, over all bins
+FLAT = 1 / 30  # hazard per second that a service nobody has seen yet starts from
+RAREST, DENSEST = 1e-5, 100.0  # bounds of a hazard per second: even a stuck id may end, and nothing ends at once
+SKEW = 5.0  # seconds by which a server's stamps may contradict what was seen; beyond that they are not believed
+OLDEST, BLINK = 1e8, 1e-3  # seconds: no age is taken to be more; a span no longer than a blink is a moment
+YOUTH = 1.0  # seconds in which a new task hardly finishes
+KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # weights of a bin and its neighbours, where a finish is placed by guess
+
+PRICE_SHARE = 0.02  # of the mean duration is the price of a look, in task-seconds; 20 times that hardly moves the mean delay
+LEAST_PRICE, MOST_PRICE = 0.01, LONG
+CALL_PRICE, CALL_PRICE_RISE = 1.0, 24.0  # task-seconds a call must be worth: with no pace in use, and more with all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at one id taught; ages in seconds since the submit, `duration` the server's own where it had stamps."""
+
+    last_age: float  # at the last look that found it running; 0 if there was none
+    age: float
+    finished: bool
+    duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Per bin of age: faded count of finishes, and of seconds seen running. `seen` counts all finishes there ever were."""
+
+    finished: tuple[float, ...] = (0.0,) * BINS
+    running: tuple[float, ...] = (0.0,) * BINS
+    seen: int = 0
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Law:
+        """Read what `to_json` wrote; anything unreadable is a new law."""
+        try:
+            known = json.loads(text or "null")
+            finished, running = tuple(map(float, known["finished"])), tuple(map(float, known["running"]))
+            seen = int(known["seen"])
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
+            return cls()
+        sound = len(finished) == len(running) == BINS and all(0 <= count < math.inf for count in finished + running)
+        return cls(finished, running, seen) if sound and seen >= 0 else cls()
+
+    def to_json(self) -> str:
+        """Six digits are plenty for a count that fades."""
+        finished, running = ([float(f"{count:.6g}") for count in counts] for counts in (self.finished, self.running))
+        return json.dumps({"finished": finished, "running": running, "seen": self.seen}, separators=(",", ":"))
+
+
+def observe(law: Law, looks: Iterable[Look]) -> Law:
+    """Learn from one batch. A look that makes no sense is clamped to what does, or left out."""
+    batch = _Tally(_guessed(_hazards(law, (FLAT,) * BINS)))
+    for look in looks:
+        if not (math.isfinite(look.last_age) and math.isfinite(look.age)):
+            continue
+        since, until = _span(min(look.last_age, look.age), look.age)
+        if not look.finished:
+            batch.ran(since, until)
+            continue
+        at = _believed(look.duration, since, until)
+        if at is None and until - since > BLINK:
+            batch.finished_within(since, until)
+        else:
+            batch.finished_at(since, until if at is None else at)
+    fade = 0.5 ** (batch.finishes / HALF_LIFE)
+    return Law(
+        tuple(fade * old + new for old, new in zip(law.finished, batch.finished, strict=True)),
+        tuple(fade * old + new for old, new in zip(law.running, batch.seconds(), strict=True)),
+        law.seen + batch.finishes,
+    )
+
+
+def _believed(duration: float | None, since: float, until: float) -> float | None:
+    """The age at which the server says an id finished, brought into what was seen; None if it says nothing or nonsense."""
+    if duration is None or not since - SKEW <= duration <= until + SKEW:
+        return None
+    return _clamp(duration, since, until)
+
+
+class _Tally:
+    """What one batch adds to each bin, under the hazards believed in so far."""
+
+    def __init__(self, hazards: Sequence[float]) -> None:
+        self._hazards = hazards
+        self.finishes = 0
+        self.finished = [0.0] * BINS
+        self._running = [0.0] * BINS
+        self._reached = [0] * BINS
+
+    def ran(self, since: float, until: float) -> None:
+        """An id was running over this span: as one that ran from 0 to `until`, less one that ran from 0 to `since`."""
+        for age, sign in ((until, 1), (since, -1)):
+            i = _bin(age)
+            self._running[i] += sign * (age - EDGES[i])
+            self._reached[i] += sign
+
+    def finished_at(self, since: float, at: float) -> None:
+        self.finishes += 1
+        self.finished[_bin(at)] += 1
+        self.ran(since, at)
+
+    def finished_within(self, since: float, until: float) -> None:
+        """Count a finish in each bin of the span by its chance there, with the seconds expected there: one EM step."""
+        self.finishes += 1
+        first, last = _bin(since), _bin(until)
+        spans = list(enumerate(pairwise((since, *EDGES[first + 1 : last + 1], until)), first))
+        end = math.exp(-sum(self._hazards[i] * (stop - start) for i, (start, stop) in spans))
+        alive = 1.0
+        for i, (start, stop) in spans:
+            gone = -alive * math.expm1(-self._hazards[i] * (stop - start))
+            self.finished[i] += gone / (1 - end)
+            self._running[i] += (gone / self._hazards[i] - end * (stop - start)) / (1 - end)
+            alive -= gone
+
+    def seconds(self) -> list[float]:
+        """Seconds running per bin: whoever reached a bin ran for the whole width of each bin before it."""
+        running, passed = self._running, 0
+        for i in range(BINS - 1, 0, -1):
+            passed += self._reached[i]
+            running[i - 1] += passed * (ENDS[i - 1] - EDGES[i - 1])
+        return [max(seconds, 0.0) for seconds in running]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a law says about ids: per bin its hazard, and at each bin's begin the cumulative hazard and the residual life.
+
+    `residual` has one entry more, for infinity. `mean` is the mean duration in seconds with all that is beyond LONG cut
+    off at LONG, so that a few ids that never end do not make all looks rare. `price` is what a look is worth if nobody says;
+    ids that share calls must share a price, so the models of a service have that of the service.
+    """
+
+    hazards: tuple[float, ...]
+    cumulative: tuple[float, ...]
+    residual: tuple[float, ...]
+    mean: float
+    price: float
+
+    def chance(self, last_age: float, age: float) -> float:
+        """How likely an id that was running at `last_age` has finished by `age`."""
+        since, until = _span(last_age, age)
+        return -math.expm1(self._at(since)[0] - self._at(until)[0])
+
+    def wait(self, last_age: float, age: float) -> float:
+        """E: the task-seconds that an id running at `last_age` is expected to have lain finished and unseen by `age`."""
+        since, until = _span(last_age, age)
+        (hazard, residual), (hazard_then, residual_then) = self._at(since), self._at(until)
+        return max(until - since - residual + math.exp(hazard - hazard_then) * residual_then, 0.0)
+
+    def next_age(self, last_age: float, price: float | None = None) -> float:
+        """The age at which an id that was running at `last_age` is worth a look: where E reaches `price`."""
+        left = _clamp(self.price if price is None else price, LEAST_PRICE, MOST_PRICE)
+        age, alive = _clamp(last_age, 0.0, OLDEST), 1.0
+        for i in range(_bin(age), BINS - 1):
+            hazard, width = self.hazards[i], ENDS[i] - age
+            grown = width + alive * math.expm1(-hazard * width) / hazard
+            if grown >= left:
+                return age + _until_worth(left, alive, hazard)
+            age, alive, left = ENDS[i], alive * math.exp(-hazard * width), left - grown
+        return age + _until_worth(left, alive, self.hazards[-1])
+
+    def quantile(self, share: float) -> float:
+        """The age by which this share of all tasks has finished."""
+        target = -math.log1p(-_clamp(share, 0.0, 1 - 1e-9))
+        i = bisect_right(self.cumulative, target) - 1
+        return EDGES[i] + (target - self.cumulative[i]) / self.hazards[i]
+
+    def _at(self, age: float) -> tuple[float, float]:
+        """The cumulative hazard and the residual life at an age."""
+        i = _bin(age)
+        hazard, to_go = self.hazards[i], ENDS[i] - age
+        residual = -math.expm1(-hazard * to_go) / hazard + math.exp(-hazard * to_go) * self.residual[i + 1]
+        return self.cumulative[i] + hazard * (age - EDGES[i]), residual
+
+
+def outlook(law: Law, service: Law | None = None) -> Outlook:
+    """What a law says; where it has seen little, the law of its service says it, and where that has not, a flat hazard."""
+    whole = None if service is None else outlook(service)
+    hazards = _hazards(law, whole.hazards if whole else (FLAT,) * BINS)
+    cumulative = [0.0]
+    for i in range(BINS - 1):
+        cumulative.append(cumulative[-1] + hazards[i] * (ENDS[i] - EDGES[i]))
+    residual = [0.0]
+    for i in range(BINS - 1, -1, -1):
+        passing = -hazards[i] * (ENDS[i] - EDGES[i])
+        residual.append(-math.expm1(passing) / hazards[i] + math.exp(passing) * residual[-1])
+    residual.reverse()
+    mean = residual[0] - math.exp(-cumulative[-1]) * residual[BINS - 1]
+    price = whole.price if whole else PRICE_SHARE * mean
+    return Outlook(tuple(hazards), tuple(cumulative), tuple(residual), mean, price)
+
+
+def first_age(outlook: Outlook) -> float:
+    """The age at which a new id is worth its first look."""
+    return outlook.next_age(0.0)
+
+
+def call_price(used_share: float) -> float:
+    """The task-seconds of expected wait that a call must be worth, when this share of the believed pace is in use."""
+    return CALL_PRICE + CALL_PRICE_RISE * _clamp(used_share, 0.0, 1.0) ** 2
+
+
+def _hazards(law: Law, before: Sequence[float]) -> list[float]:
+    """Finishes per second running in each bin, and as if PRIOR tasks had passed through it before, at the hazard `before`.
+
+    No bin gets more of them than an even share, so that old ages, which few tasks reach, are learned quickly.
+    """
+    hazards = []
+    for count, seconds, prior, start, end in zip(law.finished, law.running, before, EDGES, ENDS, strict=True):
+        passed = min(PRIOR * (end - start), PRIOR / BINS / prior)
+        hazards.append(_clamp((count + prior * passed) / (seconds + passed), RAREST, DENSEST))
+    return hazards
+
+
+def _guessed(hazards: Sequence[float]) -> list[float]:
+    """The hazards by which a finish is placed where nobody looked: smoothed over neighbours, and rising from 0 at age 0.
+
+    Without that, a guess once made of the ages before all first looks would confirm itself for good.
+    """
+    padded = (0.0, 0.0, *hazards, hazards[-1], hazards[-1])
+    smooth = (sum(w * padded[i + k] for k, w in enumerate(KERNEL)) for i in range(BINS))
+    return [max(hazard * end / (end + YOUTH), RAREST) for hazard, end in zip(smooth, (*EDGES[1:], LONG), strict=True)]
+
+
+def _until_worth(left: float, alive: float, hazard: float) -> float:
+    """The seconds s in which the wait grows by `left`: s - alive * (1 - exp(-hazard * s)) / hazard = left, by Newton.
+
+    It starts a little too early, where the parabola that touches at s = 0 gets there; then, the curve being convex, it comes
+    down to the root from above.
+    """
+    gone = 1 - alive
+    s = 2 * left / (gone + math.sqrt(gone * gone + 2 * alive * hazard * left))
+    for _ in range(20):
+        step = (left - s - alive * math.expm1(-hazard * s) / hazard) / (1 - alive * math.exp(-hazard * s))
+        s += step
+        if abs(step) < 1e-6 * s:
+            break
+    return s
+
+
+def _bin(age: float) -> int:
+    return bisect_right(EDGES, age) - 1
+
+
+def _span(last_age: float, age: float) -> tuple[float, float]:
+    """Both ages brought into what can be: from 0 to OLDEST, and in order."""
+    since = _clamp(last_age, 0.0, OLDEST)
+    return since, _clamp(age, since, OLDEST)
+
+
+def _clamp(value: float, least: float, most: float) -> float:
+    """NaN is `least`."""
+    return min(max(least, value), most)
+
+
+# until dispatch asks the outlook
+FIRST_LOOK, SHORTEST, LONGEST, SHARE = 2.0, 1.0, 30.0, 0.1
 
 
 def first_look(submitted_at: float) -> float:

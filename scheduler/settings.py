@@ -51,10 +51,18 @@ def _one_of(*words: str) -> Reader:
 
 def _url(*schemes: str) -> Reader:
     def read(text: str) -> str:
-        parts = urlsplit(text)
-        if parts.scheme not in schemes or not (parts.netloc or parts.path):
-            raise ValueError(f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}")
-        return text.rstrip("/") if parts.scheme in ("http", "https") else text
+        complaint = f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}"
+        try:
+            parts = urlsplit(text)
+            sound = parts.port != 0
+        except ValueError:
+            raise ValueError(complaint) from None
+        web = parts.scheme in ("http", "https")
+        if parts.scheme not in schemes or not sound or not (parts.hostname or (parts.path and not web)):
+            raise ValueError(complaint)
+        if web and (parts.query or parts.fragment):
+            raise ValueError("must be a URL without ? and #")
+        return text.rstrip("/") if web else text
 
     return read
 
@@ -100,10 +108,12 @@ _BROKER = (*_REDIS, "sentinel", "amqp", "amqps")
 class Settings:
     """What the environment says. Unset means the default. Secrets stay out of `repr`."""
 
-    redis_url: str = _knob("", _url(*_REDIS), "URL", "Redis that holds the book; unset: the embedded server of `cavendish up`.")
-    broker_url: str = _knob("", _url(*_BROKER), "URL", "Celery's broker; unset: the same Redis.")
+    redis_url: str = _knob(
+        "", _url(*_REDIS), "URL", "Redis that holds the book; unset: the embedded server of `cavendish up`.", secret=True
+    )
+    broker_url: str = _knob("", _url(*_BROKER), "URL", "Celery's broker; unset: the same Redis.", secret=True)
     data_dir: Path = _knob(Path(".cavendish"), Path, "folder", "Where `cavendish up` keeps the embedded server's files.")
-    api_url: str = _knob("https://api.acedata.cloud", _url("http", "https"), "URL", "The remote API.")
+    api_url: str = _knob("https://api.acedata.cloud", _url("http", "https"), "URL", "The remote API.", secret=True)
     api_token: str = _knob("", _token, "token", "Bearer token of the account `default`.", secret=True)
     api_tokens_file: Path | None = _knob(None, Path, "file", 'JSON object {"account": "token"} with further accounts.')
     rate: float = _knob(0.0, _number(0.01, 100_000), "calls/s", "Ceiling of the pace of an account; unset: only what is learned.")
@@ -115,7 +125,7 @@ class Settings:
     last_look: float = _knob(
         60.0, _number(1, 86400), "s", "How long after its deadline an id waits for its last look while the API cannot be asked."
     )
-    lease: float = _knob(120.0, _number(10, 3600), "s", "How long a claimed batch or debt stays claimed when its worker dies.")
+    lease: float = _knob(75.0, _number(10, 3600), "s", "How long a claimed batch stays claimed when its worker dies.")
     connect_timeout: float = _knob(5.0, _number(0.1, 60), "s", "Longest connect to the remote API.")
     call_timeout: float = _knob(30.0, _number(0.5, 300), "s", "Longest call to the remote API, wall clock, all included.")
     answer_limit: int = _knob(16 * 2**20, _whole(1024, 2**30), "bytes", "Largest answer of the remote API that is read.")
@@ -191,7 +201,7 @@ class Settings:
                 raise ValueError(f"{self.api_tokens_file} holds no JSON") from None
             if not isinstance(read, dict) or not all(isinstance(token, str) and token for token in read.values()):
                 raise ValueError(f'{self.api_tokens_file} must hold one JSON object {{"account": "token"}}')
-            tokens.update(read)
+            tokens.update({account: _token(token) for account, token in read.items()})
         if self.api_token:
             tokens["default"] = self.api_token
         return tokens
@@ -207,3 +217,13 @@ def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
     if why.startswith(("could not convert", "invalid literal")):
         why = "must be a number"
     return f"{name} {why}" + ("." if secret else f", not {text!r}.")
+
+
+def described() -> list[tuple[str, str, str, str]]:
+    """Name, unit, default and meaning of every setting, as README and `deploy/env.example` show them."""
+    rows = []
+    for knob in fields(Settings):
+        unset = knob.default in ("", (), None, 0.0)
+        shown = "" if unset else f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
+        rows.append((env_name(knob.name), knob.metadata["unit"], shown, knob.metadata["meaning"]))
+    return rows

@@ -106,7 +106,7 @@ def _deadline(deadline: object, default: float) -> float:
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise SubmissionError(f"The deadline must be a number of seconds, not {_shown(deadline)}.")
     if not SHORTEST_DEADLINE <= deadline <= LONGEST_DEADLINE:  # also refuses NaN
-        raise SubmissionError(f"The deadline must lie within 1 s and 30 days (2592000 s), not {deadline:g} s.")
+        raise SubmissionError(f"The deadline must lie within 1 s and 30 days (2592000 s), not {_shown(deadline)} s.")
     return float(deadline)
 
 
@@ -133,5 +133,8 @@ def _label(name: str, value: object) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=lambda v: type(v).__name__)
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = f"of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -92,6 +92,19 @@ class TrackedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pending id that might be asked about, with what is needed to weigh it. `due` is its place in the set."""
+
+    id: str
+    producer: str
+    due: float
+    submitted_at: float
+    deadline_at: float
+    looked_at: float | None
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """The answer to one submitted id: `new`, `known` or `refused`, and the state it has now (None if refused)."""
 
@@ -116,10 +129,19 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What the API says of its own limit in RateLimit headers: calls left, and seconds until there are more."""
+
+    remaining: float
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The remote API answered; `items` are its records as they came, in any order, asked for or not."""
 
     items: Sequence[Record]
+    quota: Quota | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +151,7 @@ class Refused:
     why: Refusal
     detail: str
     retry_after: float | None = None
+    quota: Quota | None = None
 
 
 Answer = Answered | Refused

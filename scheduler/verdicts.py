@@ -24,6 +24,9 @@ RUNNING = frozenset(
 SUCCESSFUL = frozenset("succeeded succeed success successful completed complete done finished ready ok".split())
 UNSUCCESSFUL = frozenset("failed failure fail error errored cancelled canceled dead timeout rejected aborted".split())
 
+_NO_RESULT = frozenset("task_id trace_id id success state status progress code message detail error".split())
+_NOT_MEDIA = ("callback", "input", "init", "prompt", "reference", "request", "source", "status", "poll", "webhook")
+
 _REASON_LENGTH = 500
 _DEPTH = 12
 
@@ -53,10 +56,12 @@ class Reading:
 ABSENT = Reading(Verdict.ABSENT)
 
 
-def judge(record: Record | None) -> Reading:
+def judge(record: Any) -> Reading:
     """Read one upstream record. `None` and `{}` mean that the API does not know the id. Never raises."""
     if not record:
         return ABSENT
+    if not isinstance(record, Mapping):
+        return Reading(Verdict.PENDING, notice=f"the record is a {type(record).__name__}")
     finished_at = timestamp(record.get("finished_at"))
     verdict, reason, notice = _verdict(record, finished=bool(record.get("finished_at")))
     request = record.get("request")
@@ -87,14 +92,16 @@ def _verdict(record: Record, *, finished: bool) -> tuple[Verdict, str, str]:
         return Verdict.FAILED, _reason(error, response), ""
     if _native_failure(response):
         return Verdict.FAILED, _reason(response, response), ""
-    if not finished and (strange or words & RUNNING or _progress(response) < 100):
-        return Verdict.PENDING, "", f"unknown status word {strange[0]!r}" if strange else ""
-    if words and words <= UNSUCCESSFUL:
+    notice = f"unknown status word {strange[0]!r}" if strange else ""
+    running = strange or words & RUNNING or (_progress(response) < 100 and not words & SUCCESSFUL)
+    if running and not (finished and media):
+        return Verdict.PENDING, "", notice
+    if words & UNSUCCESSFUL and (not media or words <= UNSUCCESSFUL):
         return Verdict.FAILED, _reason(error, response), ""
     if success is False:
         return Verdict.PENDING, "", ""
     if media:
-        return Verdict.SUCCEEDED, "", ""
+        return Verdict.SUCCEEDED, "", notice
     if words & SUCCESSFUL or (finished and (success is True or _substance(response))):
         return Verdict.SUCCEEDED, "", "finished without any media"
     return Verdict.PENDING, "", ""
@@ -160,12 +167,12 @@ def _media(value: Any, depth: int = 0, key: str = "") -> Iterator[str]:
     if depth > _DEPTH:
         return
     if isinstance(value, str):
-        if key.endswith(("url", "urls")) and value.startswith(("http://", "https://", "data:")):
+        if key.endswith(("url", "urls")) and value.startswith(("http://", "https://", "data:")) and len(value) > len("https://"):
             yield value
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             lower = str(name).lower()
-            if not lower.startswith(("callback", "input", "reference", "request")):
+            if not lower.startswith(_NOT_MEDIA):
                 yield from _media(inner, depth + 1, lower)
     elif isinstance(value, list):
         for inner in value:
@@ -173,8 +180,8 @@ def _media(value: Any, depth: int = 0, key: str = "") -> Iterator[str]:
 
 
 def _substance(response: Mapping[str, Any]) -> bool:
-    """True if a response without a success flag holds more than the ids of its acknowledgement."""
-    return any(value for key, value in response.items() if key not in ("task_id", "trace_id", "id", "success"))
+    """True if a response without a success flag holds a result: more than ids, words of state and words of excuse."""
+    return any(value for key, value in response.items() if key not in _NO_RESULT)
 
 
 def _native_failure(response: Mapping[str, Any]) -> bool:
@@ -200,7 +207,7 @@ def match(items: Sequence[Record], ids: Iterable[str]) -> dict[str, tuple[Readin
     """
     wanted, found = set(ids), dict[str, tuple[Reading, Record]]()
     for record in items:
-        task_id = record.get("id") or record.get("task_id")
+        task_id = (record.get("id") or record.get("task_id")) if isinstance(record, Mapping) else None
         if not isinstance(task_id, str) or task_id not in wanted:
             continue
         reading = judge(record)
@@ -232,15 +239,17 @@ class Outcome:
     absences: int = 0
     absent_since: float | None = None
     finished_at: float | None = None
+    model: str = ""
     record: Record | None = None
 
 
 def follow(task: TrackedTask, reading: Reading, record: Record | None, now: float, patience: Patience) -> Outcome:
     """What follows from a reading. ABSENT and FORBIDDEN count when they were confirmed by a look at that one id."""
+    model, finished_at = reading.model, reading.finished_at
     if reading.verdict is Verdict.SUCCEEDED:
-        return Outcome(task, State.SUCCEEDED, reading.notice, finished_at=reading.finished_at, record=record)
+        return Outcome(task, State.SUCCEEDED, reading.notice, finished_at=finished_at, model=model, record=record)
     if reading.verdict is Verdict.FAILED:
-        return Outcome(task, State.FAILED, reading.reason, finished_at=reading.finished_at, record=record)
+        return Outcome(task, State.FAILED, reading.reason, finished_at=finished_at, model=model, record=record)
     absences, absent_since = 0, None
     if reading.verdict in (Verdict.ABSENT, Verdict.FORBIDDEN) and not patience.too_early(task, now):
         absences, absent_since = task.absences + 1, task.absent_since or now
@@ -250,5 +259,6 @@ def follow(task: TrackedTask, reading: Reading, record: Record | None, now: floa
             why = f"the API did not know the id in {absences} looks over {now - absent_since:.0f} s"
             return Outcome(task, State.UNKNOWN, why, absences, absent_since)
     if now >= task.deadline_at:
-        return Outcome(task, State.EXPIRED, f"the deadline passed and the last look found it {reading.verdict}", record=record)
-    return Outcome(task, State.PENDING, absences=absences, absent_since=absent_since)
+        why = f"the deadline passed and the last look found it {reading.verdict}"
+        return Outcome(task, State.EXPIRED, why, model=model, record=record)
+    return Outcome(task, State.PENDING, absences=absences, absent_since=absent_since, model=model)

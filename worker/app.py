@@ -76,7 +76,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if broker_url(settings).startswith("amqp"):
         return {}
     return {
-        "visibility_timeout": settings.lease + 60,
+        "visibility_timeout": settings.lease + 15,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,

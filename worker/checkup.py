@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-from scheduler.settings import Settings
+from scheduler.settings import PREFIX, Settings, described
 from scheduler.store import Book
 from scheduler.store.fleet import Member
 from scheduler.tracking import Lane
@@ -33,6 +34,7 @@ def examine(book: Book, settings: Settings) -> list[Finding]:
         *(_process(role, living) for role in ("worker", "beat")),
         *(_account(account, book, now, has_token=account in tokens) for account in accounts),
         _secret(signs=signs),
+        *_misspelt(),
         *(finding for lane in lanes for finding in _lane(lane, book, now)),
     ]
 
@@ -53,7 +55,7 @@ def _account(account: str, book: Book, now: float, *, has_token: bool) -> Findin
         refused = pace.hold_kind == "account"
         advice = "Check the token and the credit of the account." if refused else "Nothing: it ends by itself."
         return Finding(name, not refused, f"held {pace.hold_until - now:.0f} s more: {pace.hold_reason}", advice)
-    return Finding(name, ok=True, found=f"may ask {pace.rate:.2f} times a second")
+    return Finding(name, ok=True, found=f"may ask {pace.rate_at(now):.2f} times a second")
 
 
 def _secret(*, signs: bool) -> Finding:
@@ -61,6 +63,12 @@ def _secret(*, signs: bool) -> Finding:
         return Finding("webhook secret", ok=True, found="is set")
     advice = "Set CAVENDISH_WEBHOOK_SECRET for the workers; `cavendish up` makes one in its data folder."
     return Finding("webhook secret", ok=False, found="is not set; unsigned webhooks are never sent", advice=advice)
+
+
+def _misspelt() -> list[Finding]:
+    known = {name for name, *_ in described()}
+    strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return [Finding("environment", ok=False, found=f"{name} is no setting", advice="See README, Settings.") for name in strangers]
 
 
 def _lane(lane: Lane, book: Book, now: float) -> list[Finding]:

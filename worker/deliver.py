@@ -148,8 +148,9 @@ class Delivery:
                     "webhook.later", id=one.debt.task_id, tries=one.debt.tries + 1, seconds=round(wait), outcome=one.outcome
                 )
         if paid:
-            self._did.paid += self._book.debts.paid(self._lane, self._token, now, paid, self._knobs.retention)
-            self._log.info("webhook.paid", ids=len(paid))
+            ours = self._book.debts.paid(self._lane, self._token, now, paid, self._knobs.retention)
+            self._did.paid += ours
+            self._log.info("webhook.paid", ids=ours)
         if later:
             self._did.later += self._book.debts.later(self._lane, self._token, later)
         if dead:

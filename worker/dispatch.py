@@ -1,26 +1,33 @@
 """One tick of the dispatch: ask the pace first, then claim what is most worth a look, and send it as batches.
 
+A batch is sent when its ids together are worth the price of a call: the price is low while calls are plentiful and
+rises with the share of the pace that is used, so near the limit calls wait until they find more.
+
 A tick drains for its slot of time: it waits for the pace and claims at the last moment, so a claim is never
 older than the call it is for. Any number of beats may fire; one tick runs in each slot.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scheduler.clock import Clock
-from scheduler.pace import Pace, acquire
+from scheduler.forecast import Forecasts
+from scheduler.law import call_price
+from scheduler.pace import acquire
+from scheduler.share import fair_share
 from scheduler.store import Book
-from scheduler.tracking import Lane
+from scheduler.tracking import Candidate, Lane
 
 #: Sends one claimed batch on its way: lane, ids, lease token.
 Send = Callable[[Lane, list[str], str], None]
 
-#: Shortest and longest sleep between two rounds of a drain, in seconds.
-_SHORT, _LONG = 0.005, 0.1
+#: Shortest sleep between two rounds of a drain, and the sleep while batches gain worth, in seconds.
+_SHORT, _AGAIN = 0.005, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +51,56 @@ class Drained:
         return f"{self.batches} batches · {self.ids} ids" if self.batches else "nothing due"
 
 
-def drain(book: Book, accounts: Iterable[str], knobs: Knobs, clock: Clock, send: Send) -> Drained | None:
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a dispatch works with."""
+
+    book: Book
+    forecasts: Forecasts
+    knobs: Knobs
+
+
+def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
     """Run one tick; None if another dispatch has this slot. Raises BookUnavailable."""
-    started = clock.now()
-    if not book.fleet.take_tick(started, knobs.tick):
+    started, tick = clock.now(), desk.knobs.tick
+    if not desk.book.fleet.take_tick(started, tick):
         return None
     drained, usable = Drained(), frozenset(accounts)
-    until = (int(started / knobs.tick) + 1) * knobs.tick
+    until = (int(started / tick) + 1) * tick
     while (now := clock.now()) < until:
-        wait = _round(book, usable, knobs, now, send, drained)
+        wait = run_round(desk, usable, now, send, drained)
         if wait >= until - now:
             break
-        time.sleep(min(max(wait, _SHORT), _LONG))
+        time.sleep(max(wait, _SHORT))
     return drained
 
 
-def _round(book: Book, accounts: frozenset[str], knobs: Knobs, now: float, send: Send, drained: Drained) -> float:
-    """Send at most one batch for each lane that may be asked; returns the seconds until another could be sent."""
-    lanes = [lane for lane in book.tasks.lanes() if lane.account in accounts]
-    due = book.tasks.due(lanes, now)
-    wait = _LONG
-    for lane in sorted((lane for lane in lanes if due[lane]), key=lambda lane: -due[lane]):
-        condition = book.learned.condition(lane)
-        if now < condition.down_until:
+def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drained: Drained) -> float:
+    """Send at most one batch for each lane that is worth a call; returns the seconds until another could be."""
+    wait = math.inf
+    weighed: list[tuple[float, Lane, list[Candidate]]] = []
+    for lane in desk.book.tasks.lanes():
+        if lane.account not in accounts:
             continue
-        turn = book.learned.change_pace(lane.account, lambda pace: _take(pace, now, knobs.rate))
-        wait = min(wait, turn)
-        if turn > 0:
+        pace, condition = desk.book.learned.pace(lane.account), desk.book.learned.condition(lane)
+        blocked = max(acquire(pace, now, desk.knobs.rate)[1], condition.down_until - now)
+        if blocked > 0:
+            wait = min(wait, blocked)
             continue
-        token = secrets.token_hex(8)
-        ids = book.tasks.claim(lane, now, now + knobs.lease, token, condition.batch_size(knobs.batch_size))
-        if ids:
-            send(lane, ids, token)
-            drained.batches += 1
-            drained.ids += len(ids)
+        size = condition.batch_size(desk.knobs.batch_size)
+        batch = fair_share(desk.book.tasks.candidates(lane, now, size), size, now)
+        if not batch:
+            continue
+        wait = min(wait, _AGAIN)
+        worth = desk.forecasts.worth(lane, batch, now)
+        if worth >= call_price(pace.used_share(now)) or any(one.due <= now and one.deadline_at <= now for one in batch):
+            weighed.append((worth, lane, batch))
+    for _, lane, batch in sorted(weighed, key=lambda each: -each[0]):
+        if desk.book.learned.change_pace(lane.account, lambda pace: acquire(pace, now, desk.knobs.rate)) == 0:
+            token = secrets.token_hex(8)
+            ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
+            if ids:
+                send(lane, ids, token)
+                drained.batches += 1
+                drained.ids += len(ids)
     return wait
-
-
-def _take(pace: Pace, now: float, ceiling: float) -> tuple[Pace, float]:
-    return acquire(pace, now, ceiling)

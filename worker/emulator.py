@@ -2,7 +2,8 @@
 
 It keeps the contract of the Tasks API with all its oddities: many ways to say pending, no status word,
 unknown ids that are simply missing, records that become visible late, a page limit, partial success.
-Knobs add a rate limit, latency, and faults that a network has.
+Knobs add a rate limit, latency, and faults that a network has. Each token is an account of its own:
+with its own limit, its own remote tasks (those of others look unknown), and its own tally and ledger.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from typing import Any
 
 import httpx
 
+from worker.emulated_limits import Bucket, Steps
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """How the pretend API behaves. Times in seconds, shares in 0..1, `rate` in calls per second (0: no limit)."""
+    """How the pretend API behaves. Times in seconds, shares in 0..1.
+
+    `rate` in calls per second (0: no limit), for each token by itself; `later` changes it, counted from the
+    token's first task on. The first token is the one that /emulator/… means where none is named.
+    """
 
     rate: float = 10.0
     burst: float = 1.0
+    later: Steps = ()
     retry_after: bool = True
     latency: float = 0.05
     median: float = 6.0
@@ -37,7 +45,7 @@ class Knobs:
     visible_after: float = 0.3
     page_limit: int = 12
     most_ids: int = 100
-    token: str = "emulated"  # noqa: S105 (nothing is behind it)
+    tokens: tuple[str, ...] = ("emulated",)  # nothing is behind it
     seed: int = 1
 
 
@@ -60,6 +68,7 @@ class Job:
     shape: int
     model: str
     told: int = 0
+    told_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -70,6 +79,36 @@ class Tally:
     looks: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     again: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """What belongs to one token. Its chance is its own, so that equal accounts get equal tasks."""
+
+    bucket: Bucket
+    chance: random.Random
+    jobs: dict[str, Job] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+    def tallied(self, now: float) -> dict[str, Any]:
+        """What was asked, for `GET /emulator/tally`."""
+        tally = self.tally
+        return {
+            "tasks": len(self.jobs),
+            "finished": sum(job.finished_at <= now for job in self.jobs.values()),
+            "calls": tally.calls,
+            "looks": tally.looks,
+            "answers": dict(tally.answers),
+            "again": tally.again,
+        }
+
+    def ledger(self, now: float) -> list[dict[str, Any]]:
+        """Each finished task, and when an answer first told that it was finished, for `GET /emulator/ledger`."""
+        return [
+            {"id": job.id, "created_at": job.created_at, "finished_at": job.finished_at, "told_at": job.told_at}
+            for job in self.jobs.values()
+            if job.finished_at <= now
+        ]
 
 
 def transport(handler: Callable[[httpx.Request], Awaitable[httpx.Response]]) -> httpx.MockTransport:
@@ -87,77 +126,93 @@ class Emulator:
 
     def __init__(self, knobs: Knobs, now: Callable[[], float] = time.time) -> None:
         self.knobs, self._now, self._chance = knobs, now, random.Random(knobs.seed)
-        self.jobs: dict[str, Job] = {}
-        self.tally = Tally()
-        self._tokens, self._filled_at = knobs.burst, now()
+        self.accounts = {
+            token: Account(Bucket(knobs.rate, knobs.burst, knobs.later), random.Random(knobs.seed)) for token in knobs.tokens
+        }
+        self._first = self.accounts[knobs.tokens[0]]
 
-    def create(self, count: int, model: str = "nano-banana") -> list[str]:
-        """Make remote tasks; returns their ids."""
+    def create(self, count: int, model: str = "nano-banana", account: Account | None = None) -> list[str]:
+        """Make remote tasks of an account, else of the first one; returns their ids."""
+        owner = account or self._first
         ids = [str(uuid.UUID(int=self._chance.getrandbits(128), version=4)) for _ in range(count)]
-        now = self._now()
+        now, chance = self._now(), owner.chance
+        owner.bucket.begin(now)
         for task_id in ids:
-            duration = self.knobs.median * math.exp(self.knobs.sigma * self._chance.gauss(0, 1))
+            duration = self.knobs.median * math.exp(self.knobs.sigma * chance.gauss(0, 1))
             fates = ("failed", "partial", "succeeded")
             failing, partial = self.knobs.failing, self.knobs.partial
-            fate = self._chance.choices(fates, (failing, partial, 1 - failing - partial))[0]
-            self.jobs[task_id] = Job(task_id, now, now + duration, fate, self._chance.randrange(6), model)
+            fate = chance.choices(fates, (failing, partial, 1 - failing - partial))[0]
+            owner.jobs[task_id] = Job(task_id, now, now + duration, fate, chance.randrange(6), model)
         return ids
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer one request. Raises Reset or Stall where the network would."""
         path, method = request.url.path, request.method
-        if (method, path) == ("GET", "/emulator/tally"):
-            return httpx.Response(200, json=self._tallied())
         body = self._json(await request.aread())
-        if (method, path) == ("POST", "/emulator/tasks"):
-            return httpx.Response(
-                200, json={"ids": self.create(int(body.get("count", 1)), str(body.get("model", "nano-banana")))}
-            )
+        if path.startswith("/emulator/"):
+            return self._behind_the_scenes(method, path.removeprefix("/emulator/"), request.url.params.get("token"), body)
         service, _, action = path.strip("/").partition("/")
         if method != "POST" or not service or not action:
-            return self._error(404, "no_api", "no such API")
+            return self._error(self._first, 404, "no_api", "no such API")
         await asyncio.sleep(self.knobs.latency * self._chance.uniform(0.5, 1.5))
-        if request.headers.get("authorization") != f"Bearer {self.knobs.token}":
-            return self._error(401, "invalid_token", "the token is not valid")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        account = self.accounts.get(token)
+        if scheme != "Bearer" or account is None:
+            return self._error(self._first, 401, "invalid_token", "the token is not valid")
         if action != "tasks":
-            return self._submit(body)
-        return self._tasks(body)
+            return self._submit(account, body)
+        return self._tasks(account, body)
 
-    def _tasks(self, body: dict[str, Any]) -> httpx.Response:
-        self.tally.calls += 1
-        if not self._within_rate():
+    def _behind_the_scenes(self, method: str, what: str, token: str | None, body: dict[str, Any]) -> httpx.Response:
+        account = self._first if token is None else self.accounts.get(token)
+        if account is None:
+            return self._error(self._first, 404, "no_token", "no such token")
+        match method, what:
+            case "POST", "tasks":
+                ids = self.create(int(body.get("count", 1)), str(body.get("model", "nano-banana")), account)
+                return httpx.Response(200, json={"ids": ids})
+            case "GET", "tally":
+                return httpx.Response(200, json=account.tallied(self._now()))
+            case "GET", "ledger":
+                return httpx.Response(200, json={"tasks": account.ledger(self._now())})
+        return self._error(self._first, 404, "no_api", "no such API")
+
+    def _tasks(self, account: Account, body: dict[str, Any]) -> httpx.Response:
+        account.tally.calls += 1
+        if not account.bucket.take(self._now()):
             headers = {"retry-after": "1"} if self.knobs.retry_after else {}
-            return self._error(429, "too_many_requests", "slow down", headers)
+            return self._error(account, 429, "too_many_requests", "slow down", headers)
         if self._chance.random() < self.knobs.faults:
-            return self._fault()
+            return self._fault(account)
         if body.get("action") == "retrieve_batch":
-            return self._batch(body)
-        self.tally.looks += 1
-        self.tally.answers["retrieve"] += 1
-        job = self.jobs.get(str(body.get("id")))
-        return httpx.Response(200, json=self._record(job) if job and self._visible(job) else {})
+            return self._batch(account, body)
+        account.tally.looks += 1
+        account.tally.answers["retrieve"] += 1
+        job = account.jobs.get(str(body.get("id")))
+        return httpx.Response(200, json=self._record(account, job) if job and self._visible(job) else {})
 
-    def _batch(self, body: dict[str, Any]) -> httpx.Response:
+    def _batch(self, account: Account, body: dict[str, Any]) -> httpx.Response:
         ids = body.get("ids")
         if not isinstance(ids, list) or not ids:
-            return self._error(400, "bad_request", "ids must not be empty")
+            return self._error(account, 400, "bad_request", "ids must not be empty")
         if len(ids) > self.knobs.most_ids:
-            return self._error(400, "bad_request", f"too many ids: at most {self.knobs.most_ids}")
-        self.tally.looks += len(ids)
-        self.tally.answers["retrieve_batch"] += 1
-        jobs = [job for task_id in dict.fromkeys(map(str, ids)) if (job := self.jobs.get(task_id)) and self._visible(job)]
+            return self._error(account, 400, "bad_request", f"too many ids: at most {self.knobs.most_ids}")
+        account.tally.looks += len(ids)
+        account.tally.answers["retrieve_batch"] += 1
+        asked = (account.jobs.get(task_id) for task_id in dict.fromkeys(map(str, ids)))
+        jobs = [job for job in asked if job and self._visible(job)]
         page = jobs[: int(body.get("limit", self.knobs.page_limit))]
         self._chance.shuffle(page)
-        return httpx.Response(200, json={"items": [self._record(job) for job in page], "count": len(jobs)})
+        return httpx.Response(200, json={"items": [self._record(account, job) for job in page], "count": len(jobs)})
 
-    def _submit(self, body: dict[str, Any]) -> httpx.Response:
-        task_id = self.create(1, str(body.get("model", "nano-banana")))[0]
+    def _submit(self, account: Account, body: dict[str, Any]) -> httpx.Response:
+        task_id = self.create(1, str(body.get("model", "nano-banana")), account)[0]
         return httpx.Response(200, json={"success": True, "task_id": task_id, "trace_id": str(uuid.uuid4())})
 
     def _visible(self, job: Job) -> bool:
         return self._now() >= job.created_at + self.knobs.visible_after
 
-    def _record(self, job: Job) -> dict[str, Any]:
+    def _record(self, account: Account, job: Job) -> dict[str, Any]:
         record: dict[str, Any] = {
             "_id": job.id.replace("-", "")[:24],
             "id": job.id,
@@ -176,8 +231,9 @@ class Emulator:
             ]
             shapes.append({"response": {**acknowledged, "data": []}})
             return record | shapes[job.shape]
-        self.tally.again += job.told > 0
+        account.tally.again += job.told > 0
         job.told += 1
+        job.told_at = job.told_at or self._now()
         stamps = {"started_at": round(job.created_at + 0.06, 3), "finished_at": round(job.finished_at, 3)}
         stamps["elapsed"] = round(job.finished_at - job.created_at, 3)
         return record | stamps | {"response": self._response(job)}
@@ -189,22 +245,11 @@ class Emulator:
         images = [{"prompt": "a banana at dusk", "image_url": f"https://cdn.example.com/{job.id}.png"}]
         return {"success": True, "task_id": job.id, "data": images if job.fate == "partial" else images * 2}
 
-    def _within_rate(self) -> bool:
-        if not self.knobs.rate:
-            return True
-        now = self._now()
-        self._tokens = min(self._tokens + (now - self._filled_at) * self.knobs.rate, self.knobs.burst)
-        self._filled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-    def _fault(self) -> httpx.Response:
+    def _fault(self, account: Account) -> httpx.Response:
         kind = self._chance.choice(("error", "gateway", "reset", "garbage"))
-        self.tally.answers[kind] += 1
+        account.tally.answers[kind] += 1
         if kind == "error":
-            return self._error(500, "api_error", "internal error", count=False)
+            return self._error(None, 500, "api_error", "internal error")
         if kind == "gateway":
             return httpx.Response(502, html="<html><h1>502 Bad Gateway</h1></html>")
         if kind == "reset":
@@ -212,24 +257,12 @@ class Emulator:
         return httpx.Response(200, content=b'{"items": [{"id": "', headers={"content-type": "application/json"})
 
     def _error(
-        self, status: int, code: str, message: str, headers: dict[str, str] | None = None, *, count: bool = True
+        self, account: Account | None, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        if count:
-            self.tally.answers[str(status)] += 1
+        if account:
+            account.tally.answers[str(status)] += 1
         body = {"error": {"code": code, "message": message}, "trace_id": str(uuid.uuid4())}
         return httpx.Response(status, json=body, headers=headers)
-
-    def _tallied(self) -> dict[str, Any]:
-        finished = sum(job.finished_at <= self._now() for job in self.jobs.values())
-        tally = self.tally
-        return {
-            "tasks": len(self.jobs),
-            "finished": finished,
-            "calls": tally.calls,
-            "looks": tally.looks,
-            "answers": dict(tally.answers),
-            "again": tally.again,
-        }
 
     @staticmethod
     def _json(raw: bytes) -> dict[str, Any]:

@@ -19,7 +19,6 @@ class Knobs:
     """What an expiry needs of the settings; seconds and numbers."""
 
     last_look: float
-    lease: float
     retention: float
     events_kept: int
 
@@ -27,7 +26,7 @@ class Knobs:
 def expire_overdue(book: Book, lane: Lane, clock: Clock, knobs: Knobs) -> tuple[int, list[str]]:
     """Expire ids whose deadline passed more than `last_look` seconds ago. Returns how many, and the debts now owed."""
     now, token = clock.now(), secrets.token_hex(8)
-    ids = book.tasks.overdue(lane, now - knobs.last_look, now + knobs.lease, token, AT_ONCE)
+    ids = book.tasks.overdue(lane, now - knobs.last_look, token, AT_ONCE)
     if not ids:
         return 0, []
     loaded = book.tasks.load(lane, ids, token=token)

@@ -11,6 +11,10 @@ import structlog
 _CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "kombu", "httpx", "httpcore", "tornado.access")
 
 
+#: Parts of the names of errors that mean that the broker is away.
+_LOST = ("Connection", "Operational", "Scheduling", "Timeout")
+
+
 def set_up(log_format: str, log_level: str) -> None:
     """Send structlog and the standard logging through one formatter to stderr."""
     level = logging.getLevelNamesMapping()[log_level.upper()]
@@ -54,8 +58,7 @@ def set_up(log_format: str, log_level: str) -> None:
 def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
     """A broker that went away is a sentence; the place in the transport where it was noticed tells nobody anything."""
     trouble = record.exc_info[1] if record.exc_info else None
-    lost = trouble is not None and any(word in type(trouble).__name__ for word in ("Connection", "Operational", "Timeout"))
-    if lost and record.name.startswith(("celery.worker", "celery.beat")):
+    if any(word in type(trouble).__name__ for word in _LOST) and record.name.startswith(("celery.worker", "celery.beat")):
         record.exc_info = record.exc_text = None
         if record.name == "celery.beat":  # whose message carries its whole stack, too
             record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()

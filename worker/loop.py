@@ -29,7 +29,10 @@ class LoopThread:
             raise
 
     def as_completed(self, works: Sequence[Coroutine[Any, Any, T]]) -> Iterator[list[T]]:
-        """Run coroutines side by side; yields whatever has ended since the last time, until all have."""
+        """Run coroutines side by side; yields whatever has ended since the last time, until all have.
+
+        An error of one of them is raised when all the others have been handed on.
+        """
         ended: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
 
         async def put(work: Coroutine[Any, Any, T]) -> None:
@@ -40,16 +43,16 @@ class LoopThread:
 
         for work in works:
             asyncio.run_coroutine_threadsafe(put(work), self._loop)
-        left = len(works)
+        left, errors = len(works), list[BaseException]()
         while left:
             batch = [ended.get()]
             while not ended.empty():
                 batch.append(ended.get())
             left -= len(batch)
-            for error in batch:
-                if isinstance(error, BaseException):
-                    raise error
+            errors += [error for error in batch if isinstance(error, BaseException)]
             yield [result for result in batch if not isinstance(result, BaseException)]
+        for error in errors:  # what went well beside it has been handed on by now
+            raise error
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Run a last coroutine (closing connections), then stop the loop."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from scheduler.tracking import Refusal, Refused, printable
+from scheduler.tracking import Quota, Refusal, Refused, printable
 
 NOT_FOUND = frozenset({"not_found", "task_not_found"})
 
@@ -34,8 +34,12 @@ _BY_CODE = {
 }
 _CODES = {code: refusal for refusal, codes in _BY_CODE.items() for code in codes}
 _BY_STATUS = {401: Refusal.ACCOUNT, 402: Refusal.ACCOUNT, 413: Refusal.TOO_MANY, 429: Refusal.RATE}
-_TOO_MANY = re.compile(r"too many|at most|exceed|maximum|max(imum)? (number|length)|too (long|large)|limit", re.IGNORECASE)
+# A batch halved without need costs some calls; one that is never halved would never be answered. So: when in doubt, halve.
+_TOO_MANY = re.compile(r"too many|at most|exceed|max(imum)?\b|too (long|large)|limit|larger than", re.IGNORECASE)
+_NOT_THE_BATCH = re.compile(r"credit|balance|money|quota|rate", re.IGNORECASE)
 _DETAIL_LENGTH = 200
+_ITEM = re.compile(r"\b([rt])=(\d+)")
+_EPOCH = 1e9
 
 
 def error_code(body: Any) -> tuple[str, str]:
@@ -46,7 +50,7 @@ def error_code(body: Any) -> tuple[str, str]:
     place = error if isinstance(error, Mapping) else body
     code, message = place.get("code"), place.get("message") or place.get("detail")
     if isinstance(error, str):
-        message = error
+        code, message = (error, message) if error in _CODES or error in NOT_FOUND else (code, error)
     return str(code or "")[:80], str(message or "")[:_DETAIL_LENGTH]
 
 
@@ -54,10 +58,17 @@ def refusal(status: int, headers: Mapping[str, str], body: Any) -> Refused:
     """Read a refusing answer. `body` is the parsed JSON, or None where there was none."""
     code, message = error_code(body)
     why = _CODES.get(code) or _BY_STATUS.get(status) or Refusal.DOWN
-    if status == 400 and why is Refusal.DOWN and code not in _CODES and _TOO_MANY.search(f"{code} {message}"):
+    said = f"{code} {message}"
+    if (
+        status == 400
+        and why is Refusal.DOWN
+        and code not in _CODES
+        and _TOO_MANY.search(said)
+        and not _NOT_THE_BATCH.search(said)
+    ):
         why = Refusal.TOO_MANY
     detail = f"HTTP {status}" + "".join(f" {part}" for part in (code, message) if part)
-    return Refused(why, printable(detail, _DETAIL_LENGTH), retry_after(headers))
+    return Refused(why, printable(detail, _DETAIL_LENGTH), retry_after(headers), quota(headers))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -75,9 +86,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(seconds, 0.0) if seconds == seconds and seconds < 1e9 else None  # noqa: PLR0124 (NaN)
 
 
+def quota(headers: Mapping[str, str]) -> Quota | None:
+    """What the RateLimit headers say, in any of their spellings, or None where they say nothing usable."""
+    fields = dict(_ITEM.findall(headers.get("ratelimit", "")))
+    remaining = fields.get("r") or headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining")
+    reset = fields.get("t") or headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset")
+    try:
+        left, seconds = float(remaining or ""), float(reset or "")
+    except ValueError:
+        return None
+    if seconds > _EPOCH:  # some give the moment instead of the seconds until it
+        seconds -= (_moment(headers.get("date", "")) or datetime.now(UTC)).timestamp()
+    return Quota(left, seconds) if 0 <= left < _EPOCH and 0 < seconds < 86400 else None
+
+
 def _moment(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scheduler import condition as condition_of
 from scheduler import law, pace
 from scheduler.clock import Clock
+from scheduler.forecast import Forecasts
 from scheduler.store import Book
 from scheduler.store.tasks import Settled
 from scheduler.tracking import Answer, Answered, Lane, Record, Refusal, Refused, State, TrackedTask
-from scheduler.verdicts import ABSENT, Patience, Reading, Verdict, follow, judge, match
+from scheduler.verdicts import ABSENT, Outcome, Patience, Reading, Verdict, follow, judge, match
 from worker.logs import logger
 from worker.loop import LoopThread
 from worker.upstream import Upstream
@@ -55,15 +57,26 @@ class Retrieved:
         return " · ".join(parts) + (f" · {self.refused}" if self.refused else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a retrieval works with."""
+
+    book: Book
+    forecasts: Forecasts
+    upstream: Upstream
+    loop: LoopThread
+    knobs: Knobs
+
+
 class Retrieval:
     """One run about one claimed batch. Raises BookUnavailable; then the leases run out and the ids are due again."""
 
-    def __init__(
-        self, book: Book, upstream: Upstream, loop: LoopThread, knobs: Knobs, clock: Clock, lane: Lane, token: str
-    ) -> None:
-        self._book, self._upstream, self._loop, self._knobs = book, upstream, loop, knobs
+    def __init__(self, desk: Desk, clock: Clock, lane: Lane, token: str) -> None:
+        self._book, self._forecasts, self._upstream, self._loop = desk.book, desk.forecasts, desk.upstream, desk.loop
+        self._knobs = knobs = desk.knobs
         self._clock, self._lane, self._token = clock, lane, token
         self._last_start = clock.now() + knobs.lease - 2 * knobs.call_timeout
+        self._tasks: dict[str, TrackedTask] = {}
         self._readings: dict[str, tuple[Reading, Record | None]] = {}
         self._missing: list[str] = []
         self._did = Retrieved()
@@ -75,12 +88,12 @@ class Retrieval:
         if loaded.unreadable:
             self._book.tasks.set_aside(self._lane, loaded.unreadable)
             self._log.error("task.set_aside", ids=len(loaded.unreadable), why=next(iter(loaded.unreadable.values())))
-        tasks = {name: task for name, task in loaded.tasks.items() if not task.state.terminal}
+        self._tasks = tasks = {name: task for name, task in loaded.tasks.items() if not task.state.terminal}
         self._did.asked, self._did.stale = len(tasks), len(ids) - len(tasks)
         if tasks:
             self._ask_batch(list(tasks), turn_taken=True)
             self._confirm([tasks[name] for name in self._missing])
-            self._settle(tasks)
+            self._settle()
         self._log.info("batch.retrieved", ids=len(ids), outcome=str(self._did))
         return self._did
 
@@ -133,7 +146,7 @@ class Retrieval:
         rate_refused = isinstance(answer, Refused) and answer.why is Refusal.RATE
         self._book.tasks.tally(self._lane, calls=1, rate_refused=int(rate_refused))
         if isinstance(answer, Answered) or answer.why in (Refusal.FORBIDDEN, Refusal.TOO_MANY):
-            self._worked(sent_at)
+            self._worked(answer, sent_at)
         return answer, sent_at
 
     def _take_turn(self) -> bool:
@@ -147,11 +160,11 @@ class Retrieval:
             time.sleep(wait)
         return False
 
-    def _worked(self, sent_at: float) -> None:
+    def _worked(self, answer: Answer, sent_at: float) -> None:
         now = self._clock.now()
 
         def step(known: pace.Pace) -> tuple[pace.Pace, str]:
-            heard = pace.report_answer(known, sent_at, now)
+            heard = pace.report_answer(known, sent_at, now, answer.quota)
             return heard, known.hold_kind if known.hold_kind == Refusal.ACCOUNT and not heard.hold_kind else ""
 
         if self._book.learned.change_pace(self._lane.account, step):
@@ -178,7 +191,7 @@ class Retrieval:
 
     def _hold(self, answer: Refused, sent_at: float, now: float, chance: float) -> None:
         def step(known: pace.Pace) -> tuple[pace.Pace, tuple[bool, pace.Pace]]:
-            after = pace.report_refusal(known, answer.why, answer.detail, answer.retry_after, sent_at, now, chance)
+            after = pace.report_refusal(known, answer.why, answer.detail, answer.retry_after, sent_at, now, chance, answer.quota)
             fresh = after.hold_until > known.hold_until and (known.hold_kind, known.hold_reason) != (
                 after.hold_kind,
                 after.hold_reason,
@@ -194,17 +207,30 @@ class Retrieval:
             self._log.info("account.slowed", account=self._lane.account, rate=round(after.rate, 2), outcome=answer.detail)
 
     def _release(self, ids: Sequence[str], not_before: float | None) -> None:
-        self._did.released += self._book.tasks.release(self._lane, self._token, ids, not_before)
+        tasks = [self._tasks[task_id] for task_id in ids]
+        self._did.released += self._book.tasks.release(self._lane, self._token, tasks, not_before)
 
-    def _settle(self, tasks: dict[str, TrackedTask]) -> None:
+    def _settle(self) -> None:
         now, outcomes = self._clock.now(), []
+        looks: dict[str, list[law.Look]] = defaultdict(list)
         for task_id, (reading, record) in self._readings.items():
-            task = tasks[task_id]
+            task = self._tasks[task_id]
             outcome = follow(task, reading, record, now, self._knobs.patience)
-            outcomes.append((outcome, law.next_look(task.submitted_at, now, task.deadline_at)))
+            outcomes.append((outcome, self._next_look(task, outcome, now)))
+            if reading.verdict in (Verdict.PENDING, Verdict.SUCCEEDED, Verdict.FAILED):
+                looks[outcome.model or task.model].append(_look(task, reading, now))
             if reading.notice:
                 self._log.warning("record.odd", id=task_id, why=reading.notice, outcome=outcome.state.value)
         self.note(self._book.tasks.settle(self._lane, self._token, now, outcomes, self._knobs.retention, self._knobs.events_kept))
+        self._forecasts.learn(self._lane, looks)
+
+    def _next_look(self, task: TrackedTask, outcome: Outcome, now: float) -> float:
+        """When an id that is still pending is worth its next look: at the latest at its deadline."""
+        outlook = self._forecasts.outlook(self._lane, outcome.model or task.model, now)
+        at = task.submitted_at + outlook.next_age(now - task.submitted_at)
+        if outcome.absences:  # the law says nothing of ids that are gone
+            at = min(at, now + max(self._knobs.patience.over / self._knobs.patience.tries, SOON))
+        return min(at, task.deadline_at) if now < task.deadline_at else at
 
     def note(self, settled: Iterable[Settled]) -> None:
         """Count what was written back."""
@@ -217,3 +243,12 @@ class Retrieval:
                 self._did.pending += 1
             else:
                 self._did.stale += 1
+
+
+def _look(task: TrackedTask, reading: Reading, now: float) -> law.Look:
+    """What this look taught about how long tasks take; the server's own stamps give the exact duration."""
+    last_age = max((task.looked_at or task.submitted_at) - task.submitted_at, 0.0)
+    finished = reading.verdict is not Verdict.PENDING
+    stamped = finished and reading.finished_at is not None and reading.created_at is not None
+    duration = reading.finished_at - reading.created_at if stamped else None  # type: ignore[operator]
+    return law.Look(last_age, now - task.submitted_at, finished, duration)

@@ -33,10 +33,16 @@ def headers(secret: str, webhook_id: str, timestamp: int, body: bytes) -> dict[s
     }
 
 
+def _integer(text: str) -> int:
+    if not text.isdigit() or len(text) > 12:
+        raise ValueError
+    return int(text)
+
+
 def verify(secret: str, received: dict[str, str], body: bytes, now: float) -> str | None:
     """Why an announcement is not to be trusted, or None if it is. `received` are its headers, in lower case."""
     try:
-        webhook_id, timestamp = received["webhook-id"], int(received["webhook-timestamp"])
+        webhook_id, timestamp = received["webhook-id"], _integer(received["webhook-timestamp"])
         given = received["webhook-signature"].split()
     except KeyError as error:
         return f"the header {error.args[0]} is missing"

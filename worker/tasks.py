@@ -48,9 +48,7 @@ def submit(ids: Any = None, **wishes: Any) -> str:
 def dispatch() -> str:
     """Beat's tick: send what is worth a look, at the pace of its account."""
     hand = hands()
-    return str(
-        drain(hand.book, hand.upstream.accounts, hand.dispatching, hand.book.clock(), send_retrieve) or "another has this tick"
-    )
+    return str(drain(hand.dispatching, hand.upstream.accounts, hand.book.clock(), send_retrieve) or "another has this tick")
 
 
 @app.task(name=RETRIEVE, throws=(BookUnavailable,))

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from scheduler.tracking import Answer, Answered, Lane, Refusal, Refused
-from worker.refusals import NOT_FOUND, error_code, refusal
+from worker.refusals import NOT_FOUND, error_code, quota, refusal
 from worker.transport import read_raw
 
 
@@ -48,10 +48,10 @@ class Upstream:
         if isinstance(body, Refused):
             return body
         if status == 200 and isinstance(body, Mapping) and isinstance(body.get("items"), list):
-            return Answered([item for item in body["items"] if isinstance(item, Mapping)])
+            return Answered([item for item in body["items"] if isinstance(item, Mapping)], quota(headers))
         code, _ = error_code(body)
         if code in NOT_FOUND:
-            return Answered(())
+            return Answered((), quota(headers))
         if status == 200 and not code:
             return Refused(Refusal.DOWN, "the answer to retrieve_batch has no list of items")
         return refusal(status, headers, body)
@@ -63,10 +63,11 @@ class Upstream:
             return body
         code, _ = error_code(body)
         if code in NOT_FOUND or (status == 200 and not body and body in (None, {})):
-            return Answered(())
+            return Answered((), quota(headers))
         if status == 200 and isinstance(body, Mapping):
             if "response" in body or body.get("id") or body.get("task_id"):
-                return Answered((body,) if (body.get("id") or body.get("task_id") or task_id) == task_id else ())
+                ours = (body.get("id") or body.get("task_id") or task_id) == task_id
+                return Answered((body,) if ours else (), quota(headers))
             if not code:
                 return Refused(Refusal.DOWN, "the answer to retrieve is no record")
         return refusal(status, headers, body)

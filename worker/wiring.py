@@ -10,6 +10,7 @@ import httpx
 
 from scheduler.client import Client
 from scheduler.clock import Clock
+from scheduler.forecast import Forecasts
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import Lane
@@ -53,28 +54,33 @@ class Hands:
         return egress.client(self.settings.webhook_allow)
 
     @cached_property
-    def dispatching(self) -> dispatch.Knobs:
-        s = self.settings
-        return dispatch.Knobs(s.tick, s.batch_size, s.lease, s.rate)
+    def forecasts(self) -> Forecasts:
+        return Forecasts(self.book.learned)
 
     @cached_property
-    def retrieving(self) -> retrieve.Knobs:
+    def dispatching(self) -> dispatch.Desk:
+        s = self.settings
+        return dispatch.Desk(self.book, self.forecasts, dispatch.Knobs(s.tick, s.batch_size, s.lease, s.rate))
+
+    @cached_property
+    def retrieving(self) -> retrieve.Desk:
         s = self.settings
         patience = Patience(s.absent_grace, s.absent_tries, s.absent_over)
-        return retrieve.Knobs(s.lease, s.call_timeout, s.rate, patience, s.retention, s.events_kept)
+        knobs = retrieve.Knobs(s.lease, s.call_timeout, s.rate, patience, s.retention, s.events_kept)
+        return retrieve.Desk(self.book, self.forecasts, self.upstream, self.loop, knobs)
 
     @cached_property
     def delivering(self) -> deliver.Knobs:
         s = self.settings
-        return deliver.Knobs(s.webhook_secret, s.webhook_timeout, s.lease, s.retention, s.dead_retention)
+        return deliver.Knobs(s.webhook_secret, s.webhook_timeout, 2 * s.webhook_timeout, s.retention, s.dead_retention)
 
     @cached_property
     def expiring(self) -> expire.Knobs:
         s = self.settings
-        return expire.Knobs(s.last_look, s.lease, s.retention, s.events_kept)
+        return expire.Knobs(s.last_look, s.retention, s.events_kept)
 
     def retrieval(self, clock: Clock, lane: Lane, token: str) -> retrieve.Retrieval:
-        return retrieve.Retrieval(self.book, self.upstream, self.loop, self.retrieving, clock, lane, token)
+        return retrieve.Retrieval(self.retrieving, clock, lane, token)
 
     def delivery(self, clock: Clock, lane: Lane) -> deliver.Delivery:
         return deliver.Delivery(self.book, self.webhooks, self.loop, self.delivering, clock, lane)

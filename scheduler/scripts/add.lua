@@ -1,5 +1,5 @@
 -- add: begin to track ids, each once; a second submit changes nothing but adds its webhooks.
--- KEYS    1 due  2 deadlines  3 owed  4 counts, then per id: task, result, one delivery per webhook
+-- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead, then per id: task, result, one delivery per webhook
 -- ARGV    1 now  2 first look at  3 deadline at  4 again (0|1)  5 metadata  6 model  7 producer
 --         8 number of webhooks, then per webhook: endpoint, url, then the ids
 -- RETURNS per id, flat: 'new' | 'known', state
@@ -7,16 +7,20 @@ local now, due, deadline, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local hooks, first_id = tonumber(ARGV[8]), 9 + 2 * tonumber(ARGV[8])
 local answer = {}
 for i = first_id, #ARGV do
-  local id, key = ARGV[i], 5 + (i - first_id) * (2 + hooks)
+  local id, key = ARGV[i], 7 + (i - first_id) * (2 + hooks)
   local task, result = KEYS[key], KEYS[key + 1]
   local state = redis.call('HGET', task, 'state')
   local ended_and_quiet = state and state ~= 'pending' and tonumber(redis.call('HGET', task, 'open') or 0) == 0
   local verb = 'known'
   if not state or (again and ended_and_quiet) then
     local round = state and tonumber(redis.call('HGET', task, 'round') or 0) + 1 or 0
+    for endpoint in string.gmatch(redis.call('HGET', task, 'webhooks') or '', '%S+') do
+      redis.call('ZREM', KEYS[6], endpoint .. ':' .. id) -- what the earlier end owed, and nobody took, ends with it
+    end
     redis.call('DEL', task, result)
     redis.call('HSET', task, 'state', 'pending', 'submitted_at', now, 'deadline_at', deadline, 'round', round,
       'metadata', ARGV[5], 'model', ARGV[6], 'producer', ARGV[7])
+    redis.call('SADD', KEYS[5], ARGV[7])
     redis.call('ZADD', KEYS[1], due, id)
     redis.call('ZADD', KEYS[2], deadline, id)
     redis.call('HINCRBY', KEYS[4], 'submitted', 1)

@@ -1,14 +1,16 @@
--- claim: take the ids most worth a look, re-scored in place to the end of the lease.
+-- claim: take chosen ids, each if it still stands where it was seen; re-scored in place to the end of the lease.
 -- An expired lease is simply a due id, so a dead worker needs no reaper.
--- KEYS    1 due  2 leases
--- ARGV    1 now  2 lease ends at  3 token  4 at most
--- RETURNS the ids
-local ranked = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[4])
-local ids = {}
-for i = 1, #ranked, 2 do
-  local id, due = ranked[i], ranked[i + 1]
-  redis.call('HSET', KEYS[2], id, ARGV[3] .. ' ' .. due)
-  redis.call('ZADD', KEYS[1], 'XX', ARGV[2], id)
-  ids[#ids + 1] = id
+-- KEYS    1 leases, then per id: due
+-- ARGV    1 lease ends at  2 token, then per id: id, the due time that was seen
+-- RETURNS the ids taken
+local taken = {}
+for i = 3, #ARGV, 2 do
+  local id, due = ARGV[i], KEYS[2 + (i - 3) / 2]
+  local score = redis.call('ZSCORE', due, id)
+  if score and tonumber(score) == tonumber(ARGV[i + 1]) then
+    redis.call('HSET', KEYS[1], id, ARGV[2] .. ' ' .. score)
+    redis.call('ZADD', due, 'XX', ARGV[1], id)
+    taken[#taken + 1] = id
+  end
 end
-return ids
+return taken

@@ -1,15 +1,14 @@
 -- release: give ids back without a look: at their old due time, or not before the given time.
--- KEYS    1 due  2 leases
+-- KEYS    1 leases, then per id: due
 -- ARGV    1 token  2 not before ('' for the old due time), then the ids
 -- RETURNS how many were still ours
 local ours = 0
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local lease = redis.call('HGET', KEYS[2], id)
-  local token, due = string.match(lease or '', '^(%S+) (%S+)$')
+  local token, due = string.match(redis.call('HGET', KEYS[1], id) or '', '^(%S+) (%S+)$')
   if token == ARGV[1] then
-    redis.call('ZADD', KEYS[1], 'XX', ARGV[2] ~= '' and ARGV[2] or due, id)
-    redis.call('HDEL', KEYS[2], id)
+    redis.call('ZADD', KEYS[i - 1], 'XX', ARGV[2] ~= '' and ARGV[2] or due, id)
+    redis.call('HDEL', KEYS[1], id)
     ours = ours + 1
   end
 end

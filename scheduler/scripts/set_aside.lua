@@ -1,11 +1,11 @@
 -- set_aside: take an unreadable record out of the round, keep it and say why, so that the rest goes on.
--- KEYS    1 due  2 deadlines  3 leases  4 aside
+-- KEYS    1 deadlines  2 leases  3 aside, then the due set of every producer (the record cannot say which)
 -- ARGV    id, reason, id, reason, ...
 -- RETURNS how many
 for i = 1, #ARGV, 2 do
-  redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+  redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+  for k = 4, #KEYS do redis.call('ZREM', KEYS[k], ARGV[i]) end
   redis.call('ZREM', KEYS[1], ARGV[i])
-  redis.call('ZREM', KEYS[2], ARGV[i])
-  redis.call('HDEL', KEYS[3], ARGV[i])
+  redis.call('HDEL', KEYS[2], ARGV[i])
 end
 return #ARGV / 2

@@ -8,7 +8,8 @@ All keys of a lane carry its hash tag `{account/service/shard}`, so each script 
 | cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
 | cavendish:tick:SLOT           | string | taken by the one dispatch that runs in that slot of time                    |
 | cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
-| cavendish:{lane}:due          | zset   | id -> when it is worth a look, or when its lease ends                       |
+| cavendish:{lane}:producers    | set    | the producers that have pending ids                                         |
+| cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a look, or when its lease ends                       |
 | cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
 | cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
 | cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, webhooks (endpoints), open debts, metadata   |
@@ -19,6 +20,7 @@ All keys of a lane carry its hash tag `{account/service/shard}`, so each script 
 | cavendish:{lane}:delivery:DEBT| hash   | url, tries, state, last outcome                                             |
 | cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
 | cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, paid, buried                  |
+| cavendish:{lane}:law:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
 | cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
 | cavendish:{lane}:events       | stream | what ended, capped                                                          |
 """
@@ -51,8 +53,11 @@ class LaneKeys:
         return f"cavendish:{{{self.lane}}}:{name}"
 
     @property
-    def due(self) -> str:
-        return self._key("due")
+    def producers(self) -> str:
+        return self._key("producers")
+
+    def due(self, producer: str) -> str:
+        return self._key(f"due:{producer}")
 
     @property
     def deadlines(self) -> str:
@@ -89,6 +94,9 @@ class LaneKeys:
     @property
     def events(self) -> str:
         return self._key("events")
+
+    def law(self, model: str) -> str:
+        return self._key(f"law:{model}")
 
     def task(self, task_id: str) -> str:
         return self._key(f"task:{task_id}")

@@ -7,12 +7,15 @@ from typing import Protocol, Self, TypeVar
 
 from scheduler.condition import Condition
 from scheduler.errors import BookUnavailable
+from scheduler.law import Law
 from scheduler.pace import Pace
 from scheduler.store import keys
 from scheduler.store.connection import Connection
 from scheduler.tracking import Lane
 
 TRIES = 50
+#: Seconds after which something learned is forgotten that nobody changes any more.
+FORGOTTEN_AFTER = 30 * 86400
 
 
 class Learnable(Protocol):
@@ -33,7 +36,7 @@ def _text(value: object) -> str | None:
 
 
 class Learned:
-    """The pace of each account and the condition of each lane, changed one at a time. Raises BookUnavailable."""
+    """The pace of each account, the condition of each lane, the law of each model. Every method raises BookUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
@@ -54,6 +57,14 @@ class Learned:
         """Let `step` turn the condition of a lane into its next state; returns what else `step` says."""
         return self._change(keys.LaneKeys(lane).condition, Condition, step)
 
+    def law(self, lane: Lane, model: str) -> Law:
+        """The law of a model; without a name, of the whole service."""
+        return self._read(keys.LaneKeys(lane).law(model), Law)[1]
+
+    def change_law(self, lane: Lane, model: str, step: Callable[[Law], Law]) -> None:
+        """Let `step` turn the law of a model into its next state."""
+        self._change(keys.LaneKeys(lane).law(model), Law, lambda law: (step(law), None))
+
     def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
         with self._redis.errors():
             version, value = map(_text, self._redis.redis.hmget(key, ["version", "value"]))
@@ -63,6 +74,6 @@ class Learned:
         for _ in range(TRIES):
             version, old = self._read(key, kind)
             new, answer = step(old)
-            if new == old or self._redis.script("swap", [key], [version, new.to_json()]):
+            if new == old or self._redis.script("swap", [key], [version, new.to_json(), FORGOTTEN_AFTER]):
                 return answer
         raise BookUnavailable(f"Too many processes change {key} at the same time.")

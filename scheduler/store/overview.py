@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scheduler.store.connection import Connection
@@ -26,20 +27,23 @@ class LaneView:
 
 def view(connection: Connection, lane: Lane, now: float) -> LaneView:
     """Look at one lane. Raises BookUnavailable."""
-    keys, pipe = LaneKeys(lane), connection.pipeline()
+    keys = LaneKeys(lane)
+    with connection.errors():
+        producers: Iterable[str] = connection.redis.smembers(keys.producers)  # type: ignore[assignment]
+    pipe = connection.pipeline()
     pipe.zcard(keys.deadlines)
-    pipe.zcount(keys.due, "-inf", now)
     pipe.hlen(keys.leases)
     pipe.zcard(keys.owed)
     pipe.zcount(keys.owed, "-inf", now)
     pipe.zcard(keys.dead)
     pipe.hlen(keys.aside)
     pipe.hgetall(keys.counts)
+    for producer in producers:
+        pipe.zcount(keys.due(producer), "-inf", now)
     with connection.errors():
-        *numbers, counts = pipe.execute()
-    pending, due, in_flight, owed, owed_due, dead, set_aside = (int(number) for number in numbers)
+        pending, in_flight, owed, owed_due, dead, set_aside, counts, *due = pipe.execute()
     totals = {name: int(count) for name, count in counts.items()}
-    return LaneView(lane, pending, due, in_flight, owed, owed_due, dead, set_aside, totals)
+    return LaneView(lane, pending, sum(due), in_flight, owed, owed_due, dead, set_aside, totals)
 
 
 def aside(connection: Connection, lane: Lane) -> dict[str, str]:

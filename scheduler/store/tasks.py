@@ -12,11 +12,14 @@ import redis
 from scheduler.store.connection import Connection
 from scheduler.store.keys import LANES, LaneKeys, debt_of
 from scheduler.submission import Wishes, endpoint_of
-from scheduler.tracking import Lane, Record, State, Submitted, TrackedTask, compact
+from scheduler.tracking import Candidate, Lane, Record, State, Submitted, TrackedTask, compact
 from scheduler.verdicts import Outcome
 
 #: Ids in one run of a script: long enough to be cheap, short enough (about 10 ms) to let others in between.
-CHUNK = 500
+CHUNK, CHUNKS_AT_ONCE = 500, 20
+#: Levels of nesting of a record that is kept.
+DEEPEST = 100
+Chunk = tuple[Lane, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +57,38 @@ class Tasks:
         return sorted(Lane.parse(name) for name in names)
 
     def add(self, ids: Sequence[str], wishes: Wishes, now: float, first_look: float) -> dict[str, Submitted]:
-        """Begin to track checked ids, in one round trip. Returns the answer per id."""
+        """Begin to track checked ids, in one round trip for each ten thousand. Returns the answer per id."""
         endpoints = [(endpoint_of(url), url) for url in wishes.webhooks]
         common = [now, first_look, now + wishes.deadline, int(wishes.again), wishes.metadata, wishes.model, wishes.producer]
         common += [len(endpoints), *(text for pair in endpoints for text in pair)]
+        found: dict[str, Submitted] = {}
         chunks = list(self._chunks(ids, wishes))
+        for start in range(0, len(chunks), CHUNKS_AT_ONCE):
+            found |= self._add(
+                chunks[start : start + CHUNKS_AT_ONCE], wishes.producer, [endpoint for endpoint, _ in endpoints], common
+            )
+        return found
+
+    def _add(self, chunks: Sequence[Chunk], producer: str, endpoints: Sequence[str], common: list[Any]) -> dict[str, Submitted]:
         pipe = self._redis.pipeline()
         for lane in dict.fromkeys(lane for lane, _ in chunks):
             pipe.sadd(LANES, str(lane))  # before the ids: a lane without ids is harmless, ids without a lane are lost
         for lane, chunk in chunks:
             keys = LaneKeys(lane)
-            names = [keys.due, keys.deadlines, keys.owed, keys.counts]
+            names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers, keys.dead]
             for task_id in chunk:
-                deliveries = [keys.delivery(debt_of(endpoint, task_id)) for endpoint, _ in endpoints]
+                deliveries = [keys.delivery(debt_of(endpoint, task_id)) for endpoint in endpoints]
                 names += [keys.task(task_id), keys.result(task_id), *deliveries]
             self._redis.queue(pipe, "add", names, [*common, *chunk])
         with self._redis.errors():
-            answers = pipe.execute()[-len(chunks) :] if chunks else []
-        found: dict[str, Submitted] = {}
-        for (_, chunk), flat in zip(chunks, answers, strict=True):
-            for task_id, outcome, state in zip(chunk, flat[::2], flat[1::2], strict=True):
-                found[task_id] = Submitted(task_id, outcome, State(state))
-        return found
+            answers = pipe.execute()[-len(chunks) :]
+        return {
+            task_id: Submitted(task_id, outcome, State(state))
+            for (_, chunk), flat in zip(chunks, answers, strict=True)
+            for task_id, outcome, state in zip(chunk, flat[::2], flat[1::2], strict=True)
+        }
 
-    def _chunks(self, ids: Sequence[str], wishes: Wishes) -> Iterator[tuple[Lane, list[str]]]:
+    def _chunks(self, ids: Sequence[str], wishes: Wishes) -> Iterator[Chunk]:
         by_lane: dict[Lane, list[str]] = {}
         for task_id in ids:
             by_lane.setdefault(Lane.of(wishes.account, wishes.service, task_id, self._shards), []).append(task_id)
@@ -85,38 +96,56 @@ class Tasks:
             for start in range(0, len(members), CHUNK):
                 yield lane, members[start : start + CHUNK]
 
-    def due(self, lanes: Sequence[Lane], now: float) -> dict[Lane, int]:
-        """How many ids of each lane are due."""
-        pipe = self._redis.pipeline()
-        for lane in lanes:
-            pipe.zcount(LaneKeys(lane).due, "-inf", now)
-        with self._redis.errors():
-            return dict(zip(lanes, pipe.execute(), strict=True)) if lanes else {}
-
-    def claim(self, lane: Lane, now: float, until: float, token: str, at_most: int) -> list[str]:
-        """Take the ids most worth a look; they are ours until `until`."""
+    def candidates(self, lane: Lane, now: float, at_most: int) -> list[Candidate]:
+        """The ids next in turn of each producer (at most so many of each), without those that are being asked about."""
         keys = LaneKeys(lane)
-        taken: list[str] = self._redis.script("claim", [keys.due, keys.leases], [now, until, token, at_most])
+        with self._redis.errors():
+            producers = sorted(str(producer) for producer in self._redis.redis.smembers(keys.producers))
+            pipe = self._redis.pipeline()
+            for producer in producers:
+                pipe.zrange(keys.due(producer), 0, at_most - 1, withscores=True)
+            ranked = [(producer, *row) for producer, rows in zip(producers, pipe.execute(), strict=True) for row in rows]
+            if not ranked:
+                return []
+            pipe = self._redis.pipeline()
+            for _, task_id, _ in ranked:
+                pipe.hmget(keys.task(task_id), *_WEIGHED)
+            pipe.hmget(keys.leases, [task_id for _, task_id, _ in ranked])
+            *rows, leases = pipe.execute(raise_on_error=False)
+        return [
+            _candidate(producer, task_id, due, row)
+            for (producer, task_id, due), row, lease in zip(ranked, rows, leases, strict=True)
+            if due <= now or lease is None
+        ]
+
+    def claim(self, lane: Lane, until: float, token: str, chosen: Sequence[Candidate]) -> list[str]:
+        """Take chosen ids, unless somebody was faster; they are ours until `until`."""
+        keys = LaneKeys(lane)
+        names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
+        args = [until, token, *(value for one in chosen for value in (one.id, repr(one.due)))]
+        taken: list[str] = self._redis.script("claim", names, args) if chosen else []
         return taken
 
-    def overdue(self, lane: Lane, before: float, until: float, token: str, at_most: int) -> list[str]:
+    def overdue(self, lane: Lane, before: float, token: str, at_most: int) -> list[str]:
         """Take ids whose deadline lies before `before`, whatever else they wait for."""
         keys = LaneKeys(lane)
-        names = [keys.deadlines, keys.due, keys.leases]
-        taken: list[str] = self._redis.script("overdue", names, [before, until, token, at_most])
+        taken: list[str] = self._redis.script("overdue", [keys.deadlines, keys.leases], [before, token, at_most])
         return taken
 
-    def release(self, lane: Lane, token: str, ids: Sequence[str], not_before: float | None = None) -> int:
+    def release(self, lane: Lane, token: str, tasks: Sequence[TrackedTask], not_before: float | None = None) -> int:
         """Give ids back without charging a look, at their old due time or not before `not_before`."""
         keys = LaneKeys(lane)
-        at = "" if not_before is None else not_before
-        return int(self._redis.script("release", [keys.due, keys.leases], [token, at, *ids])) if ids else 0
+        names = [keys.leases, *(keys.due(task.producer) for task in tasks)]
+        args = [token, "" if not_before is None else not_before, *(task.id for task in tasks)]
+        return int(self._redis.script("release", names, args)) if tasks else 0
 
     def set_aside(self, lane: Lane, unreadable: dict[str, str]) -> None:
         """Take records that cannot be read out of the round; they are kept and reported."""
         keys = LaneKeys(lane)
-        pairs = [text for pair in unreadable.items() for text in pair]
-        self._redis.script("set_aside", [keys.due, keys.deadlines, keys.leases, keys.aside], pairs)
+        with self._redis.errors():
+            producers: Iterable[str] = self._redis.redis.smembers(keys.producers)  # type: ignore[assignment]
+        names = [keys.deadlines, keys.leases, keys.aside, *(keys.due(producer) for producer in producers)]
+        self._redis.script("set_aside", names, [text for pair in unreadable.items() for text in pair])
 
     def tally(self, lane: Lane, **counts: int) -> None:
         """Add to the totals of a lane that `status` shows."""
@@ -134,13 +163,14 @@ class Tasks:
         if not outcomes:
             return []
         keys = LaneKeys(lane)
-        names = [keys.due, keys.deadlines, keys.leases, keys.owed, keys.counts, keys.events]
+        names = [keys.deadlines, keys.leases, keys.owed, keys.counts, keys.events, keys.producers]
         args: list[Any] = [now, token, int(retention), events_kept]
         for outcome, due in outcomes:
             task = outcome.task
-            names += [keys.task(task.id), keys.result(task.id)]
-            args += [task.id, outcome.state.value, due, task.looks + 1, outcome.absences, _text(outcome.absent_since)]
-            args += [_text(outcome.finished_at), outcome.reason, "" if outcome.record is None else compact(outcome.record)]
+            names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
+            args += [task.id, task.producer, outcome.state.value, due, task.looks + 1]
+            args += [outcome.absences, _text(outcome.absent_since), _text(outcome.finished_at), outcome.reason]
+            args += [outcome.model or task.model, _kept(outcome.record)]
         flat = self._redis.script("settle", names, args)
         return [
             Settled(outcome.task.id, verdict, tuple(debt_of(endpoint, outcome.task.id) for endpoint in debts.split()))
@@ -191,6 +221,18 @@ class Tasks:
         return found
 
 
+_WEIGHED = ("submitted_at", "deadline_at", "looked_at", "model")
+
+
+def _candidate(producer: str, task_id: str, due: float, row: Any) -> Candidate:
+    """An unreadable record is a candidate all the same: whoever claims it sets it aside."""
+    try:
+        submitted_at, deadline_at, looked_at, model = row
+        return Candidate(task_id, producer, due, float(submitted_at), float(deadline_at), _time(looked_at), model or "")
+    except (TypeError, ValueError):
+        return Candidate(task_id, producer, due, due, due, None, "")
+
+
 def _text(value: float | None) -> str:
     return "" if value is None else repr(value)
 
@@ -222,6 +264,19 @@ def _read(task_id: str, lane: Lane, fields: Any, record: str | None) -> TrackedT
         webhooks=tuple(fields.get("webhooks", "").split()),
         record=_record(record),
     )
+
+
+def _kept(record: Record | None) -> str:
+    """A record as it is stored. One nested so deep that nobody could read it back is replaced by a word about it."""
+    if record is None:
+        return ""
+    layer: list[Any] = [record]
+    for _ in range(DEEPEST):
+        layer = [inner for outer in layer for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        layer = [inner for inner in layer if isinstance(inner, dict | list)]
+        if not layer:
+            return compact(record)
+    return compact({"cavendish": f"the record is nested more than {DEEPEST} deep and was not kept"})
 
 
 def _time(text: str | None) -> float | None:

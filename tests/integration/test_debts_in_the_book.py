@@ -20,7 +20,7 @@ DEBT = f"{endpoint_of(HOOK)}:a"
 def owing(book: Book) -> Book:
     """A book in which the id `a` has ended, and owes one announcement."""
     book.tasks.add(["a"], Wishes("nano-banana", "default", (HOOK,), 100.0, "", "", "", False), 1000.0, 1002.0)
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    book.tasks.claim(LANE, 1100.0, "t1", book.tasks.candidates(LANE, 1002.0, 10))
     task = book.tasks.load(LANE, ["a"]).tasks["a"]
     settled = book.tasks.settle(LANE, "t1", 1010.0, [(Outcome(task, State.FAILED, record={"id": "a"}), 0.0)], 3600, 100)
     assert settled[0].debts == (DEBT,)

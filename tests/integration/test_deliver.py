@@ -43,7 +43,7 @@ class Owing:
         now = self.book.fleet.now()
         wishes = Wishes("nano-banana", "default", (webhook,), 1000.0, '{"order":7}', "", "", False)
         self.book.tasks.add(ids, wishes, now - 10, now - 10)
-        self.book.tasks.claim(LANE, now, now + 60, "t1", 1000)
+        self.book.tasks.claim(LANE, now + 60, "t1", self.book.tasks.candidates(LANE, now, 1000))
         tasks = self.book.tasks.load(LANE, ids).tasks
         outcomes = [(Outcome(task, State.SUCCEEDED, record={"id": task.id, "text": "水彩"}), 0.0) for task in tasks.values()]
         self.book.tasks.settle(LANE, "t1", now, outcomes, 3600, 100)

@@ -7,12 +7,13 @@ import time
 from dataclasses import replace
 
 from scheduler.condition import failed
+from scheduler.forecast import Forecasts
 from scheduler.pace import Pace
 from scheduler.store import Book
 from scheduler.store.keys import LaneKeys
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane
-from worker.dispatch import Drained, Knobs, drain
+from worker.dispatch import Desk, Drained, Knobs, drain
 
 LANE = Lane("default", "nano-banana")
 KNOBS = Knobs(tick=0.25, batch_size=50, lease=60.0, rate=0.0)
@@ -39,7 +40,7 @@ def add(book: Book, count: int, lane: Lane = LANE) -> None:
 
 
 def tick(book: Book, sent: Sent, knobs: Knobs = KNOBS) -> Drained | None:
-    return drain(book, ["default"], knobs, book.clock(), sent)
+    return drain(Desk(book, Forecasts(book.learned), knobs), ["default"], book.clock(), sent)
 
 
 def full_tick(book: Book, sent: Sent, knobs: Knobs = KNOBS) -> Drained | None:

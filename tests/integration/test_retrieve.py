@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from scheduler.clock import Clock
+from scheduler.forecast import Forecasts
 from scheduler.store import Book
 from scheduler.store.keys import LaneKeys
 from scheduler.submission import Wishes
@@ -20,7 +21,7 @@ from scheduler.verdicts import Patience
 from worker import logs
 from worker.emulator import transport
 from worker.loop import LoopThread
-from worker.retrieve import Knobs, Retrieval, Retrieved
+from worker.retrieve import Desk, Knobs, Retrieval, Retrieved
 from worker.upstream import Limits, Upstream
 
 LANE = Lane("default", "nano-banana")
@@ -65,19 +66,20 @@ class Bench:
         upstream = Upstream(http, "https://api.example.com", {"default": "secret-token"}, Limits(timeout, timeout, limit))
         knobs = Knobs(60.0, timeout, 0.0, Patience(10.0, tries, over), 3600.0, 100)
         clock = Clock(self.book.fleet.now())
-        ids = self.book.tasks.claim(LANE, clock.now(), clock.now() + 60, "t1", 50)
-        return Retrieval(self.book, upstream, self.loop, knobs, clock, LANE, "t1").run(ids)
+        ids = self.book.tasks.claim(LANE, clock.now() + 60, "t1", self.book.tasks.candidates(LANE, clock.now(), 50))
+        desk = Desk(self.book, Forecasts(self.book.learned), upstream, self.loop, knobs)
+        return Retrieval(desk, clock, LANE, "t1").run(ids)
 
     def states(self) -> dict[str, str]:
         ids = ["a", "b", "c", "d"]
         return {name: str(task.state) for name, task in self.book.tasks.load(LANE, ids).tasks.items()}
 
     def due(self) -> dict[str, float]:
-        return dict(self.book.connection.redis.zrange(KEYS.due, 0, -1, withscores=True))  # type: ignore[arg-type]
+        return dict(self.book.connection.redis.zrange(KEYS.due(""), 0, -1, withscores=True))  # type: ignore[arg-type]
 
     def due_now(self, task_id: str) -> None:
         """Its next look has come."""
-        self.book.connection.redis.zadd(KEYS.due, {task_id: 0})
+        self.book.connection.redis.zadd(KEYS.due(""), {task_id: 0})
 
     def all_still_tracked(self, *ids: str) -> bool:
         """Pending, waiting for another look, and nobody's."""

@@ -26,6 +26,12 @@ def add(book: Book, *ids: str, now: float = 1000.0, **options: object) -> dict[s
     return {name: one.outcome for name, one in book.tasks.add(ids, wishes(*hooks, **options), now, now + 2).items()}  # type: ignore[misc, arg-type]
 
 
+def claim(book: Book, now: float, until: float, token: str, at_most: int = 10) -> list[str]:
+    """Claim whatever is due."""
+    due = [one for one in book.tasks.candidates(LANE, now, at_most) if one.due <= now]
+    return book.tasks.claim(LANE, until, token, due[:at_most])
+
+
 def end(book: Book, token: str, *ids: str, state: State = State.SUCCEEDED, now: float = 1010.0) -> dict[str, str]:
     loaded = book.tasks.load(LANE, ids).tasks
     outcomes = [(Outcome(loaded[name], state, record={"id": name, "response": {"success": True}}), 0.0) for name in ids]
@@ -45,7 +51,7 @@ def test_a_second_submit_changes_nothing_but_adds_its_webhook(book: Book) -> Non
 def test_thousands_of_ids_go_in_with_one_call(book: Book) -> None:
     ids = [f"id-{number}" for number in range(5000)]
     assert set(add(book, *ids).values()) == {"new"}
-    assert book.connection.redis.zcard(KEYS.due) == 5000
+    assert book.connection.redis.zcard(KEYS.due("")) == 5000
     assert len(book.tasks.get("default", "nano-banana", ids)) == 5000
 
 
@@ -60,10 +66,10 @@ def test_ids_of_many_shards_are_found_again(server: object) -> None:
 
 def test_a_claim_takes_what_is_due_and_nobody_else_gets_it(book: Book) -> None:
     add(book, "a", "b", "c")
-    assert book.tasks.claim(LANE, 1001.0, 1100.0, "t1", 10) == []
-    assert set(book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 2)) <= {"a", "b", "c"}
-    assert len(book.tasks.claim(LANE, 1002.0, 1100.0, "t2", 10)) == 1
-    assert book.tasks.claim(LANE, 1002.0, 1100.0, "t3", 10) == []
+    assert claim(book, 1001.0, 1100.0, "t1", 10) == []
+    assert set(claim(book, 1002.0, 1100.0, "t1", 2)) <= {"a", "b", "c"}
+    assert len(claim(book, 1002.0, 1100.0, "t2", 10)) == 1
+    assert claim(book, 1002.0, 1100.0, "t3", 10) == []
 
 
 def test_rival_claims_never_share_an_id(book: Book) -> None:
@@ -72,8 +78,8 @@ def test_rival_claims_never_share_an_id(book: Book) -> None:
     taken: list[str] = []
 
     def rival(name: str) -> None:
-        while got := book.tasks.claim(LANE, 1002.0, 1100.0, name, 7):
-            taken.extend(got)
+        while any(one.due <= 1002.0 for one in book.tasks.candidates(LANE, 1002.0, 7)):
+            taken.extend(claim(book, 1002.0, 1100.0, name, 7))
 
     rivals = [threading.Thread(target=rival, args=(f"t{number}",)) for number in range(4)]
     for one in rivals:
@@ -85,8 +91,8 @@ def test_rival_claims_never_share_an_id(book: Book) -> None:
 
 def test_an_expired_lease_is_simply_due_again_and_its_token_is_stale(book: Book) -> None:
     add(book, "a")
-    book.tasks.claim(LANE, 1002.0, 1010.0, "dead", 10)
-    assert book.tasks.claim(LANE, 1010.0, 1050.0, "alive", 10) == ["a"]
+    claim(book, 1002.0, 1010.0, "dead", 10)
+    assert claim(book, 1010.0, 1050.0, "alive", 10) == ["a"]
     assert end(book, "dead", "a") == {"a": "stale"}
     assert book.tasks.load(LANE, ["a"]).tasks["a"].state is State.PENDING
     assert end(book, "alive", "a") == {"a": "succeeded"}
@@ -94,7 +100,7 @@ def test_an_expired_lease_is_simply_due_again_and_its_token_is_stale(book: Book)
 
 def test_a_terminal_state_never_changes(book: Book) -> None:
     add(book, "a")
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    claim(book, 1002.0, 1100.0, "t1", 10)
     assert end(book, "t1", "a") == {"a": "succeeded"}
     assert end(book, "t1", "a", state=State.FAILED) == {"a": "stale"}
     book.connection.redis.hset(KEYS.leases, "a", "t2 0")
@@ -104,13 +110,13 @@ def test_a_terminal_state_never_changes(book: Book) -> None:
 
 def test_result_and_debts_are_one_write(book: Book) -> None:
     add(book, "a", webhooks=(HOOK, "https://other.example/x"))
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    claim(book, 1002.0, 1100.0, "t1", 10)
     end(book, "t1", "a")
     task = book.tasks.get("default", "nano-banana", ["a"])["a"]
     assert task.record == {"id": "a", "response": {"success": True}}
     owed = book.connection.redis.zrange(KEYS.owed, 0, -1)
     assert sorted(owed) == sorted(f"{endpoint_of(url)}:a" for url in (HOOK, "https://other.example/x"))
-    assert book.connection.redis.zcard(KEYS.due) == book.connection.redis.zcard(KEYS.deadlines) == 0
+    assert book.connection.redis.zcard(KEYS.due("")) == book.connection.redis.zcard(KEYS.deadlines) == 0
     assert book.connection.redis.hlen(KEYS.leases) == 0
     assert book.connection.redis.xlen(KEYS.events) == 1
 
@@ -118,7 +124,7 @@ def test_result_and_debts_are_one_write(book: Book) -> None:
 def test_what_is_still_owed_is_kept_and_what_is_not_is_forgotten_after_its_retention(book: Book) -> None:
     add(book, "owing", webhooks=(HOOK,))
     add(book, "quiet")
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    claim(book, 1002.0, 1100.0, "t1", 10)
     end(book, "t1", "owing", "quiet")
     life = book.connection.redis.ttl
     assert life(KEYS.task("owing")) == life(KEYS.result("owing")) == -1
@@ -128,7 +134,7 @@ def test_what_is_still_owed_is_kept_and_what_is_not_is_forgotten_after_its_reten
 
 def test_a_webhook_that_comes_after_the_end_is_owed_at_once(book: Book) -> None:
     add(book, "a")
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    claim(book, 1002.0, 1100.0, "t1", 10)
     end(book, "t1", "a")
     add(book, "a", now=1020.0, webhooks=(HOOK,))
     assert book.debts.due(LANE, 1020.0, 10) == [f"{endpoint_of(HOOK)}:a"]
@@ -139,7 +145,7 @@ def test_a_webhook_that_comes_after_the_end_is_owed_at_once(book: Book) -> None:
 
 def test_tracking_again_takes_an_explicit_wish_and_a_paid_debt(book: Book) -> None:
     add(book, "a", webhooks=(HOOK,))
-    book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    claim(book, 1002.0, 1100.0, "t1", 10)
     end(book, "t1", "a")
     assert add(book, "a", now=1020.0) == {"a": "known"}
     assert add(book, "a", now=1020.0, again=True) == {"a": "known"}
@@ -153,12 +159,13 @@ def test_tracking_again_takes_an_explicit_wish_and_a_paid_debt(book: Book) -> No
 
 def test_a_release_charges_no_look_and_restores_the_due_time(book: Book) -> None:
     add(book, "a", "b")
-    book.tasks.claim(LANE, 1005.0, 1100.0, "t1", 10)
-    assert book.tasks.release(LANE, "t1", ["a"]) == 1
-    assert book.tasks.release(LANE, "stranger", ["b"]) == 0
-    assert book.tasks.release(LANE, "t1", ["b"], not_before=1050.0) == 1
-    assert book.connection.redis.zscore(KEYS.due, "a") == 1002.0
-    assert book.connection.redis.zscore(KEYS.due, "b") == 1050.0
+    claim(book, 1005.0, 1100.0, "t1", 10)
+    task = book.tasks.load(LANE, ["a", "b"]).tasks
+    assert book.tasks.release(LANE, "t1", [task["a"]]) == 1
+    assert book.tasks.release(LANE, "stranger", [task["b"]]) == 0
+    assert book.tasks.release(LANE, "t1", [task["b"]], not_before=1050.0) == 1
+    assert book.connection.redis.zscore(KEYS.due(""), "a") == 1002.0
+    assert book.connection.redis.zscore(KEYS.due(""), "b") == 1050.0
     assert book.tasks.load(LANE, ["a"]).tasks["a"].looks == 0
 
 
@@ -178,19 +185,68 @@ def test_an_unreadable_record_is_set_aside_and_the_rest_goes_on(book: Book, dama
             raw.hset(key, "submitted_at", "yesterday")
         case "metadata":
             raw.hset(key, "metadata", "{")
-    ids = book.tasks.claim(LANE, 1002.0, 1100.0, "t1", 10)
+    ids = claim(book, 1002.0, 1100.0, "t1", 10)
     loaded = book.tasks.load(LANE, ids, token="t1")
     assert set(loaded.tasks) == {"good"}
     assert set(loaded.unreadable) == {"bad"}
     book.tasks.set_aside(LANE, loaded.unreadable)
     assert set(book.aside(LANE)) == {"bad"}
-    assert book.tasks.claim(LANE, 9999.0, 19999.0, "t2", 10) == ["good"]
+    assert claim(book, 9999.0, 19999.0, "t2", 10) == ["good"]
 
 
 def test_an_overdue_id_is_taken_whatever_it_waits_for(book: Book) -> None:
     add(book, "a", deadline=10.0)
-    book.tasks.claim(LANE, 1002.0, 5000.0, "t1", 10)
-    assert book.tasks.overdue(LANE, 1009.0, 6000.0, "t2", 10) == []
-    assert book.tasks.overdue(LANE, 1010.0, 6000.0, "t2", 10) == ["a"]
+    claim(book, 1002.0, 5000.0, "t1", 10)
+    assert book.tasks.overdue(LANE, 1009.0, "t2", 10) == []
+    assert book.tasks.overdue(LANE, 1010.0, "t2", 10) == ["a"]
     assert end(book, "t1", "a") == {"a": "stale"}
     assert end(book, "t2", "a", state=State.EXPIRED) == {"a": "expired"}
+
+
+def test_an_id_that_is_being_asked_about_is_no_candidate(book: Book) -> None:
+    add(book, "a", "b")
+    book.tasks.claim(LANE, 1100.0, "t1", [one for one in book.tasks.candidates(LANE, 1002.0, 10) if one.id == "a"])
+    assert [one.id for one in book.tasks.candidates(LANE, 1002.0, 10)] == ["b"]
+    assert {one.id for one in book.tasks.candidates(LANE, 1100.0, 10)} == {"a", "b"}
+
+
+def test_a_candidate_that_somebody_else_took_is_not_claimed(book: Book) -> None:
+    add(book, "a")
+    seen = book.tasks.candidates(LANE, 1002.0, 10)
+    assert book.tasks.claim(LANE, 1100.0, "t1", seen) == ["a"]
+    assert book.tasks.claim(LANE, 1100.5, "t2", seen) == []
+
+
+def test_each_producer_has_its_own_line_and_is_forgotten_when_it_is_empty(book: Book) -> None:
+    for producer, ids in (("big", ["b1", "b2", "b3"]), ("small", ["s1"])):
+        told = Wishes("nano-banana", "default", (), 100.0, "", "", producer, False)
+        book.tasks.add(ids, told, 1000.0, 1002.0)
+    assert {(one.producer, one.id) for one in book.tasks.candidates(LANE, 1002.0, 2)} >= {("small", "s1"), ("big", "b1")}
+    claim(book, 1002.0, 1100.0, "t1")
+    end(book, "t1", "s1")
+    assert book.connection.redis.smembers(KEYS.producers) == {"big"}
+
+
+def test_a_dead_letter_of_an_earlier_end_cannot_be_revived_after_tracking_again(book: Book) -> None:
+    add(book, "a", webhooks=(HOOK,))
+    claim(book, 1002.0, 1100.0, "t1")
+    end(book, "t1", "a")
+    debt = f"{endpoint_of(HOOK)}:a"
+    book.debts.claim(LANE, 1020.0, 1100.0, "d1", 10)
+    book.debts.bury(LANE, "d1", 1021.0, [(debt, "HTTP 410")], 3600)
+    assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
+    assert book.debts.revive(LANE, 1040.0, [debt]) == []
+    assert book.debts.due(LANE, 9999.0, 10) == []
+
+
+def test_a_record_nested_beyond_reason_ends_the_task_without_being_kept(book: Book) -> None:
+    add(book, "a")
+    claim(book, 1002.0, 1100.0, "t1")
+    deep: list[object] = []
+    for _ in range(150):
+        deep = [deep]
+    task = book.tasks.load(LANE, ["a"]).tasks["a"]
+    book.tasks.settle(LANE, "t1", 1010.0, [(Outcome(task, State.SUCCEEDED, record={"deep": deep}), 0.0)], 3600, 100)
+    found = book.tasks.get("default", "nano-banana", ["a"])["a"]
+    assert found.state is State.SUCCEEDED
+    assert "was not kept" in str(found.record)

@@ -17,6 +17,10 @@ def test_the_webhook_schedule_is_ten_tries_over_75_hours_35_minutes_5_seconds() 
     assert list(WEBHOOK_WAITS) == sorted(WEBHOOK_WAITS)
 
 
+def test_jitter_is_at_most_a_tenth() -> None:
+    assert JITTER == 0.1
+
+
 @pytest.mark.parametrize("tries", range(10))
 def test_each_try_waits_as_the_schedule_says(tries: int) -> None:
     assert webhook(tries, None, 0.0) == WEBHOOK_WAITS[tries]

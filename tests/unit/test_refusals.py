@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.tracking import Refusal, Refused
-from worker.refusals import NOT_FOUND, error_code, refusal, retry_after
+from scheduler.tracking import Quota, Refusal, Refused
+from worker.refusals import NOT_FOUND, error_code, quota, refusal, retry_after
 
 RATE, ACCOUNT, FORBIDDEN, TOO_MANY, DOWN = (
     Refusal.RATE,
@@ -82,6 +82,21 @@ def test_a_403_is_whatever_its_code_says_and_without_one_it_blames_nobody(code: 
 @pytest.mark.parametrize("body", [None, {}, [], "<html>", 5, {"error": None}, {"error": []}, {"detail": "x"}])
 def test_the_status_speaks_where_the_body_has_no_code(status: int, why: Refusal, body: Any) -> None:
     assert refusal(status, {}, body).why is why
+
+
+#: Codes that are not known by name: their status speaks for them.
+NAMELESS = {"bad_request", "invalid_request", "duplication", "canceled", "not_applied", "unknown", "1026", "invalid_402", "402"}
+NAMELESS |= NOT_FOUND | {"task_failed"}
+
+
+@pytest.mark.parametrize(("code", "why"), sorted({(code, why) for code, _, why in CODES if code not in NAMELESS}))
+@pytest.mark.parametrize("status", [200, 401, 418, 429])
+def test_a_code_that_is_known_by_name_needs_no_status(code: str, why: Refusal, status: int) -> None:
+    assert refusal(status, {}, {"error": {"code": code}}).why is why
+
+
+def test_too_many_ids_is_known_by_name() -> None:
+    assert refusal(422, {}, {"error": {"code": "too_many_ids"}}).why is TOO_MANY
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 500, 503])
@@ -188,6 +203,44 @@ def test_a_date_without_a_servers_clock_is_read_by_our_own(headers: dict[str, st
 def test_no_retry_after_is_none_and_every_refusal_may_carry_one() -> None:
     assert retry_after({}) is None
     assert refusal(503, {"retry-after": "7"}, None) == Refused(DOWN, "HTTP 503", 7.0)
+
+
+# --- RateLimit
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ratelimit": '"default";r=50;t=30'}, Quota(50.0, 30.0)),
+        ({"ratelimit": "r=0, t=1"}, Quota(0.0, 1.0)),
+        ({"ratelimit-remaining": "7", "ratelimit-reset": "12"}, Quota(7.0, 12.0)),
+        ({"x-ratelimit-remaining": "7", "x-ratelimit-reset": "1.5"}, Quota(7.0, 1.5)),
+        ({"x-ratelimit-remaining": "7", "x-ratelimit-reset": "1792567680", "date": DATE}, Quota(7.0, 60.0)),
+        *(
+            ({"ratelimit-remaining": remaining, "ratelimit-reset": reset, "date": DATE}, None)
+            for remaining, reset in [
+                ("7", ""),
+                ("", "12"),
+                ("many", "12"),
+                ("7", "soon"),
+                ("-1", "12"),
+                ("nan", "12"),
+                ("7", "nan"),
+                ("inf", "12"),
+                ("7", "0"),
+                ("7", "-5"),
+                ("7", "86400"),
+                ("7", "1792567620"),
+                ("7", "1792567680000"),
+            ]
+        ),
+        ({"ratelimit": "r=50"}, None),
+        ({"ratelimit": "limit=100"}, None),
+        ({}, None),
+    ],
+)
+def test_the_rate_limit_headers_are_read_in_all_their_spellings(headers: dict[str, str], expected: Quota | None) -> None:
+    assert quota(headers) == refusal(429, headers, None).quota == expected
 
 
 @given(st.text(max_size=30))

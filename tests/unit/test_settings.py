@@ -72,6 +72,30 @@ GOOD: dict[str, tuple[str, Any]] = {
 }
 
 
+EDGES = {
+    "RATE": "0.01 100000",
+    "BATCH_SIZE": "1 1000",
+    "TICK": "0.05 60",
+    "DEADLINE": "1 2592000",
+    "LAST_LOOK": "1 86400",
+    "LEASE": "10 3600",
+    "CONNECT_TIMEOUT": "0.1 60",
+    "CALL_TIMEOUT": "0.5 300",
+    "ANSWER_LIMIT": "1024 1073741824",
+    "ABSENT_GRACE": "0 86400",
+    "ABSENT_TRIES": "1 1000",
+    "ABSENT_OVER": "0 86400",
+    "RETENTION": "60 315360000",
+    "DEAD_RETENTION": "60 315360000",
+    "EVENTS_KEPT": "100 10000000",
+    "WEBHOOK_TIMEOUT": "0.5 60",
+    "SHARDS": "1 256",
+    "CONCURRENCY": "2 256",
+    "SHUTDOWN_TIMEOUT": "1 600",
+    "FLOWER_PORT": "0 65535",
+}
+
+
 def load(**environ: str) -> Settings:
     return Settings.load({PREFIX + name: text for name, text in environ.items()})
 
@@ -108,6 +132,19 @@ def test_every_default_would_be_taken_from_the_environment_too(knob: Any) -> Non
 @pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in GOOD.items()], ids=GOOD.keys())
 def test_a_sound_text_is_read(name: str, text: str, value: Any) -> None:
     assert getattr(load(**{name: text}), name.lower()) == value
+
+
+@pytest.mark.parametrize(("name", "texts"), EDGES.items(), ids=EDGES.keys())
+def test_a_range_includes_its_edges(name: str, texts: str) -> None:
+    for text in texts.split():
+        settings = load(**{"CALL_TIMEOUT": "0.5", name: text} | ({"LEASE": "3600", "LAST_LOOK": "3600"} if text == "300" else {}))
+        assert getattr(settings, name.lower()) == float(text)
+
+
+def test_the_defaults_that_are_published_hold() -> None:
+    settings = Settings()
+    assert (settings.api_url, str(settings.data_dir)) == ("https://api.acedata.cloud", ".cavendish")
+    assert (settings.batch_size, settings.deadline, settings.shards) == (50, 3600.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +188,7 @@ def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
     ("environ", "names"),
     [
         ({"LEASE": "59"}, ["CAVENDISH_LEASE"]),
-        ({"CALL_TIMEOUT": "61", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
+        ({"CALL_TIMEOUT": "38", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
         ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_LOOK"]),
         ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
         ({"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"}, ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
@@ -161,7 +198,7 @@ def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str]
     assert [complaint.split()[0] for complaint in complaints(**environ)] == names
 
 
-@pytest.mark.parametrize("environ", [{"LEASE": "60"}, {"CALL_TIMEOUT": "60"}, {"LAST_LOOK": "30"}])
+@pytest.mark.parametrize("environ", [{"LEASE": "60"}, {"CALL_TIMEOUT": "37.5"}, {"LAST_LOOK": "30"}])
 def test_settings_that_just_fit_each_other_are_taken(environ: dict[str, str]) -> None:
     assert load(**environ)
 
@@ -189,6 +226,17 @@ def test_secrets_are_never_in_the_repr(tmp_path: Path) -> None:
 def test_secrets_are_never_in_a_complaint(name: str, text: str) -> None:
     (complaint,) = complaints(**{name: text})
     assert "hunter2" not in complaint
+
+
+@pytest.mark.parametrize("size", [0, 18, 23, 65, 1000])
+def test_a_signing_secret_of_another_size_is_refused(size: int) -> None:
+    assert len(complaints(WEBHOOK_SECRET="whsec_" + b64encode(b"k" * size).decode())) == 1
+
+
+@pytest.mark.parametrize("odd", "-_*:")
+def test_a_signing_secret_in_another_alphabet_is_refused_and_not_read_as_another_key(odd: str) -> None:
+    for text in (odd * 4 + "A" * 32, odd + "A" * 31, "A" * 16 + odd + "A" * 16):
+        assert len(complaints(WEBHOOK_SECRET="whsec_" + text)) == 1
 
 
 @pytest.mark.parametrize("size", [24, 32, 64])

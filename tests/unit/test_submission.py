@@ -234,7 +234,7 @@ def test_a_webhook_that_is_no_plain_url_is_refused(url: object, says: str) -> No
     "127.0.0.1 127.1 2130706433 017700000001 0177.0.0.1 0x7f000001 0x7f.0.0.1 0x7F.1 127.0.0.1. localhost LOCALHOST localhost. "
     "a.localhost [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [64:ff9b::7f00:1] 0 0.0.0.0 1 10.0.0.1 10.1 "
     "167772161 012.0.0.1 0xa.1 172.16.0.1 192.168.1.1 169.254.169.254 0xa9fea9fe 100.64.0.1 168.63.129.16 224.0.0.1 [fe80::1] "
-    "[fe80::1%25eth0] [fd00::1] [2002:7f00:1::] [2001:db8::1]".split(),
+    "[fd00::1] [2002:7f00:1::] [2001:db8::1]".split(),
 )
 def test_a_webhook_to_an_inside_address_is_refused_in_every_spelling(host: str) -> None:
     for url in (f"http://{host}/x", f"https://{host}:8443"):

@@ -84,6 +84,8 @@ def test_every_disputed_body_has_the_defensible_verdict(body: Any, expected: str
         record({"success": False, "data": [IMAGE]}),
         record({"success": True, "error": None, "data": []}),
         record({"task_id": "a", "callback_url": "https://hook.example/x"}),
+        record({"task_id": "a", "trace_id": "t", "id": "a", "success": None}, finished_at=AT),
+        record({"success": True, "request_url": "https://cdn.example/sent-in.png"}),
         record({"success": True, "input": IMAGE, "reference_image_urls": ["https://cdn.example/sent-in.png"]}),
         record({"success": True, "data": [{"image_url": ""}, {"image_url": "not yet"}]}),
     ],
@@ -122,7 +124,13 @@ def test_the_bare_status_and_message_of_fish_is_a_failure(status: int) -> None:
 
 @pytest.mark.parametrize(
     "response",
-    [{"status": 200, "message": "ok"}, {"status": True, "message": "x"}, {"status": 402, "success": True}, {"status": 99}],
+    [
+        {"status": 200, "message": "ok"},
+        {"status": True, "message": "x"},
+        {"status": 402, "success": True},
+        {"status": 99},
+        {"status": 600},
+    ],
 )
 def test_other_numbers_under_status_are_no_failure(response: Any) -> None:
     assert judge(record(response)).verdict == "pending"
@@ -132,7 +140,7 @@ def test_other_numbers_under_status_are_no_failure(response: Any) -> None:
     "response",
     [
         IMAGE,
-        {"video_url": "https://cdn.example/a.mp4"},
+        {"video_url": "http://cdn.example/a.mp4"},
         {"data": {"video_url": "https://cdn.example/a.mp4"}},
         {"data": [{"images": [{"url": "https://cdn.example/a.png"}]}]},
         {"success": True, "data": [IMAGE, {"error": "the second was refused"}]},
@@ -175,7 +183,7 @@ def test_an_unsuccessful_word_wins_over_a_success_flag_and_media(word: str) -> N
 
 @pytest.mark.parametrize("word", ["In Progress", "in-progress", "IN_PROGRESS", " in progress "])
 def test_words_are_read_without_regard_to_their_spelling(word: str) -> None:
-    assert judge(record({"state": word, **IMAGE})).verdict == "pending"
+    assert judge(record({"state": word, **IMAGE})) == Reading(Verdict.PENDING, created_at=AT - 11)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +234,18 @@ def test_success_without_media_is_noticed_once_it_is_finished() -> None:
     assert judge(record({"success": True, "data": []}, finished_at=AT)).notice == "finished without any media"
 
 
+def test_a_finished_text_without_any_flag_or_media_succeeds_and_is_noticed() -> None:
+    reading = judge(record({"task_id": "a", "data": [{"text": "la la la"}]}, finished_at=AT))
+    assert (reading.verdict, reading.notice) == ("succeeded", "finished without any media")
+
+
+def test_an_endlessly_deep_response_is_judged() -> None:
+    deep: Any = IMAGE
+    for _ in range(5000):
+        deep = {"data": [deep]}
+    assert judge(record(deep)).verdict == "pending"
+
+
 @pytest.mark.parametrize("finished_at", [None, "", 0, False])
 def test_an_empty_finish_time_is_none(finished_at: Any) -> None:
     assert judge(record({"success": True}, finished_at=finished_at)).verdict == "pending"
@@ -249,7 +269,9 @@ def test_the_model_is_taken_from_the_request_where_it_is_a_plain_text(model: Any
     ("body", "expected"),
     [
         ({"response": {"a": 1}, "success": True}, {"a": 1}),
-        ({"success": True, "data": []}, {"success": True, "data": []}),
+        ({"success": True}, {"success": True}),
+        ({"data": []}, {"data": []}),
+        ({"error": "x"}, {"error": "x"}),
         ({"request": {}, "data": []}, None),
         ({"id": "a"}, None),
     ],
@@ -347,6 +369,12 @@ def test_an_end_is_written_back_with_its_record_reason_and_time() -> None:
 def test_a_pending_id_stays_pending_until_its_deadline_and_is_then_expired() -> None:
     assert looks(PENDING, 1000.0, 4599.9, 4600.0) == ["pending", "pending", "expired"]
     assert follow(TASK, PENDING, {"id": "a"}, 4600.0, PATIENCE).record == {"id": "a"}
+
+
+@pytest.mark.parametrize("reading", [DONE, BROKEN, PENDING])
+@pytest.mark.parametrize("now", [1020.0, 4600.0])
+def test_the_model_that_a_record_names_is_written_back(reading: Reading, now: float) -> None:
+    assert follow(TASK, replace(reading, model="nano-banana-2"), record(None), now, PATIENCE).model == "nano-banana-2"
 
 
 @pytest.mark.parametrize(("reading", "state"), [(DONE, "succeeded"), (BROKEN, "failed")])

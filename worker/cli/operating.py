@@ -27,7 +27,7 @@ def gather(book: Book, settings: Settings) -> dict[str, Any]:
         lanes.append({**asdict(view), "lane": str(lane), "batch_limit": condition.batch_limit, "service": down})
         pace = book.learned.pace(lane.account)
         accounts[lane.account] = {
-            "rate": round(min(pace.rate, settings.rate or pace.rate), 2),
+            "rate": round(min(pace.rate_at(now), settings.rate or pace.rate_at(now)), 2),
             "held_for": max(pace.hold_until - now, 0.0),
             "hold_reason": pace.hold_reason if pace.held(now) else "",
         }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import click
 import httpx
 
 from scheduler.errors import StackError
 from scheduler.settings import Settings
-from worker import logs, serve
+from worker import emulated_limits, logs, serve
 from worker.emulator import Emulator, Knobs
 from worker.receiver import Receiver
 from worker.stack import Stack
@@ -55,16 +56,39 @@ def _announce(facts: dict[str, object]) -> None:
             logs.logger().info("stack.up", part=name, at=facts[name])
 
 
+def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> emulated_limits.Steps:
+    try:
+        return emulated_limits.steps(texts)
+    except ValueError:
+        raise click.BadParameter("write seconds:rate, like 120:3") from None
+
+
 @click.command()
 @click.option("--port", default=0, show_default="any free one", help="Port on the loopback interface.")
 @_rate
+@click.option(
+    "--later", multiple=True, metavar="SECONDS:RATE", callback=_steps, help="Another rate from so long after the first task on."
+)
+@click.option("--burst", default=1.0, show_default=True, help="Calls that it allows at once after a rest.")
 @_median
+@click.option("--sigma", default=0.5, show_default=True, help="Spread of those seconds (of their logarithm).")
+@click.option("--most-ids", default=100, show_default=True, help="Most ids in one batch call.")
+@click.option(
+    "--token",
+    "tokens",
+    multiple=True,
+    default=["emulated"],
+    show_default=True,
+    help="A token that it takes; each has its own tasks and its own limit.",
+)
+@click.option("--seed", type=int, default=lambda: int.from_bytes(os.urandom(4), "big"), help="Repeats an earlier run's chances.")
 @_faults
 @_failing
-def emulate(port: int, rate: float, median: float, faults: float, receiver_failing: float) -> None:
+def emulate(port: int, receiver_failing: float, **knobs: Any) -> None:
     """Serve a pretend Tasks API, and a webhook receiver that verifies signatures, on the loopback interface.
 
     POST /emulator/tasks {"count": 10} makes remote tasks; GET /emulator/tally tells what was asked;
+    GET /emulator/ledger tells when each finished task was first seen finished; ?token= picks another token's.
     GET /receiver/ledger tells what arrived. Its token is `emulated`.
 
     \b
@@ -76,14 +100,14 @@ def emulate(port: int, rate: float, median: float, faults: float, receiver_faili
         sockets, port = serve.bind(port)
     except OSError as error:
         raise StackError(f"Port {port} cannot be used: {error.strerror}.") from None
-    emulator = Emulator(Knobs(rate=rate, median=median, faults=faults, seed=int.from_bytes(os.urandom(4), "big")))
+    emulator = Emulator(Knobs(**knobs))
     receiver = Receiver(settings.webhook_secret, failing=receiver_failing)
 
     async def handle(request: httpx.Request) -> httpx.Response:
         at_receiver = request.url.path.startswith("/receiver")
         return await (receiver.handle(request) if at_receiver else emulator.handle(request))
 
-    logs.logger().info("emulator.up", at=f"http://127.0.0.1:{port}", rate=rate, faults=faults)
+    logs.logger().info("emulator.up", at=f"http://127.0.0.1:{port}", rate=knobs["rate"], faults=knobs["faults"])
     asyncio.run(serve.serve(handle, sockets))
 
 

@@ -1,0 +1,106 @@
+"""What a claim and a tick cost with a million pending ids in one lane, in a real Redis.
+
+python tests/bench/claim.py [--ids 1000000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from conftest import Server
+
+from scheduler.forecast import Forecasts
+from scheduler.pace import Pace
+from scheduler.share import fair_share
+from scheduler.store import Book
+from scheduler.submission import Wishes
+from scheduler.tracking import Lane
+from worker.dispatch import Desk, Drained, Knobs, run_round
+
+LANE = Lane("default", "nano-banana")
+KNOBS = Knobs(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
+ROUNDS = 200
+
+
+def fill(book: Book, count: int) -> float:
+    """Submit `count` ids as producers do; returns the seconds it took."""
+    now, started = book.fleet.now(), time.perf_counter()
+    wishes = Wishes("nano-banana", "default", ("https://example.com/hook",), 86400.0, "", "", "", again=False)
+    for start in range(0, count, 20_000):
+        ids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(start, min(start + 20_000, count))]
+        book.tasks.add(ids, wishes, now - 60, now - 30 + start / count * 20)
+    return time.perf_counter() - started
+
+
+def microseconds_in_redis(book: Book) -> float:
+    """Time that Redis has spent inside commands so far."""
+    stats = book.connection.redis.info("commandstats")
+    return sum(row["usec"] for name, row in stats.items() if "|" not in name)
+
+
+def claims(book: Book) -> tuple[list[float], list[float]]:
+    """Per claimed batch of 50: milliseconds inside Redis, and on the wall."""
+    inside, wall = [], []
+    for number in range(ROUNDS):
+        before, started = microseconds_in_redis(book), time.perf_counter()
+        now = book.fleet.now()
+        batch = fair_share(book.tasks.candidates(LANE, now, 50), 50, now)
+        taken = book.tasks.claim(LANE, now + 120, f"bench{number}", batch)
+        wall.append((time.perf_counter() - started) * 1e3)
+        inside.append((microseconds_in_redis(book) - before) / 1e3)
+        assert len(taken) == 50
+    return inside, wall
+
+
+def ticks(book: Book) -> list[float]:
+    """Milliseconds of one round of the dispatch, which weighs, asks the pace and claims."""
+    desk, spent = Desk(book, Forecasts(book.learned), KNOBS), []
+    for _ in range(ROUNDS):
+        book.learned.change_pace("default", lambda _: (Pace(), None))
+        drained, now = Drained(), book.fleet.now()
+        started = time.perf_counter()
+        run_round(desk, frozenset({"default"}), now, lambda *_: None, drained)
+        spent.append((time.perf_counter() - started) * 1e3)
+        assert drained.batches == 1
+    return spent
+
+
+def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
+    """Rows: what, median, 99th percentile."""
+    server = Server()
+    server.start()
+    try:
+        book = Book(server.url)
+        seconds = fill(book, count)
+        memory = book.connection.redis.info("memory")["used_memory"] / count
+        inside, wall = claims(book)
+        rounds = ticks(book)
+    finally:
+        server.close()
+    rows = [
+        ("submit, ids/s", f"{count / seconds:,.0f}", ""),
+        ("memory, bytes per pending id with one webhook", f"{memory:.0f}", ""),
+    ]
+    for name, values in (("claim of 50, ms in Redis", inside), ("claim of 50, ms on the wall", wall), ("tick, ms", rounds)):
+        rows.append((name, f"{statistics.median(values):.2f}", f"{statistics.quantiles(values, n=100)[98]:.2f}"))
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ids", type=int, default=1_000_000)
+    count = parser.parse_args().ids
+    print(f"{count:,} pending ids in one lane".ljust(52), "median".rjust(10), "p99".rjust(10))
+    for name, median, p99 in tables(count):
+        print(name.ljust(52), median.rjust(10), p99.rjust(10))
+
+
+if __name__ == "__main__":
+    main()
