@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from scheduler.errors import SubmissionError, WaitTimeout
 from scheduler.forecast import Forecasts
+from scheduler.law import first_age
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.submission import check, id_complaint
@@ -76,7 +77,7 @@ class Client:
         sound = list(dict.fromkeys(task_id for task_id, complaint in zip(wanted, complaints, strict=True) if not complaint))
         now = self._book.fleet.now()
         outlook = self._forecasts.outlook(Lane(wishes.account, wishes.service), wishes.model, now)
-        first_look = now + min(outlook.next_age(0.0), wishes.deadline)
+        first_look = now + min(first_age(outlook), wishes.deadline)
         answers = self._book.tasks.add(sound, wishes, now, first_look) if sound else {}
         return [
             Submitted(str(task_id), "refused", reason=complaint) if complaint else answers[task_id]

@@ -158,14 +158,13 @@ class _Tally:
 class Outlook:
     """What a law says about ids: per bin its hazard, and at each bin's begin the cumulative hazard and the residual life.
 
-    `residual` has one entry more, for infinity. `mean` is the mean duration in seconds with all that is beyond LONG cut
-    off at LONG, so that a few ids that never end do not make all looks rare. `price` is what a look is worth if nobody says;
-    ids that share calls must share a price, so the models of a service have that of the service.
+    `mean` is the mean duration in seconds, with all beyond LONG cut off at LONG: a few ids that never end must not make all
+    looks rare. `price` is what a look is worth if nobody says, the same for all models of a service as they share calls.
     """
 
     hazards: tuple[float, ...]
     cumulative: tuple[float, ...]
-    residual: tuple[float, ...]
+    residual: tuple[float, ...]  # one entry more, for infinity
     mean: float
     price: float
 
@@ -256,12 +255,8 @@ def _guessed(hazards: Sequence[float]) -> list[float]:
 
 
 def _until_worth(left: float, alive: float, hazard: float) -> float:
-    """The seconds s in which the wait grows by `left`: s - alive * (1 - exp(-hazard * s)) / hazard = left, by Newton.
-
-    It starts a little too early, where the parabola that touches at s = 0 gets there; then, the curve being convex, it comes
-    down to the root from above.
-    """
-    gone = 1 - alive
+    """The seconds s in which the wait grows by `left`: s - alive * (1 - exp(-hazard * s)) / hazard = left, by Newton."""
+    gone = 1 - alive  # start where the parabola that touches at 0 gets there: a little early; the next steps come from above
     s = 2 * left / (gone + math.sqrt(gone * gone + 2 * alive * hazard * left))
     for _ in range(20):
         step = (left - s - alive * math.expm1(-hazard * s) / hazard) / (1 - alive * math.exp(-hazard * s))
@@ -284,19 +279,3 @@ def _span(last_age: float, age: float) -> tuple[float, float]:
 def _clamp(value: float, least: float, most: float) -> float:
     """NaN is `least`."""
     return min(max(least, value), most)
-
-
-# until dispatch asks the outlook
-FIRST_LOOK, SHORTEST, LONGEST, SHARE = 2.0, 1.0, 30.0, 0.1
-
-
-def first_look(submitted_at: float) -> float:
-    """When a new id is worth its first look."""
-    return submitted_at + FIRST_LOOK
-
-
-def next_look(submitted_at: float, looked_at: float, deadline_at: float) -> float:
-    """When an id that was still pending at `looked_at` is worth the next look; at the latest at its deadline."""
-    age = max(looked_at - submitted_at, 0.0)
-    at = looked_at + min(max(SHARE * age, SHORTEST), LONGEST)
-    return min(at, deadline_at) if looked_at < deadline_at else at
