@@ -71,8 +71,8 @@ class Pace:
     turn: int = 0  # windows since the anchor
     taken: int = 0  # calls accepted since the anchor
     taken_before: int = 0  # those of them before this turn
-    trust: int = 0
-    told: float = 0.0
+    trust: int = 0  # episodes in a row that ended where a window should open, or, negative, that did not
+    told: float = 0.0  # what a quota header made of it, until `told_until`
     told_until: float = 0.0
     hold_until: float = 0.0
     hold_reason: str = ""
@@ -103,11 +103,11 @@ class Pace:
 
     def used_share(self, now: float) -> float:
         """Calls really sent lately as a share of the ceiling, 0..1; 0.0 while the ceiling is unknown."""
-        return min(self._used(now) / self.rate, 1.0) if self.limited else 0.0
+        return min(self.used(now) / self.rate, 1.0) if self.limited else 0.0
 
     def rate_at(self, now: float) -> float:
         """Calls per second that are allowed now, when not held."""
-        own = min(self._climbed(now), max(self.rate, GROWTH * self._used(now)), CEILING)
+        own = min(self._climbed(now), max(self.rate, GROWTH * self.used(now)), CEILING)
         if now < self.told_until:
             return min(max(self.told, 0.2 * own), 2 * own)
         return own
@@ -129,12 +129,22 @@ class Pace:
         """Seconds over which rates are measured."""
         return max(RECENT, RECENT_CALLS / self.rate)
 
-    def _used(self, now: float) -> float:
-        return self.sent_rate * math.exp(min(self.sent_at - now, 0.0) / self.recent)
+    def lately(self, rate: float, at: float, now: float) -> float:
+        """What a rate measured at `at` has faded to by now; the measure was empty when the account began."""
+        warm = 1 - math.exp(min(self.began - now, -0.1) / self.recent)
+        return _faded(rate, at, now, self.recent) / warm
+
+    def used(self, now: float) -> float:
+        """Calls per second that were really sent lately."""
+        return self.lately(self.sent_rate, self.sent_at, now)
 
 
 _NAMES = tuple(field.name for field in fields(Pace))
 _TEXTS = frozenset(("hold_reason", "hold_kind"))
+
+
+def _faded(rate: float, at: float, now: float, over: float) -> float:
+    return rate * math.exp(min(at - now, 0.0) / over)
 
 
 def acquire(pace: Pace, now: float, ceiling: float = 0.0) -> tuple[Pace, float]:
@@ -142,23 +152,21 @@ def acquire(pace: Pace, now: float, ceiling: float = 0.0) -> tuple[Pace, float]:
 
     `ceiling` is the operator's cap in calls per second, 0 for none.
     """
-    if now < pace.hold_until:
-        return pace, pace.hold_until - now
-    if now < pace.next_at:
-        return pace, pace.next_at - now
-    rate, used, since = pace.rate_at(now), pace._used(now), pace.since
-    if pace.limited and used < pace.rate / 2:  # idle: rest at the ceiling, climb from there when there is demand
+    ready_at = max(pace.hold_until, pace.next_at)
+    if pace.misses > (0 if pace.window else 1) and pace.sent_at > pace.cut_at:  # one probe at a time
+        ready_at = max(ready_at, pace.sent_at + PROBE_TIMEOUT)
+    if now < ready_at:
+        return pace, ready_at - now
+    rate, since = pace.rate_at(now), pace.since
+    if pace.limited and pace.used(now) < pace.rate / 2:  # idle: rest at the ceiling, climb from there when there is demand
         since = max(since, now - pace.climb)
-    every = 1 / min(rate, ceiling) if ceiling else 1 / rate
-    if pace.misses and (pace.misses > 1 or pace.window):
-        every = max(every, PROBE_TIMEOUT)
     return replace(
         pace,
         since=since or now,
         began=pace.began or now,
         anchor=pace.anchor or now,
-        next_at=now + every,
-        sent_rate=used + 1 / pace.recent,
+        next_at=now + 1 / (min(rate, ceiling) if ceiling else rate),
+        sent_rate=_faded(pace.sent_rate, pace.sent_at, now, pace.recent) + 1 / pace.recent,
         sent_at=now,
     ), 0.0
 
@@ -166,12 +174,12 @@ def acquire(pace: Pace, now: float, ceiling: float = 0.0) -> tuple[Pace, float]:
 def report_answer(pace: Pace, sent_at: float, now: float, quota: Quota | None = None) -> Pace:
     """A call was answered: counts it, ends an episode of 429s and a hold that an older call had brought."""
     if pace.misses and sent_at > pace.cut_at:
-        pace = _recovered(pace, sent_at, now)
+        pace = _recovered(pace, sent_at)
     turn, before = pace.turn, pace.taken_before
     if pace.window and not pace.misses and sent_at >= pace.anchor + (turn + 1) * pace.window:
         turn, before = int((sent_at - pace.anchor) / pace.window), pace.taken
     freed = pace.holds and not pace.held(now) and sent_at >= pace.hold_until
-    heard = pace.heard_rate * math.exp(min(pace.heard_at - now, 0.0) / pace.recent) + 1 / pace.recent
+    heard = _faded(pace.heard_rate, pace.heard_at, now, pace.recent) + 1 / pace.recent
     return replace(
         _told(pace, quota, now),
         heard_rate=heard,
@@ -201,10 +209,12 @@ def report_refusal(
         if straggler and retry_after is None:
             return told
         cut = told if straggler else _cut(told, sent_at, now)
-        wait = _pause(cut, now, chance) if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER)
-        until = max(cut.hold_until, now + wait)
+        wait = 0.0 if straggler else _pause(cut, now, chance)
         if retry_after is not None:
-            cut = replace(cut, missed_at=max(cut.missed_at, sent_at + wait))
+            asked = min(retry_after, LONGEST_RETRY_AFTER)
+            wait = max(wait, asked)
+            cut = replace(cut, missed_at=max(cut.missed_at, sent_at + asked))  # refused until then, says the API
+        until = max(cut.hold_until, now + wait)
         if until == cut.hold_until or (cut.hold_kind == Refusal.ACCOUNT and cut.held(now)):
             return replace(cut, hold_until=until)
         return replace(cut, hold_until=until, hold_kind=why.value, hold_reason=detail, holds=1)
@@ -227,8 +237,7 @@ def _cut(pace: Pace, sent_at: float, now: float) -> Pace:
     if pace.misses:
         return replace(again, since=now)
     own = pace.rate_at(now)
-    warm = 1 - math.exp(min(pace.began - now, -0.1) / pace.recent)
-    accepted = pace.heard_rate * math.exp(min(pace.heard_at - now, 0.0) / pace.recent) / warm
+    accepted = pace.lately(pace.heard_rate, pace.heard_at, now)
     rate = max(min(own, max(accepted, own / 2)), FLOOR)
     return replace(again, rate=rate, limited=True, since=now, refused_at=sent_at)
 
@@ -247,11 +256,11 @@ def _pause(pace: Pace, now: float, chance: float) -> float:
     return first if past < TOLERANCE * pace.window else min(doubled, pace.window - past)  # a window that opens late opens soon
 
 
-def _recovered(pace: Pace, sent_at: float, now: float) -> Pace:
+def _recovered(pace: Pace, sent_at: float) -> Pace:
     """The first success after an episode of 429s: what does its end say about a quota window?"""
     length = sent_at - pace.refused_at
     long = length >= max(BLACKOUT, BLACKOUT_CALLS / pace.rate)
-    over = replace(pace, misses=0, next_at=min(pace.next_at, max(now, pace.sent_at + 1 / pace.rate)))
+    over = replace(pace, misses=0)
     if pace.window:
         turns = round((sent_at - pace.anchor) / pace.window)
         due = pace.anchor + turns * pace.window
@@ -260,10 +269,9 @@ def _recovered(pace: Pace, sent_at: float, now: float) -> Pace:
         if abs(opened - due) <= min(drift, pace.window / 4):
             return _confirmed(over, opened, turns, sent_at)
         if not long:
-            return replace(over, window=pace.window if pace.trust > -DOUBTS else 0.0, trust=pace.trust - 1)
-    if not long:
-        return over
-    return _opened(over, sent_at)
+            trust = min(pace.trust, 0) - 1
+            return replace(over, window=pace.window if trust > -DOUBTS else 0.0, trust=trust)
+    return _opened(over, sent_at) if long else over
 
 
 def _confirmed(pace: Pace, opened: float, turns: int, sent_at: float) -> Pace:

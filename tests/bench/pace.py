@@ -1,9 +1,10 @@
 """The limiter against a hidden limit that moves, in virtual time: `.venv/bin/python tests/bench/pace.py`, two minutes.
 
 Saturating demand from 8 slots (64 at ten times the limits), latency uniform 0.1 .. 0.3 s, limits 10 -> 4 -> 20 -> 10
-calls/s every 300 s, the mean of six seeds (three at ten times the limits). The real `scheduler.pace` decides; the server and the driver here are a
-heap of events. As in the study whose numbers stand beside ours, the server decides when a call is sent, windows are
-aligned with the changes of the limit, and `Retry-After` is exact; the hold-out rows leave all of that.
+calls/s every 300 s, the mean of six seeds (three at ten times the limits). The real `scheduler.pace` decides; the
+server and the driver here are a heap of events. As in the study whose numbers stand beside ours, the server decides
+when a call is sent, windows are aligned with the changes of the limit, and `Retry-After` is exact; the held-out rows
+leave all of that.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 TITLES = {
     "pace": "The pace on a virtual clock",
     "law": "Law and due times on a virtual clock",
+    "fairness": "Two producers, one of them with a burst, on a virtual clock",
     "whole": "The whole system in real time, against three ways to poll that are in use",
 }
 
@@ -85,7 +86,7 @@ def main() -> None:
     words = parser.parse_args()
     print(machine())
     pace, law = start("pace"), start("law")
-    texts = {"pace": finish("pace", pace), "law": finish("law", law)}
+    texts = {"pace": finish("pace", pace), "law": finish("law", law), "fairness": finish("fairness", start("fairness"))}
     with tempfile.TemporaryDirectory() as folder:
         rows_file = Path(folder) / "rows.json"
         texts["whole"] = finish("whole", start("whole", "--minutes", str(words.minutes), "--together", "--json", str(rows_file)))
