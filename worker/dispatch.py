@@ -3,8 +3,8 @@
 A batch is sent when its ids together are worth the price of a call: the price is low while calls are plentiful and
 rises with the share of the pace that is used, so near the limit calls wait until they find more.
 
-A tick drains for its slot of time: it waits for the pace and claims at the last moment, so a claim is never
-older than the call it is for. Any number of beats may fire; one tick runs in each slot.
+A tick drains until the next one comes: it waits for the pace and claims at the last moment, so a claim is never
+older than the call it is for. Any number of beats may fire: a tick is taken once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ Send = Callable[[Lane, list[str], str], None]
 
 #: Shortest sleep between two rounds of a drain, and the sleep while batches gain worth, in seconds.
 _SHORT, _AGAIN = 0.005, 0.04
+#: Seconds that a drain outlives its tick, so that a late next one leaves no gap: claims and pace are shared anyway.
+_OVERLAP = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ class Desk:
 
 
 def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
-    """Run one tick; None if another dispatch has this slot. Raises BookUnavailable."""
+    """Run one tick; None if another dispatch has this tick. Raises BookUnavailable."""
     started, tick = clock.now(), desk.knobs.tick
-    if not desk.book.fleet.take_tick(started, tick):
+    if not desk.book.fleet.take_tick(tick):
         return None
     drained, usable = Drained(), frozenset(accounts)
-    until = (int(started / tick) + 1) * tick
+    until = started + tick + _OVERLAP  # as long as the next tick takes to come, wherever in its slot it falls
     while (now := clock.now()) < until:
         wait = run_round(desk, usable, now, send, drained)
         if wait >= until - now:
@@ -101,6 +103,7 @@ def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drai
             ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
             if ids:
                 send(lane, ids, token)
+                wait = 0.0
                 drained.batches += 1
                 drained.ids += len(ids)
     return wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scheduler.store.connection import Connection
 from scheduler.store.keys import LaneKeys, task_of
@@ -47,17 +48,14 @@ class Debts:
         return names
 
     def load(self, lane: Lane, names: Sequence[str], scores: Iterable[float | None] = ()) -> list[Debt]:
-        """Read debts in one round trip. One whose delivery is gone has an empty `url`."""
+        """Read debts in one round trip. One whose delivery is gone or unreadable has an empty `url`."""
         keys, pipe = LaneKeys(lane), self._redis.pipeline()
         for name in names:
             pipe.hgetall(keys.delivery(name))
         with self._redis.errors():
-            rows = pipe.execute()
+            rows = pipe.execute(raise_on_error=False)
         times = [*scores] or [None] * len(names)
-        return [
-            Debt(name, lane, row.get("url", ""), int(row.get("tries") or 0), row.get("state", ""), row.get("outcome", ""), at)
-            for name, row, at in zip(names, rows, times, strict=True)
-        ]
+        return [_debt(name, lane, row, at) for name, row, at in zip(names, rows, times, strict=True)]
 
     def paid(self, lane: Lane, token: str, now: float, answers: Sequence[tuple[str, str]], retention: float) -> int:
         """Strike debts off, each with what its receiver answered. Returns how many were still ours."""
@@ -94,3 +92,10 @@ class Debts:
     @staticmethod
     def _of_each(keys: LaneKeys, names: Sequence[str]) -> list[str]:
         return [key for name in names for key in (keys.delivery(name), keys.task(task_of(name)), keys.result(task_of(name)))]
+
+
+def _debt(name: str, lane: Lane, row: Any, at: float | None) -> Debt:
+    try:
+        return Debt(name, lane, row.get("url", ""), int(row.get("tries") or 0), row.get("state", ""), row.get("outcome", ""), at)
+    except (AttributeError, ValueError):  # an error of Redis in place of the row, or a number that is none
+        return Debt(name, lane, "", 0, "", "unreadable", at)

@@ -10,6 +10,8 @@ from scheduler.store.connection import Connection
 
 #: Seconds between heartbeats, after which a process counts as gone, and after which it is forgotten.
 EVERY, GONE_AFTER, FORGOTTEN_AFTER = 5.0, 20.0, 3600.0
+#: Share of a tick for which it is taken: less than all of it, or a tick that comes a little early would be dropped.
+TICK_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,10 @@ class Fleet:
             seconds, micros = self._redis.redis.time()
         return int(seconds) + int(micros) / 1e6
 
-    def take_tick(self, now: float, every: float) -> bool:
-        """True for the first who asks in this slot of time: any number of beats may run."""
+    def take_tick(self, every: float) -> bool:
+        """True for the first who asks; false for others until most of a tick has passed: any number of beats may run."""
         with self._redis.errors():
-            return bool(self._redis.redis.set(keys.tick(int(now / every)), 1, nx=True, px=max(int(every * 2000), 1)))
+            return bool(self._redis.redis.set(keys.TICK, 1, nx=True, px=max(int(every * TICK_SHARE * 1000), 1)))
 
     def beat(self, member: Member) -> None:
         """Leave a heartbeat."""
@@ -59,8 +61,17 @@ class Fleet:
         """Those heard of within the last hour; forgets the others."""
         with self._redis.errors():
             rows: dict[str, str] = self._redis.redis.hgetall(keys.FLEET)  # type: ignore[assignment]
-            members = [Member(**json.loads(row)) for row in rows.values()]
-            stale = [member.name for member in members if now - member.at > FORGOTTEN_AFTER]
+            members = {name: _member(row) for name, row in rows.items()}
+            stale = [name for name, member in members.items() if member is None or now - member.at > FORGOTTEN_AFTER]
             if stale:
                 self._redis.redis.hdel(keys.FLEET, *stale)
-        return sorted((m for m in members if m.name not in stale), key=lambda member: (member.role, member.name))
+        living = [member for name, member in members.items() if member is not None and name not in stale]
+        return sorted(living, key=lambda member: (member.role, member.name))
+
+
+def _member(row: str) -> Member | None:
+    """None for a heartbeat of another version that says it otherwise."""
+    try:
+        return Member(**json.loads(row))
+    except (TypeError, ValueError):
+        return None

@@ -6,7 +6,7 @@ All keys of a lane carry its hash tag `{account/service/shard}`, so each script 
 |-------------------------------|--------|-----------------------------------------------------------------------------|
 | cavendish:lanes               | set    | the lanes that exist                                                        |
 | cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
-| cavendish:tick:SLOT           | string | taken by the one dispatch that runs in that slot of time                    |
+| cavendish:tick                | string | taken by the one dispatch that runs this tick                               |
 | cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
 | cavendish:{lane}:producers    | set    | the producers that have pending ids                                         |
 | cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a look, or when its lease ends                       |
@@ -33,10 +33,7 @@ from scheduler.tracking import Lane
 
 LANES = "cavendish:lanes"
 FLEET = "cavendish:fleet"
-
-
-def tick(slot: int) -> str:
-    return f"cavendish:tick:{slot}"
+TICK = "cavendish:tick"
 
 
 def pace(account: str) -> str:

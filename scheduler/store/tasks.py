@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,14 @@ class Tasks:
         self._shards = shards
 
     def lanes(self) -> list[Lane]:
-        """All lanes that exist, in order."""
+        """All lanes that exist, in order; a name that is none is passed over."""
         with self._redis.errors():
             names: Iterable[str] = self._redis.redis.smembers(LANES)  # type: ignore[assignment]
-        return sorted(Lane.parse(name) for name in names)
+        lanes = []
+        for name in names:
+            with suppress(ValueError):
+                lanes.append(Lane.parse(name))
+        return sorted(lanes)
 
     def add(self, ids: Sequence[str], wishes: Wishes, now: float, first_look: float) -> dict[str, Submitted]:
         """Begin to track checked ids, in one round trip for each ten thousand. Returns the answer per id."""

@@ -81,3 +81,22 @@ def test_one_revived_after_what_it_announced_was_forgotten_stays_dead(owing: Boo
     owing.debts.bury(LANE, "d1", 1011.0, [(DEBT, "HTTP 410")], 7200)
     owing.connection.redis.delete(KEYS.task("a"))
     assert owing.debts.revive(LANE, 1500.0, [DEBT]) == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "not a hash", "odd number"])
+def test_an_unreadable_debt_is_read_as_one_without_a_url(owing: Book, damage: str) -> None:
+    raw, key = owing.connection.redis, KEYS.delivery(DEBT)
+    if damage == "odd number":
+        raw.hset(key, "tries", "many")
+    else:
+        raw.delete(key)
+    if damage == "not a hash":
+        raw.set(key, "?")
+    assert owing.debts.load(LANE, [DEBT])[0].url == ""
+
+
+def test_a_lane_or_a_heartbeat_that_nobody_can_read_is_passed_over(owing: Book) -> None:
+    owing.connection.redis.sadd("cavendish:lanes", "nonsense", "a/b/c")
+    owing.connection.redis.hset("cavendish:fleet", "x", '{"of": "another version"}')
+    assert owing.tasks.lanes() == [LANE]
+    assert owing.fleet.members(1000.0) == []

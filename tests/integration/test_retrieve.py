@@ -356,3 +356,25 @@ def test_an_unknown_status_word_is_pending_and_logged(bench: Bench, capsys: pyte
     )
     assert bench.states() == {"a": "pending"}
     assert "marinating" in capsys.readouterr().err
+
+
+def test_each_look_teaches_the_law_of_its_model_and_of_the_service(bench: Bench) -> None:
+    bench.add("a", "b", "c")
+    stamped = done("a") | {"created_at": 1.7e9 - 12.5, "request": {"model": "nano-banana-pro"}}
+    bench.run(lambda _: items(stamped, done("b"), {"id": "c", "request": {"model": "nano-banana-pro"}}))
+    assert bench.book.learned.law(LANE, "nano-banana-pro").seen == 1
+    assert bench.book.learned.law(LANE, "").seen == 2
+    assert bench.book.tasks.load(LANE, ["c"]).tasks["c"].model == "nano-banana-pro"
+
+
+def test_a_refused_call_teaches_the_law_nothing(bench: Bench) -> None:
+    bench.add("a")
+    bench.run(lambda _: error(500, "api_error"))
+    assert bench.book.learned.law(LANE, "").running == type(bench.book.learned.law(LANE, ""))().running
+
+
+def test_what_ratelimit_headers_say_is_believed(bench: Bench) -> None:
+    bench.add("a")
+    headers = {"ratelimit-remaining": "30", "ratelimit-reset": "10"}
+    bench.run(lambda _: httpx.Response(200, json={"items": [{"id": "a"}]}, headers=headers))
+    assert bench.book.learned.pace("default").rate_at(bench.book.fleet.now()) == pytest.approx(3.0, rel=0.4)
