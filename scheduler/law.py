@@ -41,7 +41,7 @@ KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # weights of a bin and its ne
 
 PRICE_SHARE = 0.02  # of the mean duration is the price of a look, in task-seconds; 20 times that hardly moves the mean delay
 LEAST_PRICE, MOST_PRICE = 0.01, LONG
-CALL_PRICE, CALL_PRICE_RISE = 1.0, 10.0  # task-seconds a call must be worth: with no pace in use, and more with all of it
+CALL_PRICE, CALL_PRICE_RISE = 1.0, 6.0  # task-seconds a call must be worth: with no pace in use, and more with all of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Retrieval:
         self._did.asked, self._did.stale = len(tasks), len(ids) - len(tasks)
         if tasks:
             self._ask_batch(list(tasks), turn_taken=True)
+            self._settle()  # before the calls for absent ids: nobody who has finished waits for those
             self._confirm([tasks[name] for name in self._missing])
             self._settle()
         self._log.info("batch.retrieved", ids=len(ids), outcome=str(self._did))
@@ -213,7 +214,8 @@ class Retrieval:
     def _settle(self) -> None:
         now, outcomes = self._clock.now(), []
         looks: dict[str, list[law.Look]] = defaultdict(list)
-        for task_id, (reading, record) in self._readings.items():
+        readings, self._readings = self._readings, {}
+        for task_id, (reading, record) in readings.items():
             task = self._tasks[task_id]
             outcome = follow(task, reading, record, now, self._knobs.patience)
             outcomes.append((outcome, self._next_look(task, outcome, now)))

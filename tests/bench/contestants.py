@@ -50,11 +50,16 @@ def _ours(ground: Ground, ends: ExitStack) -> HandOver:
     return lambda ids: client.submit(ids, service=SERVICE)
 
 
+def _polite(name: str) -> list[str]:
+    """Those that ask about one id per call may have what the others leave of the machine: their limit binds them anyway."""
+    return ["nice", "-n", "15"] if name in ROUNDS[1] else []
+
+
 def _program(name: str) -> Callable[[Ground, ExitStack], HandOver]:
     """One of the programs in peers.py, which take ids from their stdin."""
 
     def start(ground: Ground, ends: ExitStack) -> HandOver:
-        command = [sys.executable, str(HERE / "peers.py"), name, ground.api, name]
+        command = [*_polite(name), sys.executable, str(HERE / "peers.py"), name, ground.api, name]
         process = ends.enter_context(ground.running(name, command))
 
         def hand_over(ids: list[str]) -> None:
@@ -71,7 +76,7 @@ def _celery(ground: Ground, ends: ExitStack) -> HandOver:
     broker = celery_spelling(ground.redis(5))
     surroundings = {"PEER_API_URL": ground.api, "PEER_TOKEN": "celery", "PEER_BROKER": broker}
     words = "-q -A peers_celery worker -P threads -c 16 -l error --without-gossip --without-mingle".split()
-    command = [sys.executable, "-m", "celery", *words]
+    command = [*_polite("celery"), sys.executable, "-m", "celery", *words]
     # Killed at the end: an orderly shutdown would first put thousands of messages back that nobody needs any more.
     ends.enter_context(ground.running("celery", command, surroundings, stop=signal.SIGKILL))
     producer = Celery("producer", broker=broker, set_as_current=False)

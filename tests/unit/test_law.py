@@ -201,7 +201,7 @@ def test_no_look_is_cheaper_than_the_least_price(price: float) -> None:
 
 
 def test_a_call_is_dear_near_the_limit() -> None:
-    assert [call_price(used) for used in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan)] == [1, 7, 25, 25, 1, 1]
+    assert [call_price(used) for used in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan)] == [1, 2.5, 7, 7, 1, 1]
 
 
 @given(OUTLOOKS, AGES, st.lists(AGES, min_size=2, max_size=8))
