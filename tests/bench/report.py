@@ -51,7 +51,7 @@ def machine() -> str:
 def plot(rows: list[dict[str, Any]]) -> str:
     """Two rows of bars on a logarithmic scale, as SVG: calls per task, and mean delay from finish to detection."""
     panels = (
-        ("API calls per finished task", "calls_per_task"),
+        ("API calls per detected task", "calls_per_task"),
         ("mean seconds from finish to detection", "delay"),
     )
     width, bar, top = 760, 26, 36

@@ -69,7 +69,7 @@ def _stack(folder: Path) -> Iterator[dict[str, Any]]:
     environment |= {name: os.environ[name] for name in ("CAVENDISH_REDIS_URL", "CAVENDISH_BROKER_URL") if name in os.environ}
     environment |= {"CAVENDISH_DATA_DIR": str(folder / "data"), "CAVENDISH_FLOWER_PORT": "0"}
     with log.open("w") as lines:
-        command = [sys.executable, "-m", "worker.cli", "up", "--emulate", "--median", "5"]
+        command = [sys.executable, "-m", "worker.cli", "up", "--emulate", "--median", "5", "--sigma", "0.4"]
         process = subprocess.Popen(command, env=environment, stdout=lines, stderr=lines)  # noqa: S603 (our own command)
     try:
         yield _facts(folder / "data" / "stack.json", process, log)

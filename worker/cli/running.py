@@ -22,6 +22,7 @@ or try everything with a pretend API: cavendish up --emulate"""
 
 _rate = click.option("--rate", default=10.0, show_default=True, help="Calls per second that the pretend API allows.")
 _median = click.option("--median", default=6.0, show_default=True, help="Median seconds that its tasks take.")
+_sigma = click.option("--sigma", default=0.5, show_default=True, help="Spread of those seconds (of their logarithm).")
 _faults = click.option("--faults", default=0.0, show_default=True, help="Share of calls that fail, 0 to 1.")
 _failing = click.option(
     "--receiver-failing", default=0.0, show_default=True, help="Share of webhooks that its receiver refuses, 0 to 1."
@@ -32,10 +33,11 @@ _failing = click.option(
 @click.option("--emulate", is_flag=True, help="Bring a pretend API and a webhook receiver along.")
 @_rate
 @_median
+@_sigma
 @_faults
 @_failing
 @click.option("--flower/--no-flower", default=True, show_default=True, help="Start Flower.")
-def up(emulate: bool, rate: float, median: float, faults: float, receiver_failing: float, flower: bool) -> None:  # noqa: FBT001 (click)
+def up(emulate: bool, flower: bool, **knobs: float) -> None:  # noqa: FBT001 (click)
     """Run the whole stack on this machine: Redis (embedded unless CAVENDISH_REDIS_URL is set), worker, beat, Flower.
 
     \b
@@ -46,8 +48,8 @@ def up(emulate: bool, rate: float, median: float, faults: float, receiver_failin
     logs.set_up(settings.log_format, settings.log_level)
     if not emulate and not settings.tokens():
         raise StackError(_HOW_TO_BEGIN)
-    knobs = ["--rate", str(rate), "--median", str(median), "--faults", str(faults), "--receiver-failing", str(receiver_failing)]
-    Stack(settings, emulate=knobs if emulate else None, flower=flower).up(_announce)
+    options = [word for name, value in knobs.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    Stack(settings, emulate=options if emulate else None, flower=flower).up(_announce)
 
 
 def _announce(facts: dict[str, object]) -> None:
@@ -71,7 +73,7 @@ def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, 
 )
 @click.option("--burst", default=1.0, show_default=True, help="Calls that it allows at once after a rest.")
 @_median
-@click.option("--sigma", default=0.5, show_default=True, help="Spread of those seconds (of their logarithm).")
+@_sigma
 @click.option("--most-ids", default=100, show_default=True, help="Most ids in one batch call.")
 @click.option(
     "--token",
