@@ -149,7 +149,7 @@ class Settings:
     )
     webhook_timeout: float = _knob(15.0, _number(0.5, 60), "s", "Longest webhook call, wall clock, all included.")
     shards: int = _knob(1, _whole(1, 256), "shards", "Into how many parts each lane of the book is cut.")
-    concurrency: int = _knob(8, _whole(2, 256), "threads", "Celery tasks that one worker process runs at a time.")
+    concurrency: int = _knob(16, _whole(5, 256), "threads", "Celery tasks that one worker process runs at a time.")
     shutdown_timeout: float = _knob(
         20.0, _number(1, 600), "s", "How long `cavendish up` lets its parts finish before it ends them."
     )

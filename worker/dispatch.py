@@ -102,7 +102,11 @@ def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drai
             token = secrets.token_hex(8)
             ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
             if ids:
-                send(lane, ids, token)
+                try:
+                    send(lane, ids, token)
+                except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
+                    desk.book.tasks.release(lane, token, [one for one in batch if one.id in ids])
+                    raise
                 wait = 0.0
                 drained.batches += 1
                 drained.ids += len(ids)

@@ -98,6 +98,13 @@ class Retrieval:
         self._log.info("batch.retrieved", ids=len(ids), outcome=str(self._did))
         return self._did
 
+    def give_back(self, ids: Sequence[str]) -> Retrieved:
+        """Nobody here has time for these ids: let them be claimed again in a moment."""
+        self._tasks = self._book.tasks.load(self._lane, ids, token=self._token).tasks
+        self._release(list(self._tasks), self._clock.now() + SOON)
+        self._did.refused = "all seats are taken"
+        return self._did
+
     def _ask_batch(self, ids: list[str], *, turn_taken: bool) -> None:
         """Ask about ids in one call; a batch that is too large, or that holds a forbidden id, is cut in two."""
         answer, sent_at = self._call(ids, turn_taken=turn_taken)

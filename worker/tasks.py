@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from celery.exceptions import Reject
+from celery.exceptions import OperationalError, Reject
 
 from scheduler.beat import DELIVER, DISPATCH, EXPIRE, RETRIEVE, SUBMIT
 from scheduler.errors import BookUnavailable, SettingsError, SubmissionError
@@ -33,6 +33,9 @@ except SettingsError as error:  # Celery would print a traceback of its loader a
     sys.exit(2)
 heartbeat.attach()
 
+#: What ends a Celery task without being its fault: the book or the broker is away. Beat asks again.
+AWAY = (BookUnavailable, OperationalError)
+
 
 @app.task(name=SUBMIT, throws=(SubmissionError,))
 def submit(ids: Any = None, **wishes: Any) -> str:
@@ -44,32 +47,35 @@ def submit(ids: Any = None, **wishes: Any) -> str:
         raise Reject(str(away), requeue=True) from None
 
 
-@app.task(name=DISPATCH, throws=(BookUnavailable,))
+@app.task(name=DISPATCH, throws=AWAY)
 def dispatch() -> str:
     """Beat's tick: send what is worth a look, at the pace of its account."""
     hand = hands()
     return str(drain(hand.dispatching, hand.upstream.accounts, hand.book.clock(), send_retrieve) or "another has this tick")
 
 
-@app.task(name=RETRIEVE, throws=(BookUnavailable,))
+@app.task(name=RETRIEVE, throws=AWAY)
 def retrieve(lane: str, ids: list[str], token: str) -> str:
     """Ask about one claimed batch, and write back what came of it."""
     hand = hands()
-    done = hand.retrieval(hand.book.clock(), Lane.parse(lane), token).run(ids)
+    retrieval = hand.retrieval(hand.book.clock(), Lane.parse(lane), token)
+    with hand.seats_to_ask.taken() as seated:
+        done = retrieval.run(ids) if seated else retrieval.give_back(ids)
     send_deliver(Lane.parse(lane), done.debts)
     return str(done)
 
 
-@app.task(name=DELIVER, throws=(BookUnavailable,))
+@app.task(name=DELIVER, throws=AWAY)
 def deliver(lane: str | None = None, debts: Sequence[str] = ()) -> str:
     """Pay the debts just made, or sweep up whatever is owed."""
     hand = hands()
-    if lane is None:
-        return str(hand.sweep())
-    return str(hand.delivery(hand.book.clock(), Lane.parse(lane)).run(debts))
+    with (hand.seat_to_sweep if lane is None else hand.seats_to_deliver).taken() as seated:
+        if not seated:
+            return "all seats are taken: left to the sweep"
+        return str(hand.sweep() if lane is None else hand.delivery(hand.book.clock(), Lane.parse(lane)).run(debts))
 
 
-@app.task(name=EXPIRE, throws=(BookUnavailable,))
+@app.task(name=EXPIRE, throws=AWAY)
 def expire() -> str:
     """The net under every deadline."""
     hand, ended = hands(), 0

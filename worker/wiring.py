@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import httpx
@@ -18,6 +18,7 @@ from scheduler.verdicts import Patience
 from scheduler.whereabouts import book_url
 from worker import deliver, dispatch, egress, expire, retrieve
 from worker.loop import LoopThread
+from worker.seats import Seats, shared_out
 from worker.transport import ShardedTransport
 from worker.upstream import Limits, Upstream
 
@@ -27,7 +28,10 @@ class Hands:
     """What the Celery tasks of one process work with."""
 
     settings: Settings
-    _sweeping: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.seats_to_ask, self.seats_to_deliver = shared_out(self.settings.concurrency)
+        self.seat_to_sweep = Seats(1)
 
     @cached_property
     def book(self) -> Book:
@@ -86,13 +90,8 @@ class Hands:
         return deliver.Delivery(self.book, self.webhooks, self.loop, self.delivering, clock, lane)
 
     def sweep(self) -> deliver.Delivered:
-        """Pay whatever is owed in any lane; one sweep at a time in a process."""
-        if not self._sweeping.acquire(blocking=False):
-            return deliver.Delivered()
-        try:
-            return deliver.sweep(self.book, self.delivery)
-        finally:
-            self._sweeping.release()
+        """Pay whatever is owed in any lane."""
+        return deliver.sweep(self.book, self.delivery)
 
 
 _lock = threading.RLock()

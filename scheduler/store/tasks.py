@@ -137,7 +137,7 @@ class Tasks:
         taken: list[str] = self._redis.script("overdue", [keys.deadlines, keys.leases], [before, token, at_most])
         return taken
 
-    def release(self, lane: Lane, token: str, tasks: Sequence[TrackedTask], not_before: float | None = None) -> int:
+    def release(self, lane: Lane, token: str, tasks: Sequence[TrackedTask | Candidate], not_before: float | None = None) -> int:
         """Give ids back without charging a look, at their old due time or not before `not_before`."""
         keys = LaneKeys(lane)
         names = [keys.leases, *(keys.due(task.producer) for task in tasks)]

@@ -6,6 +6,8 @@ import threading
 import time
 from dataclasses import replace
 
+import pytest
+
 from scheduler.condition import failed
 from scheduler.forecast import Forecasts
 from scheduler.pace import Pace
@@ -134,3 +136,18 @@ def test_a_tick_ends_in_its_time_so_ticks_never_pile_up(book: Book) -> None:
     started = time.monotonic()
     full_tick(book, Sent())
     assert time.monotonic() - started < 0.25 + 0.2
+
+
+def test_ids_whose_message_cannot_be_sent_are_due_again_at_once(book: Book) -> None:
+    add(book, 10)
+    allow(book, 1000.0)
+
+    def broken(*_: object) -> None:
+        raise OSError("the broker is away")
+
+    with pytest.raises(OSError, match="broker"):
+        full_tick(book, broken)  # type: ignore[arg-type]
+    assert book.connection.redis.hlen(LaneKeys(LANE).leases) == 0
+    sent = Sent()
+    full_tick(book, sent)
+    assert len(sent.ids) == 10

@@ -378,3 +378,14 @@ def test_what_ratelimit_headers_say_is_believed(bench: Bench) -> None:
     headers = {"ratelimit-remaining": "30", "ratelimit-reset": "10"}
     bench.run(lambda _: httpx.Response(200, json={"items": [{"id": "a"}]}, headers=headers))
     assert bench.book.learned.pace("default").rate_at(bench.book.fleet.now()) == pytest.approx(3.0, rel=0.4)
+
+
+def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) -> None:
+    bench.add("a", "b")
+    clock = bench.book.clock()
+    ids = bench.book.tasks.claim(LANE, clock.now() + 60, "t1", bench.book.tasks.candidates(LANE, clock.now(), 50))
+    knobs = Knobs(60.0, 5.0, 0.0, Patience(1.0, 1, 1.0), 60.0, 100)
+    nobody = Upstream(httpx.AsyncClient(), "https://api.example.com", {}, Limits(1.0, 1.0, 1))
+    desk = Desk(bench.book, Forecasts(bench.book.learned), nobody, bench.loop, knobs)
+    assert Retrieval(desk, clock, LANE, "t1").give_back(ids).released == 2
+    assert bench.all_still_tracked("a", "b")

@@ -49,7 +49,7 @@ BAD = {
     "WEBHOOK_ALLOW": ["inside", "10.0.0.0/33", "10.0.0.0/8;fd00::/8", "*"],
     "WEBHOOK_TIMEOUT": ["0", "61", "x"],
     "SHARDS": ["0", "257", "1.0"],
-    "CONCURRENCY": ["1", "257", "x"],
+    "CONCURRENCY": ["4", "257", "x"],
     "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
     "FLOWER_PORT": ["-1", "65536", "http"],
     "LOG_FORMAT": ["xml", "json,console"],
@@ -90,7 +90,7 @@ EDGES = {
     "EVENTS_KEPT": "100 10000000",
     "WEBHOOK_TIMEOUT": "0.5 60",
     "SHARDS": "1 256",
-    "CONCURRENCY": "2 256",
+    "CONCURRENCY": "5 256",
     "SHUTDOWN_TIMEOUT": "1 600",
     "FLOWER_PORT": "0 65535",
 }

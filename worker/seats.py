@@ -1,0 +1,34 @@
+"""How many threads of a worker process each kind of work may hold, so that a slow API or receiver starves nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Threads that are always left for the other Celery tasks: dispatch, submit, expire, and the one sweep.
+OTHERS = 3
+
+
+class Seats:
+    """Seats for one kind of work. Who finds none does not wait: what it came for lies in the book, and is found again."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._free = threading.BoundedSemaphore(number)
+
+    @contextmanager
+    def taken(self) -> Iterator[bool]:
+        """True inside if a seat was free; it is given back at the end."""
+        got = self._free.acquire(blocking=False)
+        try:
+            yield got
+        finally:
+            if got:
+                self._free.release()
+
+
+def shared_out(concurrency: int) -> tuple[Seats, Seats]:
+    """Seats for asking and for delivering in a process of so many threads."""
+    delivering = max((concurrency - OTHERS) // 3, 1)
+    return Seats(max(concurrency - OTHERS - delivering, 1)), Seats(delivering)
