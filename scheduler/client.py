@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from scheduler.addresses import Network, parse_networks
 from scheduler.errors import SubmissionError, WaitTimeout
 from scheduler.forecast import Forecasts
 from scheduler.law import first_age
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.submission import check, id_complaint
-from scheduler.tracking import Lane, Submitted, TrackedTask
+from scheduler.tracking import Lane, State, Submitted, TrackedTask
 from scheduler.whereabouts import book_url
 
 #: Seconds between two looks into the book while waiting.
@@ -53,7 +55,8 @@ class Client:
 
         Idempotent: an id that is known keeps everything and gains the webhooks. `deadline` in seconds from now
         (1 s to 30 days, default `CAVENDISH_DEADLINE`); `metadata` (a JSON object of at most 8 KiB) comes back in the
-        webhook; `again` tracks an id anew after it ended and all its webhooks were paid.
+        webhook; `again` tracks an id anew, with the webhooks given now,
+        after it ended and all that it owed was paid; else the answer is `known` with the reason.
         Raises SubmissionError if anything but single ids is at fault; then nothing was written.
         """
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
@@ -70,7 +73,7 @@ class Client:
             producer=producer,
             again=again,
             default_deadline=self._settings.deadline,
-            allowed=self._settings.webhook_allow,
+            allowed=self._allowed() if webhook else (),
         )
         wanted = list(ids)
         complaints = [id_complaint(task_id) for task_id in wanted]
@@ -80,9 +83,15 @@ class Client:
         first_look = now + min(first_age(outlook), wishes.deadline)
         answers = self._book.tasks.add(sound, wishes, now, first_look) if sound else {}
         return [
-            Submitted(str(task_id), "refused", reason=complaint) if complaint else answers[task_id]
+            Submitted(str(task_id), "refused", reason=complaint) if complaint else _explained(answers[task_id], again=again)
             for task_id, complaint in zip(wanted, complaints, strict=True)
         ]
+
+    def _allowed(self) -> tuple[Network, ...]:
+        """Private addresses that webhooks may name: as this environment says, and as the living workers say."""
+        now = self._book.fleet.now()
+        said = {text for member in self._book.fleet.members(now) if member.alive(now) for text in member.allow}
+        return self._settings.webhook_allow + parse_networks(",".join(said))
 
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
         """One tracked task with its upstream record, or None if the book does not know it."""
@@ -135,3 +144,10 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _explained(answer: Submitted, *, again: bool) -> Submitted:
+    """Why an ended id was not tracked again, though that was asked for."""
+    if again and answer.outcome == "known" and answer.state is not State.PENDING:
+        return replace(answer, reason="not tracked again: an announcement of its end is still owed, or lies in the dead letters")
+    return answer

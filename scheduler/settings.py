@@ -24,7 +24,7 @@ def _number(low: float, high: float) -> Reader:
     def read(text: str) -> float:
         value = float(text)
         if not low <= value <= high:
-            raise ValueError(f"must lie within {low:g} and {high:g}")
+            raise ValueError(f"must lie within {low:.10g} and {high:.10g}")
         return value
 
     return read
@@ -224,6 +224,6 @@ def described() -> list[tuple[str, str, str, str]]:
     rows = []
     for knob in fields(Settings):
         unset = knob.default in ("", (), None, 0.0)
-        shown = "" if unset else f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
+        shown = "" if unset else f"{knob.default:.10g}" if isinstance(knob.default, float) else str(knob.default)
         rows.append((env_name(knob.name), knob.metadata["unit"], shown, knob.metadata["meaning"]))
     return rows

@@ -33,7 +33,6 @@ class App(Celery):
 
 # Celery warns root users about pickle; this app takes nothing but JSON.
 warnings.filterwarnings("ignore", message=".*superuser privileges")
-warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
 
 
 def build(settings: Settings) -> Celery:
@@ -88,5 +87,6 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
+    warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
     settings = Settings.load()
     logs.set_up(settings.log_format, settings.log_level)

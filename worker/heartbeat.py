@@ -37,8 +37,8 @@ class Heart:
             with suppress(BookUnavailable):
                 hand = hands()
                 fleet, accounts = hand.book.fleet, tuple(sorted(hand.upstream.accounts))
-                signs = bool(hand.settings.webhook_secret)
-                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now(), accounts, signs))
+                signs, allow = bool(hand.settings.webhook_secret), tuple(map(str, hand.settings.webhook_allow))
+                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now(), accounts, signs, allow))
             self._stopped.wait(EVERY)
 
 

@@ -77,8 +77,11 @@ class Stack:
     def up(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Run until SIGTERM or SIGINT. `ready` gets the addresses of the parts once they were started."""
         data_dir = self._settings.data_dir
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._take_lock(data_dir)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._take_lock(data_dir)
+        except OSError as error:
+            raise StackError(f"The data folder {data_dir} cannot be used: {error.strerror}.") from None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         try:
@@ -104,7 +107,7 @@ class Stack:
             assert server.process is not None  # noqa: S101 (just started)
             embedded.wait_for(book_url(self._settings), server.process, data_dir / "redis" / "server.log")
         if self._emulate is not None:
-            port = free_port()
+            port = _kept_port(data_dir)
             environment |= _emulated(port, self._settings)
             self.facts |= {"api": environment["CAVENDISH_API_URL"], "receiver": f"http://127.0.0.1:{port}/receiver"}
             self._start("emulator", [*_CAVENDISH, "emulate", "--port", str(port), *self._emulate], environment)
@@ -203,6 +206,18 @@ def free_port() -> int:
     """A port of the loopback interface that is free right now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def _kept_port(data_dir: Path) -> int:
+    """The pretend API's port: the one it had before in this data folder, if it is free, so that webhooks still arrive."""
+    path = data_dir / "emulator-port"
+    try:
+        port = int(path.read_text())
+    except (OSError, ValueError):
+        port = 0
+    port = port if port and _is_free(port) else free_port()
+    path.write_text(str(port))
+    return port
 
 
 def _is_free(port: int) -> bool:

@@ -10,13 +10,13 @@ for i = first_id, #ARGV do
   local id, key = ARGV[i], 7 + (i - first_id) * (2 + hooks)
   local task, result = KEYS[key], KEYS[key + 1]
   local state = redis.call('HGET', task, 'state')
-  local ended_and_quiet = state and state ~= 'pending' and tonumber(redis.call('HGET', task, 'open') or 0) == 0
+  local quiet = state and state ~= 'pending' and tonumber(redis.call('HGET', task, 'open') or 0) == 0
+  for endpoint in string.gmatch(again and redis.call('HGET', task, 'webhooks') or '', '%S+') do
+    if redis.call('ZSCORE', KEYS[6], endpoint .. ':' .. id) then quiet = false end
+  end
   local verb = 'known'
-  if not state or (again and ended_and_quiet) then
+  if not state or (again and quiet) then
     local round = state and tonumber(redis.call('HGET', task, 'round') or 0) + 1 or 0
-    for endpoint in string.gmatch(redis.call('HGET', task, 'webhooks') or '', '%S+') do
-      redis.call('ZREM', KEYS[6], endpoint .. ':' .. id) -- what the earlier end owed, and nobody took, ends with it
-    end
     redis.call('DEL', task, result)
     redis.call('HSET', task, 'state', 'pending', 'submitted_at', now, 'deadline_at', deadline, 'round', round,
       'metadata', ARGV[5], 'model', ARGV[6], 'producer', ARGV[7])

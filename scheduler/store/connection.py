@@ -58,7 +58,8 @@ class Connection:
         try:
             yield
         except _AWAY as error:
-            raise BookUnavailable(f"Redis at {self.where} does not answer ({_first_line(error)}).") from None
+            hint = " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?" if self.where.startswith("unix") else ""
+            raise BookUnavailable(f"Redis at {self.where} does not answer ({_first_line(error)}).{hint}") from None
         except redis.ResponseError as error:
             if isinstance(error, _REFUSING) or any(word in str(error)[:200] for word in _REFUSING_WORDS):
                 raise BookUnavailable(f"Redis at {self.where} refuses ({_first_line(error)}).") from None

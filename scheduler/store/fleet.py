@@ -16,7 +16,7 @@ TICK_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the fleet, when it was last heard, for which accounts it has tokens, and whether it can sign."""
+    """A process of the fleet: when it was last heard, for which accounts it has tokens, whether it can sign, what it may dial."""
 
     name: str
     role: str
@@ -24,6 +24,7 @@ class Member:
     at: float
     accounts: tuple[str, ...] = ()
     signs: bool = False
+    allow: tuple[str, ...] = ()
 
     def alive(self, now: float) -> bool:
         """True if it was heard of lately."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -136,6 +137,18 @@ def test_up_without_a_token_says_how_to_begin() -> None:
     assert said.returncode == 1
     assert "CAVENDISH_API_TOKEN" in said.stderr
     assert "--emulate" in said.stderr
+
+
+def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+    for place in (tmp_path / "file", Path("/proc/nope")):
+        command = [sys.executable, "-m", "worker.cli", "up", "--emulate"]
+        where = environment | {"CAVENDISH_DATA_DIR": str(place)}
+        said = subprocess.run(command, env=where, capture_output=True, text=True, check=False)
+        assert said.returncode == 1
+        assert "cannot be used" in said.stderr
+        assert "Traceback" not in said.stderr
 
 
 def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from scheduler import BookUnavailable, Client, State, SubmissionError, WaitTimeout
 from scheduler.settings import Settings, env_name
 from scheduler.store import Book
+from scheduler.store.fleet import Member
 from scheduler.store.keys import LaneKeys
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
@@ -138,6 +139,45 @@ def test_cavendish_submit_refuses_bad_lines_and_takes_the_others(run: Callable[.
     assert "2 new · 4 refused" in done.output
     assert "unknown key 'color'" in done.output
     assert set(client.get_many(["a", "c"], service=SERVICE)) == {"a", "c"}
+
+
+def test_a_line_whose_own_options_are_wrong_is_refused_and_the_others_go_through(
+    run: Callable[..., Result], client: Client
+) -> None:
+    lines = [{"id": "m-1"}, {"id": "m-2", "webhook": "ftp://x"}, {"id": "m-3", "deadline": 99}, {"id": "m-4", "deadline": 0}]
+    done = run("submit", "--service", SERVICE, "--json", "-", stdin="\n".join(map(json.dumps, lines)))
+    assert done.exit_code == 1
+    said = {one["id"]: one["outcome"] for one in json.loads(done.stdout)}
+    assert said == {"m-1": "new", "m-2": "refused", "m-3": "new", "m-4": "refused"}
+
+
+def test_a_deadline_of_0_is_refused_and_not_taken_for_none(run: Callable[..., Result]) -> None:
+    assert run("submit", "--service", SERVICE, "--deadline", "0", "a").exit_code == 1
+
+
+def test_lines_that_look_like_json_are_read_as_json(run: Callable[..., Result], client: Client) -> None:
+    done = run("submit", "--service", SERVICE, "-", stdin='"quoted"\n[1]\n{bad\nplain\n')
+    assert "2 new · 2 refused" in done.output
+    assert set(client.get_many(["quoted", "plain"], service=SERVICE)) == {"quoted", "plain"}
+    assert run("submit", "--service", SERVICE, "-", "extra").exit_code == 2
+
+
+def test_what_living_workers_may_dial_may_be_named_at_submit(book: Book, settings: Settings) -> None:
+    bare = Client(settings=Settings.load({"CAVENDISH_REDIS_URL": settings.redis_url}))
+    with pytest.raises(SubmissionError):
+        bare.submit(["a"], service=SERVICE, webhook="http://10.1.2.3/")
+    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), allow=("10.1.0.0/16",)))
+    assert bare.submit(["a"], service=SERVICE, webhook="http://10.1.2.3/")[0].outcome == "new"
+    with pytest.raises(SubmissionError):
+        bare.submit(["a"], service=SERVICE, webhook="http://10.2.2.3/")
+
+
+def test_an_id_that_is_not_tracked_again_says_why(client: Client, book: Book) -> None:
+    client.submit(["a"], service=SERVICE, webhook=HOOK)
+    end(book, "a")
+    (answer,) = client.submit(["a"], service=SERVICE, again=True)
+    assert answer.outcome == "known"
+    assert "still owed" in answer.reason
 
 
 def test_cavendish_submit_prints_json_for_programs(run: Callable[..., Result]) -> None:

@@ -227,16 +227,18 @@ def test_each_producer_has_its_own_line_and_is_forgotten_when_it_is_empty(book: 
     assert book.connection.redis.smembers(KEYS.producers) == {"big"}
 
 
-def test_a_dead_letter_of_an_earlier_end_cannot_be_revived_after_tracking_again(book: Book) -> None:
+def test_a_dead_letter_keeps_an_id_from_being_tracked_again_until_it_is_revived_and_paid(book: Book) -> None:
     add(book, "a", webhooks=(HOOK,))
     claim(book, 1002.0, 1100.0, "t1")
     end(book, "t1", "a")
     debt = f"{endpoint_of(HOOK)}:a"
     book.debts.claim(LANE, 1020.0, 1100.0, "d1", 10)
     book.debts.bury(LANE, "d1", 1021.0, [(debt, "HTTP 410")], 3600)
-    assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
-    assert book.debts.revive(LANE, 1040.0, [debt]) == []
-    assert book.debts.due(LANE, 9999.0, 10) == []
+    assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "known"}
+    assert book.debts.revive(LANE, 1040.0, [debt]) == [debt]
+    assert book.debts.claim(LANE, 1040.0, 1100.0, "d2", 10) == [debt]
+    assert book.debts.paid(LANE, "d2", 1041.0, [(debt, "HTTP 200")], 3600) == 1
+    assert add(book, "a", now=1050.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
 
 
 def test_a_record_nested_beyond_reason_ends_the_task_without_being_kept(book: Book) -> None:

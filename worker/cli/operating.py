@@ -68,7 +68,11 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (click)
         if lane["batch_limit"]:
             click.echo(f"{lane['lane']} takes at most {lane['batch_limit']} ids a call.")
     click.echo()
-    table("Fleet", ("process", "last heard"), [(m["name"], f"{found['now'] - m['at']:.0f} s ago") for m in found["fleet"]])
+    table(
+        "Fleet",
+        ("process", "last heard"),
+        [(m["name"], f"{found['now'] - m['at']:.0f} s ago{'' if m['alive'] else ': gone'}") for m in found["fleet"]],
+    )
 
 
 def _hold(account: dict[str, Any]) -> str:

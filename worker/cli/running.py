@@ -20,12 +20,19 @@ _HOW_TO_BEGIN = """\
 There is no token for the remote API: set CAVENDISH_API_TOKEN (get one at https://platform.acedata.cloud),
 or try everything with a pretend API: cavendish up --emulate"""
 
-_rate = click.option("--rate", default=10.0, show_default=True, help="Calls per second that the pretend API allows.")
-_median = click.option("--median", default=6.0, show_default=True, help="Median seconds that its tasks take.")
-_sigma = click.option("--sigma", default=0.5, show_default=True, help="Spread of those seconds (of their logarithm).")
-_faults = click.option("--faults", default=0.0, show_default=True, help="Share of calls that fail, 0 to 1.")
+_share = click.FloatRange(0, 1)
+_rate = click.option(
+    "--rate", default=10.0, type=click.FloatRange(min=0), show_default=True, help="Calls per second that the pretend API allows."
+)
+_median = click.option(
+    "--median", default=6.0, type=click.FloatRange(min=0), show_default=True, help="Median seconds that its tasks take."
+)
+_sigma = click.option(
+    "--sigma", default=0.5, type=click.FloatRange(min=0), show_default=True, help="Spread of those seconds (of their logarithm)."
+)
+_faults = click.option("--faults", default=0.0, type=_share, show_default=True, help="Share of calls that fail, 0 to 1.")
 _failing = click.option(
-    "--receiver-failing", default=0.0, show_default=True, help="Share of webhooks that its receiver refuses, 0 to 1."
+    "--receiver-failing", default=0.0, type=_share, show_default=True, help="Share of webhooks that its receiver refuses, 0 to 1."
 )
 
 
@@ -56,6 +63,12 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=facts[name])
+    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish status")
+    if "api" in facts:
+        make = f"curl -X POST {facts['api']}/emulator/tasks -d '{{\"count\": 3}}'"
+        logs.logger().info(
+            "stack.hint", make_ids=make, track_them=f"cavendish submit --service nano-banana --webhook {facts['receiver']} ID …"
+        )
 
 
 def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> emulated_limits.Steps:

@@ -50,8 +50,10 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
     """
     if not ids:
         raise click.UsageError("Give ids, or - to read them from stdin.")
+    if "-" in ids and len(ids) > 1:
+        raise click.UsageError("Give ids, or - alone to read them from stdin.")
     wishes["webhook"] = list(webhook) or None
-    wishes = {name: value for name, value in wishes.items() if value not in (None, False)}
+    wishes = {name: value for name, value in wishes.items() if value is not None and value is not False}
     groups: dict[str, tuple[dict[str, Any], list[Any]]] = {}
     answers: list[Submitted] = []
     for task_id, own in _lines(ids, answers):
@@ -61,7 +63,12 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
         raise click.UsageError("Missing option '--service'.")
     with Client() as client:
         for both, members in groups.values():
-            answers += client.submit(members, **both)
+            try:
+                answers += client.submit(members, **both)
+            except SubmissionError as error:
+                if both == wishes:  # what the command itself says is wrong, not a line
+                    raise
+                answers += [Submitted(str(task_id), "refused", reason=str(error)) for task_id in members]
     if as_json:
         print_json([{"id": a.id, "outcome": a.outcome, "state": a.state, "reason": a.reason} for a in answers])
     else:
@@ -80,12 +87,13 @@ def _lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any
             line = raw.decode().strip()
             if not line:
                 continue
-            if not line.startswith("{"):
+            if not line.startswith(("{", "[", '"')):
                 yield line, {}
                 continue
             read = json.loads(line)
+            read = {"id": read} if isinstance(read, str) else read
             task_id = read.pop("id")
-        except (ValueError, KeyError, RecursionError):
+        except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
             refused.append(
                 Submitted(f"line {number}", "refused", reason="the line is neither an id nor a JSON object with an id")
             )
@@ -103,8 +111,8 @@ def _report(answers: list[Submitted]) -> None:
     ended = Counter(str(answer.state) for answer in answers if answer.outcome == "known" and answer.state is not State.PENDING)
     if ended:
         click.echo("already ended: " + " · ".join(f"{number} {state}" for state, number in sorted(ended.items())))
-    for answer in [answer for answer in answers if answer.refused][:20]:
-        click.echo(f"refused: {answer.id[:60]!r}: {answer.reason}", err=True)
+    for answer in [answer for answer in answers if answer.reason][:20]:
+        click.echo(f"{answer.outcome}: {answer.id[:60]!r}: {answer.reason}", err=True)
 
 
 @click.command()
@@ -138,7 +146,9 @@ def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # no
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @service_option
 @account_option
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
+)
 @as_json
 def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
     """Wait until all ids have ended. Exit code 0 only if all succeeded.
