@@ -14,7 +14,7 @@ from scheduler.forecast import Forecasts
 from scheduler.law import first_age
 from scheduler.settings import Settings
 from scheduler.store import Book
-from scheduler.submission import check, id_complaint
+from scheduler.submission import check, id_complaint, shown
 from scheduler.tracking import Lane, State, Submitted, TrackedTask
 from scheduler.whereabouts import book_url
 
@@ -83,7 +83,9 @@ class Client:
         first_look = now + min(first_age(outlook), wishes.deadline)
         answers = self._book.tasks.add(sound, wishes, now, first_look) if sound else {}
         return [
-            Submitted(str(task_id), "refused", reason=complaint) if complaint else _explained(answers[task_id], again=again)
+            Submitted(shown(task_id).strip('"'), "refused", reason=complaint)
+            if complaint
+            else _explained(answers[task_id], again=again)
             for task_id, complaint in zip(wanted, complaints, strict=True)
         ]
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from scheduler.backoff import exponential
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+PROBE_FOR = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Condition:
         return json.dumps(asdict(self))
 
     def batch_size(self, wanted: int) -> int:
+        """Ids in the next call."""
         return min(wanted, self.batch_limit) if self.batch_limit else wanted
 
 
@@ -49,12 +51,16 @@ def failed(condition: Condition, reason: str, sent_at: float, now: float, chance
     return replace(condition, failures=failures, failed_at=now, down_until=until, reason=reason)
 
 
+def probing(condition: Condition, now: float) -> Condition:
+    """A call goes out to a service that failed: it goes alone, and the next one waits for what comes of it."""
+    return replace(condition, down_until=now + PROBE_FOR) if condition.failures else condition
+
+
 def worked(condition: Condition) -> Condition:
     """A call was answered."""
     return replace(condition, failures=0, down_until=0.0, reason="") if condition.failures else condition
 
 
-def too_many(condition: Condition, sent: int) -> Condition:
-    """A batch of `sent` ids was too large: halve, and remember."""
-    limit = max(sent // 2, 1)
+def too_many(condition: Condition, limit: int) -> Condition:
+    """Batches of more than `limit` ids were too large: remember."""
     return replace(condition, batch_limit=min(condition.batch_limit or limit, limit))

@@ -11,7 +11,7 @@ from typing import Any
 
 from scheduler.addresses import Network, webhook_complaint
 from scheduler.errors import SubmissionError
-from scheduler.tracking import compact
+from scheduler.tracking import DEEPEST, compact, too_deep
 
 ID_LENGTH = 200
 METADATA_BYTES = 8 * 1024
@@ -72,9 +72,9 @@ def check(
 ) -> Wishes:
     """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
     if not isinstance(service, str) or not _SERVICE.fullmatch(service):
-        raise SubmissionError(f"The service {_shown(service)} is no name of 1 to 40 of the characters a-z, 0-9 and '-'.")
+        raise SubmissionError(f"The service {shown(service)} is no name of 1 to 40 of the characters a-z, 0-9 and '-'.")
     if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
-        raise SubmissionError(f"The account {_shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'.")
+        raise SubmissionError(f"The account {shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'.")
     if not isinstance(again, bool):
         raise SubmissionError("`again` must be true or false.")
     return Wishes(
@@ -104,9 +104,9 @@ def _deadline(deadline: object, default: float) -> float:
     if deadline is None:
         return default
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
-        raise SubmissionError(f"The deadline must be a number of seconds, not {_shown(deadline)}.")
+        raise SubmissionError(f"The deadline must be a number of seconds, not {shown(deadline)}.")
     if not SHORTEST_DEADLINE <= deadline <= LONGEST_DEADLINE:  # also refuses NaN
-        raise SubmissionError(f"The deadline must lie within 1 s and 30 days (2592000 s), not {_shown(deadline)} s.")
+        raise SubmissionError(f"The deadline must lie within 1 s and 30 days (2592000 s), not {shown(deadline)} s.")
     return float(deadline)
 
 
@@ -115,6 +115,8 @@ def _metadata(metadata: object) -> str:
         return ""
     if not isinstance(metadata, Mapping):
         raise SubmissionError(f"The metadata must be a JSON object, not {type(metadata).__name__}.")
+    if too_deep(dict(metadata)):
+        raise SubmissionError(f"The metadata is nested more than {DEEPEST} deep.")
     try:
         text = compact(dict(metadata))
     except (TypeError, ValueError, RecursionError):
@@ -132,7 +134,7 @@ def _label(name: str, value: object) -> str:
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):

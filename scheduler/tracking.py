@@ -125,6 +125,7 @@ class Refusal(StrEnum):
     ACCOUNT = "account"  # the credential is refused, used up or disabled; says nothing about the ids
     FORBIDDEN = "forbidden"  # one of the ids asked about may not be asked about
     TOO_MANY = "too many ids"  # the batch is larger than the API takes
+    BAD = "bad"  # a 400 or the like: one of the ids is none for the API, or the whole question is not
     DOWN = "down"  # 5xx, timeouts, resets, answers that cannot be read
 
 
@@ -170,3 +171,18 @@ def compact(value: Any) -> str:
 def printable(text: str, length: int) -> str:
     """The text without control characters and broken Unicode, at most so long."""
     return "".join(c if c.isprintable() else " " for c in text[:length])
+
+
+#: Levels of nesting that are kept of anything that comes from outside.
+DEEPEST = 100
+
+
+def too_deep(value: Any) -> bool:
+    """True for lists and objects nested deeper than DEEPEST, found without going down the stack."""
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [inner for outer in layer for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        layer = [inner for inner in layer if isinstance(inner, dict | list | tuple)]
+        if not layer:
+            return False
+    return True

@@ -194,9 +194,11 @@ def _reason(error: Any, response: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         code = error.get("code") or error.get("status") or ""
         message = error.get("message") or error.get("detail") or ""
-        text = f"{code}: {message}" if code and message else f"{code or message}"
+        words = [str(word) for word in (code, message) if isinstance(word, str) or (isinstance(word, int) and abs(word) < 1e15)]
+        text = ": ".join(word for word in words if word)
     else:
-        text = str(error or response.get("message") or "")
+        said = error or response.get("message")
+        text = str(said) if isinstance(said, str | float) or (isinstance(said, int) and abs(said) < 1e15) else ""
     return text or "the API says that it failed, and not why"
 
 

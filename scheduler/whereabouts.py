@@ -41,3 +41,10 @@ def celery_spelling(url: str) -> str:
     if parts.scheme != "unix":
         return url
     return f"redis+socket://{parts.path}?{parts.query.replace('db=', 'virtual_host=')}"
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{shown}?{parts.query}" if parts.query and "password" not in parts.query else shown

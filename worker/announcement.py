@@ -10,7 +10,7 @@ from scheduler.tracking import TrackedTask, compact
 
 def webhook_id(task: TrackedTask) -> str:
     """The name of this announcement: a hash of what ended and how, so a receiver can tell repeats at no cost."""
-    parts = (task.account, task.service, task.id, task.state.value, str(task.round))
+    parts = (task.account, task.service, task.id, task.state.value, repr(task.submitted_at))
     return "msg_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -13,6 +13,7 @@ import httpx
 
 from scheduler import backoff
 from scheduler.clock import Clock
+from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from scheduler.store.debts import Debt
 from scheduler.tracking import Lane, TrackedTask
@@ -172,7 +173,13 @@ def sweep(book: Book, delivery: Callable[[Clock, Lane], Delivery]) -> Delivered:
     while busy and clock.now() < until:
         busy = False
         for lane in book.tasks.lanes():
-            each = delivery(clock, lane).run()
+            try:
+                each = delivery(clock, lane).run()
+            except BookUnavailable:
+                raise
+            except Exception as error:  # one lane that cannot be read must not stop the others
+                logger().error("lane.unreadable", lane=str(lane), outcome=f"{type(error).__name__}: {error}"[:200])
+                continue
             busy = busy or each.total > 0
             did.paid, did.later, did.buried = did.paid + each.paid, did.later + each.later, did.buried + each.buried
     return did

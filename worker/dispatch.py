@@ -13,15 +13,18 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.clock import Clock
+from scheduler.condition import probing
+from scheduler.errors import BookUnavailable
 from scheduler.forecast import Forecasts
 from scheduler.law import call_price
 from scheduler.pace import acquire
 from scheduler.share import fair_share
 from scheduler.store import Book
 from scheduler.tracking import Candidate, Lane
+from worker.logs import logger
 
 #: Sends one claimed batch on its way: lane, ids, lease token.
 Send = Callable[[Lane, list[str], str], None]
@@ -60,6 +63,7 @@ class Desk:
     book: Book
     forecasts: Forecasts
     knobs: Knobs
+    served: dict[Lane, float] = field(default_factory=dict)  # when each lane had its last turn
 
 
 def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
@@ -80,34 +84,55 @@ def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drai
 def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drained: Drained) -> float:
     """Send at most one batch for each lane that is worth a call; returns the seconds until another could be."""
     wait = math.inf
-    weighed: list[tuple[float, Lane, list[Candidate]]] = []
+    worthy: list[tuple[Lane, list[Candidate]]] = []
     for lane in desk.book.tasks.lanes():
         if lane.account not in accounts:
             continue
-        pace, condition = desk.book.learned.pace(lane.account), desk.book.learned.condition(lane)
-        blocked = max(acquire(pace, now, desk.knobs.rate)[1], condition.down_until - now)
-        if blocked > 0:
-            wait = min(wait, blocked)
+        try:
+            blocked, batch = _weigh(desk, lane, now)
+        except BookUnavailable:
+            raise
+        except Exception as error:  # one lane that cannot be read must not stop the others
+            logger().error("lane.unreadable", lane=str(lane), outcome=f"{type(error).__name__}: {error}"[:200])
             continue
-        size = condition.batch_size(desk.knobs.batch_size)
-        batch = fair_share(desk.book.tasks.candidates(lane, now, size), size, now)
-        if not batch:
-            continue
-        wait = min(wait, _AGAIN)
-        worth = desk.forecasts.worth(lane, batch, now)
-        if worth >= call_price(pace.used_share(now)) or any(one.due <= now and one.deadline_at <= now for one in batch):
-            weighed.append((worth, lane, batch))
-    for _, lane, batch in sorted(weighed, key=lambda each: -each[0]):
+        wait = min(wait, blocked)
+        if batch:
+            worthy.append((lane, batch))
+    for lane, batch in sorted(worthy, key=lambda each: desk.served.get(each[0], 0.0)):  # in turns: none starves another
         if desk.book.learned.change_pace(lane.account, lambda pace: acquire(pace, now, desk.knobs.rate)) == 0:
-            token = secrets.token_hex(8)
-            ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
-            if ids:
-                try:
-                    send(lane, ids, token)
-                except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
-                    desk.book.tasks.release(lane, token, [one for one in batch if one.id in ids])
-                    raise
-                wait = 0.0
-                drained.batches += 1
-                drained.ids += len(ids)
+            taken = _send(desk, lane, batch, now, send)
+            desk.served[lane] = now
+            drained.batches += bool(taken)
+            drained.ids += taken
+            wait = 0.0 if taken else wait
     return wait
+
+
+def _weigh(desk: Desk, lane: Lane, now: float) -> tuple[float, list[Candidate]]:
+    """Seconds until this lane may be looked at again, and the batch to send now if it is worth a call."""
+    pace, condition = desk.book.learned.pace(lane.account), desk.book.learned.condition(lane)
+    blocked = max(acquire(pace, now, desk.knobs.rate)[1], condition.down_until - now)
+    if blocked > 0:
+        return blocked, []
+    size = condition.batch_size(desk.knobs.batch_size)
+    batch = fair_share(desk.book.tasks.candidates(lane, now, size), size, now)
+    if not batch:
+        return math.inf, []
+    last_look = any(one.due <= now and one.deadline_at <= now for one in batch)
+    worth = math.inf if last_look else desk.forecasts.worth(lane, batch, now)
+    return _AGAIN, batch if worth >= call_price(pace.used_share(now)) else []
+
+
+def _send(desk: Desk, lane: Lane, batch: list[Candidate], now: float, send: Send) -> int:
+    """Claim a batch and send it on its way; returns how many ids were still to be had."""
+    token = secrets.token_hex(8)
+    ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
+    if not ids:
+        return 0
+    try:
+        send(lane, ids, token)
+    except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
+        desk.book.tasks.release(lane, token, [one for one in batch if one.id in ids])
+        raise
+    desk.book.learned.change_condition(lane, lambda known: (probing(known, now), None))
+    return len(ids)

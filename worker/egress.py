@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,7 +20,7 @@ import httpx
 from scheduler.addresses import Network, literal, may_dial
 from worker.transport import ShardedTransport
 
-RESOLVE_TIMEOUT = 5.0
+RESOLVE_TIMEOUT, RESOLVERS = 5.0, 32
 
 
 class AddressRefused(httpcore.ConnectError):
@@ -31,6 +33,8 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, allowed: Iterable[Network] = ()) -> None:
         self._allowed = tuple(allowed)
         self._inner = httpcore.AnyIOBackend()
+        # Threads of their own: a name server that keeps silent must not hold up the names of the remote API.
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="cavendish-dns")
 
     async def connect_tcp(
         self,
@@ -54,10 +58,10 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
         if known is not None:
             found = [str(known)]
         else:
-            loop = asyncio.get_running_loop()
+            resolve = partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
             try:
                 async with asyncio.timeout(RESOLVE_TIMEOUT):
-                    rows = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+                    rows = await asyncio.get_running_loop().run_in_executor(self._resolvers, resolve)
             except TimeoutError:
                 raise httpcore.ConnectTimeout("The name was not resolved in time.") from None
             except (OSError, UnicodeError):

@@ -34,7 +34,7 @@ class Heart:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with suppress(BookUnavailable):
+            with suppress(Exception):  # whatever it is, the next beat may succeed; a heart must not stop
                 hand = hands()
                 fleet, accounts = hand.book.fleet, tuple(sorted(hand.upstream.accounts))
                 signs, allow = bool(hand.settings.webhook_secret), tuple(map(str, hand.settings.webhook_allow))

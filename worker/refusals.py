@@ -58,14 +58,10 @@ def refusal(status: int, headers: Mapping[str, str], body: Any) -> Refused:
     """Read a refusing answer. `body` is the parsed JSON, or None where there was none."""
     code, message = error_code(body)
     why = _CODES.get(code) or _BY_STATUS.get(status) or Refusal.DOWN
+    if status in (400, 422) and code in ("", "bad_request", "invalid_request"):
+        why = Refusal.BAD if isinstance(body, Mapping) and (code or message) else why
     said = f"{code} {message}"
-    if (
-        status == 400
-        and why is Refusal.DOWN
-        and code not in _CODES
-        and _TOO_MANY.search(said)
-        and not _NOT_THE_BATCH.search(said)
-    ):
+    if status == 400 and why is Refusal.BAD and _TOO_MANY.search(said) and not _NOT_THE_BATCH.search(said):
         why = Refusal.TOO_MANY
     detail = f"HTTP {status}" + "".join(f" {part}" for part in (code, message) if part)
     return Refused(why, printable(detail, _DETAIL_LENGTH), retry_after(headers), quota(headers))

@@ -21,7 +21,12 @@ from worker.loop import LoopThread
 from worker.upstream import Upstream
 
 #: Absences that one run confirms by a call of their own; the others wait for the next run.
-CONFIRMATIONS = 10
+CONFIRMATIONS = 2
+#: Batches that are cut in two before anything was answered; after so many it is not one of the ids.
+CUTS = 8
+_CUT = (Refusal.TOO_MANY, Refusal.FORBIDDEN, Refusal.BAD)
+#: Seconds until an id is asked again that the API refuses as such, while it answers about others. Its deadline ends it.
+MUCH_LATER = 60.0
 #: Seconds until an id is asked again that was missing from a batch and could not be confirmed yet.
 SOON = 2.0
 
@@ -79,6 +84,10 @@ class Retrieval:
         self._tasks: dict[str, TrackedTask] = {}
         self._readings: dict[str, tuple[Reading, Record | None]] = {}
         self._missing: list[str] = []
+        self._cut: list[int] = []  # sizes of the batches that were refused for their size or for an id
+        self._answered = 0  # size of the largest batch that was answered
+        self._too_many = ""
+        self._bad: dict[str, str] = {}  # ids that the API refuses even alone
         self._did = Retrieved()
         self._log = logger().bind(lane=str(lane))
 
@@ -92,6 +101,7 @@ class Retrieval:
         self._did.asked, self._did.stale = len(tasks), len(ids) - len(tasks)
         if tasks:
             self._ask_batch(list(tasks), turn_taken=True)
+            self._part_with_bad()
             self._settle()  # before the calls for absent ids: nobody who has finished waits for those
             self._confirm([tasks[name] for name in self._missing])
             self._settle()
@@ -107,24 +117,46 @@ class Retrieval:
 
     def _ask_batch(self, ids: list[str], *, turn_taken: bool) -> None:
         """Ask about ids in one call; a batch that is too large, or that holds a forbidden id, is cut in two."""
+        if self._did.refused:  # by now the API answers nobody: the rest of a batch that was cut need not try
+            self._release(ids, None)
+            return
         answer, sent_at = self._call(ids, turn_taken=turn_taken)
         if answer is None:
             return
         if isinstance(answer, Answered):
+            self._answered = max(self._answered, len(ids))
             found = match(answer.items, ids)
             self._readings |= found
             self._missing += [task_id for task_id in ids if task_id not in found]
-        elif answer.why in (Refusal.TOO_MANY, Refusal.FORBIDDEN) and len(ids) > 1:
-            if answer.why is Refusal.TOO_MANY:
-                self._book.learned.change_condition(self._lane, lambda known: (condition_of.too_many(known, len(ids)), None))
-                self._log.warning("batch.too_large", ids=len(ids), outcome=answer.detail)
+        elif answer.why in _CUT and len(ids) > 1 and (self._answered or len(self._cut) < CUTS):
+            self._cut.append(len(ids))
+            self._too_many = self._too_many or (answer.detail if answer.why is Refusal.TOO_MANY else "")
             middle = len(ids) // 2
             self._ask_batch(ids[:middle], turn_taken=False)
             self._ask_batch(ids[middle:], turn_taken=False)
+        elif answer.why in (Refusal.TOO_MANY, Refusal.BAD) and self._cut and len(ids) == 1:
+            self._cut.append(1)
+            self._bad[ids[0]] = answer.detail
         elif answer.why is Refusal.FORBIDDEN:
             self._readings[ids[0]] = (Reading(Verdict.FORBIDDEN, answer.detail), None)
         else:
             self._refused(answer, ids, sent_at)
+
+    def _part_with_bad(self) -> None:
+        """After batches were cut: was it their size, one of their ids, or the question as such?"""
+        if self._too_many and self._answered and self._answered < min(self._cut):
+            limit = self._answered
+            self._book.learned.change_condition(self._lane, lambda known: (condition_of.too_many(known, limit), None))
+            self._log.warning("batch.too_large", ids=min(self._cut), outcome=self._too_many)
+        if self._bad and self._answered:
+            self._log.warning(
+                "id.refused", ids=len(self._bad), first=next(iter(self._bad)), outcome=next(iter(self._bad.values()))
+            )
+            self._release(list(self._bad), self._clock.now() + MUCH_LATER)
+        elif self._bad and self._did.refused:
+            self._release(list(self._bad), None)
+        elif self._bad:
+            self._refused(Refused(Refusal.DOWN, next(iter(self._bad.values()))), list(self._bad), self._clock.now())
 
     def _confirm(self, tasks: Sequence[TrackedTask]) -> None:
         """An id missing from a batch is not gone: past its grace, it is asked about alone."""
@@ -153,7 +185,7 @@ class Retrieval:
         answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
         rate_refused = isinstance(answer, Refused) and answer.why is Refusal.RATE
         self._book.tasks.tally(self._lane, calls=1, rate_refused=int(rate_refused))
-        if isinstance(answer, Answered) or answer.why in (Refusal.FORBIDDEN, Refusal.TOO_MANY):
+        if isinstance(answer, Answered) or answer.why is Refusal.FORBIDDEN:
             self._worked(answer, sent_at)
         return answer, sent_at
 

@@ -163,7 +163,8 @@ class Stack:
     def _write_facts(self, data_dir: Path) -> None:
         pids = {part.name: part.process.pid for part in self._parts if part.process}
         fresh = data_dir / "stack.json.new"
-        fresh.write_text(json.dumps(self.facts | {"pids": pids}))
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # a URL may hold a password
+            file.write(json.dumps(self.facts | {"pids": pids}))
         fresh.replace(data_dir / "stack.json")
 
     def _stop(self, _number: int, _frame: object) -> None:
@@ -193,12 +194,11 @@ _CAVENDISH = [sys.executable, "-m", "worker.cli"]
 
 def kept_secret(data_dir: Path) -> str:
     """The webhook secret that this data folder keeps, made at its first use, readable by its owner only."""
-    path = data_dir / "webhook-secret"
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    path, fresh = data_dir / "webhook-secret", data_dir / "webhook-secret.new"
+    if not path.exists():
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(signing.new_secret())
-    except FileExistsError:
-        pass
+        fresh.replace(path)  # whole or not at all
     return path.read_text().strip()
 
 

@@ -23,7 +23,7 @@ from worker import heartbeat, intake
 from worker.app import build
 from worker.deliver import AT_ONCE
 from worker.dispatch import drain
-from worker.expire import expire_overdue
+from worker.expire import expire_lane
 from worker.wiring import hands
 
 try:
@@ -38,8 +38,10 @@ AWAY = (BookUnavailable, OperationalError)
 
 
 @app.task(name=SUBMIT, throws=(SubmissionError,))
-def submit(ids: Any = None, **wishes: Any) -> str:
+def submit(ids: Any = None, *more: Any, **wishes: Any) -> str:
     """The producers' door for those who install nothing of ours."""
+    if more:
+        raise SubmissionError("cavendish.submit takes one list of ids; all else goes by keyword.")
     try:
         return intake.take_in(hands().client, ids, wishes)
     except BookUnavailable as away:
@@ -81,7 +83,7 @@ def expire() -> str:
     hand, ended = hands(), 0
     clock = hand.book.clock()
     for lane in hand.book.tasks.lanes():
-        expired, debts = expire_overdue(hand.book, lane, clock, hand.expiring)
+        expired, debts = expire_lane(hand.book, lane, clock, hand.expiring)
         send_deliver(lane, debts)
         ended += expired
     return f"{ended} expired" if ended else "nothing overdue"

@@ -1,5 +1,5 @@
 -- add: begin to track ids, each once; a second submit changes nothing but adds its webhooks.
--- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead, then per id: task, result, one delivery per webhook
+-- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead  7 aside, then per id: task, result, one delivery per webhook
 -- ARGV    1 now  2 first look at  3 deadline at  4 again (0|1)  5 metadata  6 model  7 producer
 --         8 number of webhooks, then per webhook: endpoint, url, then the ids
 -- RETURNS per id, flat: 'new' | 'known', state
@@ -7,8 +7,9 @@ local now, due, deadline, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local hooks, first_id = tonumber(ARGV[8]), 9 + 2 * tonumber(ARGV[8])
 local answer = {}
 for i = first_id, #ARGV do
-  local id, key = ARGV[i], 7 + (i - first_id) * (2 + hooks)
+  local id, key = ARGV[i], 8 + (i - first_id) * (2 + hooks)
   local task, result = KEYS[key], KEYS[key + 1]
+  if redis.call('HDEL', KEYS[7], id) == 1 then redis.call('DEL', task, result) end -- set aside: unreadable, so begin anew
   local state = redis.call('HGET', task, 'state')
   local quiet = state and state ~= 'pending' and tonumber(redis.call('HGET', task, 'open') or 0) == 0
   for endpoint in string.gmatch(again and redis.call('HGET', task, 'webhooks') or '', '%S+') do

@@ -9,12 +9,16 @@ for i = 4, #ARGV, 2 do
     redis.call('ZADD', KEYS[3], ARGV[1], debt)
     redis.call('HSET', KEYS[key], 'state', 'dead', 'outcome', ARGV[i + 1])
     redis.call('HINCRBY', KEYS[key], 'tries', 1)
-    redis.call('HINCRBY', KEYS[key + 1], 'open', -1)
-    for k = key, key + 2 do redis.call('EXPIRE', KEYS[k], ARGV[3]) end
+    redis.call('HSET', KEYS[key + 1], 'kept_for', ARGV[3])
+    redis.call('EXPIRE', KEYS[key], ARGV[3])
+    if redis.call('HINCRBY', KEYS[key + 1], 'open', -1) <= 0 then
+      for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], ARGV[3]) end
+    end
     redis.call('HINCRBY', KEYS[4], 'buried', 1)
     redis.call('ZREM', KEYS[1], debt)
     redis.call('HDEL', KEYS[2], debt)
     ours = ours + 1
   end
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[1] - ARGV[3]) -- their records are forgotten by then
 return ours

@@ -11,10 +11,9 @@ for i = 4, #ARGV, 2 do
     redis.call('HINCRBY', delivery, 'tries', 1)
     redis.call('EXPIRE', delivery, ARGV[3])
     if redis.call('HINCRBY', task, 'open', -1) <= 0 then
-      -- never shorten the longer life that a dead letter of the same task gave them
-      for k = key + 1, key + 2 do
-        if redis.call('TTL', KEYS[k]) < tonumber(ARGV[3]) then redis.call('EXPIRE', KEYS[k], ARGV[3]) end
-      end
+      -- a dead letter of the same task wants its record for longer
+      local kept_for = math.max(tonumber(ARGV[3]), tonumber(redis.call('HGET', task, 'kept_for') or 0))
+      for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], kept_for) end
     end
     redis.call('HINCRBY', KEYS[3], 'paid', 1)
     redis.call('ZREM', KEYS[1], debt)

@@ -14,6 +14,7 @@ from redis.commands.core import Script
 from redis.retry import Retry
 
 from scheduler.errors import BookUnavailable, SettingsError
+from scheduler.whereabouts import without_password
 
 #: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
 SOCKET_TIMEOUT = 5.0
@@ -41,7 +42,7 @@ class Connection:
             )
         except ValueError as error:
             raise SettingsError([f"CAVENDISH_REDIS_URL cannot be used: {error}."]) from None
-        self.where = _without_password(url)
+        self.where = without_password(url)
         self._scripts: dict[str, Script] = {}
 
     def close(self) -> None:
@@ -87,11 +88,6 @@ def _plain(url: str) -> str:
         return url
     number = parse_qs(parts.query).get("virtual_host", ["0"])[0]
     return f"unix://{parts.path}?db={number}"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,13 +13,11 @@ import redis
 from scheduler.store.connection import Connection
 from scheduler.store.keys import LANES, LaneKeys, debt_of
 from scheduler.submission import Wishes, endpoint_of
-from scheduler.tracking import Candidate, Lane, Record, State, Submitted, TrackedTask, compact
+from scheduler.tracking import DEEPEST, Candidate, Lane, Record, State, Submitted, TrackedTask, compact, too_deep
 from scheduler.verdicts import Outcome
 
 #: Ids in one run of a script: long enough to be cheap, short enough (about 10 ms) to let others in between.
 CHUNK, CHUNKS_AT_ONCE = 500, 20
-#: Levels of nesting of a record that is kept.
-DEEPEST = 100
 Chunk = tuple[Lane, list[str]]
 
 
@@ -80,7 +78,7 @@ class Tasks:
             pipe.sadd(LANES, str(lane))  # before the ids: a lane without ids is harmless, ids without a lane are lost
         for lane, chunk in chunks:
             keys = LaneKeys(lane)
-            names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers, keys.dead]
+            names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers, keys.dead, keys.aside]
             for task_id in chunk:
                 deliveries = [keys.delivery(debt_of(endpoint, task_id)) for endpoint in endpoints]
                 names += [keys.task(task_id), keys.result(task_id), *deliveries]
@@ -205,7 +203,7 @@ class Tasks:
                     continue
                 try:
                     task = _read(task_id, lane, fields, record)
-                except (TypeError, ValueError, KeyError, AttributeError, redis.RedisError) as error:
+                except (TypeError, ValueError, KeyError, AttributeError, RecursionError, redis.RedisError) as error:
                     loaded.unreadable[task_id] = f"{type(error).__name__}: {error}"[:200]
                     continue
                 if task is not None:
@@ -275,12 +273,8 @@ def _kept(record: Record | None) -> str:
     """A record as it is stored. One nested so deep that nobody could read it back is replaced by a word about it."""
     if record is None:
         return ""
-    layer: list[Any] = [record]
-    for _ in range(DEEPEST):
-        layer = [inner for outer in layer for inner in (outer.values() if isinstance(outer, dict) else outer)]
-        layer = [inner for inner in layer if isinstance(inner, dict | list)]
-        if not layer:
-            return compact(record)
+    if not too_deep(record):
+        return compact(record)
     return compact({"cavendish": f"the record is nested more than {DEEPEST} deep and was not kept"})
 
 

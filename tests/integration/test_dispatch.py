@@ -151,3 +151,25 @@ def test_ids_whose_message_cannot_be_sent_are_due_again_at_once(book: Book) -> N
     sent = Sent()
     full_tick(book, sent)
     assert len(sent.ids) == 10
+
+
+def test_a_lone_id_of_a_small_lane_gets_its_turn_beside_a_crowd(book: Book) -> None:
+    add(book, 2000)
+    add(book, 1, Lane("default", "flux"))
+    allow(book, 8.0)
+    sent, desk = Sent(), Desk(book, Forecasts(book.learned), KNOBS)
+    for _ in range(4):
+        book.connection.redis.delete("cavendish:tick")
+        drain(desk, ["default"], book.clock(), sent)
+    assert "flux" in {lane.service for lane, _, _ in sent.batches[:4]}
+
+
+def test_a_lane_whose_keys_are_damaged_does_not_stop_the_others(book: Book) -> None:
+    add(book, 10)
+    add(book, 10, Lane("default", "flux"))
+    allow(book, 1000.0)
+    book.connection.redis.delete(LaneKeys(LANE).producers)
+    book.connection.redis.set(LaneKeys(LANE).producers, "?")
+    sent = Sent()
+    full_tick(book, sent)
+    assert {lane.service for lane, _, _ in sent.batches} == {"flux"}

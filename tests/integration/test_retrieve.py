@@ -389,3 +389,36 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
     desk = Desk(bench.book, Forecasts(bench.book.learned), nobody, bench.loop, knobs)
     assert Retrieval(desk, clock, LANE, "t1").give_back(ids).released == 2
     assert bench.all_still_tracked("a", "b")
+
+
+def test_one_id_that_the_api_answers_with_400_does_not_hold_up_its_lane(bench: Bench) -> None:
+    def refuse_c(question: dict[str, Any]) -> httpx.Response:
+        if "c" in question["ids"]:
+            return error(400, "bad_request", "id is not a uuid")
+        return items(*map(done, question["ids"]))
+
+    bench.add("a", "b", "c", "d")
+    bench.run(refuse_c)
+    assert bench.states() == {"a": "succeeded", "b": "succeeded", "c": "pending", "d": "succeeded"}
+    assert bench.due()["c"] > bench.book.fleet.now() + 30
+    assert bench.book.learned.condition(LANE).failures == 0
+
+
+def test_one_id_that_is_too_long_for_the_api_does_not_shrink_the_batches(bench: Bench) -> None:
+    def refuse_c(question: dict[str, Any]) -> httpx.Response:
+        if "c" in question["ids"]:
+            return error(400, "bad_request", "id exceeds 64 characters")
+        return items(*map(done, question["ids"]))
+
+    bench.add("a", "b", "c", "d")
+    bench.run(refuse_c)
+    assert bench.states()["a"] == bench.states()["d"] == "succeeded"
+    assert bench.book.learned.condition(LANE).batch_size(50) == 50
+
+
+def test_a_question_that_the_api_refuses_as_such_backs_the_service_off_after_a_few_calls(bench: Bench) -> None:
+    bench.add(*(f"id-{number}" for number in range(50)))
+    bench.run(lambda _: error(400, "bad_request", "unknown action"))
+    assert len(bench.asked) < 25
+    assert bench.book.learned.condition(LANE).failures == 1
+    assert bench.book.connection.redis.hlen(KEYS.leases) == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.condition import FIRST_WAIT, LONGEST_WAIT, Condition, failed, too_many, worked
+from scheduler.condition import FIRST_WAIT, LONGEST_WAIT, Condition, failed, probing, too_many, worked
 
 SOUND = Condition()
 
@@ -27,12 +27,18 @@ def test_a_batch_is_as_large_as_wanted_until_a_limit_is_met() -> None:
     assert Condition(batch_limit=20).batch_size(10) == 10
 
 
-def test_too_large_a_batch_halves_the_limit_down_to_one() -> None:
+def test_the_limit_of_a_batch_only_falls() -> None:
     condition, limits = SOUND, []
-    for _ in range(7):
-        condition = too_many(condition, condition.batch_size(50))
+    for size in (25, 12, 30, 1):
+        condition = too_many(condition, size)
         limits.append(condition.batch_limit)
-    assert limits == [25, 12, 6, 3, 1, 1, 1]
+    assert limits == [25, 12, 12, 1]
+
+
+def test_a_service_that_failed_is_probed_by_one_call_at_a_time() -> None:
+    broken = failed(SOUND, "HTTP 500", 10.0, 11.0, 0.0)
+    assert probing(broken, 20.0).down_until > 20.0
+    assert probing(SOUND, 20.0) == SOUND
 
 
 def test_a_batch_that_was_sent_before_the_limit_was_met_does_not_raise_it() -> None:

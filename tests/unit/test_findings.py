@@ -96,7 +96,7 @@ def test_a_bare_string_that_is_a_known_code_is_that_code() -> None:
 
 
 def test_a_credit_limit_is_no_batch_limit() -> None:
-    assert refusal(400, {}, {"error": {"code": "bad_request", "message": "credit limit exceeded"}}).why is Refusal.DOWN
+    assert refusal(400, {}, {"error": {"code": "bad_request", "message": "credit limit exceeded"}}).why is not Refusal.TOO_MANY
 
 
 @pytest.mark.parametrize("host", ["127。0。0。1", "１２７.0.0.1", "127%2e0.0.1"])

@@ -11,6 +11,7 @@ import httpx
 
 from scheduler.errors import StackError
 from scheduler.settings import Settings
+from scheduler.whereabouts import without_password
 from worker import emulated_limits, logs, serve
 from worker.emulator import Emulator, Knobs
 from worker.receiver import Receiver
@@ -62,7 +63,7 @@ def up(emulate: bool, flower: bool, **knobs: float) -> None:  # noqa: FBT001 (cl
 def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
-            logs.logger().info("stack.up", part=name, at=facts[name])
+            logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
     logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish status")
     if "api" in facts:
         make = f"curl -X POST {facts['api']}/emulator/tasks -d '{{\"count\": 3}}'"
