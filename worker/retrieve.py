@@ -137,7 +137,8 @@ class Retrieval:
         elif answer.why in (Refusal.TOO_MANY, Refusal.BAD) and self._cut and len(ids) == 1:
             self._cut.append(1)
             self._bad[ids[0]] = answer.detail
-        elif answer.why is Refusal.FORBIDDEN:
+        elif answer.why is Refusal.FORBIDDEN and len(ids) == 1:
+            self._answered = max(self._answered, 1)
             self._readings[ids[0]] = (Reading(Verdict.FORBIDDEN, answer.detail), None)
         else:
             self._refused(answer, ids, sent_at)
@@ -170,6 +171,8 @@ class Retrieval:
                 self._readings[task.id] = (judge(record), record)
             elif answer is not None and answer.why is Refusal.FORBIDDEN:
                 self._readings[task.id] = (Reading(Verdict.FORBIDDEN, answer.detail), None)
+            elif answer is not None and answer.why is Refusal.BAD:
+                self._release([task.id], now + MUCH_LATER)
             elif answer is not None:
                 self._refused(answer, [task.id], sent_at)
         self._release([task.id for task in late[CONFIRMATIONS:]], now + SOON)

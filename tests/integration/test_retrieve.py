@@ -422,3 +422,17 @@ def test_a_question_that_the_api_refuses_as_such_backs_the_service_off_after_a_f
     assert len(bench.asked) < 25
     assert bench.book.learned.condition(LANE).failures == 1
     assert bench.book.connection.redis.hlen(KEYS.leases) == 0
+
+
+def test_a_batch_of_nothing_but_forbidden_ids_leaves_none_of_them_leased(bench: Bench) -> None:
+    bench.add(*(f"id-{number}" for number in range(12)))
+    bench.run(lambda _: error(403, "forbidden", "moderation"), tries=3)
+    assert bench.book.connection.redis.hlen(KEYS.leases) == 0
+    assert len(bench.due()) == 12
+
+
+def test_an_absent_id_that_the_api_refuses_alone_does_not_put_the_service_out_of_order(bench: Bench) -> None:
+    bench.add("a", "b")
+    bench.run(lambda q: items({"id": "a"}) if "ids" in q else error(400, "bad_request", "id is not a uuid"))
+    assert bench.all_still_tracked("a", "b")
+    assert bench.book.learned.condition(LANE).failures == 0
