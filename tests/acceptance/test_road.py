@@ -16,11 +16,25 @@ import pytest
 from acceptance.conftest import SERVICE, Stack, wait_until
 from celery import Celery
 
+from scheduler import Client
+from scheduler.settings import Settings
+
 Start = Callable[..., Stack]
 
 
 def whole(stack: Stack, ids: list[str]) -> bool:
     return len(stack.ledger()["states"]) == len(ids)
+
+
+def settled_early(stack: Stack, ids: list[str]) -> list[str]:
+    """Ids that the book settled before they finished at the API."""
+    finished = {
+        task["id"]: task["finished_at"]
+        for task in httpx.get(f"{stack.facts['api']}/emulator/ledger", trust_env=False).json()["tasks"]
+    }
+    with Client(settings=Settings.load({"CAVENDISH_REDIS_URL": stack.facts["book"]})) as client:
+        tasks = client.get_many(ids, service=SERVICE, with_record=False)
+    return [task_id for task_id in ids if (tasks[task_id].settled_at or 0.0) < finished[task_id]]
 
 
 @pytest.mark.timeout(200)
@@ -44,6 +58,7 @@ def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through
     counts = lane["counts"]
     assert counts["succeeded"] + counts["failed"] == counts["submitted"] == counts["paid"] == 2000
     assert tally["tasks"] == tally["finished"] == 2000
+    assert settled_early(stack, ids) == []
     # An id is asked about again only where an answer got lost between the API and the book: in a killed worker.
     assert tally["again"] <= 100
     assert [line for line in stack.lines().splitlines() if "Traceback" in line] == []
@@ -63,6 +78,7 @@ def test_no_call_asks_about_an_id_that_is_settled_though_two_beats_run(start: St
         second.terminate()
         second.wait(10)
     assert stack.tally()["again"] == 0
+    assert settled_early(stack, ids) == []
     assert stack.ledger()["repeats"] == 0
 
 
