@@ -67,6 +67,46 @@ def _url(*schemes: str) -> Reader:
     return read
 
 
+def _ports(text: str) -> tuple[range, ...]:
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        found = tuple(range(pair[0], pair[-1] + 1) for pair in ends) if max(map(len, ends)) <= 2 else ()
+    except ValueError:
+        found = ()
+    if not found or any(len(each) == 0 or each.start < 1 or each.stop > 65536 for each in found):
+        raise ValueError("must be ports and ranges of ports such as 443,8000-8999")
+    return found
+
+
+def _lifetimes(text: str) -> tuple[tuple[str, float], ...]:
+    """`86400`, or `nano-banana=86400,veo=3600`; the name `*` stands for any service."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, seconds = part.rpartition("=")
+        try:
+            found[name.strip() or "*"] = _number(60, 3650 * 86400)(seconds)
+        except ValueError:
+            raise ValueError("must be seconds (60 and up), or service=seconds pairs separated by commas") from None
+    return tuple(found.items())
+
+
+def _sealing_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(part.strip() for part in text.split(","))
+    for key in keys:
+        try:
+            sound = len(base64.urlsafe_b64decode(key.encode())) == 32
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ValueError("must be the URL-safe base64 of 32 random bytes; several, the newest first, are separated by commas")
+    return keys
+
+
+def _endpoint(text: str) -> str:
+    """A webhook URL, or the name of a registered endpoint."""
+    return _url("http", "https")(text) if "://" in text else text
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     try:
         return parse_networks(text)
@@ -96,10 +136,12 @@ def _token(text: str) -> str:
     return text
 
 
-def _knob(default: Any, read: Reader, unit: str, meaning: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"read": read, "unit": unit, "meaning": meaning, "secret": secret})
+def _knob(default: Any, read: Reader, unit: str, meaning: str, *, secret: bool = False, shown: str = "") -> Any:
+    about = {"read": read, "unit": unit, "meaning": meaning, "secret": secret, "shown": shown}
+    return field(default=default, repr=not secret, metadata=about)
 
 
+_WEB_PORTS = "80,443,1024-65535"
 _REDIS = ("redis", "rediss", "unix", "redis+socket")
 _BROKER = (*_REDIS, "sentinel", "amqp", "amqps")
 
@@ -147,6 +189,29 @@ class Settings:
     webhook_allow: tuple[Network, ...] = _knob(
         (), _networks, "CIDRs", "Addresses that webhooks may reach although they are not public."
     )
+    webhook_ports: tuple[range, ...] = _knob(
+        _ports(_WEB_PORTS), _ports, "ports", "Ports that webhooks may reach.", shown=_WEB_PORTS
+    )
+    webhook_calls: int = _knob(200, _whole(1, 10_000), "calls", "Webhook calls that one worker process has in flight at most.")
+    webhook_calls_per_endpoint: int = _knob(100, _whole(1, 10_000), "calls", "How many of them may go to one endpoint.")
+    webhook_disable_after: float = _knob(
+        5 * 86400.0, _number(60, 3650 * 86400), "s", "An endpoint that fails for so long without a single success is disabled."
+    )
+    webhook_origin: str = _knob(
+        "cavendish", _token, "name", "Who we are when an endpoint is asked for its consent (`WebHook-Request-Origin`)."
+    )
+    egress_proxy: str = _knob(
+        "", _url("http", "https"), "URL", "Proxy that all webhooks go through; it then checks the addresses.", secret=True
+    )
+    operations_webhook: str = _knob(
+        "", _endpoint, "URL or name", "Where `endpoint.disabled` is announced: a URL or a registered endpoint.", secret=True
+    )
+    secret_key: tuple[str, ...] = _knob(
+        (), _sealing_keys, "base64", "Encrypts the secrets of registered endpoints; several keys: the newest first.", secret=True
+    )
+    result_ttl: tuple[tuple[str, float], ...] = _knob(
+        (), _lifetimes, "s", "How long result links live at the API, or service=seconds pairs; late webhooks then say so."
+    )
     webhook_timeout: float = _knob(15.0, _number(0.5, 60), "s", "Longest webhook call, wall clock, all included.")
     shards: int = _knob(1, _whole(1, 256), "shards", "Into how many parts each lane of the book is cut.")
     concurrency: int = _knob(16, _whole(5, 256), "threads", "Celery tasks that one worker process runs at a time.")
@@ -189,6 +254,11 @@ class Settings:
             found.append(f"{PREFIX}API_TOKENS_FILE cannot be used: {error}.")
         return found
 
+    def result_lifetime(self, service: str) -> float | None:
+        """Seconds after which the API forgets the results of a service, or None where nobody said."""
+        said = dict(self.result_ttl)
+        return said.get(service, said.get("*"))
+
     def tokens(self) -> dict[str, str]:
         """Bearer token by account. Raises OSError or ValueError if the file of tokens cannot be used."""
         tokens: dict[str, str] = {}
@@ -224,6 +294,6 @@ def described() -> list[tuple[str, str, str, str]]:
     rows = []
     for knob in fields(Settings):
         unset = knob.default in ("", (), None, 0.0)
-        shown = "" if unset else f"{knob.default:.10g}" if isinstance(knob.default, float) else str(knob.default)
-        rows.append((env_name(knob.name), knob.metadata["unit"], shown, knob.metadata["meaning"]))
+        plain = "" if unset else f"{knob.default:.10g}" if isinstance(knob.default, float) else str(knob.default)
+        rows.append((env_name(knob.name), knob.metadata["unit"], knob.metadata["shown"] or plain, knob.metadata["meaning"]))
     return rows

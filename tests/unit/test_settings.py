@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ KNOBS = fields(Settings)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 #: Texts that each knob refuses. The knobs that are left out take any text.
+SEALING = urlsafe_b64encode(bytes(range(32))).decode()
 BAD = {
     "REDIS_URL": ["localhost:6379", "http://localhost", "amqp://localhost", "redis:", "6379"],
     "BROKER_URL": ["localhost", "http://localhost", "kafka://localhost"],
@@ -48,6 +49,15 @@ BAD = {
     ],
     "WEBHOOK_ALLOW": ["inside", "10.0.0.0/33", "10.0.0.0/8;fd00::/8", "*"],
     "WEBHOOK_TIMEOUT": ["0", "61", "x"],
+    "WEBHOOK_PORTS": ["0", "65536", "443-80", "http", "80,,443", "80,1-2-3", "-1"],
+    "WEBHOOK_CALLS": ["0", "10001", "x"],
+    "WEBHOOK_CALLS_PER_ENDPOINT": ["0", "10001", "x"],
+    "WEBHOOK_DISABLE_AFTER": ["59", "x", "inf"],
+    "WEBHOOK_ORIGIN": ["two words", "tøken"],
+    "EGRESS_PROXY": ["proxy.example:3128", "socks5://proxy.example", "redis://x"],
+    "OPERATIONS_WEBHOOK": ["ftp://example.com/", "https://"],
+    "SECRET_KEY": ["short", SEALING[:-4], f"{SEALING},", "ü" * 44],
+    "RESULT_TTL": ["59", "veo", "veo=soon", "veo=3600,", "inf"],
     "SHARDS": ["0", "257", "1.0"],
     "CONCURRENCY": ["4", "257", "x"],
     "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
@@ -69,6 +79,11 @@ GOOD: dict[str, tuple[str, Any]] = {
     "FLOWER_PORT": ("0", 0),
     "WEBHOOK_SECRET": (SECRET, SECRET),
     "ABSENT_GRACE": ("0", 0.0),
+    "WEBHOOK_PORTS": ("443, 8000-8001", (range(443, 444), range(8000, 8002))),
+    "EGRESS_PROXY": ("http://proxy.example:3128/", "http://proxy.example:3128"),
+    "OPERATIONS_WEBHOOK": ("ops", "ops"),
+    "SECRET_KEY": (f"{SEALING}, {SEALING}", (SEALING, SEALING)),
+    "RESULT_TTL": ("86400, veo=3600", (("*", 86400.0), ("veo", 3600.0))),
 }
 
 
@@ -89,6 +104,9 @@ EDGES = {
     "DEAD_RETENTION": "60 315360000",
     "EVENTS_KEPT": "100 10000000",
     "WEBHOOK_TIMEOUT": "0.5 60",
+    "WEBHOOK_CALLS": "1 10000",
+    "WEBHOOK_CALLS_PER_ENDPOINT": "1 10000",
+    "WEBHOOK_DISABLE_AFTER": "60 315360000",
     "SHARDS": "1 256",
     "CONCURRENCY": "5 256",
     "SHUTDOWN_TIMEOUT": "1 600",
@@ -126,7 +144,7 @@ def test_every_knob_has_a_default_a_unit_and_a_meaning(knob: Any) -> None:
 def test_every_default_would_be_taken_from_the_environment_too(knob: Any) -> None:
     unset = knob.default in ("", None, ()) or knob.name == "rate"
     if not unset:
-        assert Settings.load({env_name(knob.name): str(knob.default)}) == Settings()
+        assert Settings.load({env_name(knob.name): knob.metadata["shown"] or str(knob.default)}) == Settings()
 
 
 @pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in GOOD.items()], ids=GOOD.keys())
