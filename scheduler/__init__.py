@@ -4,13 +4,15 @@ Knows Redis and time; no Celery, no HTTP, and it logs nothing. This is its publi
 """
 
 from scheduler.client import Client
-from scheduler.errors import BookUnavailable, CavendishError, SettingsError, SubmissionError, WaitTimeout
-from scheduler.tracking import State, Submitted, TrackedTask
+from scheduler.errors import BookUnavailable, CavendishError, EventsMissed, SettingsError, SubmissionError, WaitTimeout
+from scheduler.tracking import Event, State, Submitted, TrackedTask
 
 __all__ = [
     "BookUnavailable",
     "CavendishError",
     "Client",
+    "Event",
+    "EventsMissed",
     "SettingsError",
     "State",
     "SubmissionError",

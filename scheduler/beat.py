@@ -11,9 +11,10 @@ DISPATCH = "cavendish.dispatch"
 RETRIEVE = "cavendish.retrieve"
 DELIVER = "cavendish.deliver"
 EXPIRE = "cavendish.expire"
+SWEEP = "cavendish.sweep"
 
 #: Every Celery task has a queue of its own name, so that any of them can get workers of its own.
-QUEUES = (SUBMIT, DISPATCH, RETRIEVE, DELIVER, EXPIRE)
+QUEUES = (SUBMIT, DISPATCH, RETRIEVE, DELIVER, EXPIRE, SWEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,10 @@ class Entry:
 
 
 def timetable(settings: Settings) -> tuple[Entry, ...]:
-    """What beat fires. Deliveries are usually sent at once by whoever settled; the sweep finds the rest."""
+    """What beat fires. Whoever settles calls the courier; beat's call is for what was missed."""
     return (
         Entry(DISPATCH, settings.tick),
-        Entry(DELIVER, 1.0),
+        Entry(DELIVER, 5.0),
         Entry(EXPIRE, 5.0),
+        Entry(SWEEP, 30.0),
     )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from scheduler.addresses import Network, parse_networks
+from scheduler.endpoints import is_url
 from scheduler.errors import SubmissionError, WaitTimeout
 from scheduler.forecast import Forecasts
 from scheduler.law import first_age
 from scheduler.settings import Settings
 from scheduler.store import Book
+from scheduler.store.events import KEPT, START, Reader, places_of
 from scheduler.submission import check, id_complaint, shown
-from scheduler.tracking import Lane, State, Submitted, TrackedTask
+from scheduler.tracking import Event, Lane, State, Submitted, TrackedTask
 from scheduler.whereabouts import book_url
 
-#: Seconds between two looks into the book while waiting.
-_WAIT_STEP = 0.25
+#: Seconds after which a wait looks at all its ids, whatever the events say: they may have been trimmed.
+_LOOK_AGAIN = 5.0
+#: Entries of a lane that a wait takes at once.
+_AT_ONCE = 1000
+#: Seconds after which a reader of events looks for new lanes.
+_LIST_AGAIN = 2.0
 
 
 class Client:
@@ -74,7 +81,12 @@ class Client:
             again=again,
             default_deadline=self._settings.deadline,
             allowed=self._allowed() if webhook else (),
+            ports=self._settings.webhook_ports,
         )
+        strangers = self._book.endpoints.missing(name for name in wishes.webhooks if not is_url(name))
+        if strangers:
+            name = strangers[0]
+            raise SubmissionError(f"No endpoint is registered as {name!r}; `cavendish endpoint add {name} URL` does it.")
         wanted = list(ids)
         complaints = [id_complaint(task_id) for task_id in wanted]
         sound = list(dict.fromkeys(task_id for task_id, complaint in zip(wanted, complaints, strict=True) if not complaint))
@@ -120,22 +132,82 @@ class Client:
         `progress(ended, all)` is called whenever more have ended. Raises SubmissionError for an id that is not tracked.
         """
         wanted = list(dict.fromkeys(ids))
-        until = None if timeout is None else time.monotonic() + timeout
-        open_ids, ended = list(wanted), -1
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        # Before the first look: what ends in between is then heard of twice, rather than never.
+        places = self._book.events.last({Lane.of(account, service, task_id, self._settings.shards) for task_id in wanted})
+        look_at, open_ids, ended = wanted, dict.fromkeys(wanted), -1
+        look_at_all = time.monotonic() + _LOOK_AGAIN
         while True:
-            now = self.get_many(open_ids, service=service, account=account, with_record=False)
-            strangers = [task_id for task_id in open_ids if task_id not in now]
+            now = self.get_many(look_at, service=service, account=account, with_record=False)
+            strangers = [task_id for task_id in look_at if task_id not in now]
             if strangers:
                 raise SubmissionError(f"{strangers[0]!r} is not tracked for the service {service!r}; submit it first.")
-            open_ids = [task_id for task_id in open_ids if not now[task_id].state.terminal]
+            open_ids = {task_id: None for task_id in open_ids if task_id not in now or not now[task_id].state.terminal}
             if progress and len(wanted) - len(open_ids) != ended:
                 ended = len(wanted) - len(open_ids)
                 progress(ended, len(wanted))
             if not open_ids:
                 return self.get_many(wanted, service=service, account=account)
-            if until is not None and time.monotonic() >= until:
-                raise WaitTimeout(open_ids, timeout or 0.0)
-            time.sleep(_WAIT_STEP if until is None else min(_WAIT_STEP, max(until - time.monotonic(), 0.0)))
+            if time.monotonic() >= until:
+                raise WaitTimeout(list(open_ids), timeout or 0.0)
+            look_at = self._stirred(places, open_ids, min(until, look_at_all))
+            if not look_at or time.monotonic() >= look_at_all:
+                look_at, look_at_all = list(open_ids), time.monotonic() + _LOOK_AGAIN
+
+    def _stirred(self, places: dict[Lane, str], open_ids: Container[str], until: float) -> list[str]:
+        """Block until events tell of some of the open ids, and return these; none if the time is over first."""
+        while (left := until - time.monotonic()) > 0:
+            entries = self._book.events.read(places, _AT_ONCE, left)
+            places.update((entry.lane, entry.place) for entry in entries)
+            stirred = [entry.id for entry in entries if entry.id in open_ids]
+            if stirred:
+                return stirred
+        return []
+
+    def events(
+        self, service: str | None = None, account: str | None = None, *, after: str | None = None, follow: bool = True
+    ) -> Iterator[Event]:
+        """What ended, in the order of time (to the millisecond), and then what ends from now on; of all services and accounts
+        unless one is named.
+
+        Without `follow` it ends with the last event that there is now. `after` says where to begin:
+        - None: now, that is when `events` is called, not when the first event is asked for;
+        - "" or "0": with the oldest event that is still kept;
+        - the `position` of the last event that was handled: behind that one, over all lanes, with nothing missing and
+          nothing twice. It goes with the same service and account that it came from.
+
+        A reader that may miss nothing begins with "0" and keeps the position of each event that it has handled. The
+        streams are capped (CAVENDISH_EVENTS_KEPT for each lane): EventsMissed is raised, at once or on the way, where
+        events behind the place of the reader were trimmed away; its `position` goes on with what is kept. (Rarely it
+        is raised although just the handled ones were trimmed.) Raises SubmissionError for a position that is none, and
+        BookUnavailable, also while it follows: then begin again with the last position. After an error it is exhausted.
+        """
+        lanes = self._lanes(service, account)
+        if after is None:
+            places = self._book.events.last(lanes)
+        elif after in ("", "0"):
+            places = dict.fromkeys(lanes, KEPT)
+        else:
+            known = places_of(after)
+            places = {lane: known.get(lane, START) for lane in lanes}
+        reader = Reader(self._book.events, places)
+        if follow:
+            return self._following(reader, service, account)
+        return self._kept(reader, self._book.events.last(lanes))
+
+    def _following(self, reader: Reader, service: str | None, account: str | None) -> Iterator[Event]:
+        while True:
+            list_again = time.monotonic() + _LIST_AGAIN
+            while (left := list_again - time.monotonic()) > 0:
+                yield from reader.read(left)
+            reader.add(dict.fromkeys(self._lanes(service, account), START))
+
+    def _kept(self, reader: Reader, end: Mapping[Lane, str]) -> Iterator[Event]:
+        while events := list(reader.read(until=end)):
+            yield from events
+
+    def _lanes(self, service: str | None, account: str | None) -> list[Lane]:
+        return [lane for lane in self._book.tasks.lanes() if service in (None, lane.service) and account in (None, lane.account)]
 
     def close(self) -> None:
         """Close the connections to Redis."""

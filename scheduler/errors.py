@@ -3,8 +3,10 @@
 CavendishError
 ├── SettingsError       environment settings that make no sense; carries every complaint at once
 ├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline ...)
+├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not give its consent
 ├── BookUnavailable     Redis did not answer, or refuses to write; nothing was half-written
 ├── WaitTimeout         `Client.wait` ran out of time; carries what was still pending
+├── EventsMissed        events were trimmed from a stream before they were read; carries where to go on
 └── StackError          `cavendish up` cannot start or keep a part of the stack
 """
 
@@ -29,6 +31,10 @@ class SubmissionError(CavendishError, ValueError):
     """A submit was refused as a whole; nothing of it was written."""
 
 
+class EndpointError(CavendishError):
+    """What was asked of a webhook endpoint cannot be done; nothing was changed."""
+
+
 class BookUnavailable(CavendishError):
     """Redis is away or refuses to write. What was not acknowledged was not written; try again later."""
 
@@ -39,6 +45,19 @@ class WaitTimeout(CavendishError, TimeoutError):
     def __init__(self, pending: Sequence[str], timeout: float) -> None:
         super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")
         self.pending = tuple(pending)
+
+
+class EventsMissed(CavendishError):
+    """Events of the `lanes` were trimmed away unread. `position` goes on with what is kept, and repeats nothing."""
+
+    def __init__(self, lanes: Sequence[str], position: str) -> None:
+        others = f" and {len(lanes) - 1} more" if len(lanes) > 1 else ""
+        super().__init__(
+            f"Events of {lanes[0]}{others} were trimmed before they were read (CAVENDISH_EVENTS_KEPT); "
+            f"what is kept follows the position {position}"
+        )
+        self.lanes = tuple(lanes)
+        self.position = position
 
 
 class StackError(CavendishError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -118,7 +117,7 @@ def webhook_secret_key(text: str) -> bytes:
     """The signing key inside a `whsec_…` secret: 24 to 64 bytes. Raises ValueError without showing the secret."""
     try:
         key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
         raise ValueError("must be 'whsec_' followed by the base64 of 24 to 64 bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.addresses import Network, webhook_complaint
+from scheduler.endpoints import is_url, name_complaint
 from scheduler.errors import SubmissionError
 from scheduler.tracking import DEEPEST, compact, too_deep
 
@@ -52,11 +52,6 @@ def id_complaint(task_id: object) -> str | None:
     return None
 
 
-def endpoint_of(url: str) -> str:
-    """The short name of an ad-hoc webhook endpoint: 16 hexadecimal digits of its hash."""
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
 def check(
     *,
     service: object,
@@ -69,6 +64,7 @@ def check(
     again: object = False,
     default_deadline: float,
     allowed: Iterable[Network],
+    ports: tuple[range, ...] | None = None,
 ) -> Wishes:
     """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
     if not isinstance(service, str) or not _SERVICE.fullmatch(service):
@@ -80,7 +76,7 @@ def check(
     return Wishes(
         service=service,
         account=account,
-        webhooks=_webhooks(webhook, tuple(allowed)),
+        webhooks=_webhooks(webhook, tuple(allowed), ports),
         deadline=_deadline(deadline, default_deadline),
         metadata=_metadata(metadata),
         model=_label("model", model),
@@ -89,15 +85,16 @@ def check(
     )
 
 
-def _webhooks(webhook: object, allowed: tuple[Network, ...]) -> tuple[str, ...]:
-    urls = [] if webhook is None else list(webhook) if isinstance(webhook, list | tuple) else [webhook]
-    if len(urls) > WEBHOOKS:
-        raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(urls)}.")
-    for url in urls:
-        complaint = webhook_complaint(url, allowed)
+def _webhooks(webhook: object, allowed: tuple[Network, ...], ports: tuple[range, ...] | None) -> tuple[str, ...]:
+    given = [] if webhook is None else list(webhook) if isinstance(webhook, list | tuple) else [webhook]
+    if len(given) > WEBHOOKS:
+        raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(given)}.")
+    for one in given:
+        named = isinstance(one, str) and one and not is_url(one)
+        complaint = name_complaint(str(one)) if named else webhook_complaint(one, allowed, ports)
         if complaint:
-            raise SubmissionError(f"Refused: {complaint}.")
-    return tuple(dict.fromkeys(str(url) for url in urls))
+            raise SubmissionError(f"Refused: {complaint}{', or must be a URL' if named else ''}.")
+    return tuple(dict.fromkeys(str(one) for one in given))
 
 
 def _deadline(deadline: object, default: float) -> float:

@@ -4,7 +4,7 @@
       submit ─► pending ───────► succeeded | failed   ─ owes ─►  owed ────────────────► paid
                   │  │ absent n times over t seconds               │ ▲
                   │  └───────────────► unknown        ─ owes ─►    │ └── revive
-                  └ deadline passed ─► expired        ─ owes ─►    └─ tries used up / 410 ─► dead
+                  └ deadline passed ─► expired        ─ owes ─►    └─ tries used up ─► dead
 
 Terminal states are sticky: tracking an id again after it ended takes an explicit `again`.
 Times are float seconds since the Unix epoch, by the clock of Redis.
@@ -61,6 +61,10 @@ class Lane:
         return cls(account, service, crc32(task_id.encode()) % shards if shards > 1 else 0)
 
 
+#: Where notices of our own are owed, such as `endpoint.disabled`. Nothing is asked there.
+OPERATIONS = Lane("cavendish", "operations")
+
+
 @dataclass(frozen=True, slots=True)
 class TrackedTask:
     """A remote job as the book knows it. `record` is the upstream record as it came, once there is one."""
@@ -89,6 +93,25 @@ class TrackedTask:
         """A plain dictionary for `--json` and for people; the shape of the public surface."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("webhooks", "absent_since", "round")}
         return plain | {"state": self.state.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The end of a tracked task, as the stream tells it: `at` is when the book learned of it.
+
+    `position` is an opaque printable text: `Client.events(after=position)` goes on behind this event.
+    """
+
+    id: str
+    service: str
+    account: str
+    state: State
+    at: float
+    position: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary for `--json`; the shape of the public surface."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"state": self.state.value}
 
 
 @dataclass(frozen=True, slots=True)

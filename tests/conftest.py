@@ -15,14 +15,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from owing import SECRET, Owing
 
 from scheduler.settings import Settings
 from scheduler.store import Book
 from worker import embedded, logs, serve
 from worker.loop import LoopThread
-from worker.signing import new_secret
-
-SECRET = new_secret()
 
 
 class Server:
@@ -131,3 +129,13 @@ def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
     """Serve handlers of httpx requests over real HTTP for the length of a test."""
     with ExitStack() as stack:
         yield lambda handler: stack.enter_context(_served(handler))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def owing(book: Book, loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owing]:
+    """Debts and couriers. Their rounds end as soon as nothing is due, so that a test can look at what waits."""
+    monkeypatch.setattr("worker.round.PATIENCE", 0.0)
+    bench = Owing(book, loop)
+    yield bench
+    for transport in bench.transports.values():
+        loop.run(transport.aclose(), timeout=5)

@@ -38,7 +38,8 @@ class Heart:
                 hand = hands()
                 fleet, accounts = hand.book.fleet, tuple(sorted(hand.upstream.accounts))
                 signs, allow = bool(hand.settings.webhook_secret), tuple(map(str, hand.settings.webhook_allow))
-                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now(), accounts, signs, allow))
+                seals = bool(hand.settings.secret_key)
+                fleet.beat(Member(self._name, self._role, version("cavendish"), fleet.now(), accounts, signs, allow, seals))
             self._stopped.wait(EVERY)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +16,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._running: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
         self._thread = threading.Thread(target=self._loop.run_forever, name="cavendish-http", daemon=True)
         self._thread.start()
 
@@ -28,31 +29,19 @@ class LoopThread:
             future.cancel()
             raise
 
-    def as_completed(self, works: Sequence[Coroutine[Any, Any, T]]) -> Iterator[list[T]]:
-        """Run coroutines side by side; yields whatever has ended since the last time, until all have.
-
-        An error of one of them is raised when all the others have been handed on.
-        """
-        ended: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
+    def start(self, works: Sequence[Coroutine[Any, Any, T]], ended: queue.SimpleQueue[T | None]) -> None:
+        """Run coroutines side by side, and put what each returns into `ended`. They must not raise."""
 
         async def put(work: Coroutine[Any, Any, T]) -> None:
-            try:
-                ended.put(await work)
-            except BaseException as error:
-                ended.put(error)
+            ended.put(await work)
 
-        for work in works:
-            asyncio.run_coroutine_threadsafe(put(work), self._loop)
-        left, errors = len(works), list[BaseException]()
-        while left:
-            batch = [ended.get()]
-            while not ended.empty():
-                batch.append(ended.get())
-            left -= len(batch)
-            errors += [error for error in batch if isinstance(error, BaseException)]
-            yield [result for result in batch if not isinstance(result, BaseException)]
-        for error in errors:  # what went well beside it has been handed on by now
-            raise error
+        def begin() -> None:
+            for work in works:
+                task = self._loop.create_task(put(work))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+        self._loop.call_soon_threadsafe(begin)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Run a last coroutine (closing connections), then stop the loop."""

@@ -42,11 +42,12 @@ class Receiver:
             return httpx.Response(401, json={"error": complaint})
         if self._chance.random() < self._failing:
             return httpx.Response(503, json={"error": "not today"})
-        data = json.loads(body)["data"]
-        name = request.headers["webhook-id"]
+        said, name = json.loads(body), request.headers["webhook-id"]
         self.ledger.verified[name] += 1
-        self.ledger.ids.setdefault(data["id"], set()).add(name)
-        self.ledger.states[data["id"]] = data["state"]
+        if said["type"].startswith("task."):
+            data = said["data"]
+            self.ledger.ids.setdefault(data["id"], set()).add(name)
+            self.ledger.states[data["id"]] = data["state"]
         return httpx.Response(204)
 
     def _shown(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How many threads of a worker process each kind of work may hold, so that a slow API or receiver starves nothing else."""
+"""How many threads of a worker process each kind of work may hold, so that a slow API starves nothing else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Threads that are always left for the other Celery tasks: dispatch, submit, expire, and the one sweep.
-OTHERS = 3
+#: Threads that are always left for the other Celery tasks: dispatch, submit, expire, sweep, and two rounds of deliveries.
+OTHERS = 5
 
 
 class Seats:
@@ -26,9 +26,3 @@ class Seats:
         finally:
             if got:
                 self._free.release()
-
-
-def shared_out(concurrency: int) -> tuple[Seats, Seats]:
-    """Seats for asking and for delivering in a process of so many threads."""
-    delivering = max((concurrency - OTHERS) // 3, 1)
-    return Seats(max(concurrency - OTHERS - delivering, 1)), Seats(delivering)

@@ -1,7 +1,8 @@
 """The switchboard: the named Celery tasks, and how one leads to the next.
 
     beat ─► dispatch ─► retrieve ─► deliver        submit ◄─ producers
-      └───► expire ───────────────────┘ └◄─ beat (the sweep)
+      ├───► expire ───────────────────┤
+      └───► sweep ────────────────────┘
 
 No task does work of its own. A message that is lost costs time only: leases run out, and beat asks again.
 """
@@ -10,20 +11,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from celery.exceptions import OperationalError, Reject
 
-from scheduler.beat import DELIVER, DISPATCH, EXPIRE, RETRIEVE, SUBMIT
+from scheduler.beat import DELIVER, DISPATCH, EXPIRE, RETRIEVE, SUBMIT, SWEEP
 from scheduler.errors import BookUnavailable, SettingsError, SubmissionError
 from scheduler.settings import Settings
 from scheduler.tracking import Lane
 from worker import heartbeat, intake
 from worker.app import build
-from worker.deliver import AT_ONCE
 from worker.dispatch import drain
 from worker.expire import expire_lane
+from worker.sweep import sweep as sweep_up
 from worker.wiring import hands
 
 try:
@@ -63,18 +63,27 @@ def retrieve(lane: str, ids: list[str], token: str) -> str:
     retrieval = hand.retrieval(hand.book.clock(), Lane.parse(lane), token)
     with hand.seats_to_ask.taken() as seated:
         done = retrieval.run(ids) if seated else retrieval.give_back(ids)
-    send_deliver(Lane.parse(lane), done.debts)
+    if done.debts:
+        send_deliver()
     return str(done)
 
 
 @app.task(name=DELIVER, throws=AWAY)
-def deliver(lane: str | None = None, debts: Sequence[str] = ()) -> str:
-    """Pay the debts just made, or sweep up whatever is owed."""
-    hand = hands()
-    with (hand.seat_to_sweep if lane is None else hand.seats_to_deliver).taken() as seated:
-        if not seated:
-            return "all seats are taken: left to the sweep"
-        return str(hand.sweep() if lane is None else hand.delivery(hand.book.clock(), Lane.parse(lane)).run(debts))
+def deliver() -> str:
+    """Go on a round and pay what is owed, fresh or due again; one that is under way only looks again."""
+    done = hands().courier.deliver()
+    if done is not None and done.more:
+        send_deliver()
+    return str(done or "left to the round that is under way")
+
+
+@app.task(name=SWEEP, throws=AWAY)
+def sweep() -> str:
+    """The net under every webhook: owe again what lies in no queue."""
+    swept = sweep_up(hands().book, hands().settings.operations_webhook)
+    if swept.reowed:
+        send_deliver()
+    return str(swept)
 
 
 @app.task(name=EXPIRE, throws=AWAY)
@@ -84,7 +93,8 @@ def expire() -> str:
     clock = hand.book.clock()
     for lane in hand.book.tasks.lanes():
         expired, debts = expire_lane(hand.book, lane, clock, hand.expiring)
-        send_deliver(lane, debts)
+        if debts:
+            send_deliver()
         ended += expired
     return f"{ended} expired" if ended else "nothing overdue"
 
@@ -95,12 +105,9 @@ def send_retrieve(lane: Lane, ids: list[str], token: str) -> None:
     retrieve.apply_async(args, expires=expires, **_shown(f"'{lane}', {len(ids)} ids", ids[0]))
 
 
-def send_deliver(lane: Lane, debts: Sequence[str]) -> None:
-    """The fast way for debts just made; the message carries their names only."""
-    for start in range(0, len(debts), AT_ONCE):
-        part = list(debts[start : start + AT_ONCE])
-        args, expires = (str(lane), part), hands().settings.lease
-        deliver.apply_async(args, expires=expires, **_shown(f"'{lane}', {len(part)} debts", part[0]))
+def send_deliver() -> None:
+    """Something is owed. A message says no more than that: what it is lies in the book."""
+    deliver.apply_async(expires=hands().settings.lease)
 
 
 def _shown(args: str, first: str) -> dict[str, Any]:

@@ -1,153 +1,186 @@
-"""HTTP connections within httpx's public transport interface: many small pools, one TLS context.
+"""HTTP connections within httpx's public transport interface: one pool for each origin, on streams of our own.
 
-httpcore's pool rescans every connection for every queued request and collapses above some fifty concurrent
-calls, so each destination gets pools of at most ten connections, and a call goes to the least loaded one.
+httpcore's pool looks at every connection for every call and collapses above some fifty at once. So httpcore speaks HTTP
+here, on one connection at a time; who gets which connection is decided in constant time.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator
-from functools import cache
-from types import TracebackType
-from typing import Self
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import httpcore
 import httpx
 
-CONNECTIONS_PER_POOL = 10
-POOLS_PER_ORIGIN = 20
-ORIGINS = 500
-KEEPALIVE = 30.0
+from worker.stream import KEEPALIVE, Backend, Connection
 
-_ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
-    (httpcore.ConnectTimeout, httpx.ConnectTimeout),
-    (httpcore.ReadTimeout, httpx.ReadTimeout),
-    (httpcore.WriteTimeout, httpx.WriteTimeout),
-    (httpcore.PoolTimeout, httpx.PoolTimeout),
-    (httpcore.ConnectError, httpx.ConnectError),
-    (httpcore.ReadError, httpx.ReadError),
-    (httpcore.WriteError, httpx.WriteError),
-    (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
-    (httpcore.LocalProtocolError, httpx.LocalProtocolError),
-    (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol),
-)
+#: Connections to one origin, and idle ones over all origins. An origin without any is forgotten.
+CONNECTIONS_PER_ORIGIN, IDLE = 200, 500
+_KNOWN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
+_NAMES = "ConnectTimeout ReadTimeout WriteTimeout PoolTimeout ConnectError ReadError WriteError RemoteProtocolError"
+_ERRORS = tuple((getattr(httpcore, name), getattr(httpx, name)) for name in (*_NAMES.split(), "LocalProtocolError"))
+_PORTS = {"http": 80, "https": 443}
 
 
-@cache
-def tls_context() -> ssl.SSLContext:
-    """One context per process: building it costs some 30 ms, sharing it nothing."""
-    return httpx.create_ssl_context()
-
-
+@dataclass(slots=True, eq=False)
 class _Pool:
-    def __init__(self, backend: httpcore.AsyncNetworkBackend | None) -> None:
-        self.in_flight = 0
-        self.pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls_context(),
-            max_connections=CONNECTIONS_PER_POOL,
-            max_keepalive_connections=CONNECTIONS_PER_POOL,
-            keepalive_expiry=KEEPALIVE,
-            network_backend=backend,
-        )
+    """The connections of one origin: how many there are, which are idle (the last used is used next), who waits for one."""
+
+    origin: tuple[bytes, bytes, int]
+    size: int = 0
+    idle: deque[Connection] = field(default_factory=deque)
+    waiting: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """Give it to `httpx.AsyncClient(transport=…)`, or call `handle_async_request` and close the response.
+
+    As soon as a call has its connection, `request.extensions["server_addr"]` tells the address at its other end.
+    """
+
+    def __init__(self, backend: Backend | None = None, connections: int = CONNECTIONS_PER_ORIGIN) -> None:
+        self._backend, self._connections = backend or Backend(), connections
+        self._pools: dict[tuple[bytes, bytes, int], _Pool] = {}
+        self._idle: OrderedDict[Connection, _Pool] = OrderedDict()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url, timeouts = request.url, request.extensions.get("timeout", {})
+        if url.scheme not in _PORTS or not url.host:
+            raise httpx.UnsupportedProtocol("Only http:// and https:// URLs with a host can be called.")
+        origin = (url.raw_scheme, url.raw_host, url.port or _PORTS[url.scheme])
+        pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(origin))
+        try:
+            connection = await self._take(pool, timeouts.get("pool"))
+            try:
+                if connection is None:
+                    connection = await self._backend.open(httpcore.Origin(*origin), timeouts.get("connect"))
+                request.extensions["server_addr"] = connection.stream.get_extra_info("server_addr")
+                response = await connection.http.handle_async_request(_plain(request))
+            except BaseException:
+                self._give_back(pool, connection)
+                raise
+        except _KNOWN as error:
+            raise translated(error) from error
+        body = _Body(response, partial(self._give_back, pool, connection))
+        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=response.extensions)
+
+    async def _take(self, pool: _Pool, timeout: float | None) -> Connection | None:
+        """An idle connection, or None: the right to make one. Where there are enough, first come, first served."""
+        while pool.idle:
+            connection = pool.idle.pop()
+            del self._idle[connection]
+            if connection.usable():
+                return connection
+            connection.stream.close()
+            pool.size -= 1
+        if pool.size < self._connections:
+            pool.size += 1
+            return None
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        pool.waiting.append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():
+                self._give_back(pool, waiter.result())
+            if isinstance(error, TimeoutError):
+                raise httpcore.PoolTimeout("No connection became free in time.") from None
+            raise
+
+    def _give_back(self, pool: _Pool, connection: Connection | None) -> None:
+        if connection is not None and (self._closed or not connection.usable()):
+            connection.stream.close()
+            connection = None
+        while pool.waiting:
+            waiter = pool.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is None:
+            pool.size -= 1
+            if not pool.size:
+                del self._pools[pool.origin]
+            return
+        pool.idle.append(connection)
+        self._idle[connection] = pool
+        if len(self._idle) > IDLE:
+            self._drop(next(iter(self._idle)))
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_unusable)
+
+    def _drop(self, connection: Connection) -> None:
+        pool = self._idle.pop(connection)
+        pool.idle.remove(connection)
+        connection.stream.close()
+        self._give_back(pool, None)
+
+    def _drop_unusable(self) -> None:
+        """Idle connections end in time even where no further call looks at them."""
+        for connection in [one for one in self._idle if not one.usable()]:
+            self._drop(connection)
+        self._sweep = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_unusable) if self._idle else None
+
+    async def aclose(self) -> None:
+        """Close what is idle; calls that are under way close theirs when they end."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._idle):
+            self._drop(connection)
+        await asyncio.sleep(0)
 
 
 class _Body(httpx.AsyncByteStream):
-    """The answer's raw bytes; its pool counts as busy until they are read or given up."""
+    """The answer's raw bytes; its connection is free again when they are read or given up."""
 
-    def __init__(self, pool: _Pool, response: httpcore.Response) -> None:
-        self._pool, self._response, self._open = pool, response, True
+    def __init__(self, response: httpcore.Response, free: Callable[[], None]) -> None:
+        self._response, self._free, self._open = response, free, True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._response.aiter_stream():
                 yield chunk
-        except Exception as error:
+        except _KNOWN as error:
             raise translated(error) from error
 
     async def aclose(self) -> None:
         if self._open:
             self._open = False
-            self._pool.in_flight -= 1
-            await self._response.aclose()
+            try:
+                await self._response.aclose()
+            finally:
+                self._free()
 
 
-class ShardedTransport(httpx.AsyncBaseTransport):
-    """Give it to `httpx.AsyncClient(transport=…)`. `backend` dials; the default dials anything."""
-
-    def __init__(self, backend: httpcore.AsyncNetworkBackend | None = None) -> None:
-        self._backend = backend
-        self._pools: dict[tuple[str, str, int | None], list[_Pool]] = {}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        pool = await self._least_loaded(request.url)
-        pool.in_flight += 1
-        try:
-            response = await pool.pool.handle_async_request(_plain(request))
-        except BaseException as error:
-            pool.in_flight -= 1
-            raise translated(error) from error
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(pool, response), extensions=response.extensions
-        )
-
-    async def _least_loaded(self, url: httpx.URL) -> _Pool:
-        origin = (url.scheme, url.host, url.port)
-        pools = self._pools.setdefault(origin, [])
-        best = min(pools, key=lambda pool: pool.in_flight, default=None)
-        if best is None or (best.in_flight >= CONNECTIONS_PER_POOL and len(pools) < POOLS_PER_ORIGIN):
-            best = _Pool(self._backend)
-            pools.append(best)
-            await self._forget_idle(origin)
-        return best
-
-    async def _forget_idle(self, but: tuple[str, str, int | None]) -> None:
-        """Keep the number of destinations bounded: close the oldest that nobody uses."""
-        for origin in [known for known in self._pools if known != but][: max(len(self._pools) - ORIGINS, 0)]:
-            if not any(pool.in_flight for pool in self._pools[origin]):
-                for pool in self._pools.pop(origin):
-                    await pool.pool.aclose()
-
-    async def aclose(self) -> None:
-        for pools in self._pools.values():
-            for pool in pools:
-                await pool.pool.aclose()
-        self._pools.clear()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None = None, error: BaseException | None = None, trace: TracebackType | None = None
-    ) -> None:
-        await self.aclose()
-
-
-def translated(error: BaseException) -> BaseException:
-    """httpx's error for one of httpcore's; any other stays as it is."""
-    for ours, theirs in _ERRORS:
-        if isinstance(error, ours):
-            return theirs(str(error) or ours.__name__)
-    return error
+def translated(error: Exception) -> httpx.TransportError:
+    """httpx's error for one of httpcore's, with its notes."""
+    told: httpx.TransportError = next(theirs for ours, theirs in _ERRORS if isinstance(error, ours))(str(error) or repr(error))
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 def _plain(request: httpx.Request) -> httpcore.Request:
-    url = request.url
-    return httpcore.Request(
-        request.method,
-        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-        headers=request.headers.raw,
-        content=request.stream,
-        extensions=request.extensions,
-    )
+    url, more = request.url, request.extensions
+    plain = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    return httpcore.Request(request.method, plain, headers=request.headers.raw, content=request.stream, extensions=more)
 
 
 async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
     """The body as it came over the wire, never inflated; None if it is longer than `limit` bytes."""
-    chunks, size = [], 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+    body = await read_first(response, limit + 1)
+    return body if len(body) <= limit else None
+
+
+async def read_first(response: httpx.Response, limit: int) -> bytes:
+    """At most the first `limit` bytes of the body, as they came over the wire. What lies behind them is not waited for."""
+    body, chunks = bytearray(), response.aiter_raw()
+    while len(body) < limit and (chunk := await anext(chunks, None)) is not None:
+        body += chunk
+    return bytes(body[:limit])

@@ -16,11 +16,13 @@ from scheduler.store import Book
 from scheduler.tracking import Lane
 from scheduler.verdicts import Patience
 from scheduler.whereabouts import book_url
-from worker import deliver, dispatch, egress, expire, retrieve
+from worker import deliver, directory, dispatch, egress, expire, retrieve
 from worker.loop import LoopThread
-from worker.seats import Seats, shared_out
-from worker.transport import ShardedTransport
+from worker.round import Knobs
+from worker.seats import OTHERS, Seats
+from worker.transport import PooledTransport
 from worker.upstream import Limits, Upstream
+from worker.vault import Vault
 
 
 @dataclass
@@ -30,8 +32,7 @@ class Hands:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self.seats_to_ask, self.seats_to_deliver = shared_out(self.settings.concurrency)
-        self.seat_to_sweep = Seats(1)
+        self.seats_to_ask = Seats(max(self.settings.concurrency - OTHERS, 1))
 
     @cached_property
     def book(self) -> Book:
@@ -49,13 +50,18 @@ class Hands:
     def upstream(self) -> Upstream:
         s = self.settings
         headers = {"user-agent": "Cavendish", "accept-encoding": "identity"}
-        http = httpx.AsyncClient(transport=ShardedTransport(), trust_env=False, follow_redirects=False, headers=headers)
+        http = httpx.AsyncClient(transport=PooledTransport(), trust_env=False, follow_redirects=False, headers=headers)
         limits = Limits(s.connect_timeout, s.call_timeout, s.answer_limit)
         return Upstream(http, s.api_url, s.tokens(), limits)
 
     @cached_property
-    def webhooks(self) -> httpx.AsyncClient:
-        return egress.client(self.settings.webhook_allow)
+    def courier(self) -> deliver.Courier:
+        s = self.settings
+        transport = egress.transport(s.webhook_allow, s.webhook_ports, s.egress_proxy or None, s.webhook_calls)
+        rules = directory.Rules(s.webhook_secret, s.webhook_calls_per_endpoint, s.webhook_disable_after, s.operations_webhook)
+        endpoints = directory.Directory(self.book, Vault(s.secret_key), rules)
+        knobs = Knobs(s.webhook_calls, s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime)
+        return deliver.Courier(self.book, transport, self.loop, endpoints, knobs)
 
     @cached_property
     def forecasts(self) -> Forecasts:
@@ -74,24 +80,12 @@ class Hands:
         return retrieve.Desk(self.book, self.forecasts, self.upstream, self.loop, knobs)
 
     @cached_property
-    def delivering(self) -> deliver.Knobs:
-        s = self.settings
-        return deliver.Knobs(s.webhook_secret, s.webhook_timeout, 2 * s.webhook_timeout, s.retention, s.dead_retention)
-
-    @cached_property
     def expiring(self) -> expire.Knobs:
         s = self.settings
         return expire.Knobs(s.last_look, s.retention, s.events_kept)
 
     def retrieval(self, clock: Clock, lane: Lane, token: str) -> retrieve.Retrieval:
         return retrieve.Retrieval(self.retrieving, clock, lane, token)
-
-    def delivery(self, clock: Clock, lane: Lane) -> deliver.Delivery:
-        return deliver.Delivery(self.book, self.webhooks, self.loop, self.delivering, clock, lane)
-
-    def sweep(self) -> deliver.Delivered:
-        """Pay whatever is owed in any lane."""
-        return deliver.sweep(self.book, self.delivery)
 
 
 _lock = threading.RLock()
@@ -104,6 +98,6 @@ def hands() -> Hands:
     with _lock:
         if _hands is None:
             _hands = Hands(Settings.load())
-            for part in ("book", "client", "loop", "upstream", "webhooks"):
+            for part in ("book", "client", "loop", "upstream", "courier"):
                 getattr(_hands, part)  # built here under the lock: Celery's threads must not race for them
         return _hands

@@ -1,19 +1,22 @@
 -- add: begin to track ids, each once; a second submit changes nothing but adds its webhooks.
--- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead  7 aside, then per id: task, result, one delivery per webhook
+-- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead  7 aside  8 ended, then per id: task, result,
+--         one delivery per webhook
 -- ARGV    1 now  2 first look at  3 deadline at  4 again (0|1)  5 metadata  6 model  7 producer
---         8 number of webhooks, then per webhook: endpoint, url, then the ids
+--         8 number of webhooks, then per webhook: subscription, url ('' for a registered endpoint), then the ids
 -- RETURNS per id, flat: 'new' | 'known', state
 local now, due, deadline, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local hooks, first_id = tonumber(ARGV[8]), 9 + 2 * tonumber(ARGV[8])
 local answer = {}
+local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
 for i = first_id, #ARGV do
-  local id, key = ARGV[i], 8 + (i - first_id) * (2 + hooks)
+  local id, key = ARGV[i], 9 + (i - first_id) * (2 + hooks)
   local task, result = KEYS[key], KEYS[key + 1]
   if redis.call('HDEL', KEYS[7], id) == 1 then redis.call('DEL', task, result) end -- set aside: unreadable, so begin anew
   local state = redis.call('HGET', task, 'state')
-  local quiet = state and state ~= 'pending' and tonumber(redis.call('HGET', task, 'open') or 0) == 0
-  for endpoint in string.gmatch(again and redis.call('HGET', task, 'webhooks') or '', '%S+') do
-    if redis.call('ZSCORE', KEYS[6], endpoint .. ':' .. id) then quiet = false end
+  local old = redis.call('HGET', task, 'webhooks')
+  local quiet = state and state ~= 'pending' and words(redis.call('HGET', task, 'closed')) >= words(old)
+  for subscription in string.gmatch(again and old or '', '%S+') do
+    if redis.call('ZSCORE', KEYS[6], subscription .. ':' .. id) then quiet = false end
   end
   local verb = 'known'
   if not state or (again and quiet) then
@@ -29,16 +32,16 @@ for i = first_id, #ARGV do
   end
   local subscribed = redis.call('HGET', task, 'webhooks') or ''
   for h = 1, hooks do
-    local endpoint, url = ARGV[7 + 2 * h], ARGV[8 + 2 * h]
-    if not string.find(subscribed, endpoint, 1, true) then
-      local delivery = KEYS[key + 1 + h]
-      redis.call('DEL', delivery)
-      redis.call('HSET', delivery, 'url', url, 'tries', 0, 'state', state == 'pending' and 'waiting' or 'owed')
-      subscribed = subscribed == '' and endpoint or subscribed .. ' ' .. endpoint
+    local subscription, url = ARGV[7 + 2 * h], ARGV[8 + 2 * h]
+    if not string.find(' ' .. subscribed .. ' ', ' ' .. subscription .. ' ', 1, true) then
+      redis.call('DEL', KEYS[key + 1 + h])
+      redis.call('ZREM', KEYS[6], subscription .. ':' .. id) -- a dead letter of a record that is forgotten
+      subscribed = subscribed == '' and subscription or subscribed .. ' ' .. subscription
       redis.call('HSET', task, 'webhooks', subscribed)
+      if url ~= '' then redis.call('HSET', task, 'to:' .. subscription, url) end
       if state ~= 'pending' then
-        redis.call('ZADD', KEYS[3], now, endpoint .. ':' .. id)
-        redis.call('HINCRBY', task, 'open', 1)
+        redis.call('ZADD', KEYS[3], now, subscription .. ':' .. id)
+        redis.call('ZADD', KEYS[8], 'NX', now, id)
         redis.call('PERSIST', task)
         redis.call('PERSIST', result)
       end

@@ -1,24 +1,35 @@
 -- bury: lay debts into the dead letters with their reason; what they announce is kept as long as they lie there.
--- KEYS    1 owed  2 leases of debts  3 dead  4 counts, then per debt: delivery, task, result
--- ARGV    1 now  2 token  3 kept for, then per debt: debt, reason
+-- KEYS    1 leases of debts  2 dead  3 counts, then per debt: delivery, task, result, queue
+-- ARGV    1 now  2 token  3 kept for  4 tries charged (0|1), then per debt: debt, reason, log
 -- RETURNS how many were still ours
 local ours = 0
-for i = 4, #ARGV, 2 do
-  local debt, key = ARGV[i], 5 + (i - 4) / 2 * 3
-  if redis.call('HGET', KEYS[2], debt) == ARGV[2] then
-    redis.call('ZADD', KEYS[3], ARGV[1], debt)
-    redis.call('HSET', KEYS[key], 'state', 'dead', 'outcome', ARGV[i + 1])
-    redis.call('HINCRBY', KEYS[key], 'tries', 1)
-    redis.call('HSET', KEYS[key + 1], 'kept_for', ARGV[3])
-    redis.call('EXPIRE', KEYS[key], ARGV[3])
-    if redis.call('HINCRBY', KEYS[key + 1], 'open', -1) <= 0 then
-      for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], ARGV[3]) end
+local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
+for i = 5, #ARGV, 3 do
+  local debt, key = ARGV[i], 4 + (i - 5) / 3 * 4
+  local delivery, task = KEYS[key], KEYS[key + 1]
+  if redis.call('HGET', KEYS[1], debt) == ARGV[2] then
+    if type(redis.pcall('HINCRBY', delivery, 'tries', ARGV[4])) == 'table' then -- an error: what was tried is unreadable
+      redis.call('DEL', delivery)
+      redis.call('HINCRBY', delivery, 'tries', ARGV[4])
     end
-    redis.call('HINCRBY', KEYS[4], 'buried', 1)
-    redis.call('ZREM', KEYS[1], debt)
-    redis.call('HDEL', KEYS[2], debt)
+    redis.call('ZADD', KEYS[2], ARGV[1], debt)
+    redis.call('HSET', delivery, 'state', 'dead', 'outcome', ARGV[i + 1], 'log', ARGV[i + 2])
+    redis.call('EXPIRE', delivery, ARGV[3])
+    local subscription, webhooks = string.match(debt, '^[^:]+'), redis.pcall('HGET', task, 'webhooks')
+    if type(webhooks) == 'string' and string.find(' ' .. webhooks .. ' ', ' ' .. subscription .. ' ', 1, true)
+        and redis.call('HGET', task, 'state') ~= 'pending' then -- else it is of an earlier record, or that is unreadable
+      local closed = redis.call('HGET', task, 'closed') or ''
+      if not string.find(closed .. ' ', ' ' .. subscription .. ' ', 1, true) then closed = closed .. ' ' .. subscription end
+      redis.call('HSET', task, 'closed', closed, 'kept_for', ARGV[3])
+      if words(closed) >= words(webhooks) then
+        for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], ARGV[3]) end
+      end
+    end
+    redis.call('HINCRBY', KEYS[3], 'buried', 1)
+    redis.call('ZREM', KEYS[key + 3], debt)
+    redis.call('HDEL', KEYS[1], debt)
     ours = ours + 1
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[1] - ARGV[3]) -- their records are forgotten by then
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1] - ARGV[3]) -- their records are forgotten by then
 return ours

@@ -1,18 +1,40 @@
--- claim_delivery: take debts that are due, re-scored in place to the end of the lease.
--- KEYS    1 owed  2 leases of debts
--- ARGV    1 now  2 lease ends at  3 token  4 at most, then the debts wished for (none: whatever is due)
+-- claim_delivery: take debts that are due, one of each endpoint in turn: first the fresh ones of all, then retries.
+-- In a queue a score that lies ahead is a lease, so it tells how many calls are in flight; retries wait in a set apart.
+-- KEYS    1 owing  2 leases of debts, then per endpoint: queue, retries
+-- ARGV    1 now  2 lease ends at  3 token  4 at most, then per endpoint: endpoint, calls it may have in flight
 -- RETURNS the debts taken
-local wished = {}
-if #ARGV > 4 then
-  for i = 5, #ARGV do
-    local due = redis.call('ZSCORE', KEYS[1], ARGV[i])
-    if due and tonumber(due) <= tonumber(ARGV[1]) then wished[#wished + 1] = ARGV[i] end
+local now, till, token, left = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local endpoints, room, taken = (#ARGV - 4) / 2, {}, {}
+for e = 1, endpoints do
+  room[e] = tonumber(ARGV[4 + 2 * e]) - redis.call('ZCOUNT', KEYS[1 + 2 * e], '(' .. now, '+inf')
+end
+for kind = 1, 2 do
+  local due, more, turn = {}, true, 1
+  for e = 1, endpoints do
+    local most = math.min(room[e], left)
+    due[e] = most > 0 and redis.call('ZRANGEBYSCORE', KEYS[kind + 2 * e], '-inf', now, 'LIMIT', 0, most) or {}
   end
-else
-  wished = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[4])
+  while more and left > 0 do
+    more = false
+    for e = 1, endpoints do
+      local debt = due[e][turn]
+      if debt and left > 0 then
+        redis.call('HSET', KEYS[2], debt, token)
+        redis.call('ZADD', KEYS[1 + 2 * e], till, debt)
+        if kind == 2 then redis.call('ZREM', KEYS[2 + 2 * e], debt) end
+        taken[#taken + 1] = debt
+        room[e], left, more = room[e] - 1, left - 1, true
+      end
+    end
+    turn = turn + 1
+  end
 end
-for _, debt in ipairs(wished) do
-  redis.call('HSET', KEYS[2], debt, ARGV[3])
-  redis.call('ZADD', KEYS[1], 'XX', ARGV[2], debt)
+for e = 1, endpoints do
+  local next_at
+  for kind = 1, 2 do
+    local first = redis.call('ZRANGE', KEYS[kind + 2 * e], 0, 0, 'WITHSCORES')[2]
+    if first and (not next_at or tonumber(first) < tonumber(next_at)) then next_at = first end
+  end
+  if next_at then redis.call('ZADD', KEYS[1], next_at, ARGV[3 + 2 * e]) else redis.call('ZREM', KEYS[1], ARGV[3 + 2 * e]) end
 end
-return wished
+return taken

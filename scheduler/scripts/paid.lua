@@ -1,23 +1,34 @@
 -- paid: a receiver took the announcement; the record may be forgotten when nothing more is owed for it.
--- KEYS    1 owed  2 leases of debts  3 counts, then per debt: delivery, task, result
--- ARGV    1 now  2 token  3 retention, then per debt: debt, what the receiver answered
+-- KEYS    1 leases of debts  2 counts, then per debt: delivery, task, result, queue
+-- ARGV    1 now  2 token  3 retention, then per debt: debt, what the receiver answered, log
 -- RETURNS how many were still ours
 local ours = 0
-for i = 4, #ARGV, 2 do
-  local debt, key = ARGV[i], 4 + (i - 4) / 2 * 3
+local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
+for i = 4, #ARGV, 3 do
+  local debt, key = ARGV[i], 3 + (i - 4) / 3 * 4
   local delivery, task = KEYS[key], KEYS[key + 1]
-  if redis.call('HGET', KEYS[2], debt) == ARGV[2] then
-    redis.call('HSET', delivery, 'state', 'paid', 'paid_at', ARGV[1], 'outcome', ARGV[i + 1])
-    redis.call('HINCRBY', delivery, 'tries', 1)
-    redis.call('EXPIRE', delivery, ARGV[3])
-    if redis.call('HINCRBY', task, 'open', -1) <= 0 then
-      -- a dead letter of the same task wants its record for longer
-      local kept_for = math.max(tonumber(ARGV[3]), tonumber(redis.call('HGET', task, 'kept_for') or 0))
-      for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], kept_for) end
+  if redis.call('HGET', KEYS[1], debt) == ARGV[2] then
+    if type(redis.pcall('HINCRBY', delivery, 'tries', 1)) == 'table' then -- an error: what was tried is unreadable
+      redis.call('DEL', delivery)
+      redis.call('HINCRBY', delivery, 'tries', 1)
     end
-    redis.call('HINCRBY', KEYS[3], 'paid', 1)
-    redis.call('ZREM', KEYS[1], debt)
-    redis.call('HDEL', KEYS[2], debt)
+    redis.call('HSET', delivery, 'state', 'paid', 'paid_at', ARGV[1], 'outcome', ARGV[i + 1], 'log', ARGV[i + 2])
+    redis.call('EXPIRE', delivery, ARGV[3])
+    local subscription, webhooks = string.match(debt, '^[^:]+'), redis.pcall('HGET', task, 'webhooks')
+    if type(webhooks) == 'string' and string.find(' ' .. webhooks .. ' ', ' ' .. subscription .. ' ', 1, true)
+        and redis.call('HGET', task, 'state') ~= 'pending' then -- else it is of an earlier record, or that is unreadable
+      local closed = redis.call('HGET', task, 'closed') or ''
+      if not string.find(closed .. ' ', ' ' .. subscription .. ' ', 1, true) then closed = closed .. ' ' .. subscription end
+      redis.call('HSET', task, 'closed', closed)
+      if words(closed) >= words(webhooks) then
+        -- a dead letter of the same task wants its record for longer
+        local kept_for = math.max(tonumber(ARGV[3]), tonumber(redis.call('HGET', task, 'kept_for') or 0))
+        for k = key + 1, key + 2 do redis.call('EXPIRE', KEYS[k], kept_for) end
+      end
+    end
+    redis.call('HINCRBY', KEYS[2], 'paid', 1)
+    redis.call('ZREM', KEYS[key + 3], debt)
+    redis.call('HDEL', KEYS[1], debt)
     ours = ours + 1
   end
 end

@@ -1,12 +1,12 @@
 -- settle: write the verdicts of one batch back; result and debts are one write, a terminal state is final.
--- KEYS    1 deadlines  2 leases  3 owed  4 counts  5 events  6 producers, then per id: due, task, result
+-- KEYS    1 deadlines  2 leases  3 owed  4 counts  5 events  6 producers  7 ended, then per id: due, task, result
 -- ARGV    1 now  2 token  3 retention  4 events kept, then eleven per id:
 --         id, producer, state, due at, looks, absences, absent since, finished at, reason, model, result
--- RETURNS per id, flat: 'stale' | state, the endpoints now owed (separated by a space)
+-- RETURNS per id, flat: 'stale' | state, the subscriptions now owed (separated by a space)
 local now, answer = ARGV[1], {}
 for i = 5, #ARGV, 11 do
   local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = 7 + (i - 5) / 11 * 3
+  local key = 8 + (i - 5) / 11 * 3
   local due, task, result = KEYS[key], KEYS[key + 1], KEYS[key + 2]
   local token = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%S+) ')
   local verdict, owing = 'stale', {}
@@ -18,11 +18,12 @@ for i = 5, #ARGV, 11 do
       redis.call('ZADD', due, ARGV[i + 3], id)
     else
       redis.call('SET', result, ARGV[i + 10])
-      for endpoint in string.gmatch(redis.call('HGET', task, 'webhooks') or '', '%S+') do
-        owing[#owing + 1] = endpoint
-        redis.call('ZADD', KEYS[3], now, endpoint .. ':' .. id)
+      for subscription in string.gmatch(redis.call('HGET', task, 'webhooks') or '', '%S+') do
+        owing[#owing + 1] = subscription
+        redis.call('ZADD', KEYS[3], now, subscription .. ':' .. id)
+        redis.call('ZADD', KEYS[7], now, id)
       end
-      redis.call('HSET', task, 'state', state, 'settled_at', now, 'finished_at', ARGV[i + 7], 'reason', ARGV[i + 8], 'open', #owing)
+      redis.call('HSET', task, 'state', state, 'settled_at', now, 'finished_at', ARGV[i + 7], 'reason', ARGV[i + 8])
       redis.call('HINCRBY', KEYS[4], state, 1)
       redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now)
       if #owing == 0 then

@@ -5,6 +5,8 @@ from __future__ import annotations
 from scheduler.clock import Clock
 from scheduler.store.connection import Connection
 from scheduler.store.debts import Debts
+from scheduler.store.endpoints import Endpoints
+from scheduler.store.events import Events
 from scheduler.store.fleet import Fleet
 from scheduler.store.learned import Learned
 from scheduler.store.overview import LaneView, aside, view
@@ -19,6 +21,8 @@ class Book:
         self.connection = Connection(url)
         self.tasks = Tasks(self.connection, shards)
         self.debts = Debts(self.connection)
+        self.endpoints = Endpoints(self.connection)
+        self.events = Events(self.connection)
         self.learned = Learned(self.connection)
         self.fleet = Fleet(self.connection)
 

@@ -21,7 +21,7 @@ SOCKET_TIMEOUT = 5.0
 
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
 _REFUSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.NoPermissionError)
-_REFUSING_WORDS = ("OOM", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+_REFUSING_WORDS = ("OOM", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY", "UNBLOCKED")
 
 
 class Connection:

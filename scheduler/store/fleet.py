@@ -16,7 +16,10 @@ TICK_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the fleet: when it was last heard, for which accounts it has tokens, whether it can sign, what it may dial."""
+    """A process of the fleet: when it was last heard, for which accounts it has tokens, what it may dial.
+
+    `signs`: it has a webhook secret; `seals`: it has a key for the secrets of registered endpoints.
+    """
 
     name: str
     role: str
@@ -25,6 +28,7 @@ class Member:
     accounts: tuple[str, ...] = ()
     signs: bool = False
     allow: tuple[str, ...] = ()
+    seals: bool = False
 
     def alive(self, now: float) -> bool:
         """True if it was heard of lately."""

@@ -8,16 +8,25 @@ All keys of a lane carry its hash tag `{account/service/shard}`, so each script 
 | cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
 | cavendish:tick                | string | taken by the one dispatch that runs this tick                               |
 | cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
+| cavendish:endpoints           | hash   | name -> a registered webhook endpoint, as JSON; its secrets are sealed      |
+| cavendish:disabled            | hash   | endpoint -> since when and why it is sent nothing, as JSON                  |
+| cavendish:{endpoint}:circuit  | hash   | version, value: how well an endpoint takes what it is sent                  |
 | cavendish:{lane}:producers    | set    | the producers that have pending ids                                         |
 | cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a look, or when its lease ends                       |
 | cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
 | cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
-| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, webhooks (endpoints), open debts, metadata   |
+| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, metadata; webhooks (subscriptions), `to:` each|
+|                               |        | its URL, `closed`: those of them that are paid or dead                      |
 | cavendish:{lane}:result:ID    | string | the upstream record as it came                                              |
-| cavendish:{lane}:owed         | zset   | debt -> its next try, or when its lease ends; a debt is `ENDPOINT:ID`        |
-| cavendish:{lane}:owed-leases  | hash   | debt -> lease token                                                         |
+| cavendish:{lane}:ended        | zset   | id with webhooks -> when it ended                                           |
+| cavendish:{lane}:swept        | string | how far the sweep has come in `ended`                                       |
+| cavendish:{lane}:owed         | zset   | the inbox: fresh debt -> since when; a debt is `SUBSCRIPTION:ID`             |
+| cavendish:{lane}:owing        | zset   | endpoint -> when its queues are worth a visit, never later than they are    |
+| cavendish:{lane}:queue:ENDPOINT| zset  | debt -> since when it is due, or when its lease ends                        |
+| cavendish:{lane}:retries:ENDPOINT| zset| debt that was tried -> its next try                                         |
+| cavendish:{lane}:debt-leases  | hash   | debt -> lease token                                                         |
 | cavendish:{lane}:dead         | zset   | debt -> time of death                                                       |
-| cavendish:{lane}:delivery:DEBT| hash   | url, tries, state, last outcome                                             |
+| cavendish:{lane}:delivery:DEBT| hash   | tries, state, last outcome, log: from the first try on                      |
 | cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
 | cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, paid, buried                  |
 | cavendish:{lane}:law:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
@@ -32,12 +41,18 @@ from dataclasses import dataclass
 from scheduler.tracking import Lane
 
 LANES = "cavendish:lanes"
+ENDPOINTS = "cavendish:endpoints"
+DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
 
 
 def pace(account: str) -> str:
     return f"cavendish:{{{account}}}:pace"
+
+
+def circuit(endpoint: str) -> str:
+    return f"cavendish:{{{endpoint}}}:circuit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +84,26 @@ class LaneKeys:
         return self._key("owed")
 
     @property
-    def owed_leases(self) -> str:
-        return self._key("owed-leases")
+    def owing(self) -> str:
+        return self._key("owing")
+
+    def queue(self, endpoint: str) -> str:
+        return self._key(f"queue:{endpoint}")
+
+    def retries(self, endpoint: str) -> str:
+        return self._key(f"retries:{endpoint}")
+
+    @property
+    def debt_leases(self) -> str:
+        return self._key("debt-leases")
+
+    @property
+    def ended(self) -> str:
+        return self._key("ended")
+
+    @property
+    def swept(self) -> str:
+        return self._key("swept")
 
     @property
     def dead(self) -> str:
@@ -105,9 +138,9 @@ class LaneKeys:
         return self._key(f"delivery:{debt}")
 
 
-def debt_of(endpoint: str, task_id: str) -> str:
-    """The name of what is owed to one endpoint for one id."""
-    return f"{endpoint}:{task_id}"
+def debt_of(subscription: str, task_id: str) -> str:
+    """The name of what is owed to one subscription for one id."""
+    return f"{subscription}:{task_id}"
 
 
 def task_of(debt: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, Self, TypeVar
 
+from scheduler.circuit import Circuit
 from scheduler.condition import Condition
 from scheduler.errors import BookUnavailable
 from scheduler.law import Law
@@ -36,7 +37,10 @@ def _text(value: object) -> str | None:
 
 
 class Learned:
-    """The pace of each account, the condition of each lane, the law of each model. Every method raises BookUnavailable."""
+    """The pace of each account, the condition of each lane, the law of each model, the circuit of each endpoint.
+
+    Every method raises BookUnavailable.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
@@ -64,6 +68,18 @@ class Learned:
     def change_law(self, lane: Lane, model: str, step: Callable[[Law], Law]) -> None:
         """Let `step` turn the law of a model into its next state."""
         self._change(keys.LaneKeys(lane).law(model), Law, lambda law: (step(law), None))
+
+    def circuits(self, endpoints: Iterable[str]) -> list[Circuit]:
+        """The circuits of webhook endpoints as they stand, in one round trip."""
+        pipe = self._redis.pipeline()
+        for endpoint in endpoints:
+            pipe.hget(keys.circuit(endpoint), "value")
+        with self._redis.errors():
+            return [Circuit.from_json(_text(value)) for value in pipe.execute()]
+
+    def change_circuit(self, endpoint: str, step: Callable[[Circuit], Circuit]) -> Circuit:
+        """Let `step` turn the circuit of an endpoint into its next state; returns that."""
+        return self._change(keys.circuit(endpoint), Circuit, lambda known: ((new := step(known)), new))
 
     def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
         with self._redis.errors():

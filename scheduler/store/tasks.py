@@ -10,9 +10,10 @@ from typing import Any
 
 import redis
 
+from scheduler.endpoints import is_url, subscription_of
 from scheduler.store.connection import Connection
 from scheduler.store.keys import LANES, LaneKeys, debt_of
-from scheduler.submission import Wishes, endpoint_of
+from scheduler.submission import Wishes
 from scheduler.tracking import DEEPEST, Candidate, Lane, Record, State, Submitted, TrackedTask, compact, too_deep
 from scheduler.verdicts import Outcome
 
@@ -61,26 +62,26 @@ class Tasks:
 
     def add(self, ids: Sequence[str], wishes: Wishes, now: float, first_look: float) -> dict[str, Submitted]:
         """Begin to track checked ids, in one round trip for each ten thousand. Returns the answer per id."""
-        endpoints = [(endpoint_of(url), url) for url in wishes.webhooks]
+        hooks = [(subscription_of(webhook), webhook if is_url(webhook) else "") for webhook in wishes.webhooks]
         common = [now, first_look, now + wishes.deadline, int(wishes.again), wishes.metadata, wishes.model, wishes.producer]
-        common += [len(endpoints), *(text for pair in endpoints for text in pair)]
+        common += [len(hooks), *(text for pair in hooks for text in pair)]
         found: dict[str, Submitted] = {}
         chunks = list(self._chunks(ids, wishes))
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
-            found |= self._add(
-                chunks[start : start + CHUNKS_AT_ONCE], wishes.producer, [endpoint for endpoint, _ in endpoints], common
-            )
+            some = chunks[start : start + CHUNKS_AT_ONCE]
+            found |= self._add(some, wishes.producer, [subscription for subscription, _ in hooks], common)
         return found
 
-    def _add(self, chunks: Sequence[Chunk], producer: str, endpoints: Sequence[str], common: list[Any]) -> dict[str, Submitted]:
+    def _add(self, chunks: Sequence[Chunk], producer: str, hooks: Sequence[str], common: list[Any]) -> dict[str, Submitted]:
         pipe = self._redis.pipeline()
         for lane in dict.fromkeys(lane for lane, _ in chunks):
             pipe.sadd(LANES, str(lane))  # before the ids: a lane without ids is harmless, ids without a lane are lost
         for lane, chunk in chunks:
             keys = LaneKeys(lane)
-            names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers, keys.dead, keys.aside]
+            names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers]
+            names += [keys.dead, keys.aside, keys.ended]
             for task_id in chunk:
-                deliveries = [keys.delivery(debt_of(endpoint, task_id)) for endpoint in endpoints]
+                deliveries = [keys.delivery(debt_of(subscription, task_id)) for subscription in hooks]
                 names += [keys.task(task_id), keys.result(task_id), *deliveries]
             self._redis.queue(pipe, "add", names, [*common, *chunk])
         with self._redis.errors():
@@ -166,7 +167,7 @@ class Tasks:
         if not outcomes:
             return []
         keys = LaneKeys(lane)
-        names = [keys.deadlines, keys.leases, keys.owed, keys.counts, keys.events, keys.producers]
+        names = [keys.deadlines, keys.leases, keys.owed, keys.counts, keys.events, keys.producers, keys.ended]
         args: list[Any] = [now, token, int(retention), events_kept]
         for outcome, due in outcomes:
             task = outcome.task
@@ -176,7 +177,7 @@ class Tasks:
             args += [outcome.model or task.model, _kept(outcome.record)]
         flat = self._redis.script("settle", names, args)
         return [
-            Settled(outcome.task.id, verdict, tuple(debt_of(endpoint, outcome.task.id) for endpoint in debts.split()))
+            Settled(outcome.task.id, verdict, tuple(debt_of(subscription, outcome.task.id) for subscription in debts.split()))
             for (outcome, _), verdict, debts in zip(outcomes, flat[::2], flat[1::2], strict=True)
         ]
 

@@ -14,7 +14,6 @@ from scheduler import BookUnavailable, Client, State, SubmissionError, WaitTimeo
 from scheduler.settings import Settings, env_name
 from scheduler.store import Book
 from scheduler.store.fleet import Member
-from scheduler.store.keys import LaneKeys
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
 from worker import intake
@@ -211,20 +210,6 @@ def test_cavendish_status_counts_by_state_and_shows_holds(run: Callable[..., Res
     (lane,) = json.loads(run("status", "--json").stdout)["lanes"]
     assert (lane["pending"], lane["owed"], lane["counts"]["succeeded"]) == (2, 1, 1)
     assert "succeeded" in run("status").output
-
-
-def test_cavendish_dead_lists_shows_and_revives(run: Callable[..., Result], client: Client, book: Book) -> None:
-    assert run("dead", "list").output == "no dead letters\n"
-    client.submit(["a"], service=SERVICE, webhook=HOOK)
-    end(book, "a")
-    now = book.fleet.now()
-    (debt,) = book.debts.claim(LANE, now + 1, now + 60, "d1", 10)
-    book.debts.bury(LANE, "d1", now, [(debt, "HTTP 410")], 3600)
-    assert json.loads(run("dead", "list", "--json").stdout)[0]["outcome"] == "HTTP 410"
-    assert "HTTP 410" in run("dead", "show", "a").output
-    assert run("dead", "revive", "a").output == "1 revived\n"
-    assert run("dead", "revive", "a").exit_code == 1
-    assert book.connection.redis.zcard(LaneKeys(LANE).owed) == 1
 
 
 def test_cavendish_doctor_says_what_to_do_about_each_fault(run: Callable[..., Result]) -> None:

@@ -2,72 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
+from typing import Any
 
 import httpx
 import pytest
-from conftest import SECRET
+from conftest import SECRET, Server
+from owing import KEYS, LANE, Owing, Receiver, Served
 from standardwebhooks import Webhook
 
 from scheduler import backoff
-from scheduler.clock import Clock
+from scheduler.errors import BookUnavailable
 from scheduler.store import Book
-from scheduler.store.debts import Debt
-from scheduler.store.keys import LaneKeys
-from scheduler.submission import Wishes
-from scheduler.tracking import Lane, State
-from scheduler.verdicts import Outcome
-from worker import egress
-from worker.deliver import Delivered, Delivery, Knobs, sweep
+from scheduler.tracking import TrackedTask
+from worker import announcement, logs
+from worker import round as round_of_deliveries
 from worker.loop import LoopThread
-
-LANE = Lane("default", "nano-banana")
-KEYS = LaneKeys(LANE)
-Served = Callable[[Callable[[httpx.Request], object]], str]
-
-
-class Owing:
-    """A book with debts to one receiver, and deliveries of them."""
-
-    def __init__(self, book: Book, loop: LoopThread) -> None:
-        self.book, self.loop = book, loop
-        self.clients: dict[str, httpx.AsyncClient] = {}
-
-    def end(self, *ids: str, webhook: str) -> None:
-        now = self.book.fleet.now()
-        wishes = Wishes("nano-banana", "default", (webhook,), 1000.0, '{"order":7}', "", "", False)
-        self.book.tasks.add(ids, wishes, now - 10, now - 10)
-        self.book.tasks.claim(LANE, now + 60, "t1", self.book.tasks.candidates(LANE, now, 1000))
-        tasks = self.book.tasks.load(LANE, ids).tasks
-        outcomes = [(Outcome(task, State.SUCCEEDED, record={"id": task.id, "text": "水彩"}), 0.0) for task in tasks.values()]
-        self.book.tasks.settle(LANE, "t1", now, outcomes, 3600, 100)
-
-    def delivery(
-        self, clock: Clock, lane: Lane = LANE, *, secret: str = SECRET, timeout: float = 2.0, allow: str = "127.0.0.0/8"
-    ) -> Delivery:
-        client = self.clients.setdefault(allow, egress.client([ip_network(allow)] if allow else []))
-        return Delivery(self.book, client, self.loop, Knobs(secret, timeout, 60.0, 3600.0, 7200.0), clock, lane)
-
-    def deliver(self, *wished: str, **options: object) -> Delivered:
-        return self.delivery(self.book.clock(), **options).run(wished)  # type: ignore[arg-type]
-
-    def debt(self) -> Debt:
-        (name, at), *_ = self.book.connection.redis.zrange(KEYS.owed, 0, -1, withscores=True)  # type: ignore[misc]
-        return self.book.debts.load(LANE, [name], [at])[0]
-
-
-@pytest.fixture
-def owing(book: Book, loop: LoopThread) -> Iterator[Owing]:
-    bench = Owing(book, loop)
-    yield bench
-    for client in bench.clients.values():
-        loop.run(client.aclose(), timeout=5)
+from worker.sweep import sweep
 
 
 @pytest.fixture
@@ -120,7 +77,7 @@ def test_an_announcement_is_signed_whole_and_verified_by_the_standard_library(ow
     assert body["data"]["metadata"] == {"order": 7}
     assert request.url.query == b"x=1"
     assert request.headers["content-type"] == "application/json"
-    assert owing.book.connection.redis.zcard(KEYS.owed) == 0
+    assert owing.owed() == 0
 
 
 def test_a_failing_receiver_is_tried_later_under_the_same_name_and_with_the_same_bytes(owing: Owing, served: Served) -> None:
@@ -137,7 +94,7 @@ def test_a_failing_receiver_is_tried_later_under_the_same_name_and_with_the_same
         assert (debt.tries, debt.outcome) == (tries, "HTTP 500")
         wait = (debt.at or 0) - owing.book.fleet.now()
         assert backoff.WEBHOOK_WAITS[tries] - 1 < wait <= backoff.WEBHOOK_WAITS[tries] * 1.1
-        owing.book.connection.redis.zadd(KEYS.owed, {debt.name: 0})
+        owing.make_due()
     assert owing.deliver().paid == 1
     assert len(set(seen)) == 1
 
@@ -158,19 +115,10 @@ def test_ten_tries_and_then_the_dead_letters_with_the_reason(owing: Owing, serve
     owing.end("a", webhook=served(handler))
     for _ in range(9):
         owing.deliver()
-        owing.book.connection.redis.zadd(KEYS.owed, {owing.debt().name: 0})
+        owing.make_due()
     assert owing.deliver().buried == 1
     (dead,) = owing.book.debts.dead(LANE)
     assert (dead.tries, dead.outcome) == (10, "HTTP 500; all tries are used up")
-
-
-def test_410_buries_at_once(owing: Owing, served: Served) -> None:
-    async def handler(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(410)
-
-    owing.end("a", webhook=served(handler))
-    assert owing.deliver().buried == 1
-    assert owing.book.debts.dead(LANE)[0].outcome == "HTTP 410"
 
 
 def test_a_redirect_is_a_failure_and_not_followed(owing: Owing, served: Served) -> None:
@@ -265,8 +213,6 @@ def test_what_can_no_longer_be_read_is_buried_with_its_reason(owing: Owing) -> N
 
 
 def test_one_slow_receiver_does_not_keep_the_others_from_being_paid(owing: Owing, served: Served) -> None:
-    import asyncio  # noqa: PLC0415
-
     async def slow(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(1.5)
         return httpx.Response(200)
@@ -279,14 +225,177 @@ def test_one_slow_receiver_does_not_keep_the_others_from_being_paid(owing: Owing
     run = threading.Thread(target=owing.deliver)
     run.start()
     time.sleep(1.0)
-    assert owing.book.connection.redis.zcard(KEYS.owed) == 1
+    assert owing.owed() == 1
     run.join()
-    assert owing.book.connection.redis.zcard(KEYS.owed) == 0
+    assert owing.owed() == 0
 
 
-def test_the_sweep_pays_what_no_message_told_of(owing: Owing, served: Served) -> None:
+def test_a_debt_that_no_message_told_of_is_found_and_more_than_one_claim_are_paid(owing: Owing, served: Served) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200)
 
     owing.end(*(f"id-{number}" for number in range(250)), webhook=served(handler))
-    assert sweep(owing.book, owing.delivery).paid == 250
+    assert owing.deliver().paid == 250
+
+
+def test_debts_removed_by_hand_are_owed_again_and_paid(owing: Owing, served: Served) -> None:
+    seen: list[str] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content)["data"]["id"])
+        return httpx.Response(500 if len(seen) <= 2 else 200)
+
+    owing.end("a", "b", webhook=served(handler))
+    owing.deliver()
+    raw = owing.book.connection.redis
+    for key in [
+        KEYS.owed,
+        KEYS.owing,
+        *raw.scan_iter("*:queue:*"),
+        *raw.scan_iter("*:retries:*"),
+        *raw.scan_iter("*:delivery:*"),
+    ]:
+        raw.delete(key)
+    raw.delete(*raw.scan_iter("*:circuit"))
+    assert owing.owed() == 0
+    assert str(sweep(owing.book, "")) == "2 owed again"
+    assert owing.deliver().paid == 2
+    assert sorted(seen) == ["a", "a", "b", "b"]
+    assert str(sweep(owing.book, "")) == "nothing missing"
+
+
+def test_a_mistake_of_ours_about_one_debt_costs_it_no_try_and_the_others_nothing(
+    owing: Owing, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = announcement.body
+
+    def broken(task: TrackedTask, **options: Any) -> bytes:
+        return sound(task, **options) if task.id != "b" else (1 / 0).to_bytes()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(announcement, "body", broken)
+    logs.set_up("console", "critical")
+    owing.end("a", "b", "c", webhook=served(Receiver()))
+    assert str(owing.deliver()) == "2 paid · 1 later · 0 buried"
+    assert (owing.debt().task_id, owing.debt().tries) == ("b", 0)
+    assert owing.debt().outcome == "ZeroDivisionError of our own"
+
+
+def test_every_try_is_logged_with_time_status_duration_address_and_the_first_of_the_answer(owing: Owing, served: Served) -> None:
+    answers = [httpx.Response(500, text="not today\n" + "x" * 5000), httpx.Response(200, text="thank you")]
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return answers.pop(0)
+
+    owing.end("a", webhook=served(handler))
+    owing.deliver()
+    owing.make_due()
+    assert owing.deliver().paid == 1
+    (name,) = owing.book.connection.redis.scan_iter("*:delivery:*")
+    (debt,) = owing.book.debts.load(LANE, [name.rpartition("delivery:")[2]])
+    first, second = map(json.loads, debt.log.splitlines())
+    assert (first["status"], second["status"], second["answer"]) == (500, 200, "thank you")
+    assert first["answer"].startswith("not today x")
+    assert len(first["answer"]) == 1024
+    assert first["address"] == "127.0.0.1"
+    assert 0 <= first["seconds"] < 2
+    assert abs(first["at"] - owing.book.fleet.now()) < 60
+
+
+def test_a_record_that_is_too_large_stays_in_the_book_and_the_webhook_says_where(owing: Owing, served: Served) -> None:
+    got: list[dict[str, Any]] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        Webhook(SECRET).verify(request.content, dict(request.headers))
+        got.append(json.loads(request.content)["data"])
+        return httpx.Response(200)
+
+    owing.end("a", webhook=served(handler), record={"id": "a", "text": "x" * 300_000})
+    assert owing.deliver().paid == 1
+    assert (got[0]["task"], got[0]["truncated"]) == (None, True)
+    assert got[0]["fetch"] == "cavendish show --service nano-banana --account default a"
+
+
+def test_a_delivery_after_the_results_have_died_says_so(owing: Owing, served: Served) -> None:
+    got: list[dict[str, Any]] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        got.append(json.loads(request.content)["data"])
+        return httpx.Response(500 if len(got) < 2 else 200)
+
+    owing.end("a", webhook=served(handler))
+    owing.deliver(lifetime=3600.0)
+    owing.make_due()
+    assert owing.deliver(lifetime=0.001).paid == 1
+    assert "results_expired" not in got[0]
+    assert got[1]["results_expired"] is True
+
+
+def test_the_book_away_for_a_moment_in_mid_round_makes_no_receiver_hear_twice(
+    own_server: Server, loop: LoopThread, served: Served
+) -> None:
+    heard: list[str] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        heard.append(request.headers["webhook-id"])
+        own_server.kill()
+        threading.Timer(1.0, own_server.start).start()
+        return httpx.Response(200)
+
+    book = Book(own_server.url)
+    owing = Owing(book, loop)
+    owing.end("a", webhook=served(handler))
+    with pytest.raises(BookUnavailable):
+        owing.deliver(timeout=5.0)
+    assert owing.deliver().paid == 0
+    assert owing.owed() == 0
+    assert len(heard) == 1
+    book.close()
+
+
+def test_a_stopped_courier_takes_nothing_new_and_writes_down_what_is_under_way(owing: Owing, served: Served) -> None:
+    began = threading.Event()
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        began.set()
+        await asyncio.sleep(0.5)
+        return httpx.Response(200)
+
+    url = served(handler)
+    owing.end("a", webhook=url)
+    courier, done = owing.courier(), list[Any]()
+    run = threading.Thread(target=lambda: done.append(courier.deliver()))
+    run.start()
+    assert began.wait(5)
+    courier.stop()
+    owing.end("b", webhook=url)
+    assert str(courier.deliver()) == "nothing owed"
+    run.join(5)
+    assert (done[0].paid, owing.owed()) == (1, 1)
+
+
+def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
+    owing: Owing, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_of_deliveries, "PATIENCE", 8.0)
+    arrived: list[float] = []
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        arrived.append(time.monotonic())
+        return httpx.Response(500 if len(arrived) == 1 else 200)
+
+    url = served(handler)
+    owing.end("a", webhook=f"{url}/one")
+    courier = owing.courier()
+    run = threading.Thread(target=courier.deliver)
+    run.start()
+    while not arrived:
+        time.sleep(0.01)
+    time.sleep(0.2)  # now the round waits for the retry of `a`
+    owing.end("b", webhook=f"{url}/two")
+    poked = time.monotonic()
+    assert courier.deliver() is None
+    while len(arrived) < 2:
+        time.sleep(0.005)
+    assert arrived[1] - poked < 1.0
+    courier.stop()
+    run.join(10)

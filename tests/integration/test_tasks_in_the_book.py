@@ -6,15 +6,18 @@ import threading
 
 import pytest
 
+from scheduler.endpoints import subscription_of
 from scheduler.store import Book
+from scheduler.store.debts import Try
 from scheduler.store.keys import LaneKeys
-from scheduler.submission import Wishes, endpoint_of
+from scheduler.submission import Wishes
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Outcome
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)
 HOOK = "https://example.com/hook"
+DEBT = f"{subscription_of(HOOK)}:a"
 
 
 def wishes(*webhooks: str, again: bool = False, deadline: float = 100.0) -> Wishes:
@@ -36,6 +39,12 @@ def end(book: Book, token: str, *ids: str, state: State = State.SUCCEEDED, now: 
     loaded = book.tasks.load(LANE, ids).tasks
     outcomes = [(Outcome(loaded[name], state, record={"id": name, "response": {"success": True}}), 0.0) for name in ids]
     return {one.id: one.verdict for one in book.tasks.settle(LANE, token, now, outcomes, 3600, 100)}
+
+
+def claim_debts(book: Book, token: str, now: float) -> list[str]:
+    """Claim whatever is owed, of all endpoints that are worth a visit."""
+    worth = book.debts.sort([LANE], now).get(LANE, [])
+    return book.debts.claim_delivery(LANE, now, now + 30, token, 100, dict.fromkeys(worth, 10))
 
 
 def test_a_second_submit_changes_nothing_but_adds_its_webhook(book: Book) -> None:
@@ -115,7 +124,9 @@ def test_result_and_debts_are_one_write(book: Book) -> None:
     task = book.tasks.get("default", "nano-banana", ["a"])["a"]
     assert task.record == {"id": "a", "response": {"success": True}}
     owed = book.connection.redis.zrange(KEYS.owed, 0, -1)
-    assert sorted(owed) == sorted(f"{endpoint_of(url)}:a" for url in (HOOK, "https://other.example/x"))
+    assert sorted(owed) == sorted(f"{subscription_of(url)}:a" for url in (HOOK, "https://other.example/x"))
+    assert book.connection.redis.zrange(KEYS.ended, 0, -1, withscores=True) == [("a", 1010.0)]
+    assert book.connection.redis.hget(KEYS.task("a"), f"to:{subscription_of(HOOK)}") == HOOK
     assert book.connection.redis.zcard(KEYS.due("")) == book.connection.redis.zcard(KEYS.deadlines) == 0
     assert book.connection.redis.hlen(KEYS.leases) == 0
     assert book.connection.redis.xlen(KEYS.events) == 1
@@ -136,11 +147,14 @@ def test_a_webhook_that_comes_after_the_end_is_owed_at_once(book: Book) -> None:
     add(book, "a")
     claim(book, 1002.0, 1100.0, "t1", 10)
     end(book, "t1", "a")
+    assert book.connection.redis.exists(KEYS.ended) == 0
     add(book, "a", now=1020.0, webhooks=(HOOK,))
-    assert book.debts.due(LANE, 1020.0, 10) == [f"{endpoint_of(HOOK)}:a"]
-    assert book.connection.redis.ttl(KEYS.task("a")) == -1
+    assert book.connection.redis.zrange(KEYS.owed, 0, -1, withscores=True) == [(DEBT, 1020.0)]
+    assert book.connection.redis.zrange(KEYS.ended, 0, -1, withscores=True) == [("a", 1020.0)]
+    assert book.connection.redis.ttl(KEYS.task("a")) == book.connection.redis.ttl(KEYS.result("a")) == -1
     assert add(book, "a", now=1021.0, webhooks=(HOOK,)) == {"a": "known"}
-    assert len(book.debts.due(LANE, 1030.0, 10)) == 1
+    assert claim_debts(book, "d1", 1030.0) == [DEBT]
+    assert claim_debts(book, "d1", 1030.0) == []
 
 
 def test_tracking_again_takes_an_explicit_wish_and_a_paid_debt(book: Book) -> None:
@@ -149,8 +163,9 @@ def test_tracking_again_takes_an_explicit_wish_and_a_paid_debt(book: Book) -> No
     end(book, "t1", "a")
     assert add(book, "a", now=1020.0) == {"a": "known"}
     assert add(book, "a", now=1020.0, again=True) == {"a": "known"}
-    book.debts.claim(LANE, 1020.0, 1100.0, "d1", 10)
-    book.debts.paid(LANE, "d1", 1021.0, [(f"{endpoint_of(HOOK)}:a", "HTTP 200")], 3600)
+    assert claim_debts(book, "d1", 1020.0) == [DEBT]
+    assert add(book, "a", now=1020.0, again=True) == {"a": "known"}
+    book.debts.paid(LANE, "d1", 1021.0, [Try(DEBT, "HTTP 200")], 3600)
     assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
     task = book.tasks.get("default", "nano-banana", ["a"])["a"]
     assert (task.state, task.round, task.record, task.looks) == (State.PENDING, 1, None, 0)
@@ -231,13 +246,13 @@ def test_a_dead_letter_keeps_an_id_from_being_tracked_again_until_it_is_revived_
     add(book, "a", webhooks=(HOOK,))
     claim(book, 1002.0, 1100.0, "t1")
     end(book, "t1", "a")
-    debt = f"{endpoint_of(HOOK)}:a"
-    book.debts.claim(LANE, 1020.0, 1100.0, "d1", 10)
-    book.debts.bury(LANE, "d1", 1021.0, [(debt, "HTTP 410")], 3600)
+    assert claim_debts(book, "d1", 1020.0) == [DEBT]
+    book.debts.bury(LANE, "d1", 1021.0, [Try(DEBT, "HTTP 410")], 3600)
     assert add(book, "a", now=1030.0, again=True, webhooks=(HOOK,)) == {"a": "known"}
-    assert book.debts.revive(LANE, 1040.0, [debt]) == [debt]
-    assert book.debts.claim(LANE, 1040.0, 1100.0, "d2", 10) == [debt]
-    assert book.debts.paid(LANE, "d2", 1041.0, [(debt, "HTTP 200")], 3600) == 1
+    assert book.debts.reopen(LANE, {DEBT: 1040.0}, dead=True) == [DEBT]
+    assert add(book, "a", now=1040.0, again=True, webhooks=(HOOK,)) == {"a": "known"}
+    assert claim_debts(book, "d2", 1040.0) == [DEBT]
+    assert book.debts.paid(LANE, "d2", 1041.0, [Try(DEBT, "HTTP 200")], 3600) == 1
     assert add(book, "a", now=1050.0, again=True, webhooks=(HOOK,)) == {"a": "new"}
 
 

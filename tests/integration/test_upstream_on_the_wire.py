@@ -15,7 +15,7 @@ import pytest
 from scheduler.tracking import Answered, Lane, Quota, Refusal, Refused
 from worker.emulator import Reset, Stall
 from worker.loop import LoopThread
-from worker.transport import ShardedTransport
+from worker.transport import PooledTransport
 from worker.upstream import Limits, Upstream
 
 LANE = Lane("default", "nano-banana")
@@ -24,7 +24,7 @@ LANE = Lane("default", "nano-banana")
 @pytest.fixture
 def ask(loop: LoopThread) -> Iterator[Callable[..., Answered | Refused]]:
     """Ask about two ids at an address, with a deadline of half a second."""
-    client = httpx.AsyncClient(transport=ShardedTransport(), trust_env=False)
+    client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False)
 
     def call(url: str, limit: int = 2**20) -> Answered | Refused:
         upstream = Upstream(client, url, {"default": "secret-token"}, Limits(0.3, 0.5, limit))

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 from celery import Celery
 
-from scheduler.beat import DELIVER, DISPATCH, EXPIRE, QUEUES, Entry, timetable
+from scheduler.beat import DELIVER, DISPATCH, EXPIRE, QUEUES, SWEEP, Entry, timetable
 from scheduler.settings import Settings
 from worker.app import build
 
@@ -23,7 +23,7 @@ def app() -> Celery:
 
 def test_beat_fires_dispatch_at_every_tick_and_the_nets_under_it() -> None:
     every = {entry.task: entry.every for entry in timetable(Settings(tick=0.125))}
-    assert every == {DISPATCH: 0.125, DELIVER: 1.0, EXPIRE: 5.0}
+    assert every == {DISPATCH: 0.125, DELIVER: 5.0, EXPIRE: 5.0, SWEEP: 30.0}
 
 
 def test_every_queue_has_a_celery_task_of_its_name_and_every_celery_task_a_queue(app: Celery) -> None:

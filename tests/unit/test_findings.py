@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import collections
 import json
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,28 +14,11 @@ from scheduler.settings import Settings
 from scheduler.submission import check
 from scheduler.tracking import Refusal
 from scheduler.verdicts import Verdict, judge
-from worker.loop import LoopThread
 from worker.refusals import refusal, retry_after
 
 
 def test_a_date_of_an_absurd_year_in_retry_after_is_no_date() -> None:
     assert retry_after({"retry-after": "Wed, 21 Oct 99999999999 07:28:00 GMT"}) is None
-
-
-def test_one_failing_coroutine_does_not_swallow_what_went_well_beside_it() -> None:
-    async def good() -> int:
-        return 1
-
-    async def bad() -> int:
-        await asyncio.sleep(0.01)
-        raise ValueError("bad")
-
-    loop, got = LoopThread(), list[int]()
-    ended = loop.as_completed([bad(), good(), good()])
-    with pytest.raises(ValueError, match="bad"):
-        collections.deque((got.extend(some) for some in ended), maxlen=0)
-    loop.close()
-    assert got == [1, 1]
 
 
 @pytest.mark.parametrize("token", ["sec\nret", "schlüssel", "two words"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scheduler.addresses import parse_networks
 from scheduler.errors import SubmissionError
-from scheduler.submission import Wishes, check, endpoint_of, id_complaint
+from scheduler.submission import Wishes, check, id_complaint
 
 HOOK = "https://hook.example/x"
 
@@ -260,8 +260,25 @@ def test_one_bad_webhook_refuses_all() -> None:
     assert "not public" in complaint(webhook=[HOOK, "http://127.0.0.1/"])
 
 
-def test_an_endpoint_is_named_by_a_hash_of_its_url() -> None:
-    assert endpoint_of(HOOK) == endpoint_of(HOOK)
-    assert len({endpoint_of(f"{HOOK}{n}") for n in range(100)}) == 100
-    assert len(endpoint_of(HOOK)) == 16
-    assert int(endpoint_of(HOOK), 16) >= 0
+def test_the_name_of_a_registered_endpoint_is_taken_among_urls() -> None:
+    assert wishes(webhook="shop").webhooks == ("shop",)
+    assert wishes(webhook=["shop", HOOK, "shop", "shop2"]).webhooks == ("shop", HOOK, "shop2")
+
+
+@pytest.mark.parametrize("name", ["Shop", "2shop", "shop.x", "sho p", "shop\n", "a" * 41, "abcdefabcdefabcd", "example.com", "ñ"])
+def test_a_webhook_that_is_neither_a_name_nor_a_url_is_refused_as_both(name: str) -> None:
+    assert complaint(webhook=name).startswith("Refused: the name of an endpoint has ")
+    assert complaint(webhook=["shop", name]).endswith(", or must be a URL.")
+
+
+def test_a_webhook_to_a_port_that_is_closed_to_them_is_refused() -> None:
+    assert check_ports("https://hook.example:8443/x", (range(443, 444),)) is None
+    assert check_ports("https://hook.example/x", (range(443, 444),)) == ("https://hook.example/x",)
+    assert check_ports("shop", (range(443, 444),)) == ("shop",)
+
+
+def check_ports(webhook: str, ports: tuple[range, ...]) -> tuple[str, ...] | None:
+    try:
+        return check(service="s", webhook=webhook, default_deadline=3600.0, allowed=(), ports=ports).webhooks
+    except SubmissionError:
+        return None

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 
 from scheduler.errors import CavendishError, SettingsError
-from worker.cli import demo, letters, operating, running, tracking
+from worker.cli import demo, endpoints, letters, operating, running, stream, tracking
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,8 +23,9 @@ def cli() -> None:
     """
 
 
-for command in (*tracking.COMMANDS, *operating.COMMANDS, *letters.COMMANDS, *running.COMMANDS, *demo.COMMANDS):
-    cli.add_command(command)
+for room in (tracking, stream, operating, endpoints, letters, running, demo):
+    for command in room.COMMANDS:
+        cli.add_command(command)
 
 
 def main() -> None:

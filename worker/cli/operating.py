@@ -14,7 +14,7 @@ from scheduler.store import Book
 from scheduler.tracking import State
 from scheduler.whereabouts import book_url
 from worker import checkup
-from worker.cli.output import as_json, print_json, table
+from worker.cli.output import as_json, moment, print_json, table
 
 
 def gather(book: Book, settings: Settings) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def gather(book: Book, settings: Settings) -> dict[str, Any]:
     for lane in book.tasks.lanes():
         view, condition = book.view(lane, now), book.learned.condition(lane)
         down = {"down_for": max(condition.down_until - now, 0.0), "failures": condition.failures, "reason": condition.reason}
-        lanes.append({**asdict(view), "lane": str(lane), "batch_limit": condition.batch_limit, "service": down})
+        owed = {"owed": sum(view.owed.values()), "owed_by_endpoint": view.owed}
+        lanes.append({**asdict(view), **owed, "lane": str(lane), "batch_limit": condition.batch_limit, "service": down})
         pace = book.learned.pace(lane.account)
         accounts[lane.account] = {
             "rate": round(min(pace.rate_at(now), settings.rate or pace.rate_at(now)), 2),
@@ -32,13 +33,28 @@ def gather(book: Book, settings: Settings) -> dict[str, Any]:
             "hold_reason": pace.hold_reason if pace.held(now) else "",
         }
     members = [asdict(member) | {"alive": member.alive(now)} for member in book.fleet.members(now)]
-    return {"now": now, "lanes": lanes, "accounts": accounts, "fleet": members}
+    troubled = [_trouble(view, now) for view in checkup.endpoints(book) if view.disabled or view.circuit.state == "open"]
+    return {"now": now, "lanes": lanes, "accounts": accounts, "endpoints": troubled, "fleet": members}
+
+
+def _trouble(view: checkup.EndpointView, now: float) -> dict[str, Any]:
+    """An endpoint that is disabled, or left alone for a while."""
+    return {
+        "endpoint": view.name,
+        "url": view.url,
+        "waiting": view.waiting,
+        "disabled_at": view.disabled.at if view.disabled else None,
+        "reason": view.disabled.why if view.disabled else "",
+        "circuit": view.circuit.state,
+        "failures": view.circuit.failures,
+        "open_for": max(view.circuit.open_until - now, 0.0),
+    }
 
 
 @click.command()
 @as_json
 def status(as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Show counts by state, what is due and in flight, debts, dead letters, pace, holds, and who lives.
+    """Show counts by state, what is due and in flight, debts, dead letters, pace, holds, troubled endpoints, and who lives.
 
     \b
     cavendish status
@@ -67,6 +83,10 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (click)
             )
         if lane["batch_limit"]:
             click.echo(f"{lane['lane']} takes at most {lane['batch_limit']} ids a call.")
+    if found["endpoints"]:
+        click.echo()
+        rows = [[e["endpoint"], _state(e), e["waiting"], e["url"]] for e in found["endpoints"]]
+        table("Endpoints in trouble", ("endpoint", "state", "waiting", "url"), rows)
     click.echo()
     table(
         "Fleet",
@@ -77,6 +97,13 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (click)
 
 def _hold(account: dict[str, Any]) -> str:
     return f"{account['held_for']:.0f} s more: {account['hold_reason']}" if account["held_for"] else "none"
+
+
+def _state(endpoint: dict[str, Any]) -> str:
+    if endpoint["disabled_at"] is not None:
+        return f"disabled since {moment(endpoint['disabled_at'])}: {endpoint['reason']}"
+    rest = f"left alone {endpoint['open_for']:.0f} s more" if endpoint["open_for"] else "about to be probed"
+    return f"circuit open, {rest}: {endpoint['failures']} failures in a row"
 
 
 @click.command()

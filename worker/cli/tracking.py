@@ -13,6 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scheduler import Client, State, SubmissionError, Submitted, TrackedTask
+from scheduler.store import Book
+from scheduler.store.keys import debt_of
+from scheduler.tracking import Lane
+from worker.cli.choosing import opened
+from worker.cli.letters import show_log, told
 from worker.cli.output import account_option, as_json, moment, print_json, service_option, table
 
 _WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again")
@@ -31,7 +36,12 @@ def _metadata(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.argument("ids", nargs=-1, metavar="[ID]...|-")
 @click.option("--service", metavar="NAME", help="Service of the remote API, such as nano-banana.")
 @account_option
-@click.option("--webhook", multiple=True, metavar="URL", help="Where to announce the end; may be given several times.")
+@click.option(
+    "--webhook",
+    multiple=True,
+    metavar="URL|NAME",
+    help="Where to announce the end: a URL, or a registered endpoint; may be given several times.",
+)
 @click.option("--deadline", type=float, metavar="SECONDS", help="Give up after so long (1 s to 30 days).")
 @click.option("--meta", "metadata", callback=_metadata, metavar="JSON", help="A JSON object that comes back in the webhook.")
 @click.option("--model", metavar="NAME", help="The model that works on it, if known: tasks of one model take alike.")
@@ -121,25 +131,45 @@ def _report(answers: list[Submitted]) -> None:
 @account_option
 @as_json
 def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Show one tracked task, with the upstream record once it has ended.
+    """Show one tracked task and the deliveries of its webhooks, with the upstream record once it has ended.
 
     \b
     cavendish show --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
     """
-    with Client() as client:
-        task = client.get(task_id, service=service, account=account)
+    book, settings = opened()
+    task = book.tasks.get(account, service, [task_id]).get(task_id)
     if task is None:
         raise SubmissionError(f"{task_id!r} is not tracked for the service {service!r}.")
+    deliveries = _deliveries(book, Lane.of(account, service, task_id, settings.shards), task)
     if as_json:
-        print_json(task.to_json())
+        print_json(task.to_json() | {"deliveries": deliveries})
         return
     shown: list[tuple[str, object]] = [("id", task.id), ("state", task.state), ("reason", task.reason)]
     shown += [("service", f"{task.service} (account {task.account})"), ("model", task.model), ("looks", task.looks)]
     shown += [(name, moment(getattr(task, f"{name}_at"))) for name in ("submitted", "deadline", "finished", "settled")]
-    shown += [("webhooks", len(task.webhooks)), ("metadata", json.dumps(task.metadata) if task.metadata else "")]
+    shown += [("metadata", json.dumps(task.metadata) if task.metadata else "")]
     table("", ("", ""), [(name, value) for name, value in shown if value not in ("", None)])
+    for one in deliveries:
+        click.echo()
+        tries = f", {one['tries']} tries, last: {one['outcome']}" if one["outcome"] else ""
+        click.echo(f"webhook to {one['endpoint'] if one['registered'] else one['url'] or one['endpoint']}: {one['state']}{tries}")
+        show_log(one["log"])
+    if deliveries:
+        click.echo()
     if task.record is not None:
         print_json(task.record)
+
+
+def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any]]:
+    """What became of the announcement to each webhook of a task."""
+    registered = book.endpoints.all() if task.webhooks else {}
+    found = []
+    for debt in book.debts.load(lane, [debt_of(subscription, task.id) for subscription in task.webhooks]):
+        known = registered.get(debt.endpoint)
+        state = "waiting" if task.state is State.PENDING else debt.state or "owed"
+        said = {"endpoint": debt.endpoint, "url": known.url if known else debt.url, "registered": known is not None}
+        found.append(said | {"state": state, "tries": debt.tries, "outcome": debt.outcome, "log": told(debt.log)})
+    return found
 
 
 @click.command()

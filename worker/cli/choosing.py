@@ -1,0 +1,82 @@
+"""What commands about webhooks share: which endpoint is meant, since when, and whether it is meant at all."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from scheduler.addresses import Network, parse_networks
+from scheduler.endpoints import endpoint_of, is_url
+from scheduler.errors import EndpointError
+from scheduler.settings import Settings
+from scheduler.store import Book
+from scheduler.whereabouts import book_url
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HASH = re.compile(r"[0-9a-f]{16}")
+
+
+def duration(text: str, bare: str = "") -> float | None:
+    """Seconds in a text such as 90s, 2h or 7d; a bare number has the unit `bare`. None for anything else."""
+    found = _DURATION.fullmatch(text.strip())
+    unit = found[2] or bare if found else ""
+    return float(found[1]) * _SECONDS[unit] if found and unit else None
+
+
+def time_of(text: str, now: float) -> float:
+    """The time that `--since` means: so long before `now`, or an RFC 3339 time (UTC where it names no offset)."""
+    back = duration(text)
+    try:
+        at = datetime.fromisoformat(text) if back is None else None
+    except ValueError:
+        raise click.BadParameter(
+            "must be a duration back such as 90s, 2h or 3d, or a time such as 2026-11-22T22:50:01Z.", param_hint="--since"
+        ) from None
+    if at is None:
+        return now - (back or 0.0)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def at_a_terminal() -> bool:
+    """True if somebody is there to answer."""
+    return sys.stdin.isatty()
+
+
+def sure(question: str, *, yes: bool) -> None:
+    """Ask, where somebody is there to answer, and end if the answer is no."""
+    if not yes and at_a_terminal():
+        click.confirm(question, abort=True, err=True)
+
+
+def opened() -> tuple[Book, Settings]:
+    """The book that the environment names."""
+    settings = Settings.load()
+    return Book(book_url(settings), settings.shards), settings
+
+
+def meant(book: Book, text: str) -> str:
+    """The endpoint that a name, a URL or a hash stands for. Raises EndpointError for a name of which nothing is known."""
+    known = is_url(text) or _HASH.fullmatch(text) or not book.endpoints.missing([text]) or text in book.endpoints.disabled()
+    if not known:
+        raise EndpointError(f"No endpoint is registered as {text!r}; see `cavendish endpoint list`.")
+    return endpoint_of(text)
+
+
+def allowed_networks(book: Book, settings: Settings) -> tuple[Network, ...]:
+    """Private addresses that webhooks may reach: as this environment says, and as the living workers say."""
+    now = book.fleet.now()
+    said = {text for member in book.fleet.members(now) if member.alive(now) for text in member.allow}
+    return settings.webhook_allow + parse_networks(",".join(said))
+
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+since_option = click.option(
+    "--since", metavar="TIME", help="So long back (90s, 2h, 3d), or since a time such as 2026-11-22T22:50:01Z."
+)
+rate_option = click.option(
+    "--rate", default=50.0, type=click.FloatRange(min=0, min_open=True), show_default=True, help="How many a second."
+)

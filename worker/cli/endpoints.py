@@ -1,0 +1,335 @@
+"""endpoint: webhook endpoints, registered under a name with secrets of their own, or known by their URL."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from scheduler.addresses import Network, webhook_complaint
+from scheduler.circuit import Circuit
+from scheduler.endpoints import LONGEST_OVERLAP, Disabled, Endpoint, Key, endpoint_of, is_url, name_complaint
+from scheduler.errors import EndpointError
+from scheduler.settings import Settings
+from scheduler.store import Book
+from scheduler.tracking import OPERATIONS
+from worker import announcement, checkup, consent, egress, signing
+from worker.cli.choosing import allowed_networks, duration, meant, opened, sure, yes_option
+from worker.cli.output import as_json, moment, print_json, table
+from worker.directory import FRESH_FOR
+from worker.post import post
+from worker.receipts import Fate, Receipt
+from worker.vault import Vault, new_key
+
+_IN_THE_CLEAR = """\
+CAVENDISH_SECRET_KEY is not set: the book holds this secret unencrypted. `cavendish endpoint new-key` makes a key; set it \
+for the workers and here, and rotate."""
+
+which_argument = click.argument("which", metavar="NAME|URL|HASH")
+
+
+def _view(book: Book, text: str) -> checkup.EndpointView:
+    """The endpoint that is meant; one that nothing is known of is well, and owed nothing."""
+    name = meant(book, text)
+    views = {view.name: view for view in checkup.endpoints(book)}
+    return views.get(name) or checkup.EndpointView(
+        name, text if is_url(text) else "", None, None, book.learned.circuits([name])[0], 0
+    )
+
+
+def _standing(shown: dict[str, Any]) -> str:
+    if not shown["enabled"]:
+        return f"disabled since {moment(shown['disabled_at'])}: {shown['reason']}"
+    return "enabled" if shown["registered"] else "by its URL" if name_complaint(shown["name"]) else "not registered"
+
+
+def _fresh_keys(vault: Vault, name: str, now: float) -> tuple[str, Key, Key]:
+    """A new secret, sealed, and a new key pair for v1a."""
+    secret, private = signing.new_secret(), signing.new_signing_key()
+    asymmetric = Key(vault.seal(name, private), now, public=signing.public_key(private))
+    return secret, Key(vault.seal(name, secret), now), asymmetric
+
+
+def _tell(said: dict[str, Any], first: str, vault: Vault, *, as_json: bool) -> None:
+    """Show the one time that a secret is shown."""
+    if as_json:
+        print_json(said)
+    else:
+        click.echo(first)
+        click.echo(f"secret      {said['secret']}")
+        if said["public_key"]:
+            click.echo(f"public key  {said['public_key']}")
+        click.echo("Give it to the receiver now: it is not shown again.", err=True)
+    if not vault.encrypts:
+        click.echo(_IN_THE_CLEAR, err=True)
+
+
+@click.group()
+def endpoint() -> None:
+    """The webhook endpoints: registered under a name with secrets of their own, or known by their URL."""
+
+
+@endpoint.command()
+@click.argument("name")
+@click.argument("url")
+@click.option("--ed25519", is_flag=True, help="Sign with a key pair too (v1a); only its public half is shown.")
+@click.option("--consent", "ask", is_flag=True, help="Ask the endpoint first whether it wants what we send (CloudEvents).")
+@click.option("--rate", type=click.IntRange(min=1), metavar="N", help="With --consent: ask for so many calls a minute.")
+@as_json
+def add(name: str, url: str, ed25519: bool, ask: bool, rate: int | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Register an endpoint, and make the secret that signs what is sent there. It is shown this once.
+
+    \b
+    cavendish endpoint add shop https://shop.example/hooks/cavendish
+    cavendish submit --service nano-banana --webhook shop ID
+    """
+    if rate and not ask:
+        raise click.UsageError("--rate goes with --consent.")
+    book, settings = opened()
+    allowed, taken = allowed_networks(book, settings), EndpointError(f"An endpoint is registered as {name!r} already.")
+    complaint = name_complaint(name) or webhook_complaint(url, allowed, settings.webhook_ports)
+    if complaint:
+        raise EndpointError(f"Refused: {complaint}.")
+    if not book.endpoints.missing([name]):
+        raise taken
+    answer = asyncio.run(_ask(settings, allowed, url, rate)) if ask else consent.Consent()
+    if not answer.granted:
+        raise EndpointError(f"{url} does not consent: {answer.complaint}. Nothing was registered.")
+    now, vault = book.fleet.now(), Vault(settings.secret_key)
+    secret, key, asymmetric = _fresh_keys(vault, name, now)
+    keys = (key, asymmetric) if ed25519 else (key,)
+    if not book.endpoints.add(Endpoint(name, url, now, keys, consent=ask, per_minute=answer.per_minute)):
+        raise taken
+    book.learned.change_circuit(name, lambda _: Circuit())  # whatever an endpoint of that name did before
+    book.endpoints.enable(name)
+    said: dict[str, Any] = {"name": name, "url": url, "secret": secret}
+    said |= {
+        "public_key": asymmetric.public if ed25519 else None,
+        "consent": ask,
+        "per_minute": answer.per_minute,
+        "encrypted": vault.encrypts,
+    }
+    _tell(said, f"{name} is registered for {url}", vault, as_json=as_json)
+
+
+async def _ask(settings: Settings, allowed: tuple[Network, ...], url: str, rate: int | None) -> consent.Consent:
+    async with egress.transport(allowed, settings.webhook_ports, settings.egress_proxy or None) as transport:
+        return await consent.ask(transport, url, settings.webhook_origin, rate, settings.webhook_timeout)
+
+
+@endpoint.command("list")
+@as_json
+def list_endpoints(as_json: bool) -> None:  # noqa: FBT001 (click)
+    """List the endpoints: the registered ones, and those known by their URL that are owed something or are disabled.
+
+    \b
+    cavendish endpoint list
+    """
+    book, _ = opened()
+    now = book.fleet.now()
+    found = [view.to_json(now) for view in checkup.endpoints(book)]
+    if as_json:
+        print_json([{name: value for name, value in one.items() if name != "keys"} for one in found])
+    elif found:
+        columns = ("endpoint", "state", "circuit", "waiting", "signatures", "last success", "url")
+        table("", columns, [_row(one) for one in found])
+    else:
+        click.echo("no endpoints")
+
+
+def _row(shown: dict[str, Any]) -> tuple[object, ...]:
+    signatures = " ".join(shown["signatures"]) + (f" ({shown['overlapping']} overlap)" if shown["overlapping"] else "")
+    last = moment(shown["last_success"])
+    return shown["name"], _standing(shown), shown["circuit"], shown["waiting"], signatures, last, shown["url"]
+
+
+@endpoint.command("show")
+@which_argument
+@as_json
+def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Show one endpoint: its state, its circuit, and its keys, but no secret.
+
+    \b
+    cavendish endpoint show shop
+    """
+    book, _ = opened()
+    shown = _view(book, which).to_json(book.fleet.now())
+    if as_json:
+        print_json(shown)
+        return
+    times = ("disabled_at", "open_until", "last_success", "created_at")
+    rows = [
+        (name.replace("_", " "), moment(value) if name in times else value) for name, value in shown.items() if name != "keys"
+    ]
+    table("", ("", ""), [(name, " ".join(v) if isinstance(v, list) else v) for name, v in rows if v not in ("", None)])
+    if shown["keys"]:
+        columns, keys = ("key", "made", "signs until", "public key"), shown["keys"]
+        table("", columns, [(k["kind"], moment(k["made_at"]), moment(k["until"]), k["public_key"] or "") for k in keys])
+
+
+@endpoint.command()
+@click.argument("name")
+@click.option("--overlap", default="24h", show_default=True, metavar="HOURS|7d", help="How long the old secret signs along.")
+@as_json
+def rotate(name: str, overlap: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Give an endpoint a new secret, shown this once; what signed until now signs along for a while.
+
+    \b
+    cavendish endpoint rotate shop --overlap 48
+    """
+    seconds = duration(overlap, bare="h")
+    if seconds is None or seconds > LONGEST_OVERLAP:
+        raise click.BadParameter(
+            "must be hours, or a duration such as 90m, 36h or 7d, and at most 7 days.", param_hint="--overlap"
+        )
+    book, settings = opened()
+    now, vault = book.fleet.now(), Vault(settings.secret_key)
+    secret, key, asymmetric = _fresh_keys(vault, name, now)
+
+    def step(known: Endpoint) -> Endpoint:
+        both = any(old.public for old in known.living_keys(now))
+        return known.rotated((key, asymmetric) if both else (key,), now, seconds)
+
+    changed = book.endpoints.change(name, step)
+    if changed is None:
+        raise EndpointError(f"No endpoint is registered as {name!r}; see `cavendish endpoint list`.")
+    public = asymmetric.public if asymmetric in changed.keys else None
+    said = {"name": name, "secret": secret, "public_key": public, "old_until": now + seconds, "encrypted": vault.encrypts}
+    _tell(said, f"{name} has a new secret; the old one signs along until {moment(now + seconds)} UTC", vault, as_json=as_json)
+
+
+@endpoint.command()
+@which_argument
+@as_json
+def enable(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Send to an endpoint again, whether it was disabled or its circuit is open; what waits for it is due at once.
+
+    \b
+    cavendish endpoint enable shop
+    """
+    book, _ = opened()
+    view = _view(book, which)
+    book.learned.change_circuit(view.name, lambda _: Circuit())
+    changed = book.endpoints.enable(view.name)
+    # Workers believe for a second what they have read; one that came earlier would leave it alone for a minute.
+    visit = book.fleet.now() + FRESH_FOR
+    for lane in [*book.tasks.lanes(), OPERATIONS]:
+        book.debts.postpone(lane, {view.name: visit})
+    if as_json:
+        print_json({"endpoint": view.name, "enabled": True, "was_disabled": changed, "waiting": view.waiting})
+    else:
+        click.echo(f"{which} {'is enabled' if changed else 'was not disabled'}; {checkup.counted(view.waiting)} for it")
+
+
+@endpoint.command()
+@which_argument
+@click.option("--reason", default="by hand", show_default=True, metavar="TEXT", help="Why, for those who look later.")
+@as_json
+def disable(which: str, reason: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Send nothing more to an endpoint until it is enabled; what is owed to it waits.
+
+    \b
+    cavendish endpoint disable shop --reason "moves to another host"
+    """
+    book, _ = opened()
+    view = _view(book, which)
+    changed = book.endpoints.disable(view.name, Disabled(book.fleet.now(), reason, view.url))
+    if as_json:
+        print_json({"endpoint": view.name, "enabled": False, "was_disabled": not changed, "waiting": view.waiting})
+    else:
+        click.echo(f"{which} {'is disabled' if changed else 'was disabled before'}; {checkup.counted(view.waiting)} for it")
+
+
+@endpoint.command()
+@click.argument("name")
+@yes_option
+@as_json
+def remove(name: str, yes: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Forget a registered endpoint and its secrets; what is owed to it goes to the dead letters when its turn comes.
+
+    \b
+    cavendish endpoint remove shop
+    """
+    book, _ = opened()
+    missing = EndpointError(f"No endpoint is registered as {name!r}; see `cavendish endpoint list`.")
+    if book.endpoints.missing([name]):
+        raise missing
+    waiting = _view(book, name).waiting
+    fate = (
+        f"; {checkup.counted(waiting)} for it, and what is owed goes to the dead letters when its turn comes" if waiting else ""
+    )
+    sure(f"Remove {name}{fate}?", yes=yes)
+    if not book.endpoints.remove(name):
+        raise missing
+    if as_json:
+        print_json({"name": name, "removed": True, "waiting": waiting})
+    else:
+        click.echo(f"{name} is removed{fate}")
+
+
+@endpoint.command("test")
+@click.argument("which", metavar="NAME|URL")
+@as_json
+def test_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Send a signed `endpoint.test` from this process, by the rules of all webhooks. Exit code 0 only if it is taken (2xx).
+
+    \b
+    cavendish endpoint test shop
+    """
+    book, settings = opened()
+    now = book.fleet.now()
+    url, keys, allowed = *_target(book, settings, which, now), allowed_networks(book, settings)
+    complaint = webhook_complaint(url, allowed, settings.webhook_ports)
+    if complaint:
+        raise EndpointError(f"Refused: {complaint}.")
+    name = announcement.event_id("endpoint.test", endpoint_of(which), repr(now))
+    body = announcement.endpoint_event("endpoint.test", {"endpoint": endpoint_of(which), "url": url}, now)
+    receipt = asyncio.run(_send(settings, allowed, url, keys, name, body, now))
+    taken = receipt.fate is Fate.PAID
+    if as_json:
+        said = {name: getattr(receipt, name) for name in ("outcome", "status", "seconds", "address", "answer")}
+        print_json({"endpoint": endpoint_of(which), "url": url, "webhook_id": name, "taken": taken, **said})
+    else:
+        where = f" at {receipt.address}" if receipt.address else ""
+        click.echo(f"{receipt.outcome}{where} after {receipt.seconds:.3f} s")
+        if receipt.answer:
+            click.echo(receipt.answer[:200])
+    if not taken:
+        sys.exit(1)
+
+
+def _target(book: Book, settings: Settings, which: str, now: float) -> tuple[str, list[str]]:
+    """The URL and the open keys of an endpoint."""
+    if is_url(which):
+        if not settings.webhook_secret:
+            raise EndpointError("CAVENDISH_WEBHOOK_SECRET is not set; unsigned webhooks are never sent.")
+        return which, [settings.webhook_secret]
+    registered = book.endpoints.all().get(which)
+    if registered is None:
+        raise EndpointError(f"No endpoint is registered as {which!r}; see `cavendish endpoint list`.")
+    vault = Vault(settings.secret_key)
+    return registered.url, [vault.open(which, key.sealed) for key in registered.living_keys(now)]
+
+
+async def _send(
+    settings: Settings, allowed: tuple[Network, ...], url: str, keys: list[str], name: str, body: bytes, now: float
+) -> Receipt:
+    async with egress.transport(allowed, settings.webhook_ports, settings.egress_proxy or None) as transport:
+        return await post(transport, url, keys, name, body, now, settings.webhook_timeout)
+
+
+@endpoint.command("new-key")
+@as_json
+def make_key(as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Print a fresh key for CAVENDISH_SECRET_KEY, which encrypts the secrets of endpoints in the book.
+
+    \b
+    export CAVENDISH_SECRET_KEY=$(cavendish endpoint new-key)
+    """
+    key = new_key()
+    print_json({"key": key}) if as_json else click.echo(key)
+
+
+COMMANDS = (endpoint,)

@@ -1,0 +1,64 @@
+"""One signed POST: exactly the signed bytes, within one wall-clock deadline over name, connect, headers and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import httpx
+
+from worker import signing
+from worker.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
+from worker.receipts import Fate, Receipt, excerpt, judged
+from worker.transport import read_first
+
+#: Bytes of an answer that are read.
+ANSWER_LIMIT = 64 * 1024
+_OURS = (ResolverAway, NetworkAway, ProxyAway)
+_HEADERS = {
+    "user-agent": "Cavendish",
+    "accept": "*/*",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+}
+
+
+async def post(
+    transport: httpx.AsyncBaseTransport, url: str, keys: Sequence[str], webhook_id: str, body: bytes, now: float, timeout: float
+) -> Receipt:
+    """Send, and say what came of it; every error is an answer too. `now` is the moment of sending, seconds since the epoch."""
+    began, request = time.monotonic(), None
+    try:
+        async with asyncio.timeout(timeout):
+            request = _signed(url, signing.headers(keys, webhook_id, int(now), body), body, timeout)
+            receipt = await _exchange(transport, request)
+    except TimeoutError:
+        receipt = Receipt(Fate.LATER, f"no answer within {timeout:g} s")
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
+        receipt = _failed(error)
+    peer = request.extensions.get("server_addr") if request is not None else None
+    return replace(receipt, sent_at=now, seconds=time.monotonic() - began, address=str(peer[0]) if peer else receipt.address)
+
+
+def _signed(url: str, headers: dict[str, str], body: bytes, timeout: float) -> httpx.Request:
+    limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+    return httpx.Request("POST", url, headers=_HEADERS | headers, content=body, extensions={"timeout": limits})
+
+
+async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Receipt:
+    # Straight to the transport: cookies, redirects and credentials of a client have no place here, and cost a third.
+    response = await transport.handle_async_request(request)
+    try:
+        answer = await read_first(response, ANSWER_LIMIT)
+    finally:
+        await response.aclose()
+    return replace(judged(response.status_code, response.headers), answer=excerpt(answer))
+
+
+def _failed(error: Exception) -> Receipt:
+    cause, outcome = error.__cause__, f"{type(error).__name__}: {error}"[:200].rstrip(": ")
+    fate = Fate.REFUSED if isinstance(cause, AddressRefused) else Fate.OURS if isinstance(cause, _OURS) else Fate.LATER
+    dialled = [note.removeprefix("Dialled ").rstrip(".") for note in getattr(cause, "__notes__", ())]
+    return Receipt(fate, outcome, address=", ".join(dialled))

@@ -1,0 +1,39 @@
+"""The net under all webhooks: what should be owed and lies in no queue is owed again, whatever the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.store import Book
+from scheduler.tracking import OPERATIONS, Lane
+from worker import notices
+from worker.logs import logger
+
+#: Ended ids of each lane that one sweep looks at; the next goes on behind them, and begins anew at the end.
+PAGE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep found."""
+
+    reowed: int = 0
+    lanes: Sequence[Lane] = ()
+
+    def __str__(self) -> str:
+        return f"{self.reowed} owed again" if self.reowed else "nothing missing"
+
+
+def sweep(book: Book, operations: str) -> Swept:
+    """Compare what has ended with what is owed, paid or dead. Raises BookUnavailable."""
+    now, reowed, lanes = book.fleet.now(), 0, list[Lane]()
+    for lane in [*book.tasks.lanes(), OPERATIONS]:
+        missing = book.debts.reowe(lane, now, PAGE)
+        if missing:
+            logger().warning("webhook.reowed", lane=str(lane), ids=len(missing), first=missing[0])
+            reowed += len(missing)
+            lanes.append(lane)
+    for endpoint, why in book.endpoints.disabled().items():
+        notices.disabled(book, operations, endpoint, why, now)
+    return Swept(reowed, lanes)
