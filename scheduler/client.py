@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from scheduler.addresses import Network, parse_networks
 from scheduler.endpoints import is_url
 from scheduler.errors import SubmissionError, WaitTimeout
 from scheduler.forecast import Forecasts
@@ -80,7 +79,7 @@ class Client:
             producer=producer,
             again=again,
             default_deadline=self._settings.deadline,
-            allowed=self._allowed() if webhook else (),
+            allowed=self._settings.webhook_allow + self._book.fleet.allowed() if webhook else (),
             ports=self._settings.webhook_ports,
         )
         strangers = self._book.endpoints.missing(name for name in wishes.webhooks if not is_url(name))
@@ -100,12 +99,6 @@ class Client:
             else _explained(answers[task_id], again=again)
             for task_id, complaint in zip(wanted, complaints, strict=True)
         ]
-
-    def _allowed(self) -> tuple[Network, ...]:
-        """Private addresses that webhooks may name: as this environment says, and as the living workers say."""
-        now = self._book.fleet.now()
-        said = {text for member in self._book.fleet.members(now) if member.alive(now) for text in member.allow}
-        return self._settings.webhook_allow + parse_networks(",".join(said))
 
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
         """One tracked task with its upstream record, or None if the book does not know it."""

@@ -64,7 +64,7 @@ class Owing:
     ) -> Courier:
         networks = [ip_network(allow)] if allow else []
         transport = self.transports.setdefault(allow, egress.transport(networks, None, None))
-        directory = Directory(self.book, Vault(sealing), Rules(secret, per_endpoint, disable_after, operations))
+        directory = Directory(self.book, Vault(sealing), Rules(secret, per_endpoint, disable_after, operations, "us"))
         knobs = Knobs(calls, timeout, 3600.0, 7200.0, lambda _service: lifetime)
         return Courier(self.book, transport, self.loop, directory, knobs)
 

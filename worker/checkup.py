@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from scheduler.circuit import Circuit
-from scheduler.endpoints import Disabled, Endpoint, Key, endpoint_in, name_complaint
+from scheduler.endpoints import Disabled, Endpoint, Key, name_complaint
 from scheduler.settings import PREFIX, Settings, described
 from scheduler.store import Book
 from scheduler.store.fleet import Member
-from scheduler.store.keys import LaneKeys
 from scheduler.tracking import OPERATIONS, Lane
 from worker.vault import SealedShut, Vault
-
-#: Debts of the inbox that are looked at to find the URL of an endpoint that is known by its hash.
-_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +86,12 @@ def endpoints(book: Book) -> list[EndpointView]:
     names = [*registered, *sorted({*disabled, *+waiting} - {*registered})]
     urls = {name: endpoint.url for name, endpoint in registered.items()}
     urls |= {name: why.url for name, why in disabled.items() if why.url and name not in urls}
-    urls |= _urls(book, lanes, [name for name in names if name not in urls and name_complaint(name)])
+    nameless = [name for name in names if name not in urls and name_complaint(name)]
+    urls |= {debt.endpoint: debt.url for lane in lanes if nameless for debt in book.debts.examples(lane, nameless) if debt.url}
     return [
         EndpointView(name, urls.get(name, ""), registered.get(name), disabled.get(name), circuit, waiting[name])
         for name, circuit in zip(names, book.learned.circuits(names), strict=True)
     ]
-
-
-def _urls(book: Book, lanes: Iterable[Lane], names: list[str]) -> dict[str, str]:
-    """The URLs of endpoints that are known by their hash, as one debt of each says."""
-    found: dict[str, str] = {}
-    for lane in lanes if names else ():
-        keys, pipe = LaneKeys(lane), book.connection.pipeline()
-        pipe.zrange(keys.owed, 0, _LOOKED_AT - 1)
-        for name in names:
-            pipe.zrange(keys.queue(name), 0, 0)
-            pipe.zrange(keys.retries(name), 0, 0)
-        with book.connection.errors():
-            debts = {endpoint_in(debt): debt for row in pipe.execute() for debt in row}
-        found |= {one.endpoint: one.url for one in book.debts.load(lane, [debts[name] for name in names if name in debts])}
-    return {name: url for name, url in found.items() if url}
 
 
 def examine(book: Book, settings: Settings) -> list[Finding]:

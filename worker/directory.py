@@ -17,11 +17,12 @@ from scheduler.store import Book
 from scheduler.store.debts import Debt
 from worker import notices
 from worker.logs import logger
+from worker.post import Target
 from worker.receipts import Fate, Receipt
 from worker.vault import SealedShut, Vault
 
 #: Seconds for which what was read of the book is believed, and until a disabled endpoint is visited again.
-FRESH_FOR, REVISIT = 1.0, 60.0
+FRESH_FOR, REVISIT = 1.0, 15.0
 _NEW = Circuit()
 
 
@@ -33,16 +34,7 @@ class Rules:
     per_endpoint: int
     disable_after: float
     operations: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a debt goes, and the keys that sign it; or why it cannot go: `gone` for good, else by a fault of ours."""
-
-    url: str = ""
-    keys: tuple[str, ...] = ()
-    complaint: str = ""
-    gone: bool = False
+    origin: str
 
 
 class Directory:
@@ -119,14 +111,19 @@ class Directory:
             return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the debts wait")
         if endpoint is None:
             return Target(complaint=f"no endpoint is registered as {debt.endpoint!r}, or its record is gone", gone=True)
-        try:
-            return Target(endpoint.url, tuple(self._opened(endpoint.name, key.sealed) for key in endpoint.living_keys(now)))
-        except SealedShut as error:
-            return Target(complaint=str(error))
+        keys = endpoint.living_keys(now)
+        opened = [key for key in (self._opened(endpoint.name, key.sealed) for key in keys) if key]
+        if not keys or not self._opened(endpoint.name, keys[0].sealed):  # an old one that cannot be opened may be missing
+            return Target(complaint=f"the secret of {endpoint.name!r} cannot be opened with CAVENDISH_SECRET_KEY; the debts wait")
+        return Target(endpoint.url, tuple(opened), self._rules.origin if endpoint.consent else "")
 
     def _opened(self, name: str, sealed: str) -> str:
         if (name, sealed) not in self._secrets:
-            self._secrets[name, sealed] = self._vault.open(name, sealed)
+            try:
+                self._secrets[name, sealed] = self._vault.open(name, sealed)
+            except SealedShut as error:
+                logger().error("secret.sealed", endpoint=name, outcome=str(error))
+                self._secrets[name, sealed] = ""
         return self._secrets[name, sealed]
 
     def heard(self, receipts: Sequence[tuple[Debt, Receipt]], now: float) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -25,14 +24,28 @@ _HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a debt goes, and the keys that sign it; or why it cannot go: `gone` for good, else by a fault of ours.
+
+    `origin`: who we are, said with each call to an endpoint that gave its consent.
+    """
+
+    url: str = ""
+    keys: tuple[str, ...] = ()
+    origin: str = ""
+    complaint: str = ""
+    gone: bool = False
+
+
 async def post(
-    transport: httpx.AsyncBaseTransport, url: str, keys: Sequence[str], webhook_id: str, body: bytes, now: float, timeout: float
+    transport: httpx.AsyncBaseTransport, target: Target, webhook_id: str, body: bytes, now: float, timeout: float
 ) -> Receipt:
     """Send, and say what came of it; every error is an answer too. `now` is the moment of sending, seconds since the epoch."""
     began, request = time.monotonic(), None
     try:
         async with asyncio.timeout(timeout):
-            request = _signed(url, signing.headers(keys, webhook_id, int(now), body), body, timeout)
+            request = _signed(target, webhook_id, body, int(now), timeout)
             receipt = await _exchange(transport, request)
     except TimeoutError:
         receipt = Receipt(Fate.LATER, f"no answer within {timeout:g} s")
@@ -42,9 +55,12 @@ async def post(
     return replace(receipt, sent_at=now, seconds=time.monotonic() - began, address=str(peer[0]) if peer else receipt.address)
 
 
-def _signed(url: str, headers: dict[str, str], body: bytes, timeout: float) -> httpx.Request:
+def _signed(target: Target, webhook_id: str, body: bytes, now: int, timeout: float) -> httpx.Request:
+    headers = _HEADERS | signing.headers(target.keys, webhook_id, now, body)
+    if target.origin:
+        headers["webhook-request-origin"] = target.origin
     limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-    return httpx.Request("POST", url, headers=_HEADERS | headers, content=body, extensions={"timeout": limits})
+    return httpx.Request("POST", target.url, headers=headers, content=body, extensions={"timeout": limits})
 
 
 async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Receipt:

@@ -211,7 +211,7 @@ class Round:
         if target.complaint:
             return Receipt(Fate.REFUSED if target.gone else Fate.OURS, target.complaint, sent_at=now)
         name, body = self._said(debt.lane, task)
-        return await post(self._transport, target.url, target.keys, name, body, self._clock.now(), self._knobs.timeout)
+        return await post(self._transport, target, name, body, self._clock.now(), self._knobs.timeout)
 
     def _said(self, lane: Lane, task: TrackedTask) -> tuple[str, bytes]:
         """The webhook-id and the body: a notice of our own is stored as it is sent."""

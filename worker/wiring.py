@@ -58,7 +58,9 @@ class Hands:
     def courier(self) -> deliver.Courier:
         s = self.settings
         transport = egress.transport(s.webhook_allow, s.webhook_ports, s.egress_proxy or None, s.webhook_calls)
-        rules = directory.Rules(s.webhook_secret, s.webhook_calls_per_endpoint, s.webhook_disable_after, s.operations_webhook)
+        rules = directory.Rules(
+            s.webhook_secret, s.webhook_calls_per_endpoint, s.webhook_disable_after, s.operations_webhook, s.webhook_origin
+        )
         endpoints = directory.Directory(self.book, Vault(s.secret_key), rules)
         knobs = Knobs(s.webhook_calls, s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime)
         return deliver.Courier(self.book, transport, self.loop, endpoints, knobs)

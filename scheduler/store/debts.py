@@ -116,7 +116,7 @@ class Debts:
         keys, pipe = LaneKeys(lane), self._redis.pipeline()
         for name in names:
             pipe.hgetall(keys.delivery(name))
-            pipe.hget(keys.task(task_of(name)), f"to:{name.partition(':')[0]}")
+            pipe.hmget(keys.task(task_of(name)), f"to:{name.partition(':')[0]}", "state", "closed")
         with self._redis.errors():
             rows = pipe.execute(raise_on_error=False)
         times = [*scores] or [None] * len(names)
@@ -192,15 +192,35 @@ class Debts:
         names = [keys.owed, keys.ended, keys.task(task_id), keys.result(task_id)]
         return bool(self._redis.script("notify", names, [now, task_id, subscription, webhook if is_url(webhook) else "", said]))
 
-    def ended_since(self, lane: Lane, since: float, offset: int, at_most: int) -> list[tuple[str, str]]:
-        """Ids that ended at or after `since`, in that order, each with what it is subscribed to."""
+    def ended_since(self, lane: Lane, since: float, offset: int, at_most: int) -> list[tuple[str, float, str]]:
+        """Ids that ended at or after `since`, in that order, each with when it did and what it is subscribed to."""
         keys = LaneKeys(lane)
         with self._redis.errors():
-            ids: list[str] = self._redis.redis.zrangebyscore(keys.ended, since, "+inf", offset, at_most)  # type: ignore[assignment]
+            ranked = self._redis.redis.zrangebyscore(keys.ended, since, "+inf", offset, at_most, withscores=True)
+            pairs: list[tuple[str, float]] = list(ranked)  # type: ignore[arg-type]
             pipe = self._redis.pipeline()
-            for task_id in ids:
+            for task_id, _ in pairs:
                 pipe.hget(keys.task(task_id), "webhooks")
-            return [(task_id, webhooks or "") for task_id, webhooks in zip(ids, pipe.execute() if ids else [], strict=True)]
+            rows = pipe.execute() if pairs else []
+        return [(task_id, at, webhooks or "") for (task_id, at), webhooks in zip(pairs, rows, strict=True)]
+
+    def hasten(self, lane: Lane, endpoint: str, now: float) -> None:
+        """Let the debts of an endpoint that wait for a retry be due now."""
+        keys = LaneKeys(lane)
+        with self._redis.errors():
+            while waiting := self._redis.redis.zrangebyscore(keys.retries(endpoint), f"({now}", "+inf", 0, PAGE):
+                self._redis.redis.zadd(keys.retries(endpoint), {str(debt): now for debt in waiting}, xx=True)
+
+    def examples(self, lane: Lane, endpoints: Iterable[str]) -> list[Debt]:
+        """One open debt of each of these endpoints, where the lane has one."""
+        keys, pipe, endpoints = LaneKeys(lane), self._redis.pipeline(), list(endpoints)
+        pipe.zrange(keys.owed, 0, SORTED_AT_ONCE - 1)
+        for endpoint in endpoints:
+            pipe.zrange(keys.queue(endpoint), 0, 0)
+            pipe.zrange(keys.retries(endpoint), 0, 0)
+        with self._redis.errors():
+            found = {endpoint_in(debt): debt for row in pipe.execute() for debt in row}
+        return self.load(lane, [found[endpoint] for endpoint in endpoints if endpoint in found])
 
     def waiting(self, lane: Lane) -> dict[str, int]:
         """How many debts wait in the queues, by endpoint; those just owed count under their endpoint too."""
@@ -249,11 +269,13 @@ def _of_each(keys: LaneKeys, names: Sequence[str], place: str) -> list[str]:
     return found
 
 
-def _debt(name: str, lane: Lane, row: Any, url: Any, at: float | None) -> Debt:
-    url = url if isinstance(url, str) else ""
+def _debt(name: str, lane: Lane, row: Any, about: Any, at: float | None) -> Debt:
+    url, ended, closed = about if isinstance(about, list) else (None, None, None)
+    # A paid delivery may be forgotten before its task, which knows that much.
+    paid = name.partition(":")[0] in (closed or "").split()
+    state = "paid" if paid else "waiting" if ended == State.PENDING else "owed"
     try:
-        return Debt(
-            name, lane, url, int(row.get("tries") or 0), row.get("state", ""), row.get("outcome", ""), at, row.get("log", "")
-        )
+        state, log = row.get("state") or state, row.get("log", "")
+        return Debt(name, lane, url or "", int(row.get("tries") or 0), state, row.get("outcome", ""), at, log)
     except (AttributeError, ValueError):  # an error of Redis in place of the row, or a number that is none
-        return Debt(name, lane, url, 0, "", "what was tried is unreadable", at)
+        return Debt(name, lane, url or "", 0, state, "what was tried is unreadable", at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from scheduler.addresses import Network, parse_networks
 from scheduler.store import keys
 from scheduler.store.connection import Connection
 
@@ -72,6 +73,11 @@ class Fleet:
                 self._redis.redis.hdel(keys.FLEET, *stale)
         living = [member for name, member in members.items() if member is not None and name not in stale]
         return sorted(living, key=lambda member: (member.role, member.name))
+
+    def allowed(self) -> tuple[Network, ...]:
+        """Private addresses that webhooks may reach, as the living workers say."""
+        now = self.now()
+        return parse_networks(",".join({text for member in self.members(now) if member.alive(now) for text in member.allow}))
 
 
 def _member(row: str) -> Member | None:

@@ -10,7 +10,7 @@ from itertools import chain
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from scheduler.endpoints import endpoint_in, subscription_of
 from scheduler.store import Book
@@ -263,6 +263,26 @@ def test_a_later_try_is_charged_unless_the_fault_was_ours(owing: Book) -> None:
     assert claim(owing, "d3", 1016.0) == [DEBT]
 
 
+def test_a_retry_far_ahead_hides_nothing_that_is_due_before(book: Book) -> None:
+    first, second, third = owe(book, ["a", "b", "c"], "shop")
+    assert claim(book, "d1", 1010.0, at_most=2) == [first, second]
+    delay(book, "d1", 5000.0, first)
+    assert book.debts.sort([LANE], 1010.0) == {LANE: ["shop"]}
+    assert claim(book, "d2", 1011.0, until=1041.0) == [third]
+    delay(book, "d2", 6000.0, third)
+    assert book.debts.next_visit([LANE]) == 1040.0
+    assert claim(book, "d3", 1040.0) == [second]
+
+
+def test_one_that_is_owed_anew_while_it_is_in_flight_keeps_its_place(owing: Book) -> None:
+    claim(owing, "d1", 1010.0, until=1050.0)
+    owing.connection.redis.zadd(KEYS.owed, {DEBT: 1011.0})
+    assert claim(owing, "d2", 1012.0) == []
+    assert places(owing, DEBT) == ["queue"]
+    assert pay(owing, "d1", 1013.0, DEBT) == 1
+    assert claim(owing, "d2", 9999.0) == []
+
+
 def test_an_endpoint_is_visited_later_and_earlier_only_for_what_is_fresh(owing: Book) -> None:
     owing.debts.sort([LANE], 1010.0)
     owing.debts.postpone(LANE, {ENDPOINT: 1100.0, "stranger": 1.0})
@@ -452,13 +472,13 @@ def test_what_ended_since_a_moment_is_paged_through_in_order(book: Book) -> None
     owe(book, ["quiet"], now=1012.5)
     pages = [book.debts.ended_since(LANE, 1012.0, offset, 2) for offset in (0, 2, 4, 6)]
     assert pages == [
-        [("x2", "shop"), ("x3", f"shop {ENDPOINT}")],
-        [("x4", "shop"), ("x5", "shop")],
-        [("x6", "shop")],
+        [("x2", 1012.0, "shop"), ("x3", 1013.0, f"shop {ENDPOINT}")],
+        [("x4", 1014.0, "shop"), ("x5", 1015.0, "shop")],
+        [("x6", 1016.0, "shop")],
         [],
     ]
     book.connection.redis.delete(KEYS.task("x6"))
-    assert book.debts.ended_since(LANE, 1016.0, 0, 9) == [("x6", "")]
+    assert book.debts.ended_since(LANE, 1016.0, 0, 9) == [("x6", 1016.0, "")]
 
 
 # --- webhooks that come late, and ids that are tracked again
@@ -561,6 +581,19 @@ def test_who_held_a_debt_that_was_missing_cannot_put_it_back_a_second_time(owing
     assert claim(owing, "d3", 9999.0) == []
 
 
+def test_one_that_is_closed_between_the_look_of_the_sweep_and_its_writing_stays_closed(book: Book) -> None:
+    paid, dead, still = owe(book, ["a", "b", "c"], "shop")
+    claim(book, "d1", 1010.0)
+    pay(book, "d1", 1011.0, paid)
+    bury(book, "d1", 1011.0, dead)
+    book.connection.redis.delete(KEYS.queue("shop"))
+    names, args = [KEYS.owed, KEYS.owing, KEYS.debt_leases], list[object]([1012.0])
+    for debt in (paid, dead, still, "shop2:a", "shop:nobody"):
+        names += [KEYS.task(task_of(debt)), KEYS.queue("shop"), KEYS.retries("shop")]
+        args += [debt, "shop"]
+    assert book.connection.script("reowe", names, args) == [still]
+
+
 def test_forgotten_ids_leave_the_index_of_the_ended_and_hold_up_nothing(book: Book) -> None:
     ids = [f"x{n}" for n in range(6)]
     debts = owe(book, ids, "shop")
@@ -661,7 +694,7 @@ def damage_delivery(book: Book, kind: str, debt: str = DEBT) -> None:
 def test_an_unreadable_debt_is_read_as_never_tried(owing: Book, kind: str) -> None:
     damage_delivery(owing, kind)
     (debt,) = owing.debts.load(LANE, [DEBT])
-    assert (debt.url, debt.tries, debt.state) == (HOOK, 0, "")
+    assert (debt.url, debt.tries, debt.state) == (HOOK, 0, "owed")
     assert debt.outcome == ("" if kind == "gone" else "what was tried is unreadable")
     owing.connection.redis.delete(KEYS.task("a"))
     assert owing.debts.load(LANE, [DEBT])[0].url == ""
@@ -785,6 +818,11 @@ class Ledger(RuleBasedStateMachine):
 
     # --- what befalls it
 
+    @initialize()
+    def something_is_owed(self) -> None:
+        self.submit(["a", "a:b"], list(HOOKS[:3]), False)
+        self.finish(["a", "a:b"])
+
     @rule(seconds=st.sampled_from([0.5, 5.0, 31.0, 3000.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -866,6 +904,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(verb=st.sampled_from(["paid", "later", "bury"]), token=TOKENS, picks=PICKS, stray=st.booleans(), wait=st.floats(0, 99))
     def answer(self, verb: str, token: str, picks: list[int], stray: bool, wait: float) -> None:
         debts, wait = self.picked(self.tries if stray else self.lease, picks), round(wait, 1)
+        token = token if stray or not debts else self.lease[debts[0]]
         ours = [debt for debt in debts if self.lease.get(debt) == token]
         tries, at, charged = [Try(debt, verb) for debt in debts], self.now + wait, wait < 50
         done = {
@@ -909,9 +948,12 @@ class Ledger(RuleBasedStateMachine):
             del self.dead[debt]
             self.tries[debt] = 0
 
-    @rule(endpoint=ENDPOINT_NAMES, wait=st.sampled_from([1.0, 500.0]))
-    def postpone(self, endpoint: str, wait: float) -> None:
-        self.book.debts.postpone(self.lane, {endpoint: self.now + wait})
+    @rule(endpoint=ENDPOINT_NAMES, wait=st.sampled_from([None, 1.0, 500.0]))
+    def postpone_or_lose_the_index(self, endpoint: str, wait: float | None) -> None:
+        if wait is None:
+            self.raw.zrem(self.keys.owing, endpoint)
+        else:
+            self.book.debts.postpone(self.lane, {endpoint: self.now + wait})
         self.excused.add(endpoint)
 
     # --- what an accident takes away, and the sweep that brings it back
@@ -923,11 +965,6 @@ class Ledger(RuleBasedStateMachine):
             key = {"inbox": self.keys.owed, "queue": self.keys.queue(endpoint), "retries": self.keys.retries(endpoint)}[place]
             assert self.raw.zrem(key, debt) == 1
             self.lies[debt] = ("lost", 0.0)
-
-    @rule(endpoint=ENDPOINT_NAMES)
-    def lose_index(self, endpoint: str) -> None:
-        self.raw.zrem(self.keys.owing, endpoint)
-        self.excused.add(endpoint)
 
     @rule(picks=PICKS)
     def lose_deliveries(self, picks: list[int]) -> None:

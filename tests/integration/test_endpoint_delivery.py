@@ -50,7 +50,7 @@ def test_a_sealed_secret_that_cannot_be_opened_sends_nothing_and_charges_no_try(
     owing.end("a", webhook="shop")
     assert owing.deliver(sealing=(new_key(),)).later == 1
     assert (receiver.got, owing.debt().tries) == ([], 0)
-    assert "opens with no key" in owing.debt().outcome
+    assert "cannot be opened" in owing.debt().outcome
 
 
 def test_what_is_owed_to_a_name_that_is_not_registered_lies_in_the_dead_letters_until_it_is(owing: Owing, served: Served) -> None:
@@ -213,3 +213,27 @@ def test_the_rate_that_an_endpoint_allowed_is_kept(owing: Owing, served: Served)
     for start, end in zip(receiver.at, receiver.at[12:], strict=False):  # ten a second, after a second's worth at once
         assert end - start > 0.15
     assert receiver.at[-1] - receiver.at[0] > 1.3
+
+
+def test_who_gave_consent_is_told_who_calls_and_an_old_key_that_cannot_be_opened_stops_nothing(
+    owing: Owing, served: Served
+) -> None:
+    receiver, secret, vault = Receiver(), new_secret(), Vault([key := new_key()])
+    now = owing.book.fleet.now()
+    keys = (Key(vault.seal("shop", secret), 2.0), Key(Vault([new_key()]).seal("shop", new_secret()), 1.0, now + 60))
+    owing.book.endpoints.add(Endpoint("shop", served(receiver), now, keys, consent=True))
+    owing.end("a", webhook="shop")
+    assert owing.deliver(sealing=(key,)).paid == 1
+    assert receiver.got[0].headers["webhook-request-origin"] == "us"
+    Webhook(secret).verify(receiver.got[0].content, dict(receiver.got[0].headers))
+
+
+def test_enabling_lets_go_what_waits_for_a_retry_too(owing: Owing, served: Served) -> None:
+    receiver = Receiver(httpx.Response(500), httpx.Response(200))
+    url = served(receiver)
+    owing.end("a", webhook=url)
+    owing.deliver()
+    assert (owing.debt().at or 0) > owing.book.fleet.now() + 3
+    owing.book.debts.hasten(LANE, endpoint_of(url), now := owing.book.fleet.now())
+    owing.book.debts.postpone(LANE, {endpoint_of(url): now})
+    assert owing.deliver().paid == 1

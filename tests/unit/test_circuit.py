@@ -103,8 +103,8 @@ def test_it_opens_only_after_so_many_failures_in_a_row() -> None:
 
 
 def test_a_circuit_whose_wait_is_over_lets_one_probe_through_and_closes_with_its_success() -> None:
-    circuit = fails(Circuit(allowance=40.0), TRIP)
-    assert circuit.allowance > 1
+    circuit = fails(Circuit(allowance=40.0), TRIP, sent_at=T - 1)
+    assert circuit.allowance == 20
     assert circuit.room(circuit.open_until, MOST) == 1
     well = worked(circuit, 1, 0.1, circuit.open_until + 1, MOST)
     assert (well.state, well.failures, well.trips, well.failing_since) == ("closed", 0, 0, 0.0)

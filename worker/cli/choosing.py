@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import click
 
-from scheduler.addresses import Network, parse_networks
 from scheduler.endpoints import endpoint_of, is_url
 from scheduler.errors import EndpointError
 from scheduler.settings import Settings
@@ -64,13 +63,6 @@ def meant(book: Book, text: str) -> str:
     if not known:
         raise EndpointError(f"No endpoint is registered as {text!r}; see `cavendish endpoint list`.")
     return endpoint_of(text)
-
-
-def allowed_networks(book: Book, settings: Settings) -> tuple[Network, ...]:
-    """Private addresses that webhooks may reach: as this environment says, and as the living workers say."""
-    now = book.fleet.now()
-    said = {text for member in book.fleet.members(now) if member.alive(now) for text in member.allow}
-    return settings.webhook_allow + parse_networks(",".join(said))
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -16,10 +16,10 @@ from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS
 from worker import announcement, checkup, consent, egress, signing
-from worker.cli.choosing import allowed_networks, duration, meant, opened, sure, yes_option
+from worker.cli.choosing import duration, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, print_json, table
 from worker.directory import FRESH_FOR
-from worker.post import post
+from worker.post import Target, post
 from worker.receipts import Fate, Receipt
 from worker.vault import Vault, new_key
 
@@ -88,7 +88,10 @@ def add(name: str, url: str, ed25519: bool, ask: bool, rate: int | None, as_json
     if rate and not ask:
         raise click.UsageError("--rate goes with --consent.")
     book, settings = opened()
-    allowed, taken = allowed_networks(book, settings), EndpointError(f"An endpoint is registered as {name!r} already.")
+    allowed, taken = (
+        book.fleet.allowed() + settings.webhook_allow,
+        EndpointError(f"An endpoint is registered as {name!r} already."),
+    )
     complaint = name_complaint(name) or webhook_complaint(url, allowed, settings.webhook_ports)
     if complaint:
         raise EndpointError(f"Refused: {complaint}.")
@@ -216,6 +219,7 @@ def enable(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     # Workers believe for a second what they have read; one that came earlier would leave it alone for a minute.
     visit = book.fleet.now() + FRESH_FOR
     for lane in [*book.tasks.lanes(), OPERATIONS]:
+        book.debts.hasten(lane, view.name, visit)
         book.debts.postpone(lane, {view.name: visit})
     if as_json:
         print_json({"endpoint": view.name, "enabled": True, "was_disabled": changed, "waiting": view.waiting})
@@ -280,17 +284,17 @@ def test_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     """
     book, settings = opened()
     now = book.fleet.now()
-    url, keys, allowed = *_target(book, settings, which, now), allowed_networks(book, settings)
-    complaint = webhook_complaint(url, allowed, settings.webhook_ports)
+    target, allowed = _target(book, settings, which, now), book.fleet.allowed() + settings.webhook_allow
+    complaint = webhook_complaint(target.url, allowed, settings.webhook_ports)
     if complaint:
         raise EndpointError(f"Refused: {complaint}.")
     name = announcement.event_id("endpoint.test", endpoint_of(which), repr(now))
-    body = announcement.endpoint_event("endpoint.test", {"endpoint": endpoint_of(which), "url": url}, now)
-    receipt = asyncio.run(_send(settings, allowed, url, keys, name, body, now))
+    body = announcement.endpoint_event("endpoint.test", {"endpoint": endpoint_of(which), "url": target.url}, now)
+    receipt = asyncio.run(_send(settings, allowed, target, name, body, now))
     taken = receipt.fate is Fate.PAID
     if as_json:
         said = {name: getattr(receipt, name) for name in ("outcome", "status", "seconds", "address", "answer")}
-        print_json({"endpoint": endpoint_of(which), "url": url, "webhook_id": name, "taken": taken, **said})
+        print_json({"endpoint": endpoint_of(which), "url": target.url, "webhook_id": name, "taken": taken, **said})
     else:
         where = f" at {receipt.address}" if receipt.address else ""
         click.echo(f"{receipt.outcome}{where} after {receipt.seconds:.3f} s")
@@ -300,24 +304,22 @@ def test_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
         sys.exit(1)
 
 
-def _target(book: Book, settings: Settings, which: str, now: float) -> tuple[str, list[str]]:
-    """The URL and the open keys of an endpoint."""
+def _target(book: Book, settings: Settings, which: str, now: float) -> Target:
     if is_url(which):
         if not settings.webhook_secret:
             raise EndpointError("CAVENDISH_WEBHOOK_SECRET is not set; unsigned webhooks are never sent.")
-        return which, [settings.webhook_secret]
+        return Target(which, (settings.webhook_secret,))
     registered = book.endpoints.all().get(which)
     if registered is None:
         raise EndpointError(f"No endpoint is registered as {which!r}; see `cavendish endpoint list`.")
     vault = Vault(settings.secret_key)
-    return registered.url, [vault.open(which, key.sealed) for key in registered.living_keys(now)]
+    keys = tuple(vault.open(which, key.sealed) for key in registered.living_keys(now))
+    return Target(registered.url, keys, settings.webhook_origin if registered.consent else "")
 
 
-async def _send(
-    settings: Settings, allowed: tuple[Network, ...], url: str, keys: list[str], name: str, body: bytes, now: float
-) -> Receipt:
+async def _send(settings: Settings, allowed: tuple[Network, ...], target: Target, name: str, body: bytes, now: float) -> Receipt:
     async with egress.transport(allowed, settings.webhook_ports, settings.egress_proxy or None) as transport:
-        return await post(transport, url, keys, name, body, now, settings.webhook_timeout)
+        return await post(transport, target, name, body, now, settings.webhook_timeout)
 
 
 @endpoint.command("new-key")

@@ -18,7 +18,7 @@ from scheduler.endpoints import endpoint_in, endpoint_of
 from scheduler.errors import SubmissionError
 from scheduler.store import Book
 from scheduler.store.debts import PAGE, Debt
-from scheduler.store.keys import LaneKeys, debt_of
+from scheduler.store.keys import debt_of
 from scheduler.tracking import OPERATIONS, Lane
 from worker.cli.choosing import meant, opened, rate_option, since_option, sure, time_of, yes_option
 from worker.cli.output import as_json, moment, print_json, table
@@ -300,11 +300,7 @@ def _ended(book: Book, lane: Lane, since: float, endpoint: str) -> Iterator[Ende
     """
     at, there = since, 0
     while page := book.debts.ended_since(lane, at, there, PAGE):
-        with book.connection.errors():
-            times: list[float | None] = book.connection.redis.zmscore(LaneKeys(lane).ended, [task_id for task_id, _ in page])
-        for (task_id, webhooks), ended in zip(page, times, strict=True):
-            if ended is None:
-                continue
+        for task_id, ended, webhooks in page:
             at, there = ended, (there if ended == at else 0) + 1
             for subscription in webhooks.split():
                 if endpoint_in(subscription) == endpoint:

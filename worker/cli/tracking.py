@@ -166,7 +166,7 @@ def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any
     found = []
     for debt in book.debts.load(lane, [debt_of(subscription, task.id) for subscription in task.webhooks]):
         known = registered.get(debt.endpoint)
-        state = "waiting" if task.state is State.PENDING else debt.state or "owed"
+        state = "waiting" if task.state is State.PENDING else debt.state
         said = {"endpoint": debt.endpoint, "url": known.url if known else debt.url, "registered": known is not None}
         found.append(said | {"state": state, "tries": debt.tries, "outcome": debt.outcome, "log": told(debt.log)})
     return found
