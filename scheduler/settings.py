@@ -191,7 +191,7 @@ class Settings:
     webhook_ports: tuple[range, ...] = _knob(
         _ports(_WEB_PORTS), _ports, "ports", "Ports that webhooks may reach.", shown=_WEB_PORTS
     )
-    webhook_calls: int = _knob(200, _whole(1, 10_000), "calls", "Webhook calls that one worker process has in flight at most.")
+    webhook_calls: int = _knob(400, _whole(1, 10_000), "calls", "Webhook calls that one worker process has in flight at most.")
     webhook_calls_per_endpoint: int = _knob(100, _whole(1, 10_000), "calls", "How many of them may go to one endpoint.")
     webhook_disable_after: float = _knob(
         5 * 86400.0, _number(60, 3650 * 86400), "s", "An endpoint that fails for so long without a single success is disabled."

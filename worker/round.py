@@ -37,9 +37,13 @@ OWN_FAULT_LASTS = 2 * backoff.WEBHOOK_WINDOW
 #: Seconds that a round takes new debts, and that it waits for debts which are due soon.
 LASTS, PATIENCE = 30.0, 10.0
 #: Share of the calls that must be free before new debts are taken, and share that doubtful endpoints may hold.
-REFILL, DOUBTFUL = 0.1, 0.5
+REFILL, DOUBTFUL = 0.05, 0.5
+#: Seconds after which an endpoint with calls in flight gets no more of them until one ends: it may be hanging.
+STALLED = 1.0
 #: Endpoints that one claim visits, seconds in which ends of calls are gathered, and between two looks at full endpoints.
 VISITS, GATHER, LOOK_AGAIN = 200, 0.004, 0.25
+#: Seconds for which the list of lanes is believed.
+LANES_FOR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,10 @@ class Round:
         self._ended: queue.SimpleQueue[Tried | None] = queue.SimpleQueue()
         self._unwritten: list[Tried] = []
         self._in_flight: Counter[tuple[Lane, str]] = Counter()
+        self._heard: dict[str, float] = {}  # when a call to an endpoint last ended, or the first of those in flight began
         self._doubtful = 0
         self._turn = 0
+        self._lanes, self._lanes_at = list[Lane](), float("-inf")
         self._did = Delivered()
         self._stopped = False
         self.poked = False
@@ -144,7 +150,9 @@ class Round:
         """Claim what there is room for, and send it. Returns seconds until there may be more to take."""
         if self._knobs.calls - self._calls < max(self._knobs.calls * REFILL, 1):
             return self._knobs.timeout
-        lanes = [*self._book.tasks.lanes(), OPERATIONS]
+        if now - self._lanes_at >= LANES_FOR:
+            self._lanes, self._lanes_at = [*self._book.tasks.lanes(), OPERATIONS], now
+        lanes, began = self._lanes, self._calls
         worth = self._book.debts.sort(lanes, now)
         self._directory.refresh({endpoint for endpoints in worth.values() for endpoint in endpoints}, now)
         self._turn += 1
@@ -152,6 +160,8 @@ class Round:
         for place, lane in enumerate(order):
             free = self._knobs.calls - self._calls
             self._visit(lane, worth[lane], -(-free // (len(order) - place)), now)
+        if self._calls > began:
+            return 0.0  # there may be more at once
         next_visit = self._book.debts.next_visit(lanes)
         if next_visit is None:
             return float("inf")
@@ -166,6 +176,9 @@ class Round:
         elsewhere = Counter[str]()
         for (other, endpoint), calls in self._in_flight.items():
             elsewhere[endpoint] += calls if other != lane else 0
+        for endpoint, calls in before.items():
+            if calls and now - self._heard.get(endpoint, now) > STALLED:
+                rooms[endpoint] = min(rooms[endpoint], calls)
         rooms = {endpoint: room - elsewhere[endpoint] for endpoint, room in rooms.items() if room > 0}
         trusted = [endpoint for endpoint in rooms if self._directory.trusted(endpoint)]
         doubtful = [endpoint for endpoint in rooms if endpoint not in trusted]
@@ -191,6 +204,8 @@ class Round:
         tasks = self._book.tasks.load(lane, ids, with_record=True).tasks
         works: list[Coroutine[Any, Any, Tried]] = []
         for debt in debts:
+            if not self._in_flight[lane, debt.endpoint]:
+                self._heard[debt.endpoint] = now
             self._in_flight[lane, debt.endpoint] += 1
             self._doubtful += not trusted
             works.append(self._try(debt, tasks.get(debt.task_id), now, trusted=trusted))
@@ -205,8 +220,9 @@ class Round:
             return Tried(debt, since, Receipt(Fate.OURS, f"{type(error).__name__} of our own", sent_at=now), trusted)
 
     async def _post(self, debt: Debt, task: TrackedTask | None, now: float) -> Receipt:
-        if task is None:
-            return Receipt(Fate.REFUSED, "what it announces can no longer be read in the book", sent_at=now)
+        if task is None or not task.state.terminal:
+            why = "has not ended: its id is tracked anew" if task else "can no longer be read in the book"
+            return Receipt(Fate.REFUSED, f"what it announces {why}", sent_at=now)
         target = self._directory.target(debt, now)
         if target.complaint:
             return Receipt(Fate.REFUSED if target.gone else Fate.OURS, target.complaint, sent_at=now)
@@ -249,6 +265,7 @@ class Round:
             logger().error("webhook.unwritten", ids=len(self._unwritten), outcome="the book is away; they are sent again")
         ended, self._unwritten = self._unwritten, []
         for tried in ended:
+            self._heard[tried.debt.endpoint] = now
             self._in_flight[tried.debt.lane, tried.debt.endpoint] -= 1
             self._doubtful -= not tried.trusted
         self._in_flight = +self._in_flight

@@ -22,11 +22,10 @@ class Endpoints:
             return bool(self._redis.redis.hsetnx(ENDPOINTS, endpoint.name, endpoint.to_json()))
 
     def all(self) -> dict[str, Endpoint]:
-        """All registered endpoints by name; one that nobody can read is left out."""
+        """All registered endpoints by name. One that nobody can read has no keys: what is owed to it waits."""
         with self._redis.errors():
             rows: dict[str, str] = self._redis.redis.hgetall(ENDPOINTS)  # type: ignore[assignment]
-        read = {name: _read(name, row) for name, row in sorted(rows.items())}
-        return {name: endpoint for name, endpoint in read.items() if endpoint}
+        return {name: _read(name, row) or Endpoint(name, "", 0.0) for name, row in sorted(rows.items())}
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of the names under which nothing is registered."""

@@ -297,6 +297,18 @@ def test_an_endpoint_is_visited_later_and_earlier_only_for_what_is_fresh(owing: 
     assert sorted(claim(owing, "d1", 1200.0)) == [DEBT, f"{ENDPOINT}:b"]
 
 
+def test_what_waits_for_a_retry_can_be_hastened_and_is_then_visited(book: Book) -> None:
+    debts = owe(book, ["a", "b"], "shop", "shop2")
+    claim(book, "d1", 1010.0)
+    delay(book, "d1", 5000.0, *debts)
+    book.debts.hasten(LANE, "shop", 1020.0)
+    book.debts.postpone(LANE, {"shop": 1020.0})
+    assert claim(book, "d2", 1019.0) == []
+    assert claim(book, "d2", 1020.0) == ["shop:a", "shop:b"]
+    assert book.debts.waiting(LANE) == {"shop": 2, "shop2": 2}
+    assert claim(book, "d3", 5000.0)[:2] == ["shop:a", "shop:b"]
+
+
 def test_the_sweep_ends_a_postponement(owing: Book) -> None:
     owing.debts.sort([LANE], 1010.0)
     owing.debts.postpone(LANE, {ENDPOINT: 9999.0})
@@ -769,8 +781,9 @@ ENDPOINTS = tuple(dict.fromkeys(endpoint_in(subscription_of(hook)) for hook in H
 ENDPOINT_NAMES = st.sampled_from(ENDPOINTS)
 ROOMS = st.dictionaries(ENDPOINT_NAMES, st.integers(-1, 3), max_size=3) | st.just(dict.fromkeys(ENDPOINTS, 3))
 TOKENS = st.sampled_from(["t1", "t2"])
-PICKS = st.lists(st.integers(0, 99), min_size=1, max_size=4)
+PICKS = st.lists(st.integers(0, 99), min_size=1, max_size=5)
 PAGES = st.integers(1, 8)
+STRAY = st.sampled_from([False, False, False, True])
 
 
 class Ledger(RuleBasedStateMachine):
@@ -880,6 +893,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(token=TOKENS, rooms=ROOMS, at_most=st.integers(0, 8), lease=st.sampled_from([0.5, 10.0, 100.0]))
     def claim(self, token: str, rooms: dict[str, int], at_most: int, lease: float) -> None:
+        self.sort()
         self.taken(token, rooms, at_most, lease)
 
     def taken(self, token: str, rooms: dict[str, int], at_most: int, lease: float) -> list[str]:
@@ -901,8 +915,10 @@ class Ledger(RuleBasedStateMachine):
             self.excused -= {*rooms}
         return taken
 
-    @rule(verb=st.sampled_from(["paid", "later", "bury"]), token=TOKENS, picks=PICKS, stray=st.booleans(), wait=st.floats(0, 99))
+    @rule(verb=st.sampled_from(["paid", "later", "bury"]), token=TOKENS, picks=PICKS, stray=STRAY, wait=st.floats(0, 99))
     def answer(self, verb: str, token: str, picks: list[int], stray: bool, wait: float) -> None:
+        if not self.lease:
+            self.taken(token, dict.fromkeys(ENDPOINTS, 3), 4, 10.0)
         debts, wait = self.picked(self.tries if stray else self.lease, picks), round(wait, 1)
         token = token if stray or not debts else self.lease[debts[0]]
         ours = [debt for debt in debts if self.lease.get(debt) == token]
@@ -926,9 +942,10 @@ class Ledger(RuleBasedStateMachine):
         if verb == "bury" and debts:
             self.dead = {debt: died for debt, died in self.dead.items() if died > self.now - KEPT}
 
-    @rule(picks=PICKS, dead=st.booleans(), wait=st.sampled_from([-5.0, 0.0, 50.0]))
-    def reopen(self, picks: list[int], dead: bool, wait: float) -> None:
-        debts, at = self.picked(self.tries, picks), self.now + wait
+    @rule(picks=PICKS, dead=st.booleans(), stray=STRAY, wait=st.sampled_from([-5.0, 0.0, 50.0]))
+    def reopen(self, picks: list[int], dead: bool, stray: bool, wait: float) -> None:
+        likely = self.dead if dead else {*self.tries} - {*self.lies} - {*self.dead}
+        debts, at = self.picked(self.tries if stray else likely, picks), self.now + wait
         closed = [debt for debt in debts if debt.partition(":")[0] in self.known(debt).closed]
         expected = [debt for debt in closed if (debt in self.dead) == dead]
         assert self.book.debts.reopen(self.lane, dict.fromkeys(debts, at), dead=dead) == expected
@@ -939,9 +956,9 @@ class Ledger(RuleBasedStateMachine):
             self.known(debt).closed.remove(debt.partition(":")[0])
             self.known(debt).life = None
 
-    @rule(picks=PICKS)
-    def drop(self, picks: list[int]) -> None:
-        debts = self.picked(self.tries, picks)
+    @rule(picks=PICKS, stray=STRAY)
+    def drop(self, picks: list[int], stray: bool) -> None:
+        debts = self.picked(self.tries if stray else self.dead, picks)
         dropped = [debt for debt in debts if debt in self.dead]
         assert self.book.debts.drop(self.lane, debts) == len(dropped)
         for debt in dropped:
@@ -1072,5 +1089,5 @@ class Ledger(RuleBasedStateMachine):
 @pytest.mark.timeout(600)  # a failure is shrunk first
 def test_after_any_sequence_of_events_nothing_is_lost_and_nothing_comes_back(book: Book) -> None:
     machine = type("Machine", (Ledger,), {"book": book})
-    chosen = settings(max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=chosen)

@@ -237,3 +237,10 @@ def test_enabling_lets_go_what_waits_for_a_retry_too(owing: Owing, served: Serve
     owing.book.debts.hasten(LANE, endpoint_of(url), now := owing.book.fleet.now())
     owing.book.debts.postpone(LANE, {endpoint_of(url): now})
     assert owing.deliver().paid == 1
+
+
+def test_debts_to_an_endpoint_whose_record_nobody_can_read_wait(owing: Owing) -> None:
+    owing.book.connection.redis.hset("cavendish:endpoints", "shop", '{"of": "another version"}')
+    owing.end("a", webhook="shop")
+    assert owing.deliver().later == 1
+    assert owing.debt().tries == 0

@@ -141,10 +141,10 @@ def test_a_removed_endpoint_is_forgotten_with_its_reason(book: Book) -> None:
 
 
 @pytest.mark.parametrize("row", UNREADABLE, ids=lambda row: row[:20] or "empty")
-def test_an_unreadable_row_is_left_out_and_hides_nobody_else(book: Book, row: str) -> None:
+def test_an_unreadable_row_is_an_endpoint_without_keys_and_hides_nobody_else(book: Book, row: str) -> None:
     book.endpoints.add(SHOP)
     book.connection.redis.hset(ENDPOINTS, "bad", row)
-    assert book.endpoints.all() == {"shop": SHOP}
+    assert book.endpoints.all() == {"bad": Endpoint("bad", "", 0.0), "shop": SHOP}
     assert book.endpoints.missing(["bad", "shop"]) == []
     assert book.endpoints.change("bad", lambda known: known) is None
     assert book.connection.redis.hget(ENDPOINTS, "bad") == row
