@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench-polling bench-claim lock clean
+.PHONY: help setup demo run test check chaos bench-polling bench-claim bench-webhooks lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,11 +33,17 @@ check: setup ## format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+chaos: setup ## nothing lost, whatever dies: a thousand kills, fifty restarts, in under 15 minutes (ONLY=kills SEED=7)
+	@$(BIN)/python tests/chaos $(ONLY) $(if $(SEED),--seed $(SEED))
+
 bench-polling: setup ## pace, law and the whole system against peers, in under 10 minutes
 	@$(BIN)/python tests/bench/report.py
 
 bench-claim: setup ## what a claim and a tick cost with a million pending ids
 	@$(BIN)/python tests/bench/claim.py
+
+bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
+	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
 
 lock: setup ## renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

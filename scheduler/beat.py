@@ -1,4 +1,4 @@
-"""The timetable as data: what beat fires, and how often. Each entry expires before it is worthless."""
+"""The timetable as data: what beat fires, and how often."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ SWEEP = "cavendish.sweep"
 
 #: Every Celery task has a queue of its own name, so that any of them can get workers of its own.
 QUEUES = (SUBMIT, DISPATCH, RETRIEVE, DELIVER, EXPIRE, SWEEP)
+#: What is worth a message only while ids are pending.
+FOR_PENDING = frozenset((DISPATCH, EXPIRE))
 
 
 @dataclass(frozen=True, slots=True)

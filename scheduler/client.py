@@ -13,6 +13,7 @@ from scheduler.endpoints import is_url
 from scheduler.errors import SubmissionError, WaitTimeout
 from scheduler.forecast import Forecasts
 from scheduler.law import first_age
+from scheduler.redis_url import with_wait
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.store.events import KEPT, START, Reader, places_of
@@ -41,7 +42,8 @@ class Client:
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
-        self._book = Book(url or book_url(self._settings), self._settings.shards)
+        s = self._settings
+        self._book = Book(with_wait(url, s.wait_replicas, s.wait_timeout) if url else book_url(s), s.shards)
         self._forecasts = Forecasts(self._book.learned)
 
     def submit(

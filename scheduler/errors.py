@@ -4,7 +4,7 @@ CavendishError
 ├── SettingsError       environment settings that make no sense; carries every complaint at once
 ├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline ...)
 ├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not give its consent
-├── BookUnavailable     Redis did not answer, or refuses to write; nothing was half-written
+├── BookUnavailable     Redis did not answer, or refuses to write; what was not acknowledged is handed in again
 ├── WaitTimeout         `Client.wait` ran out of time; carries what was still pending
 ├── EventsMissed        events were trimmed from a stream before they were read; carries where to go on
 └── StackError          `cavendish up` cannot start or keep a part of the stack
@@ -36,7 +36,7 @@ class EndpointError(CavendishError):
 
 
 class BookUnavailable(CavendishError):
-    """Redis is away or refuses to write. What was not acknowledged was not written; try again later."""
+    """Redis is away or refuses to write. What was not acknowledged may be written or not; to hand it in again is idempotent."""
 
 
 class WaitTimeout(CavendishError, TimeoutError):

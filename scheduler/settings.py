@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from scheduler.addresses import Network, parse_networks
 from scheduler.errors import SettingsError
+from scheduler.redis_url import CLUSTER, MANY, SENTINEL, many, scheme_of
 
 PREFIX = "CAVENDISH_"
 
@@ -62,6 +63,19 @@ def _url(*schemes: str) -> Reader:
         if web and (parts.query or parts.fragment):
             raise ValueError("must be a URL without ? and #")
         return text.rstrip("/") if web else text
+
+    return read
+
+
+def _redis(*schemes: str) -> Reader:
+    """A URL of one Redis or of several; `redis_url` has the spellings."""
+    one = _url(*schemes)
+
+    def read(text: str) -> str:
+        if scheme_of(text) in schemes and scheme_of(text) in MANY:
+            many(text)
+            return text
+        return str(one(text))
 
     return read
 
@@ -141,8 +155,9 @@ def _knob(default: Any, read: Reader, unit: str, meaning: str, *, secret: bool =
 
 
 _WEB_PORTS = "80,443,1024-65535"
-_REDIS = ("redis", "rediss", "unix", "redis+socket")
-_BROKER = (*_REDIS, "sentinel", "amqp", "amqps")
+_REDIS = ("redis", "rediss", "unix", "redis+socket", SENTINEL, "sentinel")
+_BOOK = (*_REDIS, CLUSTER)
+_BROKER = (*_REDIS, "amqp", "amqps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +165,13 @@ class Settings:
     """What the environment says. Unset means the default. Secrets stay out of `repr`."""
 
     redis_url: str = _knob(
-        "", _url(*_REDIS), "URL", "Redis that holds the book; unset: the embedded server of `cavendish up`.", secret=True
+        "", _redis(*_BOOK), "URL", "Redis that holds the book; unset: the embedded server of `cavendish up`.", secret=True
     )
-    broker_url: str = _knob("", _url(*_BROKER), "URL", "Celery's broker; unset: the same Redis.", secret=True)
+    broker_url: str = _knob("", _redis(*_BROKER), "URL", "Celery's broker; unset: the same Redis.", secret=True)
+    wait_replicas: int = _knob(
+        0, _whole(0, 10), "replicas", "How many replicas must have a submit or a settled state before it counts; unset: none."
+    )
+    wait_timeout: float = _knob(1.0, _number(0.01, 4), "s", "How long to wait for them.")
     data_dir: Path = _knob(Path(".cavendish"), Path, "folder", "Where `cavendish up` keeps the embedded server's files.")
     api_url: str = _knob("https://api.acedata.cloud", _url("http", "https"), "URL", "The remote API.", secret=True)
     api_token: str = _knob("", _token, "token", "Bearer token of the account `default`.", secret=True)

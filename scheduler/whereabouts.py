@@ -8,7 +8,11 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scheduler.errors import SettingsError
+from scheduler.redis_url import CLUSTER, SENTINEL, many, scheme_of, with_wait, without_password, without_wait
 from scheduler.settings import Settings
+
+__all__ = ["book_url", "broker_url", "celery_spelling", "socket_path", "without_password"]
 
 #: The longest path that a unix socket may have on every system.
 _SOCKET_PATH = 100
@@ -24,27 +28,26 @@ def socket_path(data_dir: Path) -> Path:
 
 
 def book_url(settings: Settings) -> str:
-    """URL of the Redis that holds the book."""
-    return settings.redis_url or f"unix://{socket_path(settings.data_dir)}?db=0"
+    """URL of the Redis that holds the book, with what its writes wait for."""
+    url = settings.redis_url or f"unix://{socket_path(settings.data_dir)}?db=0"
+    return with_wait(url, settings.wait_replicas, settings.wait_timeout)
 
 
 def broker_url(settings: Settings) -> str:
-    """URL of Celery's broker. The embedded server keeps it in a database of its own."""
+    """URL of Celery's broker. The embedded server keeps it in a database of its own. Raises SettingsError."""
+    if not settings.broker_url and scheme_of(settings.redis_url) == CLUSTER:
+        raise SettingsError(["CAVENDISH_BROKER_URL must name a broker, since Celery cannot use a Redis Cluster as one."])
     if settings.broker_url or settings.redis_url:
         return celery_spelling(settings.broker_url or settings.redis_url)
     return f"redis+socket://{socket_path(settings.data_dir)}?virtual_host=1"
 
 
 def celery_spelling(url: str) -> str:
-    """Celery's spelling of a URL in redis-py's: `unix:///path?db=1` is `redis+socket:///path?virtual_host=1`."""
+    """Celery's spelling of a URL in redis-py's or ours: `unix:///path?db=1` is `redis+socket:///path?virtual_host=1`."""
+    url, *_ = without_wait(url)
+    if scheme_of(url) == SENTINEL:
+        return many(url).for_celery()
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return url
     return f"redis+socket://{parts.path}?{parts.query.replace('db=', 'virtual_host=')}"
-
-
-def without_password(url: str) -> str:
-    """A URL that may be shown."""
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    return f"{shown}?{parts.query}" if parts.query and "password" not in parts.query else shown

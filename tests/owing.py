@@ -21,9 +21,10 @@ from worker import egress
 from worker.deliver import Courier
 from worker.directory import Directory, Rules
 from worker.loop import LoopThread
-from worker.round import Delivered, Knobs
+from worker.round import Knobs
 from worker.signing import new_secret
 from worker.vault import Vault
+from worker.writeback import Delivered
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)
@@ -70,7 +71,7 @@ class Owing:
 
     def deliver(self, **options: Any) -> Delivered:
         """One round by a worker that has heard of nothing yet."""
-        done = self.courier(**options).deliver()
+        done = self.courier(**options).deliver(lambda: None)
         assert done is not None
         return done
 

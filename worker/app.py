@@ -11,6 +11,7 @@ from celery.app.amqp import AMQP
 from kombu import Queue
 
 from scheduler.beat import QUEUES, timetable
+from scheduler.redis_url import many
 from scheduler.settings import Settings
 from scheduler.whereabouts import broker_url
 from worker import logs
@@ -21,6 +22,12 @@ class PatientConnection(kombu.Connection):
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         return super().ensure_connection(*args, **{"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0, **kwargs})
+
+    def info(self) -> dict[str, Any]:
+        """What `celery inspect` and Flower show of it: without the passwords that lie deeper than they look for some."""
+        said = dict(super().info())
+        options = {name: value for name, value in said["transport_options"].items() if name != "sentinel_kwargs"}
+        return said | {"alternates": [], "transport_options": options}
 
 
 class PatientAMQP(AMQP):
@@ -39,7 +46,7 @@ def build(settings: Settings) -> Celery:
     """The app for these settings. Connects to nothing yet."""
     app = App("cavendish", set_as_current=False)
     app.conf.update(
-        broker_url=broker_url(settings),
+        broker_url=broker_url(settings).partition("?master_name=")[0],
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),
@@ -60,21 +67,19 @@ def build(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        beat_scheduler="celery.beat:Scheduler",
+        beat_scheduler="worker.timetable:Timetable",
         beat_max_loop_interval=1,
-        beat_schedule={
-            entry.task: {"task": entry.task, "schedule": entry.every, "options": {"expires": max(entry.every, 1.0)}}
-            for entry in timetable(settings)
-        },
+        beat_schedule={entry.task: {"task": entry.task, "schedule": entry.every} for entry in timetable(settings)},
     )
     return app
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     """Redis transport: notice a dead server soon, and give the messages of a dead worker back soon after its leases."""
-    if broker_url(settings).startswith("amqp"):
+    broker = broker_url(settings)
+    if broker.startswith("amqp"):
         return {}
-    return {
+    return _sentinel_options(broker) | {
         "visibility_timeout": settings.lease + 15,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
@@ -83,6 +88,15 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 15,
     }
+
+
+def _sentinel_options(broker: str) -> dict[str, Any]:
+    """What Celery does not read from the URL. A Sentinel that is away must not hold up the asking of the next."""
+    if not broker.startswith("sentinel"):
+        return {}
+    where = many(broker)
+    asking = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": None, "password": where.sentinel_password}
+    return {"master_name": where.name, "sentinel_kwargs": asking}
 
 
 @signals.setup_logging.connect

@@ -7,6 +7,7 @@ takes nothing new and ends when its calls have ended; the next may begin meanwhi
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import httpx
 
@@ -14,7 +15,8 @@ from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from worker.directory import Directory
 from worker.loop import LoopThread
-from worker.round import Delivered, Knobs, Round
+from worker.round import Knobs, Round
+from worker.writeback import Delivered
 
 
 class Courier:
@@ -28,8 +30,11 @@ class Courier:
         self._under_way: Round | None = None
         self._stopping = False
 
-    def deliver(self) -> Delivered | None:
-        """Go on a round; None if one is under way, which then looks again. Raises BookUnavailable."""
+    def deliver(self, succeeded: Callable[[], None]) -> Delivered | None:
+        """Go on a round; None if one is under way, which then looks again. Raises BookUnavailable.
+
+        `succeeded` is called as soon as another round should begin, while this one waits for the last of its calls.
+        """
         with self._lock:
             if self._under_way is not None:
                 self._under_way.poke()
@@ -38,12 +43,14 @@ class Courier:
             if self._stopping:
                 mine.stop()
         try:
-            mine.go(lambda: self._leave(mine))
+            did = mine.go(lambda: self._leave(mine))
         except BookUnavailable:
             mine.come_home()
             raise
         finally:
             self._leave(mine, whatever=True)
+        if did.more:
+            succeeded()
         return mine.come_home()
 
     def _leave(self, mine: Round, *, whatever: bool = False) -> bool:

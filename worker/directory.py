@@ -75,6 +75,10 @@ class Directory:
                 endpoint, lambda known: circuits.give_back(known, calls, rate)
             )
 
+    def limited(self, endpoint: str) -> bool:
+        """True for an endpoint that has allowed a rate: no more is claimed for it than may be sent."""
+        return self._rate(endpoint) is not None
+
     def _circuit(self, endpoint: str) -> Circuit:
         return self._circuits.get(endpoint, _NEW)
 
@@ -130,7 +134,7 @@ class Directory:
         """Learn from what endpoints answered, and disable those that asked for it or fail for too long."""
         by_endpoint: dict[str, list[tuple[Debt, Receipt]]] = defaultdict(list)
         for debt, receipt in receipts:
-            if receipt.fate is not Fate.OURS or receipt.disable:
+            if receipt.fate not in (Fate.OURS, Fate.UNSENT) or receipt.disable:
                 by_endpoint[debt.endpoint].append((debt, receipt))
         for endpoint, heard in by_endpoint.items():
             self._learn(endpoint, [receipt for _, receipt in heard], now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -26,8 +26,8 @@ from scheduler.store import Book
 from scheduler.tracking import Candidate, Lane
 from worker.logs import logger
 
-#: Sends one claimed batch on its way: lane, ids, lease token.
-Send = Callable[[Lane, list[str], str], None]
+#: Sends one claimed batch on its way: lane, ids, lease token, and when the leases run out.
+Send = Callable[[Lane, list[str], str, float], None]
 
 #: Shortest sleep between two rounds of a drain, and the sleep while batches gain worth, in seconds.
 _SHORT, _AGAIN = 0.005, 0.04
@@ -64,20 +64,20 @@ class Desk:
     forecasts: Forecasts
     knobs: Knobs
     served: dict[Lane, float] = field(default_factory=dict)  # when each lane had its last turn
+    stopping: threading.Event = field(default_factory=threading.Event)  # set once this process is to end
 
 
 def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
-    """Run one tick; None if another dispatch has this tick. Raises BookUnavailable."""
+    """Run one tick; None if another dispatch has this tick, or should have it. Raises BookUnavailable."""
     started, tick = clock.now(), desk.knobs.tick
-    if not desk.book.fleet.take_tick(tick):
+    if desk.stopping.is_set() or not desk.book.fleet.take_tick(tick):
         return None
     drained, usable = Drained(), frozenset(accounts)
     until = started + tick + _OVERLAP  # as long as the next tick takes to come, wherever in its slot it falls
     while (now := clock.now()) < until:
         wait = run_round(desk, usable, now, send, drained)
-        if wait >= until - now:
+        if wait >= until - now or desk.stopping.wait(max(wait, _SHORT)):
             break
-        time.sleep(max(wait, _SHORT))
     return drained
 
 
@@ -125,12 +125,12 @@ def _weigh(desk: Desk, lane: Lane, now: float) -> tuple[float, list[Candidate]]:
 
 def _send(desk: Desk, lane: Lane, batch: list[Candidate], now: float, send: Send) -> int:
     """Claim a batch and send it on its way; returns how many ids were still to be had."""
-    token = secrets.token_hex(8)
-    ids = desk.book.tasks.claim(lane, now + desk.knobs.lease, token, batch)
+    token, until = secrets.token_hex(8), now + desk.knobs.lease
+    ids = desk.book.tasks.claim(lane, until, token, batch)
     if not ids:
         return 0
     try:
-        send(lane, ids, token)
+        send(lane, ids, token, until)
     except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
         desk.book.tasks.release(lane, token, [one for one in batch if one.id in ids])
         raise

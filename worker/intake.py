@@ -6,6 +6,7 @@ from typing import Any
 
 from scheduler.client import Client
 from scheduler.errors import SubmissionError
+from scheduler.submission import shown
 from worker.logs import logger
 
 WORDS = frozenset({"service", "account", "webhook", "deadline", "metadata", "model", "producer", "again"})
@@ -30,7 +31,8 @@ def take_in(client: Client, ids: Any, wishes: dict[str, Any]) -> str:
 def _submit(client: Client, ids: Any, wishes: dict[str, Any]) -> list[Any]:
     unknown = sorted(set(wishes) - WORDS)
     if unknown:
-        raise SubmissionError(f"cavendish.submit does not know the keyword {unknown[0]!r}; it takes {', '.join(sorted(WORDS))}.")
+        takes = ", ".join(sorted(WORDS))
+        raise SubmissionError(f"cavendish.submit does not know the keyword {shown(unknown[0])}; it takes {takes}.")
     if "service" not in wishes:
         raise SubmissionError("cavendish.submit needs the keyword 'service'.")
     if not isinstance(ids, list):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,7 +15,6 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._running: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
         self._thread = threading.Thread(target=self._loop.run_forever, name="cavendish-http", daemon=True)
         self._thread.start()
 
@@ -29,19 +27,9 @@ class LoopThread:
             future.cancel()
             raise
 
-    def start(self, works: Sequence[Coroutine[Any, Any, T]], ended: queue.SimpleQueue[T | None]) -> None:
-        """Run coroutines side by side, and put what each returns into `ended`. They must not raise."""
-
-        async def put(work: Coroutine[Any, Any, T]) -> None:
-            ended.put(await work)
-
-        def begin() -> None:
-            for work in works:
-                task = self._loop.create_task(put(work))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-
-        self._loop.call_soon_threadsafe(begin)
+    def call(self, work: Callable[[], None]) -> None:
+        """Let the loop call something soon, and do not wait for it."""
+        self._loop.call_soon_threadsafe(work)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Run a last coroutine (closing connections), then stop the loop."""

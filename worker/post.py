@@ -75,6 +75,7 @@ async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request)
 
 def _failed(error: Exception) -> Receipt:
     cause, outcome = error.__cause__, f"{type(error).__name__}: {error}"[:200].rstrip(": ")
-    fate = Fate.REFUSED if isinstance(cause, AddressRefused) else Fate.OURS if isinstance(cause, _OURS) else Fate.LATER
+    refused = isinstance(cause, AddressRefused) or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol)
+    fate = Fate.REFUSED if refused else Fate.OURS if isinstance(cause, _OURS) else Fate.LATER
     dialled = [note.removeprefix("Dialled ").rstrip(".") for note in getattr(cause, "__notes__", ())]
     return Receipt(fate, outcome, address=", ".join(dialled))

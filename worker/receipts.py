@@ -28,6 +28,7 @@ class Fate(StrEnum):
     LATER = "later"
     REFUSED = "refused"  # no further try can mend it
     OURS = "ours"  # the fault is ours: no try is charged, and the endpoint is not blamed
+    UNSENT = "unsent"  # it was claimed and not tried
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from scheduler.tracking import Quota, Refusal, Refused, printable
+from scheduler.tracking import Quota, Refusal, Refused, printable, too_deep
 
 NOT_FOUND = frozenset({"not_found", "task_not_found"})
 
@@ -51,7 +51,12 @@ def error_code(body: Any) -> tuple[str, str]:
     code, message = place.get("code"), place.get("message") or place.get("detail")
     if isinstance(error, str):
         code, message = (error, message) if error in _CODES or error in NOT_FOUND else (code, error)
-    return str(code or "")[:80], str(message or "")[:_DETAIL_LENGTH]
+    return _said(code, 80), _said(message, _DETAIL_LENGTH)
+
+
+def _said(value: Any, length: int) -> str:
+    """As text, also where it is none: some frameworks say what is wrong in lists and objects."""
+    return "" if not value or (isinstance(value, dict | list) and too_deep(value)) else str(value)[:length]
 
 
 def refusal(status: int, headers: Mapping[str, str], body: Any) -> Refused:

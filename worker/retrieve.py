@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import random
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ CUTS = 8
 _CUT = (Refusal.TOO_MANY, Refusal.FORBIDDEN, Refusal.BAD)
 #: Seconds until an id is asked again that the API refuses as such, while it answers about others. Its deadline ends it.
 MUCH_LATER = 60.0
+#: Why ids are given back by a process that is to end.
+ENDS = "this worker ends"
 #: Seconds until an id is asked again that was missing from a batch and could not be confirmed yet.
 SOON = 2.0
 
@@ -91,8 +93,14 @@ class Retrieval:
         self._did = Retrieved()
         self._log = logger().bind(lane=str(lane))
 
-    def run(self, ids: Sequence[str]) -> Retrieved:
-        """Ask, judge, settle."""
+    def run(self, ids: Sequence[str], until: float = math.inf) -> Retrieved:
+        """Ask, judge, settle. After `until`, when the leases have run out, nothing: others may be asking about the ids."""
+        if self._clock.now() >= until:
+            self._did.stale = len(ids)
+            return self._did
+        self._last_start = min(self._last_start, until - 2 * self._knobs.call_timeout)
+        if self._upstream.stopping.is_set():
+            return self.give_back(ids)
         loaded = self._book.tasks.load(self._lane, ids, token=self._token)
         if loaded.unreadable:
             self._book.tasks.set_aside(self._lane, loaded.unreadable)
@@ -109,10 +117,11 @@ class Retrieval:
         return self._did
 
     def give_back(self, ids: Sequence[str]) -> Retrieved:
-        """Nobody here has time for these ids: let them be claimed again in a moment."""
+        """Nobody here has time for these ids: let them be claimed again in a moment, or at once if this process is to end."""
         self._tasks = self._book.tasks.load(self._lane, ids, token=self._token).tasks
-        self._release(list(self._tasks), self._clock.now() + SOON)
-        self._did.refused = "all seats are taken"
+        ends = self._upstream.stopping.is_set()
+        self._release(list(self._tasks), None if ends else self._clock.now() + SOON)
+        self._did.refused = ENDS if ends else "all seats are taken"
         return self._did
 
     def _ask_batch(self, ids: list[str], *, turn_taken: bool) -> None:
@@ -193,14 +202,14 @@ class Retrieval:
         return answer, sent_at
 
     def _take_turn(self) -> bool:
-        """Wait for the pace, as long as the lease allows it."""
-        while (now := self._clock.now()) < self._last_start:
+        """Wait for the pace, as long as the lease allows it and this process lives on."""
+        while (now := self._clock.now()) < self._last_start and not self._upstream.stopping.is_set():
             wait = self._book.learned.change_pace(self._lane.account, lambda known: pace.acquire(known, now, self._knobs.rate))
             if wait == 0:
                 return True
             if now + wait > self._last_start:
                 return False
-            time.sleep(wait)
+            self._upstream.stopping.wait(wait)
         return False
 
     def _worked(self, answer: Answer, sent_at: float) -> None:
@@ -218,6 +227,10 @@ class Retrieval:
 
     def _refused(self, answer: Refused, ids: Sequence[str], sent_at: float) -> None:
         """Nothing was learned about the ids: they go back uncharged, and whoever must wait is told."""
+        if answer.why is Refusal.DOWN and self._upstream.stopping.is_set():  # it was we who did not wait
+            self._did.refused = ENDS
+            self._release(ids, None)
+            return
         self._did.refused = answer.detail
         now, chance = self._clock.now(), random.random()
         if answer.why in (Refusal.RATE, Refusal.ACCOUNT):

@@ -171,10 +171,11 @@ class Stack:
         self._stopping = True
 
     def _end_parts(self) -> None:
-        """SIGTERM from the last started to the first, each with time to finish: the server goes last."""
+        """SIGTERM, with time to finish; what the others still need goes last."""
         logger().info("stack.stopping")
         until = time.monotonic() + self._settings.shutdown_timeout
-        for group in ([p for p in self._parts if p.name != "redis"], [p for p in self._parts if p.name == "redis"]):
+        first = [part for part in self._parts if part.name not in _LAST]
+        for group in (first, *([part for part in self._parts if part.name == name] for name in _LAST)):
             alive = [part.process for part in group if part.process and part.process.poll() is None]
             for process in alive:
                 process.terminate()
@@ -186,6 +187,8 @@ class Stack:
                     process.wait()
 
 
+#: The parts that end after all others, in this order.
+_LAST = ("emulator", "redis")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks"]

@@ -19,7 +19,7 @@ from scheduler.beat import DELIVER, DISPATCH, EXPIRE, RETRIEVE, SUBMIT, SWEEP
 from scheduler.errors import BookUnavailable, SettingsError, SubmissionError
 from scheduler.settings import Settings
 from scheduler.tracking import Lane
-from worker import heartbeat, intake
+from worker import closing, heartbeat, intake
 from worker.app import build
 from worker.dispatch import drain
 from worker.expire import expire_lane
@@ -57,12 +57,12 @@ def dispatch() -> str:
 
 
 @app.task(name=RETRIEVE, throws=AWAY)
-def retrieve(lane: str, ids: list[str], token: str) -> str:
+def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
     """Ask about one claimed batch, and write back what came of it."""
     hand = hands()
     retrieval = hand.retrieval(hand.book.clock(), Lane.parse(lane), token)
     with hand.seats_to_ask.taken() as seated:
-        done = retrieval.run(ids) if seated else retrieval.give_back(ids)
+        done = retrieval.run(ids, until) if seated else retrieval.give_back(ids)
     if done.debts:
         send_deliver()
     return str(done)
@@ -71,10 +71,10 @@ def retrieve(lane: str, ids: list[str], token: str) -> str:
 @app.task(name=DELIVER, throws=AWAY)
 def deliver() -> str:
     """Go on a round and pay what is owed, fresh or due again; one that is under way only looks again."""
-    done = hands().courier.deliver()
-    if done is not None and done.more:
+    if hands().upstream.stopping.is_set():
         send_deliver()
-    return str(done or "left to the round that is under way")
+        return "left to another worker: this one ends"
+    return str(hands().courier.deliver(send_deliver) or "left to the round that is under way")
 
 
 @app.task(name=SWEEP, throws=AWAY)
@@ -99,17 +99,29 @@ def expire() -> str:
     return f"{ended} expired" if ended else "nothing overdue"
 
 
-def send_retrieve(lane: Lane, ids: list[str], token: str) -> None:
-    """One message per batch. It is worthless once the leases of its ids have run out."""
-    args, expires = (str(lane), ids, token), hands().settings.lease
-    retrieve.apply_async(args, expires=expires, **_shown(f"'{lane}', {len(ids)} ids", ids[0]))
+def send_retrieve(lane: Lane, ids: list[str], token: str, until: float) -> None:
+    """One message per batch. It is worthless from `until` on, when the leases of its ids have run out."""
+    retrieve.apply_async((str(lane), ids, token, until), **_shown(f"'{lane}', {len(ids)} ids", ids[0]))
 
 
 def send_deliver() -> None:
     """Something is owed. A message says no more than that: what it is lies in the book."""
-    deliver.apply_async(expires=hands().settings.lease)
+    deliver.apply_async()
+
+
+def wind_up() -> None:
+    """This worker is to end: it takes nothing new, gives back what waits, and another goes on with the deliveries."""
+    hand = hands()
+    hand.upstream.stopping.set()
+    hand.dispatching.stopping.set()
+    hand.courier.stop()
+    hand.loop.run(hand.upstream.leave(closing.time_for_calls(hand.settings.shutdown_timeout)), timeout=1)
+    send_deliver()
 
 
 def _shown(args: str, first: str) -> dict[str, Any]:
     """What Flower shows of a message instead of its long lists."""
     return {"argsrepr": f"({args})", "kwargsrepr": f"first={first}"}
+
+
+closing.attach(app, wind_up)

@@ -8,16 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar
 from typing import Any
 
 import httpx
 
-from scheduler.tracking import Answer, Answered, Lane, Refusal, Refused
+from scheduler.tracking import DEEPEST, Answer, Answered, Lane, Refusal, Refused, printable
 from worker.refusals import NOT_FOUND, error_code, quota, refusal
 from worker.transport import read_raw
+
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
+
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +42,24 @@ class Upstream:
 
     def __init__(self, client: httpx.AsyncClient, api_url: str, tokens: Mapping[str, str], limits: Limits) -> None:
         self._client, self._api_url, self._tokens = client, api_url, dict(tokens)
+        client.cookies = _NoCookies()
         self._call_timeout, self._answer_limit = limits.call_timeout, limits.answer_limit
         self._timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
+        self._under_way: set[asyncio.Timeout] = set()
+        self._leave_at = math.inf  # by the clock of the loop
+        self.stopping = threading.Event()
 
     @property
     def accounts(self) -> frozenset[str]:
         """The accounts that there are tokens for."""
         return frozenset(self._tokens)
+
+    async def leave(self, within: float) -> None:
+        """Wait for no answer longer than so many seconds from now on."""
+        self._leave_at = asyncio.get_running_loop().time() + within
+        for timeout in self._under_way:
+            if not timeout.expired():
+                timeout.reschedule(min(timeout.when() or math.inf, self._leave_at))
 
     async def retrieve_batch(self, lane: Lane, ids: Sequence[str]) -> Answer:
         """Ask about many ids in one call. The items come back as they are: match them by id."""
@@ -76,7 +95,7 @@ class Upstream:
         """Status, headers and parsed body (None where it is no JSON); the body is a Refused if nothing came."""
         try:
             async with (
-                asyncio.timeout(self._call_timeout),
+                self._in_time(),
                 self._client.stream(
                     "POST",
                     f"{self._api_url}/{lane.service}/tasks",
@@ -88,25 +107,86 @@ class Upstream:
                 raw = await read_raw(response, self._answer_limit)
         except TimeoutError:
             return 0, {}, Refused(Refusal.DOWN, f"no answer within {self._call_timeout:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            return 0, {}, Refused(Refusal.DOWN, f"{type(error).__name__}: {error}"[:200])
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
+            # httpx reads the Location of a redirect that is not followed, and an ill-formed one raises many a ValueError.
+            return 0, {}, Refused(Refusal.DOWN, printable(f"{type(error).__name__}: {error}", 200))
         if raw is not None:
             raw = _inflated(raw, response.headers.get("content-encoding", ""), self._answer_limit)
         if raw is None:
             return 0, {}, Refused(Refusal.DOWN, f"the answer is larger than {self._answer_limit} bytes or cannot be unpacked")
         try:
-            body = json.loads(raw, parse_float=_finite, parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
+            body = _parsed(raw)
+        except ValueError:
             if response.status_code == 200:
                 return 200, response.headers, Refused(Refusal.DOWN, "the answer is no JSON")
             body = None
         return response.status_code, response.headers, body
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Raises TimeoutError where a call lasts too long, or so long that this process would have to end before it."""
+        now = asyncio.get_running_loop().time()
+        async with asyncio.timeout_at(min(now + self._call_timeout, self._leave_at)) as timeout:
+            self._under_way.add(timeout)
+            try:
+                yield
+            finally:
+                self._under_way.discard(timeout)
+
+
+class _NoCookies(CookieJar):
+    """Keeps none: accounts must not share them, and one that no header can carry would break every later call."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Pass them over."""
+
+
+def _parsed(raw: bytes) -> Any:
+    """The JSON of an answer, read leniently: one odd record must not cost the others theirs. Raises ValueError.
+
+    Numbers beyond all bounds stay text, and what is nested beyond all bounds is null. Bytes that are no text are still
+    refused: an id among them would look absent.
+    """
+    text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    try:
+        return _READER.decode(text)
+    except RecursionError:
+        return _READER.decode(_shallow(text))
+
+
+def _shallow(text: str) -> str:
+    """JSON with null in place of what is nested deeper than DEEPEST."""
+    kept, depth, start = list[str](), 0, 0
+    for found in _BRACKET.finditer(text):
+        if found[0] in ("[", "{"):
+            depth += 1
+            if depth == DEEPEST + 1:
+                kept += text[start : found.start()], "null"
+        elif found[0] in ("]", "}"):
+            if depth == DEEPEST + 1:
+                start = found.end()
+            depth -= 1
+    return "".join(kept) + text[start:] if depth <= DEEPEST else ""
+
+
+def _whole(text: str) -> int | str:
+    """A number of more digits than Python turns into one stays the text that it was."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _finite(text: str) -> float | str:
     """A number that no float can hold stays the text that it was."""
     number = float(text)
     return number if math.isfinite(number) else text
+
+
+_READER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False)
+
+
+_READER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False)
 
 
 def _inflated(raw: bytes, encoding: str, limit: int) -> bytes | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from scheduler.clock import Clock
 from scheduler.store.connection import Connection
 from scheduler.store.debts import Debts
@@ -28,7 +30,8 @@ class Book:
 
     def clock(self) -> Clock:
         """A clock set by Redis TIME. Raises BookUnavailable."""
-        return Clock(self.fleet.now())
+        asked_at = time.monotonic()
+        return Clock(self.fleet.now(), asked_at)
 
     def view(self, lane: Lane, now: float) -> LaneView:
         """The numbers of one lane. Raises BookUnavailable."""

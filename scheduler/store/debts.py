@@ -59,29 +59,39 @@ class Later(Try):
     charged: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """The endpoints worth a visit now, by lane, those due for longest first; and when the next one will be, if any."""
+
+    worth: dict[Lane, list[str]]
+    next_at: float | None
+
+
 class Debts:
     """One method per script, same verb. Every method raises BookUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
 
-    def sort(self, lanes: Iterable[Lane], now: float) -> dict[Lane, list[str]]:
-        """Move fresh debts into the queues of their endpoints. Returns the endpoints worth a visit now, longest due first."""
+    def sort(self, lanes: Iterable[Lane], now: float) -> Visits:
+        """Move fresh debts into the queues of their endpoints, and see which of those are worth a visit."""
         lanes = list(lanes)
         pipe = self._redis.pipeline()
         for lane in lanes:
             pipe.zrange(LaneKeys(lane).owed, 0, SORTED_AT_ONCE - 1)
             pipe.zrangebyscore(LaneKeys(lane).owing, "-inf", now)
+            pipe.zrangebyscore(LaneKeys(lane).owing, f"({now}", "+inf", 0, 1, withscores=True)
         with self._redis.errors():
             rows = pipe.execute()
         worth = {}
-        for lane, fresh, due in zip(lanes, rows[::2], rows[1::2], strict=True):
+        for lane, fresh, due in zip(lanes, rows[::3], rows[1::3], strict=True):
             if fresh:
                 keys = LaneKeys(lane)
                 names = [keys.owed, keys.owing, *(keys.queue(endpoint_in(debt)) for debt in fresh)]
                 self._redis.script("sort", names, [text for debt in fresh for text in (debt, endpoint_in(debt))])
             worth[lane] = list(dict.fromkeys([*due, *map(endpoint_in, fresh)]))
-        return {lane: endpoints for lane, endpoints in worth.items() if endpoints}
+        next_at = min((at for row in rows[2::3] for _, at in row), default=None)
+        return Visits({lane: endpoints for lane, endpoints in worth.items() if endpoints}, next_at)
 
     def claim_delivery(
         self, lane: Lane, now: float, until: float, token: str, at_most: int, rooms: Mapping[str, int]
@@ -92,7 +102,9 @@ class Debts:
         for endpoint in rooms:
             names += [keys.queue(endpoint), keys.retries(endpoint)]
         args = [now, until, token, at_most, *(value for pair in rooms.items() for value in pair)]
-        taken: list[str] = self._redis.script("claim_delivery", names, args) if rooms and at_most > 0 else []
+        taken: list[str] = []
+        if rooms and at_most > 0:  # durable: nothing is announced that could still be lost with the primary
+            taken = self._redis.script("claim_delivery", names, args, durable=True)
         return taken
 
     def postpone(self, lane: Lane, until: Mapping[str, float]) -> None:
@@ -117,8 +129,7 @@ class Debts:
         for name in names:
             pipe.hgetall(keys.delivery(name))
             pipe.hmget(keys.task(task_of(name)), f"to:{name.partition(':')[0]}", "state", "closed")
-        with self._redis.errors():
-            rows = pipe.execute(raise_on_error=False)
+        rows = self._redis.answers(pipe)
         times = [*scores] or [None] * len(names)
         return [_debt(name, lane, *row) for name, *row in zip(names, rows[::2], rows[1::2], times, strict=True)]
 
@@ -151,7 +162,7 @@ class Debts:
         keys = LaneKeys(lane)
         names = [keys.owing, keys.dead, *_of_each(keys, list(times), "retries")]
         args = [value for name, at in times.items() for value in (name, endpoint_in(name), at)]
-        done = self._redis.script("reopen", names, ["dead" if dead else "paid", *args]) if times else []
+        done = self._redis.script("reopen", names, ["dead" if dead else "paid", *args], durable=True) if times else []
         return [name for name, reopened in zip(times, done, strict=True) if reopened]
 
     def reowe(self, lane: Lane, now: float, at_most: int) -> list[str]:
@@ -160,18 +171,9 @@ class Debts:
         with self._redis.errors():
             start = int(self._redis.redis.get(keys.swept) or 0)
             ids: list[str] = self._redis.redis.zrange(keys.ended, start, start + at_most - 1)  # type: ignore[assignment]
-            pipe = self._redis.pipeline()
-            for task_id in ids:
-                pipe.hmget(keys.task(task_id), "state", "webhooks", "closed")
-            rows = pipe.execute(raise_on_error=False) if ids else []
-        rows = [row if isinstance(row, list) else ["unreadable", "", ""] for row in rows]
-        forgotten = [task_id for task_id, row in zip(ids, rows, strict=True) if row[0] is None]
-        open_debts = [
-            debt_of(subscription, task_id)
-            for task_id, (state, webhooks, closed) in zip(ids, rows, strict=True)
-            if state not in (None, State.PENDING)
-            for subscription in sorted({*(webhooks or "").split()} - {*(closed or "").split()})
-        ]
+        rows = self._redis.script("unclosed", [keys.task(task_id) for task_id in ids], []) if ids else []
+        forgotten = [task_id for task_id, row in zip(ids, rows, strict=True) if row is None]
+        open_debts = [debt_of(one, task_id) for task_id, row in zip(ids, rows, strict=True) for one in (row or "").split()]
         missing: list[str] = []
         if open_debts:
             names, args = [keys.owed, keys.owing, keys.debt_leases], list[Any]([now])
@@ -182,8 +184,9 @@ class Debts:
         with self._redis.errors():
             if forgotten:
                 self._redis.redis.zrem(keys.ended, *forgotten)
-            if ids or start:
-                self._redis.redis.set(keys.swept, start + len(ids) - len(forgotten) if len(ids) == at_most else 0)
+            on = start + len(ids) - len(forgotten) if len(ids) == at_most else 0
+            if on != start:
+                self._redis.redis.set(keys.swept, on)
         return missing
 
     def notify(self, task_id: str, webhook: str, said: str, now: float) -> bool:

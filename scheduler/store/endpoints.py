@@ -18,8 +18,9 @@ class Endpoints:
 
     def add(self, endpoint: Endpoint) -> bool:
         """Register an endpoint; false if the name is taken."""
-        with self._redis.errors():
-            return bool(self._redis.redis.hsetnx(ENDPOINTS, endpoint.name, endpoint.to_json()))
+        batch = self._redis.batch()
+        batch.command(ENDPOINTS, "HSETNX", ENDPOINTS, endpoint.name, endpoint.to_json())
+        return bool(batch.execute()[0])
 
     def all(self) -> dict[str, Endpoint]:
         """All registered endpoints by name. One that nobody can read has no keys: what is owed to it waits."""
@@ -49,6 +50,7 @@ class Endpoints:
 
         with self._redis.errors():
             self._redis.redis.transaction(attempt, ENDPOINTS)
+        self._redis.ensure(ENDPOINTS)
         return changed[0] if changed else None
 
     def remove(self, name: str) -> bool:

@@ -26,6 +26,8 @@ LONGEST_BLOCK = min(2.0, 0.4 * SOCKET_TIMEOUT)
 START, KEPT = "0-0", "-"
 #: Entries that a reader holds at once, about, and of each lane at least, however many lanes there are.
 _AT_ONCE, _EACH = 10_000, 10
+#: Seconds between two looks in a cluster.
+_POLL = 0.05
 _PLACE = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _LONGEST_POSITION = 2**20
 
@@ -47,7 +49,7 @@ class Events:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
-        timeout = connection.redis.get_connection_kwargs().get("socket_timeout")  # a URL may bring its own
+        timeout = connection.socket_timeout
         self._longest_block = min(LONGEST_BLOCK, 0.4 * timeout) if timeout else LONGEST_BLOCK
 
     def last(self, lanes: Iterable[Lane]) -> dict[Lane, str]:
@@ -83,22 +85,22 @@ class Events:
         pipe = self._redis.pipeline()
         for lane in asked:
             pipe.xinfo_stream(LaneKeys(lane).events)
-        with self._redis.errors():
-            answers = pipe.execute(raise_on_error=False)
-            for answer in answers:
-                if isinstance(answer, Exception) and "no such key" not in str(answer):
-                    raise answer
+        answers = self._redis.answers(pipe)
+        for answer in answers:
+            if isinstance(answer, Exception) and "no such key" not in str(answer):
+                raise answer
         return [lane for lane, answer in zip(asked, answers, strict=True) if _trimmed(places[lane], answer)]
 
     def _xread(self, places: Mapping[Lane, str], each: int, block: float | None) -> dict[Lane, Sequence[Row]]:
         """One XREAD over all lanes, at most `each` rows of a lane.
 
-        The only place that reads several lanes with one command: in a Redis Cluster, where their keys lie in several
-        slots, this method alone has to ask slot by slot.
+        The only place that reads several lanes with one command. In a Redis Cluster their keys lie in several slots.
         """
         if not places:
             time.sleep(min(block or 0.0, self._longest_block))
             return {}
+        if self._redis.clustered:
+            return self._by_slot(places, each, block)
         keys = {LaneKeys(lane).events: lane for lane in places}
         streams: dict[Any, Any] = {LaneKeys(lane).events: START if place == KEPT else place for lane, place in places.items()}
         # To Redis a block of 0 ms is for ever.
@@ -108,6 +110,20 @@ class Events:
         # By the versions of redis-py and of the protocol, nothing is None, [] or {}, and something a list of pairs or a dict.
         pairs = answer.items() if isinstance(answer, dict) else answer or ()
         return {keys[key]: rows[0] if rows and isinstance(rows[0], list) else rows for key, rows in pairs if rows}
+
+    def _by_slot(self, places: Mapping[Lane, str], each: int, block: float | None) -> dict[Lane, Sequence[Row]]:
+        """The same in a cluster: one XRANGE for each lane, and again while there is nothing, since no read blocks on all."""
+        until = time.monotonic() + min(block or 0.0, self._longest_block)
+        while True:
+            pipe = self._redis.pipeline()
+            for lane, place in places.items():
+                pipe.xrange(LaneKeys(lane).events, START if place == KEPT else f"({place}", "+", each)
+            with self._redis.errors():
+                found = {lane: rows for lane, rows in zip(places, pipe.execute(), strict=True) if rows}
+            left = until - time.monotonic()
+            if found or left <= 0:
+                return found
+            time.sleep(min(_POLL, left))
 
 
 class Reader:

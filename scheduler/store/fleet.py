@@ -43,10 +43,9 @@ class Fleet:
         self._redis = connection
 
     def now(self) -> float:
-        """Redis TIME as float seconds."""
-        with self._redis.errors():
-            seconds, micros = self._redis.redis.time()
-        return int(seconds) + int(micros) / 1e6
+        """Redis TIME as float seconds; in a cluster that of the primary which holds the heartbeats, so there is one clock."""
+        seconds, micros = self._redis.time(keys.FLEET)
+        return seconds + micros / 1e6
 
     def take_tick(self, every: float) -> bool:
         """True for the first who asks; false for others until most of a tick has passed: any number of beats may run."""

@@ -1,6 +1,7 @@
 """The keys of the book, all spelt here.
 
-All keys of a lane carry its hash tag `{account/service/shard}`, so each script touches one slot of a cluster.
+All keys of a lane carry its hash tag `{account/service/shard}`, so each script touches one slot of a cluster. The clock
+of a cluster is that of the primary which holds `cavendish:fleet`.
 
 | key                           | type   | content                                                                     |
 |-------------------------------|--------|-----------------------------------------------------------------------------|
@@ -9,6 +10,7 @@ All keys of a lane carry its hash tag `{account/service/shard}`, so each script 
 | cavendish:tick                | string | taken by the one dispatch that runs this tick                               |
 | cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
 | cavendish:endpoints           | hash   | name -> a registered webhook endpoint, as JSON; its secrets are sealed      |
+| cavendish:{tag}:waited        | string | rewritten where replicas are waited for; in the slot of what was written    |
 | cavendish:disabled            | hash   | endpoint -> since when and why it is sent nothing, as JSON                  |
 | cavendish:{endpoint}:circuit  | hash   | version, value: how well an endpoint takes what it is sent                  |
 | cavendish:{lane}:producers    | set    | the producers that have pending ids                                         |
@@ -53,6 +55,12 @@ def pace(account: str) -> str:
 
 def circuit(endpoint: str) -> str:
     return f"cavendish:{{{endpoint}}}:circuit"
+
+
+def waited(key: str) -> str:
+    """A key in the slot of another one; without a hash tag a key is its own."""
+    _, _, rest = key.partition("{")
+    return f"cavendish:{{{rest.partition('}')[0] or key}}}:waited"
 
 
 @dataclass(frozen=True, slots=True)

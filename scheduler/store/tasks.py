@@ -73,9 +73,10 @@ class Tasks:
         return found
 
     def _add(self, chunks: Sequence[Chunk], producer: str, hooks: Sequence[str], common: list[Any]) -> dict[str, Submitted]:
-        pipe = self._redis.pipeline()
+        batch = self._redis.batch()
+        # The lanes first: a lane without ids is harmless, ids without a lane are lost.
         for lane in dict.fromkeys(lane for lane, _ in chunks):
-            pipe.sadd(LANES, str(lane))  # before the ids: a lane without ids is harmless, ids without a lane are lost
+            batch.command(LANES, "SADD", LANES, str(lane))
         for lane, chunk in chunks:
             keys = LaneKeys(lane)
             names = [keys.due(producer), keys.deadlines, keys.owed, keys.counts, keys.producers]
@@ -83,9 +84,8 @@ class Tasks:
             for task_id in chunk:
                 deliveries = [keys.delivery(debt_of(subscription, task_id)) for subscription in hooks]
                 names += [keys.task(task_id), keys.result(task_id), *deliveries]
-            self._redis.queue(pipe, "add", names, [*common, *chunk])
-        with self._redis.errors():
-            answers = pipe.execute()[-len(chunks) :]
+            batch.queue("add", names, [*common, *chunk])
+        answers = batch.execute()[-len(chunks) :]
         return {
             task_id: Submitted(task_id, outcome, State(state))
             for (_, chunk), flat in zip(chunks, answers, strict=True)
@@ -115,7 +115,7 @@ class Tasks:
             for _, task_id, _ in ranked:
                 pipe.hmget(keys.task(task_id), *_WEIGHED)
             pipe.hmget(keys.leases, [task_id for _, task_id, _ in ranked])
-            *rows, leases = pipe.execute(raise_on_error=False)
+        *rows, leases = self._redis.answers(pipe)
         return [
             _candidate(producer, task_id, due, row)
             for (producer, task_id, due), row, lease in zip(ranked, rows, leases, strict=True)
@@ -175,7 +175,7 @@ class Tasks:
             args += [task.id, task.producer, outcome.state.value, due, task.looks + 1]
             args += [outcome.absences, _text(outcome.absent_since), _text(outcome.finished_at), outcome.reason]
             args += [outcome.model or task.model, _kept(outcome.record)]
-        flat = self._redis.script("settle", names, args)
+        flat = self._redis.script("settle", names, args, durable=True)
         return [
             Settled(outcome.task.id, verdict, tuple(debt_of(subscription, outcome.task.id) for subscription in debts.split()))
             for (outcome, _), verdict, debts in zip(outcomes, flat[::2], flat[1::2], strict=True)
@@ -193,24 +193,21 @@ class Tasks:
             pipe.hget(keys.leases, task_id)
             if with_record:
                 pipe.get(keys.result(task_id))
-        with self._redis.errors():
-            rows = iter(pipe.execute(raise_on_error=False))
-            loaded = Loaded({}, {})
-            for task_id in ids:
-                fields, lease, record = next(rows), next(rows), next(rows) if with_record else None
-                if isinstance(fields, redis.ConnectionError):
-                    raise fields
-                if token is not None and (not isinstance(lease, str) or not lease.startswith(f"{token} ")):
-                    continue
-                try:
-                    task = _read(task_id, lane, fields, record)
-                except (TypeError, ValueError, KeyError, AttributeError, RecursionError, redis.RedisError) as error:
-                    loaded.unreadable[task_id] = f"{type(error).__name__}: {error}"[:200]
-                    continue
-                if task is not None:
-                    loaded.tasks[task_id] = task
-                elif token is not None:
-                    loaded.unreadable[task_id] = "the id is due, and has no record"
+        rows = iter(self._redis.answers(pipe))
+        loaded = Loaded({}, {})
+        for task_id in ids:
+            fields, lease, record = next(rows), next(rows), next(rows) if with_record else None
+            if token is not None and (not isinstance(lease, str) or not lease.startswith(f"{token} ")):
+                continue
+            try:
+                task = _read(task_id, lane, fields, record)
+            except (TypeError, ValueError, KeyError, AttributeError, RecursionError, redis.RedisError) as error:
+                loaded.unreadable[task_id] = f"{type(error).__name__}: {error}"[:200]
+                continue
+            if task is not None:
+                loaded.tasks[task_id] = task
+            elif token is not None:
+                loaded.unreadable[task_id] = "the id is due, and has no record"
         return loaded
 
     def get(self, account: str, service: str, ids: Sequence[str], *, with_record: bool = True) -> dict[str, TrackedTask]:

@@ -60,7 +60,7 @@ def owe(book: Book, ids: Iterable[str], *webhooks: str, now: float = 1010.0) -> 
 
 def claim(book: Book, token: str, now: float, *, until: float | None = None, at_most: int = 1000, room: int = 1000) -> list[str]:
     """What a worker does: sort, and claim of all endpoints that are worth a visit."""
-    worth = book.debts.sort([LANE], now).get(LANE, [])
+    worth = book.debts.sort([LANE], now).worth.get(LANE, [])
     return book.debts.claim_delivery(LANE, now, until or now + 30, token, at_most, dict.fromkeys(worth, room))
 
 
@@ -129,7 +129,7 @@ def test_an_endpoint_without_room_is_not_claimed_from_and_stays_worth_a_visit(ow
         owing.debts.sort([LANE], 1010.0)
         assert owing.debts.claim_delivery(LANE, 1010.0, 1020.0, "d1", 10, rooms) == []
     assert owing.debts.claim_delivery(LANE, 1010.0, 1020.0, "d1", 0, {ENDPOINT: 5}) == []
-    assert owing.debts.sort([LANE], 1010.0) == {LANE: [ENDPOINT]}
+    assert owing.debts.sort([LANE], 1010.0).worth == {LANE: [ENDPOINT]}
     assert claim(owing, "d1", 1010.0) == [DEBT]
 
 
@@ -165,7 +165,7 @@ def test_the_longest_due_is_visited_and_claimed_first(book: Book) -> None:
     owe(book, ["early"], "a", now=1020.0)
     owe(book, ["mid"], "a", now=1025.0)
     book.debts.sort([LANE], 1030.0)
-    assert book.debts.sort([LANE], 1030.0) == {LANE: ["a", "b"]}
+    assert book.debts.sort([LANE], 1030.0).worth == {LANE: ["a", "b"]}
     assert book.debts.claim_delivery(LANE, 1030.0, 1060.0, "d1", 2, {"a": 2, "b": 0}) == ["a:early", "a:mid"]
 
 
@@ -267,7 +267,7 @@ def test_a_retry_far_ahead_hides_nothing_that_is_due_before(book: Book) -> None:
     first, second, third = owe(book, ["a", "b", "c"], "shop")
     assert claim(book, "d1", 1010.0, at_most=2) == [first, second]
     delay(book, "d1", 5000.0, first)
-    assert book.debts.sort([LANE], 1010.0) == {LANE: ["shop"]}
+    assert book.debts.sort([LANE], 1010.0).worth == {LANE: ["shop"]}
     assert claim(book, "d2", 1011.0, until=1041.0) == [third]
     delay(book, "d2", 6000.0, third)
     assert book.debts.next_visit([LANE]) == 1040.0
@@ -286,14 +286,14 @@ def test_one_that_is_owed_anew_while_it_is_in_flight_keeps_its_place(owing: Book
 def test_an_endpoint_is_visited_later_and_earlier_only_for_what_is_fresh(owing: Book) -> None:
     owing.debts.sort([LANE], 1010.0)
     owing.debts.postpone(LANE, {ENDPOINT: 1100.0, "stranger": 1.0})
-    assert owing.debts.sort([LANE], 1099.9) == {}
+    assert owing.debts.sort([LANE], 1099.9).worth == {}
     assert owing.debts.next_visit([LANE]) == 1100.0
     owe(owing, ["b"], HOOK, now=1050.0)
-    assert owing.debts.sort([LANE], 1050.0) == {LANE: [ENDPOINT]}
+    assert owing.debts.sort([LANE], 1050.0).worth == {LANE: [ENDPOINT]}
     assert owing.debts.next_visit([LANE]) == 1050.0
     owing.debts.postpone(LANE, {ENDPOINT: 1200.0})
-    assert owing.debts.sort([LANE], 1199.9) == {}
-    assert owing.debts.sort([LANE], 1200.0) == {LANE: [ENDPOINT]}
+    assert owing.debts.sort([LANE], 1199.9).worth == {}
+    assert owing.debts.sort([LANE], 1200.0).worth == {LANE: [ENDPOINT]}
     assert sorted(claim(owing, "d1", 1200.0)) == [DEBT, f"{ENDPOINT}:b"]
 
 
@@ -313,14 +313,14 @@ def test_the_sweep_ends_a_postponement(owing: Book) -> None:
     owing.debts.sort([LANE], 1010.0)
     owing.debts.postpone(LANE, {ENDPOINT: 9999.0})
     assert owing.debts.reowe(LANE, 1011.0, 10) == []
-    assert owing.debts.sort([LANE], 1011.0) == {LANE: [ENDPOINT]}
+    assert owing.debts.sort([LANE], 1011.0).worth == {LANE: [ENDPOINT]}
 
 
 def test_nothing_owed_means_no_next_visit(book: Book) -> None:
     assert book.debts.next_visit([]) is None
     assert book.debts.next_visit([LANE, OPERATIONS]) is None
-    assert book.debts.sort([], 1.0) == {}
-    assert book.debts.sort([LANE], 1.0) == {}
+    assert book.debts.sort([], 1.0).worth == {}
+    assert book.debts.sort([LANE], 1.0).worth == {}
     book.debts.postpone(LANE, {})
     book.debts.postpone(LANE, {"stranger": 5.0})
     assert book.debts.next_visit([LANE]) is None
@@ -331,7 +331,7 @@ def test_more_fresh_debts_than_one_sorting_takes_stay_worth_a_visit(book: Book) 
     owe(book, ids, "shop")
     assert book.debts.next_visit([LANE]) == 1010.0
     assert book.debts.waiting(LANE) == {"shop": len(ids)}
-    assert book.debts.sort([LANE], 1010.0) == {LANE: ["shop"]}
+    assert book.debts.sort([LANE], 1010.0).worth == {LANE: ["shop"]}
     assert book.connection.redis.zcard(KEYS.owed) == 7
     assert len(book.debts.claim_delivery(LANE, 1010.0, 1040.0, "d1", 9999, {"shop": 9999})) == SORTED_AT_ONCE
     assert book.debts.next_visit([LANE]) == 1010.0
@@ -344,7 +344,7 @@ def test_one_sorting_serves_many_lanes(book: Book) -> None:
     owe(book, ["a"], "shop")
     add(book, ["a"], "art", lane=other)
     end(book, ["a"], lane=other)
-    assert book.debts.sort([other, LANE, OPERATIONS], 1010.0) == {other: ["art"], LANE: ["shop"]}
+    assert book.debts.sort([other, LANE, OPERATIONS], 1010.0).worth == {other: ["art"], LANE: ["shop"]}
 
 
 # --- dead letters
@@ -631,7 +631,7 @@ def test_a_pending_id_owes_nothing_whatever_it_owed_before(book: Book) -> None:
     pay(book, "d1", 1011.0, "shop:a")
     assert add(book, ["a"], "shop", again=True) == ["new"]
     assert sweep(book, 1012.0, 1) == []
-    assert book.debts.sort([LANE], 1013.0).get(LANE, []) in ([], ["shop"])
+    assert book.debts.sort([LANE], 1013.0).worth.get(LANE, []) in ([], ["shop"])
     assert claim(book, "d2", 9999.0) == []
 
 
@@ -666,7 +666,7 @@ def test_a_notice_is_owed_once_and_delivered_like_any_debt(book: Book, webhook: 
     assert book.debts.notify("evt 1", webhook, '{"type":"endpoint.disabled"}', 1000.0)
     assert not book.debts.notify("evt 1", webhook, '{"type":"other"}', 1001.0)
     assert not book.debts.notify("evt 1", "elsewhere", '{"type":"other"}', 1001.0)
-    assert book.debts.sort([OPERATIONS], 1001.0) == {OPERATIONS: [endpoint_in(debt)]}
+    assert book.debts.sort([OPERATIONS], 1001.0).worth == {OPERATIONS: [endpoint_in(debt)]}
     assert book.debts.claim_delivery(OPERATIONS, 1001.0, 1030.0, "d1", 9, {endpoint_in(debt): 9}) == [debt]
     assert book.debts.load(OPERATIONS, [debt])[0].url == url
     loaded = book.tasks.load(OPERATIONS, ["evt 1"], with_record=True).tasks["evt 1"]
@@ -883,7 +883,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def sort(self) -> None:
-        worth = self.book.debts.sort([self.lane], self.now).get(self.lane, [])
+        worth = self.book.debts.sort([self.lane], self.now).worth.get(self.lane, [])
         inbox = {debt for debt, (place, _) in self.lies.items() if place == "inbox"}
         must = {endpoint_in(debt) for debt in inbox}
         must |= {name for name in ENDPOINTS if name not in self.excused and (self.truth(name) or self.now + 1) <= self.now}

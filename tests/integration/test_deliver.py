@@ -363,12 +363,12 @@ def test_a_stopped_courier_takes_nothing_new_and_writes_down_what_is_under_way(o
     url = served(handler)
     owing.end("a", webhook=url)
     courier, done = owing.courier(), list[Any]()
-    run = threading.Thread(target=lambda: done.append(courier.deliver()))
+    run = threading.Thread(target=lambda: done.append(courier.deliver(lambda: None)))
     run.start()
     assert began.wait(5)
     courier.stop()
     owing.end("b", webhook=url)
-    assert str(courier.deliver()) == "nothing owed"
+    assert str(courier.deliver(lambda: None)) == "nothing owed"
     run.join(5)
     assert (done[0].paid, owing.owed()) == (1, 1)
 
@@ -386,14 +386,14 @@ def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
     url = served(handler)
     owing.end("a", webhook=f"{url}/one")
     courier = owing.courier()
-    run = threading.Thread(target=courier.deliver)
+    run = threading.Thread(target=courier.deliver, args=(lambda: None,))
     run.start()
     while not arrived:
         time.sleep(0.01)
     time.sleep(0.2)  # now the round waits for the retry of `a`
     owing.end("b", webhook=f"{url}/two")
     poked = time.monotonic()
-    assert courier.deliver() is None
+    assert courier.deliver(lambda: None) is None
     while len(arrived) < 2:
         time.sleep(0.005)
     assert arrived[1] - poked < 1.0

@@ -27,7 +27,7 @@ class Sent:
     def __init__(self) -> None:
         self.batches: list[tuple[Lane, list[str], str]] = []
 
-    def __call__(self, lane: Lane, ids: list[str], token: str) -> None:
+    def __call__(self, lane: Lane, ids: list[str], token: str, _until: float) -> None:
         self.batches.append((lane, ids, token))
 
     @property

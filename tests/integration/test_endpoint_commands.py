@@ -338,7 +338,7 @@ def test_a_disabled_endpoint_is_enabled_with_a_fresh_circuit_and_its_queues_are_
     }  # fmt: skip
     assert book.endpoints.disabled() == {}
     assert book.learned.circuits(["shop"]) == [Circuit()]
-    assert book.debts.sort([LANE], book.fleet.now() + 1) == {LANE: ["shop"]}
+    assert book.debts.sort([LANE], book.fleet.now() + 1).worth == {LANE: ["shop"]}
 
 
 def test_an_endpoint_known_by_its_url_is_disabled_and_enabled_by_url_or_hash(run: Run, book: Book) -> None:

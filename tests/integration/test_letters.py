@@ -66,7 +66,7 @@ def owe(book: Book, webhook: str, *ids: str, at: float | None = None, service: s
 def close(book: Book, *, dead: str = "", at: float | None = None, lane: Lane = LANE, kept: float = 9e6) -> list[str]:
     """Pay all that is due, or bury it for a reason."""
     now = at or book.fleet.now()
-    endpoints = book.debts.sort([lane], 9e9).get(lane, [])
+    endpoints = book.debts.sort([lane], 9e9).worth.get(lane, [])
     taken = book.debts.claim_delivery(lane, 9e9, 9.1e9, "d1", 100_000, dict.fromkeys(endpoints, 100_000))
     log = json.dumps({"at": now, "outcome": dead or "HTTP 200", "seconds": 0.5, "address": "192.0.2.7", "answer": "hm"})
     tries = [Try(name, dead or "HTTP 200", log) for name in taken]
@@ -314,17 +314,17 @@ def test_revived_and_replayed_announcements_arrive_under_their_old_names(
 
     url = served(handle)
     owe(book, url, "a")
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert list(book.endpoints.disabled()) == [endpoint_of(url)]
     answer = 500
     assert "1 debt waits" in run("endpoint", "enable", url).output
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert [one["outcome"] for one in said(run("dead", "list", "--json"))] == ["HTTP 500; the receiver aborts the message"]
     answer = 200
     assert run("dead", "revive", "--endpoint", url).output == "1 revived\n"
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert run("replay", "--endpoint", url, "--since", "1h").output == "1 are announced again\n"
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert len(heard) == 4
     assert len(set(heard)) == 1
     shown = said(run("show", "--service", SERVICE, "--json", "a"))["deliveries"][0]
@@ -355,12 +355,12 @@ def test_debts_of_a_removed_endpoint_die_and_are_revived_when_it_is_back(
     add()
     owe(book, "shop", "a")
     assert run("endpoint", "remove", "shop").exit_code == 0
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert "no endpoint is registered as 'shop'" in said(run("dead", "list", "--endpoint", "shop", "--json"))[0]["outcome"]
     add()
     assert run("dead", "revive", "--endpoint", "shop").output == "1 revived\n"
     time.sleep(1.1)  # for so long a worker believes what it has read
-    hands.courier.deliver()
+    hands.courier.deliver(lambda: None)
     assert heard == ["task.succeeded"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from scheduler.clock import Clock
 from scheduler.forecast import Forecasts
+from scheduler.pace import Pace
 from scheduler.store import Book
 from scheduler.store.keys import LaneKeys
 from scheduler.submission import Wishes
@@ -53,8 +56,18 @@ class Bench:
         wishes = Wishes("nano-banana", "default", ("https://example.com/hook",), deadline, "", "", "", False)
         self.book.tasks.add(ids, wishes, self.now - ago, self.now - ago)
 
-    def run(self, handler: Handler, *, tries: int = 1, over: float = 0.0, limit: int = 2**20, timeout: float = 5.0) -> Retrieved:
-        """Claim whatever is due and ask about it once."""
+    def run(
+        self,
+        handler: Handler,
+        *,
+        tries: int = 1,
+        over: float = 0.0,
+        limit: int = 2**20,
+        timeout: float = 5.0,
+        late: float = 0.0,
+        prepare: Callable[[Upstream], None] = lambda _: None,
+    ) -> Retrieved:
+        """Claim whatever is due and ask about it once; the message of it comes so many seconds `late`."""
 
         async def answer(request: httpx.Request) -> httpx.Response:
             question = json.loads(await request.aread())
@@ -68,7 +81,8 @@ class Bench:
         clock = Clock(self.book.fleet.now())
         ids = self.book.tasks.claim(LANE, clock.now() + 60, "t1", self.book.tasks.candidates(LANE, clock.now(), 50))
         desk = Desk(self.book, Forecasts(self.book.learned), upstream, self.loop, knobs)
-        return Retrieval(desk, clock, LANE, "t1").run(ids)
+        prepare(upstream)
+        return Retrieval(desk, clock, LANE, "t1").run(ids, clock.now() + 60 - late)
 
     def states(self) -> dict[str, str]:
         ids = ["a", "b", "c", "d"]
@@ -389,6 +403,58 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
     desk = Desk(bench.book, Forecasts(bench.book.learned), nobody, bench.loop, knobs)
     assert Retrieval(desk, clock, LANE, "t1").give_back(ids).released == 2
     assert bench.all_still_tracked("a", "b")
+
+
+def test_a_message_that_comes_after_its_leases_ran_out_costs_no_call_and_no_more_of_redis_than_its_time(bench: Bench) -> None:
+    bench.add("a", "b")
+    redis = bench.book.connection.redis
+    done_ = bench.run(lambda _: items(done("a")), late=61, prepare=lambda _: redis.config_resetstat())
+    used = set(redis.info("commandstats")) - {"cmdstat_config|resetstat", "cmdstat_info"}
+    assert (done_.stale, done_.calls, bench.asked, used) == (2, 0, [], set())  # the time was read before
+
+
+def test_a_worker_that_is_to_end_gives_a_batch_that_it_has_not_begun_back_at_its_old_due_time(bench: Bench) -> None:
+    bench.add("a", "b")
+    due = bench.due()
+    done_ = bench.run(lambda _: items(done("a")), prepare=lambda upstream: upstream.stopping.set())
+    assert (done_.released, bench.asked) == (2, [])
+    assert bench.all_still_tracked("a", "b")
+    assert bench.due() == due
+
+
+def test_what_waits_for_its_turn_when_the_worker_is_to_end_is_given_back_at_once(bench: Bench) -> None:
+    bench.add("a", "b", "c", "d")
+    bench.book.learned.change_pace("default", lambda _: (Pace(rate=0.2, limited=True, next_at=bench.now + 30), None))
+    upstreams: list[Upstream] = []
+
+    def too_many(_: dict[str, Any]) -> httpx.Response:
+        threading.Timer(0.3, upstreams[0].stopping.set).start()
+        return error(400, "bad_request", "too many ids: at most 2")
+
+    began = time.monotonic()
+    done_ = bench.run(too_many, prepare=upstreams.append)
+    assert time.monotonic() - began < 2
+    assert (done_.calls, done_.released) == (1, 4)
+    assert bench.all_still_tracked("a", "b", "c", "d")
+
+
+def test_a_call_that_would_outlast_the_worker_is_left_and_nobody_is_blamed(bench: Bench) -> None:
+    bench.add("a", "b")
+
+    async def never(_: dict[str, Any]) -> httpx.Response:
+        await asyncio.sleep(60)
+        return items()
+
+    def end(upstream: Upstream) -> None:
+        upstream.stopping.set()
+        bench.loop.run(upstream.leave(0.3), timeout=5)
+
+    began = time.monotonic()
+    done_ = bench.run(never, prepare=lambda upstream: threading.Timer(0.3, end, (upstream,)).start())
+    assert time.monotonic() - began < 2
+    assert (done_.calls, done_.released) == (1, 2)
+    assert bench.all_still_tracked("a", "b")
+    assert bench.book.learned.condition(LANE).failures == 0
 
 
 def test_one_id_that_the_api_answers_with_400_does_not_hold_up_its_lane(bench: Bench) -> None:

@@ -43,7 +43,7 @@ def end(book: Book, token: str, *ids: str, state: State = State.SUCCEEDED, now: 
 
 def claim_debts(book: Book, token: str, now: float) -> list[str]:
     """Claim whatever is owed, of all endpoints that are worth a visit."""
-    worth = book.debts.sort([LANE], now).get(LANE, [])
+    worth = book.debts.sort([LANE], now).worth.get(LANE, [])
     return book.debts.claim_delivery(LANE, now, now + 30, token, 100, dict.fromkeys(worth, 10))
 
 

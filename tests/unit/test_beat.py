@@ -10,7 +10,9 @@ from celery import Celery
 
 from scheduler.beat import DELIVER, DISPATCH, EXPIRE, QUEUES, SWEEP, Entry, timetable
 from scheduler.settings import Settings
+from worker import steady
 from worker.app import build
+from worker.closing import time_for_calls
 
 
 @pytest.fixture
@@ -43,14 +45,21 @@ def test_whatever_beat_fires_can_run_without_arguments(app: Celery, entry: Entry
 
 
 @pytest.mark.parametrize("tick", [0.05, 0.25, 1.0, 60.0])
-def test_celerys_schedule_is_the_timetable_and_no_entry_outlives_the_next_by_more_than_a_second(tick: float) -> None:
+def test_celerys_schedule_is_the_timetable_and_no_message_expires_by_anybodys_clock(tick: float) -> None:
     schedule = build(Settings(tick=tick)).conf.beat_schedule
-    assert {name: line["schedule"] for name, line in schedule.items()} == {
-        e.task: e.every for e in timetable(Settings(tick=tick))
-    }
-    for name, line in schedule.items():
-        assert line["task"] == name
-        assert 1.0 <= line["options"]["expires"] <= max(line["schedule"], 1.0)
+    lines = {entry.task: {"task": entry.task, "schedule": entry.every} for entry in timetable(Settings(tick=tick))}
+    assert schedule == lines
+
+
+def test_kombu_goes_by_the_clock_of_the_book_once_that_is_known(app: Celery) -> None:
+    transport = import_module("kombu.transport.redis")
+    steady.keep(1000.0)
+    assert 1000.0 <= transport.time() < 1001.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("timeout", "calls"), [(20.0, 17.0), (6.0, 3.0), (1.0, 0.5)])
+def test_calls_under_way_get_most_of_the_time_that_a_shutdown_may_take(timeout: float, calls: float) -> None:
+    assert time_for_calls(timeout) == calls
 
 
 def test_messages_wait_longer_than_the_leases_of_what_they_carry() -> None:

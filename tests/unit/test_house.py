@@ -21,8 +21,15 @@ NOT_IN_THE_BOOK = {"worker", "celery", "kombu", "httpx", "httpcore", "tornado", 
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
     "redis": {"scheduler/store/connection.py", "scheduler/store/tasks.py"},
-    "celery": {"worker/app.py", "worker/tasks.py", "worker/heartbeat.py", "worker/cli/demo.py"},
-    "kombu": {"worker/app.py"},
+    "celery": {
+        "worker/app.py",
+        "worker/closing.py",
+        "worker/timetable.py",
+        "worker/tasks.py",
+        "worker/heartbeat.py",
+        "worker/cli/demo.py",
+    },
+    "kombu": {"worker/app.py", "worker/steady.py"},
     "httpx": {
         "worker/cli/demo.py",
         "worker/cli/running.py",
@@ -33,6 +40,7 @@ DOORS = {
         "worker/post.py",
         "worker/receiver.py",
         "worker/round.py",
+        "worker/sending.py",
         "worker/serve.py",
         "worker/stream.py",
         "worker/transport.py",

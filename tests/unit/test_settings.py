@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from scheduler.errors import SettingsError
+from scheduler.redis_url import many, without_password, without_wait
 from scheduler.settings import PREFIX, Settings, env_name, webhook_secret_key
+from scheduler.whereabouts import book_url, broker_url, celery_spelling
 
 KNOBS = fields(Settings)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -19,8 +21,28 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 #: Texts that each knob refuses. The knobs that are left out take any text.
 SEALING = urlsafe_b64encode(bytes(range(32))).decode()
 BAD = {
-    "REDIS_URL": ["localhost:6379", "http://localhost", "amqp://localhost", "redis:", "6379"],
-    "BROKER_URL": ["localhost", "http://localhost", "kafka://localhost"],
+    "REDIS_URL": [
+        *["localhost:6379", "http://localhost", "amqp://localhost", "redis:", "6379"],
+        *[
+            "redis+sentinel://a,b",
+            "redis+sentinel:///book",
+            "redis+sentinel://a:x/book",
+            "redis+sentinel://a,/book",
+            "sentinel://a",
+        ],
+        *["redis+sentinel://a/book/first", "redis+sentinel://a/book?db=1", "redis+cluster://a:0", "redis+cluster://a/0"],
+        *["redis+cluster://a,", "redis+cluster://"],
+    ],
+    "BROKER_URL": [
+        "localhost",
+        "http://localhost",
+        "kafka://localhost",
+        "redis+cluster://a",
+        "redis+sentinel://a",
+        "sentinel://a",
+    ],
+    "WAIT_REPLICAS": ["-1", "11", "1.5", "x"],
+    "WAIT_TIMEOUT": ["0", "4.1", "x"],
     "API_URL": ["api.example", "ftp://api.example", "//api.example", "redis://api.example"],
     "API_TOKEN": ["two words", "tøken", "a\tb", "a\nb", "a\x00b"],
     "RATE": ["0", "-1", "fast", "nan", "inf", "100001"],
@@ -68,6 +90,7 @@ BAD = {
 GOOD: dict[str, tuple[str, Any]] = {
     "REDIS_URL": ("rediss://redis.example:6380/2", "rediss://redis.example:6380/2"),
     "BROKER_URL": ("amqps://broker.example/vhost", "amqps://broker.example/vhost"),
+    "WAIT_REPLICAS": ("2", 2),
     "DATA_DIR": ("/var/lib/cavendish", Path("/var/lib/cavendish")),
     "API_URL": ("https://api.example/v1/", "https://api.example/v1"),
     "API_TOKEN": (" token ", "token"),
@@ -88,6 +111,8 @@ GOOD: dict[str, tuple[str, Any]] = {
 
 
 EDGES = {
+    "WAIT_REPLICAS": "0 10",
+    "WAIT_TIMEOUT": "0.01 4",
     "RATE": "0.01 100000",
     "BATCH_SIZE": "1 1000",
     "TICK": "0.05 60",
@@ -170,6 +195,49 @@ def test_the_defaults_that_are_published_hold() -> None:
 )
 def test_the_book_takes_every_spelling_of_a_redis_url(url: str) -> None:
     assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://:p%40ss@a:26379,b,[::1]:26380/book/2",
+        "sentinel://:p%40ss@a:26379/2;sentinel://b;sentinel://[::1]:26380?master_name=book",
+    ],
+)
+def test_sentinels_are_spelt_in_our_way_or_in_celerys(url: str) -> None:
+    assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
+    read = many(url)
+    assert (read.hosts, read.name, read.db) == ((("a", 26379), ("b", 26379), ("::1", 26380)), "book", 2)
+    assert (read.username, read.password) == (None, "p@ss")
+    assert many(broker_url(load(REDIS_URL=url))) == read
+    assert without_password(url).count("p%40ss") == 0
+    assert "p@ss" not in repr(read)
+
+
+def test_the_password_of_the_sentinels_is_one_of_its_own_and_not_shown() -> None:
+    url = "redis+sentinel://user:one@a/book/0?sentinel_password=two"
+    read = many(broker_url(load(REDIS_URL=url, WAIT_REPLICAS="1")))
+    assert (read.username, read.password, read.sentinel_password) == ("user", "one", "two")
+    assert without_password(url) == "redis+sentinel://a/book/0"
+
+
+def test_a_cluster_is_no_broker_and_only_who_needs_a_broker_is_told() -> None:
+    settings = load(REDIS_URL="redis+cluster://:hunter2@a:7000,b")
+    assert many(settings.redis_url).hosts == (("a", 7000), ("b", 6379))
+    with pytest.raises(SettingsError, match="CAVENDISH_BROKER_URL must name a broker") as refused:
+        broker_url(settings)
+    assert "hunter2" not in str(refused.value)
+    assert broker_url(load(REDIS_URL="redis+cluster://a", BROKER_URL="redis://b/1")) == "redis://b/1"
+
+
+@pytest.mark.parametrize("url", ["redis://:pw@r/1", "unix:///run/a@b.sock?db=1", "redis+cluster://:pw@a,b"])
+def test_what_a_write_waits_for_goes_with_the_url_of_the_book_and_not_of_the_broker(url: str) -> None:
+    settings = load(REDIS_URL=url, WAIT_REPLICAS="2", WAIT_TIMEOUT="0.5", BROKER_URL="redis://b/1")
+    assert without_wait(book_url(settings)) == (url, 2, 0.5)
+    assert book_url(load(REDIS_URL=book_url(settings), WAIT_REPLICAS="2", WAIT_TIMEOUT="0.5")) == book_url(settings)
+    assert book_url(load(REDIS_URL=url)) == url
+    assert "wait" not in celery_spelling(book_url(settings))
+    assert without_password(url) == url.replace(":pw@", "")
 
 
 def test_networks_are_read_as_networks() -> None:

@@ -1,0 +1,112 @@
+"""SIGTERM: a worker gives back what it holds, nobody waits for its leases, and a rolling restart is not seen from outside."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from acceptance.conftest import SERVICE, wait_until
+from acceptance.parts import BLUR, Parts
+from conftest import Server
+from owing import Served
+
+from scheduler.store.keys import LaneKeys
+from scheduler.tracking import Lane
+from worker.emulator import Knobs
+
+LEASES = LaneKeys(Lane("default", SERVICE)).leases
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("latency", "shutdown_timeout"), [(2.0, 20.0), (25.0, 6.0)], ids=["calls end", "calls are left"])
+def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait_for(
+    own_server: Server, served: Served, latency: float, shutdown_timeout: float
+) -> None:
+    """Calls that end in time are waited for; what a longer one asks about is given back unasked. Another worker does the rest."""
+    knobs = Knobs(rate=0.0, median=1.0, latency=latency)
+    parts = Parts(own_server.url, served, knobs, BATCH_SIZE="10", SHUTDOWN_TIMEOUT=str(shutdown_timeout))
+    redis = parts.book.connection.redis
+    try:
+        parts.celery("beat")
+        worker = parts.celery("worker")
+        ids = parts.emulator.create(300)
+        parts.client.submit(ids, service=SERVICE, webhook=parts.receiver)
+        wait_until(lambda: redis.hlen(LEASES) >= 60, 30, "the worker is in the middle of batches")
+        took = parts.end(worker)
+        queued = redis.llen("cavendish.retrieve")  # sent in the last moment: asked by whoever comes first
+        assert took < shutdown_timeout
+        assert redis.hlen(LEASES) <= 10 * queued
+        assert (redis.hlen("unacked"), parts.fleet("worker")) == (0, [])
+        parts.emulator.knobs = replace(knobs, latency=0.05)
+        parts.celery("worker")
+        wait_until(lambda: parts.settled(ids), 30, "another worker settles everything")
+        wait_until(lambda: len(parts.announced()["states"]) == len(ids), 20, "all announced")
+        assert parts.tally()["again"] == 0 or latency > shutdown_timeout  # an answer that nobody waited for is told again
+        assert not any("Traceback" in line for line in parts.lines().splitlines()), parts.lines()
+    finally:
+        parts.close()
+
+
+@pytest.mark.timeout(120)
+def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its_last_calls(
+    own_server: Server, served: Served
+) -> None:
+    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=0.1, latency=8.0))
+    redis = parts.book.connection.redis
+    try:
+        beat, worker = parts.celery("beat"), parts.celery("worker")
+        parts.client.submit(parts.emulator.create(1), service=SERVICE, deadline=1)
+        wait_until(lambda: redis.hlen(LEASES) == 1, 30, "a long call is under way")
+        parts.end(beat)
+        worker.terminate()
+        ids = [f"id-{number}" for number in range(20)]
+        for task_id in ids:  # some before it stops listening, some after
+            parts.producer.send_task("cavendish.submit", args=[[task_id]], kwargs={"service": SERVICE}, queue="cavendish.submit")
+            time.sleep(0.05)
+        time.sleep(1.5)
+        assert worker.poll() is None  # it waits for the call
+        assert len(parts.tasks(ids)) + int(redis.llen("cavendish.submit")) == 20
+        assert worker.wait(20) == 0
+        parts.celery("worker")
+        wait_until(lambda: len(parts.tasks(ids)) == 20, 10, "another worker takes them")
+    finally:
+        parts.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_rolling_restart_under_load_delays_next_to_nobody(own_server: Server, served: Served) -> None:
+    """Forty ids a second, and every worker is replaced by another in the middle of it."""
+    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=2.0, sigma=0.3))
+    ids: list[str] = []
+
+    def load() -> None:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            fresh = parts.emulator.create(4)
+            parts.client.submit(fresh, service=SERVICE, webhook=parts.receiver)
+            ids.extend(fresh)
+            time.sleep(0.1)
+
+    try:
+        parts.celery("beat")
+        workers = [parts.celery("worker") for _ in range(2)]
+        warm = parts.emulator.create(200)
+        parts.client.submit(warm, service=SERVICE)  # how long tasks take is known by then
+        wait_until(lambda: parts.settled(warm), 30, "the law is learned")
+        source = threading.Thread(target=load)
+        source.start()
+        for worker in workers:
+            time.sleep(3)
+            parts.end(worker)
+            parts.celery("worker")
+        source.join()
+        wait_until(lambda: parts.settled(ids), 30, "nothing is lost")
+        delays = parts.delays(ids)
+        assert delays[0] > -BLUR
+        assert delays[int(len(ids) * 0.99)] <= 2, (delays[-12:], parts.logged("service.failed"))
+        assert parts.tally()["again"] <= 5
+        wait_until(lambda: len(parts.announced()["states"]) == len(ids), 20, "all announced")
+    finally:
+        parts.close()

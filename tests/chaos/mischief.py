@@ -1,0 +1,66 @@
+"""What makes the rare steps happen: a lane of decoys, with ids that nobody knows, records that are gone, and odd receivers."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from itertools import count
+
+import redis
+from celery import Celery
+from chaos.world import SERVICE, World
+from kombu.exceptions import OperationalError
+
+from scheduler.beat import DELIVER, EXPIRE, SUBMIT, SWEEP
+from scheduler.errors import BookUnavailable
+from scheduler.store import Book
+from scheduler.store.keys import LaneKeys
+from scheduler.tracking import Lane
+
+DECOYS = "decoys"
+EVERY = 0.4
+
+
+class Mischief:
+    """Works in a thread of its own. `posted`: ids that a Celery message was to submit; they are as safe as the broker."""
+
+    def __init__(self, world: World, *, door: bool = True) -> None:
+        self._world, self._door, self._stopped = world, door, threading.Event()
+        self._book = Book(world.redis.url)
+        self._app = Celery("a-producer", broker=world.redis.broker, set_as_current=False)
+        self._app.conf.broker_transport_options = {"socket_timeout": 2, "socket_connect_timeout": 1}
+        self.posted: set[str] = set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for number in count():
+            if self._stopped.wait(EVERY):
+                return
+            with suppress(BookUnavailable, OperationalError, redis.RedisError, OSError):
+                self._stir(number)
+
+    def _stir(self, number: int) -> None:
+        world, at = self._world, self._world.at
+        self._decoy([f"nobody-{number}", f"no-one-{number}"], f"{at}/abort/{number % 5}")
+        self._decoy(world.create(1), f"{at}/gone/{number}")
+        self._decoy(world.create(1), f"{at}/later/{number % 7}")
+        lost = world.create(1)
+        self._decoy(lost, f"{at}/abort/{number % 5}")
+        self._book.connection.redis.delete(LaneKeys(Lane.of("default", DECOYS, lost[0], 1)).task(lost[0]))
+        for hint in (SWEEP, EXPIRE, DELIVER):
+            self._app.send_task(hint, queue=hint, retry=False)
+        if self._door:
+            ids = world.create(1)
+            wishes = {"service": SERVICE, "webhook": f"{at}/hook"}
+            self._app.send_task(SUBMIT, args=[ids], kwargs=wishes, queue=SUBMIT, retry=False)
+            self.posted |= {*ids}
+
+    def _decoy(self, ids: list[str], webhook: str) -> None:
+        self._world.client.submit(ids, service=DECOYS, webhook=webhook, deadline=30)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._app.close()
+        self._book.close()

@@ -1,0 +1,304 @@
+"""The world of one run: a Redis that is killed, what outlives it, a zygote for all that dies, and producers that do not wait."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from chaos.reckoning import Evidence, Settled
+
+from scheduler import Client
+from scheduler.beat import DELIVER, QUEUES
+from scheduler.errors import BookUnavailable
+from scheduler.settings import Settings
+from scheduler.store import Book
+from worker import embedded
+from worker.signing import new_secret
+
+HERE = Path(__file__).parent
+SERVICE = "nano-banana"
+#: Short enough that recovery fits the time of a run.
+SOON = {
+    "LEASE": "15",
+    "CALL_TIMEOUT": "5",
+    "WEBHOOK_TIMEOUT": "2",
+    "CONCURRENCY": "8",
+    "BATCH_SIZE": "6",
+    "TICK": "0.1",
+    "LAST_LOOK": "5",
+    "ABSENT_GRACE": "1",
+    "ABSENT_TRIES": "2",
+    "ABSENT_OVER": "1",
+    "LOG_LEVEL": "warning",
+    "LOG_FORMAT": "json",
+}
+#: How the pretend API behaves unless a run says otherwise.
+API = {"rate": 60.0, "burst": 5.0, "faults": 0.05, "median": 3.0, "sigma": 0.5, "failing": 0.08, "latency": 0.03}
+#: Shorter still, for the tests that everybody runs.
+SOONER = {"LEASE": "10", "CALL_TIMEOUT": "2", "CONNECT_TIMEOUT": "2"}
+#: Calls per second that the fleet believes in from the start, so that there is something to kill at once.
+FIRST_RATE = 20.0
+#: Seconds of the deadline of the ids that may expire.
+SHORT_DEADLINE = 4.0
+
+
+class Redis:
+    """An embedded server with a way to write to its disk, that is killed and started again. `through`: words before its own."""
+
+    def __init__(self, folder: Path, fsync: str = "always", through: Sequence[str] = ()) -> None:
+        self.folder, self.socket = folder / "book", folder / "book.sock"
+        self.url, self.broker = f"unix://{self.socket}?db=0", f"redis+socket://{self.socket}?virtual_host=1"
+        words = embedded.arguments(self.folder, self.socket)
+        words[words.index("--appendfsync") + 1] = fsync
+        self._words, self.process = [*through, *words], None
+
+    _words: list[str]
+    process: subprocess.Popen[bytes] | None
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        self.process = subprocess.Popen(self._words, env=embedded.environment(), process_group=0, preexec_fn=die_with_parent)  # noqa: PLW1509
+        embedded.wait_for(self.url, self.process, self.folder / "redis" / "server.log")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class Life:
+    """One process of the zygote. `until`: when it is killed if it has not died by then; `aim`: where it is to die."""
+
+    name: str
+    pid: int
+    born: float
+    until: float = float("inf")
+    aim: str = ""
+
+
+class Zygote:
+    """Forks lives, and knows which of them live."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.log, self.report = folder / "lives.log", folder / "kills"
+        self.report.touch()
+        self.lives: dict[str, Life] = {}
+        self._asked: queue.SimpleQueue[tuple[str, float, str]] = queue.SimpleQueue()
+        self._forked: queue.SimpleQueue[Life] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "zygote.py"), str(self.log)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1, process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )  # fmt: skip
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            fact = json.loads(line)
+            if "ended" not in fact:
+                self._forked.put(self._born(fact["pid"]))
+                continue
+            life = self.lives.get(fact["name"])
+            if life is not None and life.pid == fact["pid"]:
+                del self.lives[fact["name"]]
+
+    def fork(self, name: str, words: Sequence[str], *, lasts: float = float("inf"), aim: str = "", passes: int = 1) -> Life:
+        """A new life; at most `lasts` seconds, if it does not die at its point before."""
+        assert self._process.stdin is not None
+        aiming = {"point": aim, "passes": passes, "report": str(self.report)} if aim else None
+        self._asked.put((name, lasts, aim))
+        self._process.stdin.write(json.dumps({"name": name, "words": [*words], "aim": aiming}) + "\n")
+        self._process.stdin.flush()
+        return self._forked.get(timeout=30)
+
+    def _born(self, pid: int) -> Life:
+        """Before its end is read, which may be told in the next line."""
+        name, lasts, aim = self._asked.get()
+        now = time.monotonic()
+        life = self.lives[name] = Life(name, pid, now, now + lasts, aim)
+        return life
+
+    def worker(self, name: str, *, pool: str = "threads", **how: Any) -> Life:
+        """A worker. Children of a pool take no deliveries: each would go on a round of its own, and none be left for the rest."""
+        more = ["-c", "3", "-Q", ",".join(queue for queue in QUEUES if queue != DELIVER)] if pool == "prefork" else []
+        return self.fork(name, ["worker", "-P", pool, *more, "-n", f"{name}@%h", "--without-gossip", "--without-mingle"], **how)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> bool:
+        """False if it was dead already."""
+        life = self.lives.pop(name, None)
+        if life is None:
+            return False
+        try:
+            os.kill(life.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kills(self) -> list[str]:
+        """The points at which lives ended, in that order."""
+        return self.report.read_text().splitlines()
+
+    def close(self) -> None:
+        """End every life, with its pool, and the zygote."""
+        for life in list(self.lives.values()):
+            for reach in (os.killpg, os.kill):
+                try:
+                    reach(life.pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    continue
+        with self._process:  # closes its pipes
+            self._process.kill()
+        self._listener.join()
+
+
+class World:
+    """Everything around the lives. `create` and `submit` are the producer's; `reckon` asks all parties."""
+
+    def __init__(
+        self, folder: Path, ends: ExitStack, seed: int, fsync: str, more: Mapping[str, str], api: Mapping[str, float]
+    ) -> None:
+        self.folder, self.chance = folder, random.Random(seed)
+        secret = new_secret()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        outside = subprocess.Popen(
+            [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api})],
+            stdout=subprocess.PIPE, stderr=ends.enter_context((folder / "outside.log").open("w")), env=environment, text=True,
+            process_group=0, preexec_fn=die_with_parent,  # noqa: PLW1509
+        )  # fmt: skip
+        ends.enter_context(outside)
+        ends.callback(outside.kill)
+        assert outside.stdout is not None
+        self.at = f"http://127.0.0.1:{int(outside.stdout.readline())}"
+        self.redis = Redis(folder, fsync)
+        self.redis.start()
+        ends.callback(self.redis.kill)
+        ours = SOON | {"REDIS_URL": self.redis.url, "BROKER_URL": self.redis.broker, "API_URL": self.at, "API_TOKEN": "emulated"}
+        ours |= {"WEBHOOK_SECRET": secret, "WEBHOOK_ALLOW": "127.0.0.0/8", "OPERATIONS_WEBHOOK": f"{self.at}/hook", **more}
+        self.settings = Settings.load({f"CAVENDISH_{name}": value for name, value in ours.items()})
+        self.environment = environment | {f"CAVENDISH_{name}": value for name, value in ours.items()}
+        self.client = ends.enter_context(Client(settings=self.settings))
+        self.book = Book(self.redis.url)
+        ends.callback(self.book.close)
+        self.zygote = Zygote(folder, self.environment)
+        ends.callback(self.zygote.close)
+        self.book.learned.change_pace("default", lambda known: (replace(known, rate=FIRST_RATE), None))
+        self.accepted: set[str] = set()
+        self.excused: set[str] = set()
+
+    def ask(self, what: str) -> Any:
+        """What the API and the receiver say."""
+        return httpx.get(f"{self.at}/{what}", trust_env=False, timeout=30).json()
+
+    def create(self, count: int) -> list[str]:
+        """Make remote tasks."""
+        said = httpx.post(f"{self.at}/emulator/tasks", json={"count": count}, trust_env=False, timeout=30)
+        ids: list[str] = said.json()["ids"]
+        return ids
+
+    def submit(self, ids: Sequence[str], *, deadline: float | None = None) -> None:
+        """Submit until it is acknowledged."""
+        while True:
+            try:
+                answers = self.client.submit(ids, service=SERVICE, webhook=f"{self.at}/hook", deadline=deadline)
+            except BookUnavailable:
+                time.sleep(0.02)
+                continue
+            self.accepted |= {one.id for one in answers if one.outcome in ("new", "known")}
+            return
+
+    def reckon(self, ids: frozenset[str]) -> Evidence:
+        """What each party says of these ids."""
+        tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
+        settled = {
+            one.id: Settled(one.state.value, one.settled_at or 0.0, one.deadline_at)
+            for one in tasks.values()
+            if one.state.terminal
+        }
+        truth = {one: (at, state) for one, (at, state) in self.ask("truth").items() if one in ids}
+        said = self.ask("received")
+        received = {name: (times, one, state) for name, (times, one, state) in said["taken"].items() if one in ids}
+        return Evidence(ids, truth, settled, received, said["refused"])
+
+    def done(self, ids: frozenset[str]) -> bool:
+        """True once all that was accepted has ended and was announced."""
+        said = self.ask("received")["taken"].values()
+        if ids - {task_id for _, task_id, _ in said}:
+            return False
+        tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
+        return all(task_id in tasks and tasks[task_id].state.terminal for task_id in ids)
+
+    def drain(self, seconds: float, ids: Callable[[], frozenset[str]]) -> float:
+        """Wait until all is done, or until the time is up; returns the seconds that it took."""
+        began = time.monotonic()
+        while time.monotonic() < began + seconds and not self.done(ids()):
+            time.sleep(0.5)
+        return time.monotonic() - began
+
+
+class Producer:
+    """Hands ids over at a steady rate, whatever happens: who waits for an answer holds up nobody behind."""
+
+    def __init__(self, world: World, rate: float, *, at_once: int = 4, hands: int = 4) -> None:
+        self._world, self._every, self._at_once = world, at_once / rate, at_once
+        self._stopped = threading.Event()
+        self._queue: queue.Queue[list[str] | None] = queue.Queue()
+        self._threads = [threading.Thread(target=self._submit, daemon=True) for _ in range(hands)]
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        for thread in (*self._threads, self._ticker):
+            thread.start()
+
+    def _tick(self) -> None:
+        at, number = time.monotonic(), 0
+        while not self._stopped.is_set():
+            number += 1
+            ids = self._world.create(self._at_once)
+            if number % 20 == 0:
+                self._world.excused |= {*ids}
+            self._queue.put(ids)
+            at += self._every
+            self._stopped.wait(max(at - time.monotonic(), 0))
+
+    def _submit(self) -> None:
+        while (ids := self._queue.get()) is not None:
+            self._world.submit(ids, deadline=SHORT_DEADLINE if ids[0] in self._world.excused else None)
+
+    def stop(self) -> None:
+        """No more ids; returns once those that there are were accepted."""
+        self._stopped.set()
+        self._ticker.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def world(seed: int, *, fsync: str = "always", quick: bool = False, **api: float) -> Iterator[World]:
+    """A world in a temporary folder; nothing of it is left at the end. `quick`: all that takes its time takes less."""
+    more, api = (SOONER, {"median": 1.0, **api}) if quick else ({}, api)
+    with tempfile.TemporaryDirectory(prefix="cavendish-chaos-", ignore_cleanup_errors=True) as folder, ExitStack() as ends:
+        yield World(Path(folder), ends, seed, fsync, more, api)
+
+
+def die_with_parent() -> None:
+    """Should the run itself be killed, nothing of it goes on (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
