@@ -54,7 +54,7 @@ def _parted(url: str) -> tuple[str, str]:
 
 
 def _hash(text: str, length: int) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:length]
 
 
 @dataclass(frozen=True, slots=True)

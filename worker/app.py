@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import kombu
 from celery import Celery, signals
 from celery.app.amqp import AMQP
+from celery.worker.consumer import Consumer
 from kombu import Queue
 
 from scheduler.beat import QUEUES, timetable
 from scheduler.redis_url import many
 from scheduler.settings import Settings
 from scheduler.whereabouts import broker_url
-from worker import logs
+from worker import broker, logs
 
 
 class PatientConnection(kombu.Connection):
@@ -28,6 +31,22 @@ class PatientConnection(kombu.Connection):
         said = dict(super().info())
         options = {name: value for name, value in said["transport_options"].items() if name != "sentinel_kwargs"}
         return said | {"alternates": [], "transport_options": options}
+
+
+class WaryConsumer(Consumer):
+    """Refuses a message that Celery itself trips over (no id, a task that is a list ...), and would end or loop for ever."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def take(message: Any) -> None:
+            try:
+                handle(message)
+            except Exception as error:  # whatever a stranger may have sent
+                logs.logger().error("message.refused", outcome=f"{type(error).__name__}: {error}"[:200])
+                message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)  # type: ignore[attr-defined]
+
+        return take
 
 
 class PatientAMQP(AMQP):
@@ -44,6 +63,7 @@ warnings.filterwarnings("ignore", message=".*superuser privileges")
 
 def build(settings: Settings) -> Celery:
     """The app for these settings. Connects to nothing yet."""
+    broker.install()
     app = App("cavendish", set_as_current=False)
     app.conf.update(
         broker_url=broker_url(settings).partition("?master_name=")[0],
@@ -60,6 +80,7 @@ def build(settings: Settings) -> Celery:
         task_create_missing_queues=False,
         task_default_queue=QUEUES[0],
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.4},
+        worker_consumer=f"{__name__}:WaryConsumer",
         worker_pool="threads",
         worker_concurrency=settings.concurrency,
         worker_prefetch_multiplier=1,

@@ -123,6 +123,7 @@ class Stack:
                 "--address=127.0.0.1",
                 f"--port={port}",
                 "--logging=error",
+                "--max_tasks=5000",
                 "--tasks_columns=name,state,args,kwargs,result,received,runtime,worker",
             ]
             self._start("flower", [*_CELERY, "flower", *options], environment | {"FLOWER_UNAUTHENTICATED_API": "true"})

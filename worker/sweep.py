@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from scheduler.tracking import OPERATIONS, Lane
 from worker import notices
 from worker.logs import logger
 
-#: Ended ids of each lane that one sweep looks at; the next goes on behind them, and begins anew at the end.
-PAGE = 2000
+#: Ended ids that are looked at at once, and seconds that a sweep gives each lane; the next goes on behind them, and begins
+#: anew at the end. What is forgotten leaves the list of ended ids only here, so a sweep must keep pace with what ends.
+PAGE, LASTS = 2000, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ def sweep(book: Book, operations: str) -> Swept:
     """Compare what has ended with what is owed, paid or dead. Raises BookUnavailable."""
     now, reowed, lanes = book.fleet.now(), 0, list[Lane]()
     for lane in [*book.tasks.lanes(), OPERATIONS]:
-        missing = book.debts.reowe(lane, now, PAGE)
+        missing, until = list[str](), time.monotonic() + LASTS
+        for page in range(book.debts.to_sweep(lane) // PAGE + 1):
+            if page == 0 or time.monotonic() < until:
+                missing += book.debts.reowe(lane, now, PAGE)
         if missing:
             logger().warning("webhook.reowed", lane=str(lane), ids=len(missing), first=missing[0])
             reowed += len(missing)

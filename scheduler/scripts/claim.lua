@@ -4,6 +4,7 @@
 -- ARGV    1 lease ends at  2 token, then per id: id, the due time that was seen
 -- RETURNS the ids taken
 local taken = {}
+redis.call('HDEL', KEYS[1], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 3, #ARGV, 2 do
   local id, due = ARGV[i], KEYS[2 + (i - 3) / 2]
   local score = redis.call('ZSCORE', due, id)

@@ -8,6 +8,7 @@ local endpoints, room, taken = (#ARGV - 4) / 2, {}, {}
 for e = 1, endpoints do
   room[e] = tonumber(ARGV[4 + 2 * e]) - redis.call('ZCOUNT', KEYS[1 + 2 * e], '(' .. now, '+inf')
 end
+redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
 for kind = 1, 2 do
   local due, more, turn = {}, true, 1
   for e = 1, endpoints do

@@ -3,6 +3,7 @@
 -- ARGV    1 token, then per debt: debt, endpoint, next try at, tries charged (0|1), what happened, log
 -- RETURNS how many were still ours
 local ours = 0
+redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 2, #ARGV, 6 do
   local debt, key = ARGV[i], 3 + (i - 2) / 6 * 3
   local delivery = KEYS[key]

@@ -3,6 +3,7 @@
 -- ARGV    1 now  2 id  3 subscription  4 url ('' for a registered endpoint)  5 what it says, as JSON
 -- RETURNS 1 owed | 0 known
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+redis.call('DEL', KEYS[4]) -- see Connection.anyway: takes no memory, so that what follows may
 redis.call('SET', KEYS[4], ARGV[5])
 redis.call('HSET', KEYS[3], 'state', 'succeeded', 'submitted_at', ARGV[1], 'deadline_at', ARGV[1], 'settled_at', ARGV[1],
   'webhooks', ARGV[3])

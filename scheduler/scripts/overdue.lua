@@ -3,6 +3,7 @@
 -- KEYS    1 deadlines  2 leases
 -- ARGV    1 deadline before  2 token  3 at most
 -- RETURNS the ids
+redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(ids) do
   redis.call('HSET', KEYS[2], id, ARGV[2] .. ' ' .. ARGV[1])

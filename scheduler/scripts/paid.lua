@@ -3,6 +3,7 @@
 -- ARGV    1 now  2 token  3 retention, then per debt: debt, what the receiver answered, log
 -- RETURNS how many were still ours
 local ours = 0
+redis.call('HDEL', KEYS[1], '') -- see Connection.anyway: takes no memory, so that what follows may
 local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
 for i = 4, #ARGV, 3 do
   local debt, key = ARGV[i], 3 + (i - 4) / 3 * 4

@@ -3,6 +3,7 @@
 -- ARGV    1 token  2 not before ('' for the old due time), then the ids
 -- RETURNS how many were still ours
 local ours = 0
+redis.call('HDEL', KEYS[1], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 3, #ARGV do
   local id = ARGV[i]
   local token, due = string.match(redis.call('HGET', KEYS[1], id) or '', '^(%S+) (%S+)$')

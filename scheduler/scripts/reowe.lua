@@ -4,6 +4,7 @@
 -- ARGV    1 now, then per debt: debt, endpoint
 -- RETURNS the debts that were missing
 local missing = {}
+redis.call('HDEL', KEYS[3], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 2, #ARGV, 2 do
   local debt, key = ARGV[i], 4 + (i - 2) / 2 * 3
   local task, subscription = KEYS[key], string.match(ARGV[i], '^[^:]+')

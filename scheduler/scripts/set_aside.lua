@@ -2,6 +2,7 @@
 -- KEYS    1 deadlines  2 leases  3 aside, then the due set of every producer (the record cannot say which)
 -- ARGV    id, reason, id, reason, ...
 -- RETURNS how many
+redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 1, #ARGV, 2 do
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
   for k = 4, #KEYS do redis.call('ZREM', KEYS[k], ARGV[i]) end

@@ -4,6 +4,7 @@
 --         id, producer, state, due at, looks, absences, absent since, finished at, reason, model, result
 -- RETURNS per id, flat: 'stale' | state, the subscriptions now owed (separated by a space)
 local now, answer = ARGV[1], {}
+redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 5, #ARGV, 11 do
   local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local key = 8 + (i - 5) / 11 * 3

@@ -3,6 +3,7 @@
 -- ARGV    per debt: debt, endpoint
 -- RETURNS how many were moved
 local moved = 0
+redis.call('ZREM', KEYS[1], '') -- see Connection.anyway: takes no memory, so that what follows may
 for i = 1, #ARGV, 2 do
   local debt, queue = ARGV[i], KEYS[3 + (i - 1) / 2]
   local since = redis.call('ZSCORE', KEYS[1], debt)

@@ -22,7 +22,7 @@ from redis.sentinel import Sentinel, SentinelManagedConnection
 
 from scheduler.errors import BookUnavailable, SettingsError
 from scheduler.redis_url import CLUSTER, MANY, Many, many, scheme_of, without_password, without_wait
-from scheduler.store.keys import waited
+from scheduler.store.keys import nothing, waited
 
 #: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
 SOCKET_TIMEOUT = 5.0
@@ -103,6 +103,14 @@ class Connection:
                 return self.redis.evalsha(sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:  # a server that was just started, or just became the primary
                 return self.redis.eval(source, len(keys), *keys, *args)
+
+    def anyway(self, key: str, *words: Any) -> Any:
+        """A small command on one key that is done even where memory is full (`maxmemory` with noeviction).
+
+        Redis refuses a script whose first write takes memory, and none that began with a write which takes none. So what
+        has to go on begins with such a one, here and in each script that drains; `add`, which must not, begins the other way.
+        """
+        return self.script("anyway", [key, nothing(key)], words)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -267,6 +275,13 @@ def _plain(url: str) -> str:
     return f"unix://{parts.path}?db={number}"
 
 
+def script_text(name: str) -> str:
+    """What `scripts/NAME.lua` says."""
+    return _script(name)[0]
+
+
 def _first_line(error: BaseException) -> str:
     said = str(error).partition(" : <")[0]  # redis-py lists the Sentinels with all their options
+    said = said.rpartition("of pipeline caused error: ")[2]  # it shows the command, with whatever that would have written
+    said = said.partition(" script: ")[0]
     return (said.splitlines() or [type(error).__name__])[0][:200].rstrip(".")

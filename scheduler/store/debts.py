@@ -110,8 +110,8 @@ class Debts:
     def postpone(self, lane: Lane, until: Mapping[str, float]) -> None:
         """Visit endpoints again at these times, and not before, unless something fresh is owed to them."""
         if until:
-            with self._redis.errors():
-                self._redis.redis.zadd(LaneKeys(lane).owing, dict(until), xx=True)
+            words = [word for endpoint, at in until.items() for word in (at, endpoint)]
+            self._redis.anyway(LaneKeys(lane).owing, "ZADD", "XX", *words)
 
     def next_visit(self, lanes: Iterable[Lane]) -> float | None:
         """When the next endpoint of any lane is worth a visit; None if nothing is owed."""
@@ -185,9 +185,15 @@ class Debts:
             if forgotten:
                 self._redis.redis.zrem(keys.ended, *forgotten)
             on = start + len(ids) - len(forgotten) if len(ids) == at_most else 0
-            if on != start:
-                self._redis.redis.set(keys.swept, on)
+        if on != start:
+            self._redis.anyway(keys.swept, "SET", on)
         return missing
+
+    def to_sweep(self, lane: Lane) -> int:
+        """How many ended ids lie before `reowe` comes to the end of a lane, and begins anew."""
+        keys = LaneKeys(lane)
+        with self._redis.errors():
+            return self._redis.redis.zcard(keys.ended) - int(self._redis.redis.get(keys.swept) or 0)
 
     def notify(self, task_id: str, webhook: str, said: str, now: float) -> bool:
         """Owe a notice of our own, a JSON text, in the lane OPERATIONS. False if that id was used before."""

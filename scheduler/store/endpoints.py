@@ -61,8 +61,7 @@ class Endpoints:
 
     def disable(self, name: str, disabled: Disabled) -> bool:
         """Send nothing more to an endpoint, registered or not; false if it was disabled before."""
-        with self._redis.errors():
-            return bool(self._redis.redis.hsetnx(DISABLED, name, disabled.to_json()))
+        return bool(self._redis.anyway(DISABLED, "HSETNX", name, disabled.to_json()))
 
     def enable(self, name: str) -> bool:
         """Send to an endpoint again; false if it was not disabled."""

@@ -49,13 +49,11 @@ class Fleet:
 
     def take_tick(self, every: float) -> bool:
         """True for the first who asks; false for others until most of a tick has passed: any number of beats may run."""
-        with self._redis.errors():
-            return bool(self._redis.redis.set(keys.TICK, 1, nx=True, px=max(int(every * TICK_SHARE * 1000), 1)))
+        return bool(self._redis.anyway(keys.TICK, "SET", 1, "NX", "PX", max(int(every * TICK_SHARE * 1000), 1)))
 
     def beat(self, member: Member) -> None:
         """Leave a heartbeat."""
-        with self._redis.errors():
-            self._redis.redis.hset(keys.FLEET, member.name, json.dumps(asdict(member)))
+        self._redis.anyway(keys.FLEET, "HSET", member.name, json.dumps(asdict(member)))
 
     def leave(self, name: str) -> None:
         """Say that a process ends on purpose."""

@@ -59,8 +59,18 @@ def circuit(endpoint: str) -> str:
 
 def waited(key: str) -> str:
     """A key in the slot of another one; without a hash tag a key is its own."""
+    return beside(key, "waited")
+
+
+def nothing(key: str) -> str:
+    """A key in the slot of another one that never is."""
+    return beside(key, "nothing")
+
+
+def beside(key: str, name: str) -> str:
+    """A key in the slot of another one."""
     _, _, rest = key.partition("{")
-    return f"cavendish:{{{rest.partition('}')[0] or key}}}:waited"
+    return f"cavendish:{{{rest.partition('}')[0] or key}}}:{name}"
 
 
 @dataclass(frozen=True, slots=True)

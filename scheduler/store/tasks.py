@@ -153,12 +153,9 @@ class Tasks:
 
     def tally(self, lane: Lane, **counts: int) -> None:
         """Add to the totals of a lane that `status` shows."""
-        pipe = self._redis.pipeline()
         for name, number in counts.items():
             if number:
-                pipe.hincrby(LaneKeys(lane).counts, name, number)
-        with self._redis.errors():
-            pipe.execute()
+                self._redis.anyway(LaneKeys(lane).counts, "HINCRBY", name, number)
 
     def settle(
         self, lane: Lane, token: str, now: float, outcomes: Sequence[tuple[Outcome, float]], retention: float, events_kept: int

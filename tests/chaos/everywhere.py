@@ -21,6 +21,8 @@ from worker.stack import free_port
 VISIBILITY = float(SOON["LEASE"]) + 15
 #: Errors which say that Redis is away, or that a child of a pool was killed.
 AWAY = ("WorkerLostError", "ConnectionError", "BookUnavailable", "OperationalError", "BrokenPipe", "ConnectionRe", "TimeoutError")
+#: Events that explain why something took its time.
+TELLING = ("webhook.reowed", "webhook.later", "no answer within", "endpoint.open", "service.failed", "id.refused")
 ANY = "at a random moment"
 Say = Callable[[str], None]
 
@@ -140,13 +142,14 @@ def run(plan: Plan, say: Say) -> bool:
         around.zygote.fork("b1", ["beat"])
         producer.stop()
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
+        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
         if plan.door:  # a message that was given to a dead worker comes again after its visibility timeout
             around.drain(VISIBILITY + 20, lambda: frozenset(mischief.posted))
-        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
         door = Reckoning(around.reckon(frozenset(mischief.posted)))
         log = around.zygote.log.read_text(errors="replace")
     say(table(reckoning.rows(), ("what", "ids", "bar")))
     say(f"\nThe last was settled and announced {took:.0f} s after the last kill.")
+    say("In the logs: " + ", ".join(f"{log.count(event)} {event}" for event in TELLING))
     if plan.door:
         say(f"By a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost with it by the broker.")
     say(f"\n{kills:,} kills, {kills / lasted:.1f} each second:\n")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import redis
@@ -43,26 +43,23 @@ def restarts(plan: Plan, say: Say) -> bool:
     """Kill Redis so many times; true if the worker never ended and was back at work in time, and nothing was lost."""
     say(f"Redis restarts under a busy worker: seed {plan.seed}, {plan.times} times, {version(plan.python)}\n")
     chance, back, ends = random.Random(plan.seed), list[float](), 0
-    with world(plan.seed, quick=plan.quick, faults=0.0) as around, running(around, plan.python, "worker") as worker:
-        with running(around, sys.executable, "beat"):
-            producer = Producer(around, plan.rate)
-            at_work(around, 0, GIVEN_UP)
-            living = worker
-            for _ in range(plan.times):
-                time.sleep(chance.uniform(0.3, 1.2) * plan.pause)
-                around.redis.kill()
-                time.sleep(chance.choice((0.0, 0.1, 0.5, 1.5)) * plan.pause)
-                around.redis.start()
-                back.append(at_work(around, around.ask("many")["calls"], GIVEN_UP, living))
-                if living.poll() is not None:
-                    ends += 1
-                    living = start(around, plan.python, "worker")
-            producer.stop()
-            took = around.drain(plan.drain, lambda: frozenset(around.accepted))
-            reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
-        if living is not worker:
-            living.kill()
-            living.wait()
+    with world(plan.seed, quick=plan.quick, faults=0.0) as around, ExitStack() as workers:
+        worker = workers.enter_context(running(around, plan.python))
+        around.zygote.fork("beat", ["beat"])
+        producer = Producer(around, plan.rate)
+        at_work(around, 0, GIVEN_UP)
+        for _ in range(plan.times):
+            time.sleep(chance.uniform(0.3, 1.2) * plan.pause)
+            around.redis.kill()
+            time.sleep(chance.choice((0.0, 0.1, 0.5, 1.5)) * plan.pause)
+            around.redis.start()
+            back.append(at_work(around, around.ask("many")["calls"], GIVEN_UP, worker))
+            if worker.poll() is not None:
+                ends += 1
+                worker = workers.enter_context(running(around, plan.python))
+        producer.stop()
+        took = around.drain(plan.drain, lambda: frozenset(around.accepted))
+        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
     back.sort()
     rows = [("restarts", str(len(back)), ""), ("exits of the worker", str(ends), "0")]
     rows += [("back at work: median", f"{back[len(back) // 2]:.2f} s", "")]
@@ -116,25 +113,20 @@ def at_work(around: World, calls: int, at_most: float, by: subprocess.Popen[byte
     return time.monotonic() - began
 
 
-def start(around: World, python: str, role: str) -> subprocess.Popen[bytes]:
-    """A worker or a beat as an operator starts it."""
-    more = ["-P", "threads", "-n", "busy@%h"] if role == "worker" else []
-    with (around.folder / f"{role}.log").open("a") as log:
-        return subprocess.Popen(
-            [python, "-m", "celery", "-q", "-A", "worker.tasks", role, *more],
-            env=around.environment, stdout=log, stderr=log, cwd=HERE.parents[1], process_group=0, preexec_fn=die_with_parent,  # noqa: PLW1509
-        )  # fmt: skip
-
-
 @contextmanager
-def running(around: World, python: str, role: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The same, killed at the end."""
-    process = start(around, python, role)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as an operator starts it, by any interpreter; killed at the end."""
+    words = ["-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "threads", "-n", "busy@%h"]
+    with (around.folder / "worker.log").open("a") as log:
+        process = subprocess.Popen(
+            [python, *words], env=around.environment, stdout=log, stderr=log, cwd=HERE.parents[1], process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def version(python: str) -> str:

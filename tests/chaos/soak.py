@@ -57,12 +57,12 @@ SETTINGS = {
 _LANE = r"\{default/nano-banana/0\}"
 #: What may stay in the book for ever: its size does not depend on how many ids there were.
 PERMANENT = re.compile(
-    rf"""cavendish:(lanes|fleet|tick|\{{default\}}:pace|\{{http\S+\}}:circuit
+    rf"""cavendish:(lanes|fleet|tick|\{{default\}}:pace|\{{[0-9a-f]{{16}}\}}:circuit
     |{_LANE}:(counts|condition|events|law:\S*|swept)|\{{cavendish/\S+\}}:swept)""",
     re.VERBOSE,
 )
 #: The same of the broker: Celery's bindings, and lists that are empty most of the time.
-BROKER = re.compile(r"_kombu\.binding\.\S+|unacked\S*|cavendish\.\w+")
+BROKER = re.compile(r"_kombu\.binding\S*|unacked\S*|cavendish\.\w+")
 out = Console(highlight=False, width=130)
 
 

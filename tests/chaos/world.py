@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import queue
-import random
 import signal
 import subprocess
 import sys
@@ -65,10 +64,8 @@ class Redis:
         self.url, self.broker = f"unix://{self.socket}?db=0", f"redis+socket://{self.socket}?virtual_host=1"
         words = embedded.arguments(self.folder, self.socket)
         words[words.index("--appendfsync") + 1] = fsync
-        self._words, self.process = [*through, *words], None
-
-    _words: list[str]
-    process: subprocess.Popen[bytes] | None
+        self._words = [*through, *words]
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns once it answers."""
@@ -87,7 +84,6 @@ class Life:
 
     name: str
     pid: int
-    born: float
     until: float = float("inf")
     aim: str = ""
 
@@ -132,8 +128,7 @@ class Zygote:
     def _born(self, pid: int) -> Life:
         """Before its end is read, which may be told in the next line."""
         name, lasts, aim = self._asked.get()
-        now = time.monotonic()
-        life = self.lives[name] = Life(name, pid, now, now + lasts, aim)
+        life = self.lives[name] = Life(name, pid, time.monotonic() + lasts, aim)
         return life
 
     def worker(self, name: str, *, pool: str = "threads", **how: Any) -> Life:
@@ -175,8 +170,7 @@ class World:
     def __init__(
         self, folder: Path, ends: ExitStack, seed: int, fsync: str, more: Mapping[str, str], api: Mapping[str, float]
     ) -> None:
-        self.folder, self.chance = folder, random.Random(seed)
-        secret = new_secret()
+        self.folder, secret = folder, new_secret()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
         outside = subprocess.Popen(
             [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api})],

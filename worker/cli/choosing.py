@@ -13,6 +13,7 @@ from scheduler.errors import EndpointError
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.whereabouts import book_url
+from worker.cli.output import plain, sound
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -59,6 +60,8 @@ def opened() -> tuple[Book, Settings]:
 
 def meant(book: Book, text: str) -> str:
     """The endpoint that a name, a URL or a hash stands for. Raises EndpointError for a name of which nothing is known."""
+    if not sound(text):
+        raise EndpointError(f"{plain(text)!r} is neither a name nor a URL.")
     known = is_url(text) or _HASH.fullmatch(text) or not book.endpoints.missing([text]) or text in book.endpoints.disabled()
     if not known:
         raise EndpointError(f"No endpoint is registered as {text!r}; see `cavendish endpoint list`.")

@@ -17,7 +17,7 @@ from scheduler.store import Book
 from scheduler.tracking import OPERATIONS
 from worker import announcement, checkup, consent, egress, signing
 from worker.cli.choosing import duration, meant, opened, sure, yes_option
-from worker.cli.output import as_json, moment, print_json, table
+from worker.cli.output import as_json, moment, plain, print_json, table
 from worker.directory import FRESH_FOR
 from worker.post import Target, post
 from worker.receipts import Fate, Receipt
@@ -239,7 +239,7 @@ def disable(which: str, reason: str, as_json: bool) -> None:  # noqa: FBT001 (cl
     """
     book, _ = opened()
     view = _view(book, which)
-    changed = book.endpoints.disable(view.name, Disabled(book.fleet.now(), reason, view.url))
+    changed = book.endpoints.disable(view.name, Disabled(book.fleet.now(), plain(reason), view.url))
     if as_json:
         print_json({"endpoint": view.name, "enabled": False, "was_disabled": not changed, "waiting": view.waiting})
     else:

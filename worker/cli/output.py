@@ -19,8 +19,23 @@ account_option = click.option(
 
 
 def print_json(value: Any) -> None:
-    """One JSON text on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """One JSON text on stdout; broken Unicode in it stays in its escaped form."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    click.echo(text if sound(text) else json.dumps(value, indent=2))
+
+
+def sound(text: str) -> bool:
+    """False for a text with half characters, which no terminal can show."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def plain(text: str) -> str:
+    """The text as any terminal can show it."""
+    return text if sound(text) else text.encode(errors="backslashreplace").decode()
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -29,7 +44,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
     shown = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    body = [[str(cell) for cell in row] for row in rows]
+    body = [[plain(str(cell)) for cell in row] for row in rows]
     for index, name in enumerate(columns):
         numeric = bool(body) and all(
             row[index].replace(".", "", 1).replace(",", "").isdigit() or row[index] == "" for row in body

@@ -28,7 +28,7 @@ def _metadata(_context: click.Context, _option: click.Parameter, text: str | Non
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise click.BadParameter("is no JSON.") from None
 
 
@@ -110,7 +110,7 @@ def _lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any
             continue
         unknown = sorted(set(read) - set(_WORDS))
         if unknown:
-            refused.append(Submitted(str(task_id), "refused", reason=f"line {number} has the unknown key {unknown[0]!r}"))
+            refused.append(Submitted(str(task_id), "refused", reason=f"line {number} has the unknown key {unknown[0][:40]!r}"))
             continue
         yield task_id, read
 
