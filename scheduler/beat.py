@@ -31,7 +31,7 @@ def timetable(settings: Settings) -> tuple[Entry, ...]:
     """What beat fires. Whoever settles calls the courier; beat's call is for what was missed."""
     return (
         Entry(DISPATCH, settings.tick),
-        Entry(DELIVER, 5.0),
+        Entry(DELIVER, 15.0),
         Entry(EXPIRE, 5.0),
-        Entry(SWEEP, 30.0),
+        Entry(SWEEP, 60.0),
     )

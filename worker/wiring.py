@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +93,15 @@ class Hands:
 
 _lock = threading.RLock()
 _hands: Hands | None = None
+
+
+def _after_fork() -> None:
+    """A child of the fork must not share connections, and its event loop has no thread: it gets hands of its own."""
+    global _lock, _hands
+    _lock, _hands = threading.RLock(), None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def hands() -> Hands:

@@ -190,7 +190,7 @@ class Measures:
         with self.road.worker():
             self._warm("/idle/0")
             silent = self._commands(16.0)
-            called = self._commands(20.0, DELIVER, every=5.0)
+            called = self._commands(30.0, DELIVER, every=15.0)
             swept = self._commands(10.0, SWEEP, every=10.0)
         (heart, celery), (book, messages) = silent, called
         deliver, sweep = book - heart, (swept[0] - heart) / 3

@@ -25,7 +25,7 @@ def app() -> Celery:
 
 def test_beat_fires_dispatch_at_every_tick_and_the_nets_under_it() -> None:
     every = {entry.task: entry.every for entry in timetable(Settings(tick=0.125))}
-    assert every == {DISPATCH: 0.125, DELIVER: 5.0, EXPIRE: 5.0, SWEEP: 30.0}
+    assert every == {DISPATCH: 0.125, DELIVER: 15.0, EXPIRE: 5.0, SWEEP: 60.0}
 
 
 def test_every_queue_has_a_celery_task_of_its_name_and_every_celery_task_a_queue(app: Celery) -> None:
