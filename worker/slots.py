@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """One call to come. `room`: how many to its endpoint may run at once. `work` must not raise."""
+    """One call to come. `room`: how many to its endpoint may run at once from now on. `work` must not raise."""
 
     endpoint: str
     room: int
@@ -33,6 +33,7 @@ class Slots(Generic[T]):
     def __init__(self, loop: LoopThread, calls: int, ended: queue.SimpleQueue[T | None]) -> None:
         self._loop, self._free, self._ended = loop, calls, ended
         self._busy: Counter[str] = Counter()
+        self._room: dict[str, int] = {}  # as the last job said: else those that came while it was small would be overtaken
         self._waiting: deque[Job[T]] = deque()
         self._running: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
 
@@ -42,13 +43,14 @@ class Slots(Generic[T]):
 
     def _add(self, jobs: Sequence[Job[T]]) -> None:
         self._waiting.extend(jobs)
+        self._room |= {job.endpoint: job.room for job in jobs}
         self._begin()
 
     def _begin(self) -> None:
         full: list[Job[T]] = []
         while self._free and self._waiting:
             job = self._waiting.popleft()
-            if self._busy[job.endpoint] >= job.room:
+            if self._busy[job.endpoint] >= self._room[job.endpoint]:
                 full.append(job)
                 continue
             self._free -= 1
