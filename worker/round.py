@@ -138,18 +138,17 @@ class Round:
     def _visit(self, lane: Lane, endpoints: Sequence[str], at_most: int, now: float) -> None:
         """Claim of the endpoints of one lane, the trusted ones first."""
         held = {endpoint: self._held[lane, endpoint] for endpoint in endpoints}
-        rooms = {endpoint: self._directory.room(endpoint, held[endpoint], now) for endpoint in endpoints}
+        held = {endpoint: n for endpoint, n in held.items() if not n or now - self._heard.get(endpoint, now) <= STALLED}
+        rooms = {endpoint: self._directory.room(endpoint, n, now) for endpoint, n in held.items()}
         closed = {endpoint: self._directory.closed_until(endpoint, now) for endpoint, room in rooms.items() if not room}
         self._book.debts.postpone(lane, closed)
-        for endpoint, debts in held.items():
-            if debts and now - self._heard.get(endpoint, now) > STALLED:
-                rooms[endpoint] = min(rooms[endpoint], debts)
         elsewhere = Counter[str]()
         for (other, endpoint), debts in self._held.items():
             elsewhere[endpoint] += debts if other != lane else 0
         rooms = {endpoint: room - elsewhere[endpoint] for endpoint, room in rooms.items() if room > 0}
         trusted = {endpoint: room for endpoint, room in rooms.items() if self._directory.trusted(endpoint)}
-        doubtful = {endpoint: room for endpoint, room in rooms.items() if endpoint not in trusted}
+        # A claim is a write, so an endpoint that holds all it may, such as one that hangs, is not asked about at all.
+        doubtful = {e: room for e, room in rooms.items() if e not in trusted and room > held[e]}
         left = at_most - self._claim(lane, trusted, at_most, now, trusted=True)
         share = max(int(self._knobs.calls * DOUBTFUL), 1) - self._doubtful
         self._claim(lane, doubtful, min(left, share), now, trusted=False)
@@ -164,6 +163,7 @@ class Round:
             if trusted:
                 ahead = {e: 0 if self._directory.limited(e) else int(room * AHEAD) for e, room in some.items()}
                 some = {endpoint: room + ahead[endpoint] for endpoint, room in some.items()}
+                some = {endpoint: room for endpoint, room in some.items() if room > self._held[lane, endpoint]}
             left = at_most - (self._holding - began)
             names = self._book.debts.claim_delivery(lane, now, now + self._knobs.lease, self._token, left, some)
             if names:
