@@ -133,8 +133,8 @@ def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
 
 @pytest.fixture
 def owing(book: Book, loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owing]:
-    """Debts and couriers. Their rounds end as soon as nothing is due, so that a test can look at what waits."""
-    monkeypatch.setattr("worker.round.PATIENCE", 0.0)
+    """Debts and couriers. Their rounds end almost as soon as nothing is due, so that a test can look at what waits."""
+    monkeypatch.setattr("worker.round.PATIENCE", 0.05)
     bench = Owing(book, loop)
     yield bench
     for transport in bench.transports.values():
