@@ -112,8 +112,9 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
                 transport = await asyncio.get_running_loop().start_tls(
                     self._transport, self, ssl_context, server_hostname=server_hostname, ssl_shutdown_timeout=FAREWELL
                 )
-        except (OSError, ValueError, TypeError) as error:
-            cause = error.__context__ if isinstance(error, TypeError) else error  # CPython 3.11 trips over TLS within TLS
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            trips = isinstance(error, TypeError | AttributeError)  # as CPython 3.11 does over TLS within TLS
+            cause = error.__context__ if trips else error
             late = isinstance(error, TimeoutError)
             raise (httpcore.ConnectTimeout if late else httpcore.ConnectError)(str(cause) or type(error).__name__) from error
         if transport is None:
