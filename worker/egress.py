@@ -264,13 +264,3 @@ def transport(
     is in the error's `__notes__`.
     """
     return PooledTransport(ProxiedBackend(proxy, allowed, ports) if proxy else PublicBackend(allowed, ports), connections)
-
-
-def client(allowed: Iterable[Network], ports: Sequence[range] | None = None, proxy: str | None = None) -> httpx.AsyncClient:
-    """An HTTP client that reaches public addresses only, follows no redirects and believes no proxy variables."""
-    return httpx.AsyncClient(
-        transport=transport(allowed, ports, proxy),
-        trust_env=False,
-        follow_redirects=False,
-        headers={"user-agent": "Cavendish", "accept-encoding": "identity", "accept": "*/*"},
-    )

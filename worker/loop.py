@@ -15,8 +15,17 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="cavendish-http", daemon=True)
+        self._closed = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="cavendish-http", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        # A runner ends what is still under way, so that no socket is left to the garbage collector.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._until_closed())
+
+    async def _until_closed(self) -> None:
+        await self._closed.wait()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         """Wait for one coroutine, at most `timeout` seconds. Raises TimeoutError, and what the coroutine raises."""
@@ -32,9 +41,8 @@ class LoopThread:
         self._loop.call_soon_threadsafe(work)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run a last coroutine (closing connections), then stop the loop."""
+        """Run a last coroutine (closing connections), then end what is under way, and the loop."""
         if last is not None:
             self.run(last, timeout=5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._closed.set)
         self._thread.join(timeout=5)
-        self._loop.close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.store import Book
-from scheduler.tracking import OPERATIONS, Lane
+from scheduler.tracking import OPERATIONS
 from worker import notices
 from worker.logs import logger
 
@@ -21,7 +20,6 @@ class Swept:
     """What a sweep found."""
 
     reowed: int = 0
-    lanes: Sequence[Lane] = ()
 
     def __str__(self) -> str:
         return f"{self.reowed} owed again" if self.reowed else "nothing missing"
@@ -29,7 +27,7 @@ class Swept:
 
 def sweep(book: Book, operations: str) -> Swept:
     """Compare what has ended with what is owed, paid or dead. Raises BookUnavailable."""
-    now, reowed, lanes = book.fleet.now(), 0, list[Lane]()
+    now, reowed = book.fleet.now(), 0
     for lane in [*book.tasks.lanes(), OPERATIONS]:
         missing, until = list[str](), time.monotonic() + LASTS
         for page in range(book.debts.to_sweep(lane) // PAGE + 1):
@@ -38,7 +36,6 @@ def sweep(book: Book, operations: str) -> Swept:
         if missing:
             logger().warning("webhook.reowed", lane=str(lane), ids=len(missing), first=missing[0])
             reowed += len(missing)
-            lanes.append(lane)
     for endpoint, why in book.endpoints.disabled().items():
         notices.disabled(book, operations, endpoint, why, now)
-    return Swept(reowed, lanes)
+    return Swept(reowed)

@@ -15,7 +15,6 @@ from celery.beat import ScheduleEntry, Scheduler
 from scheduler.beat import FOR_PENDING, timetable
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
-from scheduler.store.stillness import anything_pending
 from worker.logs import logger
 from worker.wiring import hands
 
@@ -47,7 +46,7 @@ class Watch:
     def __init__(self, book: Book) -> None:
         self._book, self._away = book, False
         self._heard = Known(self._is_heard, HEARD_FOR, UNHEARD_FOR)
-        self._pending = Known(lambda: anything_pending(book.connection, book.tasks.lanes()), BUSY_FOR, IDLE_FOR)
+        self._pending = Known(book.tasks.anything_pending, BUSY_FOR, IDLE_FOR)
 
     def worth(self, task: str) -> bool:
         """True if a message for this Celery task would be heard, and would find something to do."""

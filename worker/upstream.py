@@ -25,8 +25,6 @@ from worker.transport import read_raw
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
 
-_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -1,17 +1,17 @@
 -- bury: lay debts into the dead letters with their reason; what they announce is kept as long as they lie there.
 -- KEYS    1 leases of debts  2 dead  3 counts, then per debt: delivery, task, result, queue
--- ARGV    1 now  2 token  3 kept for  4 tries charged (0|1), then per debt: debt, reason, log
+-- ARGV    1 now  2 token  3 kept for, then per debt: debt, reason, log
 -- RETURNS how many were still ours
 local ours = 0
 redis.call('HDEL', KEYS[1], '') -- see Connection.anyway: takes no memory, so that what follows may
 local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
-for i = 5, #ARGV, 3 do
-  local debt, key = ARGV[i], 4 + (i - 5) / 3 * 4
+for i = 4, #ARGV, 3 do
+  local debt, key = ARGV[i], 4 + (i - 4) / 3 * 4
   local delivery, task = KEYS[key], KEYS[key + 1]
   if redis.call('HGET', KEYS[1], debt) == ARGV[2] then
-    if type(redis.pcall('HINCRBY', delivery, 'tries', ARGV[4])) == 'table' then -- an error: what was tried is unreadable
+    if type(redis.pcall('HINCRBY', delivery, 'tries', 1)) == 'table' then -- an error: what was tried is unreadable
       redis.call('DEL', delivery)
-      redis.call('HINCRBY', delivery, 'tries', ARGV[4])
+      redis.call('HINCRBY', delivery, 'tries', 1)
     end
     redis.call('ZADD', KEYS[2], ARGV[1], debt)
     redis.call('HSET', delivery, 'state', 'dead', 'outcome', ARGV[i + 1], 'log', ARGV[i + 2])

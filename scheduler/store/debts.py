@@ -150,12 +150,12 @@ class Debts:
             args += [each.name, endpoint, each.at, int(each.charged), each.outcome, each.log]
         return int(self._redis.script("later", names, args))
 
-    def bury(self, lane: Lane, token: str, now: float, tries: Sequence[Try], kept_for: float, *, charged: bool = True) -> int:
+    def bury(self, lane: Lane, token: str, now: float, tries: Sequence[Try], kept_for: float) -> int:
         """Lay debts into the dead letters, each with its reason. Returns how many were still ours."""
         keys = LaneKeys(lane)
         names = [keys.debt_leases, keys.dead, keys.counts, *_of_each(keys, [each.name for each in tries], "queue")]
         args = [value for each in tries for value in (each.name, each.outcome, each.log)]
-        return int(self._redis.script("bury", names, [now, token, int(kept_for), int(charged), *args]))
+        return int(self._redis.script("bury", names, [now, token, int(kept_for), *args]))
 
     def reopen(self, lane: Lane, times: Mapping[str, float], *, dead: bool) -> list[str]:
         """Owe again, from these times on, what is dead (or else: what was paid). Returns those that were reopened."""

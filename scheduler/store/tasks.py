@@ -60,6 +60,14 @@ class Tasks:
                 lanes.append(Lane.parse(name))
         return sorted(lanes)
 
+    def anything_pending(self) -> bool:
+        """True if any lane has ids that have not ended: each of those has a deadline."""
+        pipe = self._redis.pipeline()
+        for lane in self.lanes():
+            pipe.exists(LaneKeys(lane).deadlines)
+        with self._redis.errors():
+            return any(pipe.execute())
+
     def add(self, ids: Sequence[str], wishes: Wishes, now: float, first_look: float) -> dict[str, Submitted]:
         """Begin to track checked ids, in one round trip for each ten thousand. Returns the answer per id."""
         hooks = [(subscription_of(webhook), webhook if is_url(webhook) else "") for webhook in wishes.webhooks]

@@ -370,12 +370,6 @@ def test_a_buried_debt_can_be_revived_with_all_its_tries(owing: Book) -> None:
     assert {raw.ttl(key) for key in (KEYS.task("a"), KEYS.result("a"), KEYS.delivery(DEBT))} == {-1}
 
 
-def test_a_burial_may_leave_the_try_uncharged(owing: Book) -> None:
-    claim(owing, "d1", 1010.0)
-    assert owing.debts.bury(LANE, "d1", 1011.0, [Try(DEBT, "no such endpoint")], KEPT, charged=False) == 1
-    assert owing.debts.load(LANE, [DEBT])[0].tries == 0
-
-
 @pytest.mark.parametrize("dead_first", [True, False])
 def test_a_dead_letter_keeps_the_record_for_its_retention_whoever_is_closed_last(owing: Book, dead_first: bool) -> None:
     add(owing, ["a"], OTHER, now=1011.0)
@@ -926,13 +920,13 @@ class Ledger(RuleBasedStateMachine):
         done = {
             "paid": lambda: self.book.debts.paid(self.lane, token, self.now, tries, RETENTION),
             "later": lambda: self.book.debts.later(self.lane, token, [Later(one.name, verb, "", at, charged) for one in tries]),
-            "bury": lambda: self.book.debts.bury(self.lane, token, self.now, tries, KEPT, charged=charged),
+            "bury": lambda: self.book.debts.bury(self.lane, token, self.now, tries, KEPT),
         }[verb]()
         assert done == len(ours)
         for debt in ours:
             del self.lease[debt]
             self.lies.pop(debt)
-            self.tries[debt] += verb == "paid" or charged
+            self.tries[debt] += verb != "later" or charged
             if verb == "later":
                 self.lies[debt] = ("retries", at)
             if verb == "bury":

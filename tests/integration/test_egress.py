@@ -113,7 +113,7 @@ def test_a_redirect_to_the_inside_is_not_followed(served: Served) -> None:
         url = served(handler)
 
         async def run() -> int:
-            async with egress.client(LOOPBACK) as client:
+            async with httpx.AsyncClient(transport=egress.transport(LOOPBACK), trust_env=False) as client:
                 return (await client.post(url, content=b"{}")).status_code
 
         assert asyncio.run(run()) == 307
