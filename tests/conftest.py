@@ -19,7 +19,8 @@ from owing import SECRET, Owing
 
 from scheduler.settings import Settings
 from scheduler.store import Book
-from worker import embedded, logs, serve
+from worker import embedded, logs
+from worker.emulator import serve
 from worker.loop import LoopThread
 
 
@@ -134,7 +135,7 @@ def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
 @pytest.fixture
 def owing(book: Book, loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owing]:
     """Debts and couriers. Their rounds end almost as soon as nothing is due, so that a test can look at what waits."""
-    monkeypatch.setattr("worker.round.PATIENCE", 0.05)
+    monkeypatch.setattr("worker.webhooks.round.PATIENCE", 0.05)
     bench = Owing(book, loop)
     yield bench
     for transport in bench.transports.values():

@@ -17,14 +17,14 @@ from scheduler.store.keys import LaneKeys, circuit
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Outcome
-from worker import egress
-from worker.deliver import Courier
-from worker.directory import Directory, Rules
 from worker.loop import LoopThread
-from worker.round import Knobs
-from worker.signing import new_secret
-from worker.vault import Vault
-from worker.writeback import Delivered
+from worker.webhooks.courier import Courier
+from worker.webhooks.directory import Directory, Rules
+from worker.webhooks.round import Knobs
+from worker.webhooks.signing import new_secret
+from worker.webhooks.vault import Vault
+from worker.webhooks.writeback import Delivered
+from worker.wire import egress
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)

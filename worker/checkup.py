@@ -14,7 +14,7 @@ from scheduler.settings import PREFIX, Settings, described
 from scheduler.store import Book
 from scheduler.store.fleet import Member
 from scheduler.tracking import OPERATIONS, Lane
-from worker.vault import SealedShut, Vault
+from worker.webhooks.vault import SealedShut, Vault
 
 
 @dataclass(frozen=True, slots=True)

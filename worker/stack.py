@@ -19,8 +19,9 @@ from typing import IO
 from scheduler.errors import StackError
 from scheduler.settings import Settings
 from scheduler.whereabouts import book_url, broker_url, socket_path
-from worker import embedded, signing
+from worker import embedded
 from worker.logs import logger
+from worker.webhooks import signing
 
 #: Seconds between two looks at the parts, and before a part that ended is started again (growing while it keeps ending).
 LOOK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0

@@ -23,7 +23,7 @@ from worker import closing, heartbeat, intake
 from worker.app import build
 from worker.dispatch import drain
 from worker.expire import expire_lane
-from worker.sweep import sweep as sweep_up
+from worker.webhooks.sweep import sweep as sweep_up
 from worker.wiring import hands
 
 try:

@@ -21,7 +21,7 @@ import httpx
 
 from scheduler.tracking import DEEPEST, Answer, Answered, Lane, Refusal, Refused, printable
 from worker.refusals import NOT_FOUND, error_code, quota, refusal
-from worker.transport import read_raw
+from worker.wire.transport import read_raw
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
 

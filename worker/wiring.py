@@ -17,13 +17,16 @@ from scheduler.store import Book
 from scheduler.tracking import Lane
 from scheduler.verdicts import Patience
 from scheduler.whereabouts import book_url
-from worker import deliver, directory, dispatch, egress, expire, retrieve
+from worker import dispatch, expire, retrieve
 from worker.loop import LoopThread
-from worker.round import Knobs
 from worker.seats import OTHERS, Seats
-from worker.transport import PooledTransport
 from worker.upstream import Limits, Upstream
-from worker.vault import Vault
+from worker.webhooks import directory
+from worker.webhooks.courier import Courier
+from worker.webhooks.round import Knobs
+from worker.webhooks.vault import Vault
+from worker.wire import egress
+from worker.wire.transport import PooledTransport
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Hands:
         return Upstream(http, s.api_url, s.tokens(), limits)
 
     @cached_property
-    def courier(self) -> deliver.Courier:
+    def courier(self) -> Courier:
         s = self.settings
         transport = egress.transport(s.webhook_allow, s.webhook_ports, s.egress_proxy or None, s.webhook_calls)
         rules = directory.Rules(
@@ -64,7 +67,7 @@ class Hands:
         )
         endpoints = directory.Directory(self.book, Vault(s.secret_key), rules)
         knobs = Knobs(s.webhook_calls, s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime)
-        return deliver.Courier(self.book, transport, self.loop, endpoints, knobs)
+        return Courier(self.book, transport, self.loop, endpoints, knobs)
 
     @cached_property
     def forecasts(self) -> Forecasts:

@@ -26,8 +26,8 @@ from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import TrackedTask
 from scheduler.whereabouts import broker_url
-from worker.emulator import Emulator, Knobs
-from worker.receiver import Receiver
+from worker.emulator.api import Emulator, Knobs
+from worker.emulator.receiver import Receiver
 
 #: Seconds by which a settle may seem to come before the finish that it tells of.
 BLUR = 0.1

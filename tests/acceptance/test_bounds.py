@@ -28,8 +28,8 @@ from scheduler.submission import Wishes
 from scheduler.tracking import State
 from scheduler.verdicts import Outcome
 from worker import embedded
-from worker.emulator import Knobs
-from worker.sweep import sweep
+from worker.emulator.api import Knobs
+from worker.webhooks.sweep import sweep
 
 #: What may stay in the book for ever: its size does not depend on how many ids there were.
 PERMANENT = {"lanes", "fleet", "tick", "counts", "events", "condition", "swept", "dead"}

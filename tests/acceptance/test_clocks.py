@@ -10,7 +10,7 @@ from acceptance.parts import BLUR, Parts
 from conftest import Server
 from owing import Served
 
-from worker.emulator import Knobs
+from worker.emulator.api import Knobs
 
 HOUR = 3600.0
 COUNT = 400

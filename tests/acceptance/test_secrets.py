@@ -26,9 +26,9 @@ from owing import Served
 from servers import Node
 
 from scheduler.store import Book
-from worker.emulator import Emulator, Knobs
-from worker.signing import new_secret
-from worker.vault import Vault, new_key
+from worker.emulator.api import Emulator, Knobs
+from worker.webhooks.signing import new_secret
+from worker.webhooks.vault import Vault, new_key
 
 TOKEN = "tok-Ein_Geheimnis/of+the=API"
 PASSWORD = "redis/Pass+word=99"

@@ -14,7 +14,7 @@ from owing import Served
 
 from scheduler.store.keys import LaneKeys
 from scheduler.tracking import Lane
-from worker.emulator import Knobs
+from worker.emulator.api import Knobs
 
 LEASES = LaneKeys(Lane("default", SERVICE)).leases
 

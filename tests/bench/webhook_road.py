@@ -25,10 +25,10 @@ from scheduler.store.keys import FLEET, debt_of
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Outcome
-from worker.announcement import webhook_id
 from worker.app import build
-from worker.signing import new_secret
 from worker.stack import free_port
+from worker.webhooks.announcement import webhook_id
+from worker.webhooks.signing import new_secret
 
 LANE = Lane("default", "nano-banana")
 TOKEN, KEPT, EVENTS = "bench", 86400.0, 10_000

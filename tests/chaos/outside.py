@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from worker import serve
-from worker.emulator import Emulator, Knobs
+from worker.emulator import serve
+from worker.emulator.api import Emulator, Knobs
 
 #: Seconds that the receiver takes, so that there is time to die while it works.
 TAKES = 0.01

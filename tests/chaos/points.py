@@ -42,7 +42,7 @@ STEPS = {
     "endpoint postponed": "scheduler.store.debts:Debts.postpone",
     "debts claimed": "scheduler.store.debts:Debts.claim_delivery",
     "debts loaded": "scheduler.store.debts:Debts.load",
-    "webhook sent": "worker.post:_exchange",
+    "webhook sent": "worker.webhooks.post:_exchange",
     "debts paid": "scheduler.store.debts:Debts.paid",
     "debts put off": "scheduler.store.debts:Debts.later",
     "debts buried": "scheduler.store.debts:Debts.bury",

@@ -27,7 +27,7 @@ from scheduler.errors import BookUnavailable
 from scheduler.settings import Settings
 from scheduler.store import Book
 from worker import embedded
-from worker.signing import new_secret
+from worker.webhooks.signing import new_secret
 
 HERE = Path(__file__).parent
 SERVICE = "nano-banana"

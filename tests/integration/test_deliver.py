@@ -21,10 +21,11 @@ from scheduler import backoff
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from scheduler.tracking import TrackedTask
-from worker import announcement, logs
-from worker import round as round_of_deliveries
+from worker import logs
 from worker.loop import LoopThread
-from worker.sweep import sweep
+from worker.webhooks import announcement
+from worker.webhooks import round as round_of_deliveries
+from worker.webhooks.sweep import sweep
 
 
 @pytest.fixture

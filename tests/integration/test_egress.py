@@ -16,10 +16,10 @@ import httpx
 import pytest
 from receiving import Authority, receiving
 
-from worker import egress
-from worker.egress import AddressRefused, NetworkAway, ProxiedBackend, ProxyAway, PublicBackend, ResolverAway
-from worker.stream import Backend, Stream
-from worker.transport import PooledTransport, read_first
+from worker.wire import egress
+from worker.wire.egress import AddressRefused, NetworkAway, ProxiedBackend, ProxyAway, PublicBackend, ResolverAway
+from worker.wire.stream import Backend, Stream
+from worker.wire.transport import PooledTransport, read_first
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 WEB = (range(80, 81), range(443, 444))

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from worker.emulated_limits import Bucket, steps
-from worker.emulator import Emulator, Knobs, transport
+from worker.emulator.api import Emulator, Knobs, transport
+from worker.emulator.limits import Bucket, steps
 
 
 class Api:

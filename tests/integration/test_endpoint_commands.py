@@ -27,11 +27,11 @@ from scheduler.store.fleet import Member
 from scheduler.store.keys import ENDPOINTS
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
-from worker import consent, signing
 from worker.cli import cli
-from worker.egress import transport
-from worker.signing import verify
-from worker.vault import Vault, new_key
+from worker.webhooks import consent, signing
+from worker.webhooks.signing import verify
+from worker.webhooks.vault import Vault, new_key
+from worker.wire.egress import transport
 
 LANE = Lane("default", "nano-banana")
 SERVICE = "nano-banana"

@@ -16,9 +16,9 @@ from standardwebhooks import Webhook
 from scheduler.circuit import TRIP
 from scheduler.endpoints import Disabled, Endpoint, Key, endpoint_of
 from scheduler.tracking import OPERATIONS
-from worker.signing import new_secret, new_signing_key, public_key, verify
-from worker.sweep import sweep
-from worker.vault import Vault, new_key
+from worker.webhooks.signing import new_secret, new_signing_key, public_key, verify
+from worker.webhooks.sweep import sweep
+from worker.webhooks.vault import Vault, new_key
 
 
 def registered(owing: Owing, name: str, url: str, *secrets: str, vault: Vault | None = None, until: float | None = None) -> None:

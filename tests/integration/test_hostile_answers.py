@@ -32,11 +32,12 @@ from scheduler.store.tasks import _kept
 from scheduler.submission import Wishes
 from scheduler.tracking import Refused, State, TrackedTask
 from scheduler.verdicts import Patience, follow, match
-from worker import announcement, logs, signing
+from worker import logs
 from worker.loop import LoopThread
 from worker.retrieve import Desk, Knobs, Retrieval
-from worker.transport import PooledTransport
 from worker.upstream import Limits, Upstream, _parsed
+from worker.webhooks import announcement, signing
+from worker.wire.transport import PooledTransport
 
 LIMIT = 2**20
 PIXELS = "https://x/y.png"

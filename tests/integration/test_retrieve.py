@@ -22,7 +22,7 @@ from scheduler.submission import Wishes
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Patience
 from worker import logs
-from worker.emulator import transport
+from worker.emulator.api import transport
 from worker.loop import LoopThread
 from worker.retrieve import Desk, Knobs, Retrieval, Retrieved
 from worker.upstream import Limits, Upstream

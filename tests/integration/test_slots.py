@@ -7,7 +7,7 @@ import queue
 from functools import partial
 
 from worker.loop import LoopThread
-from worker.slots import Job, Slots
+from worker.webhooks.slots import Job, Slots
 
 
 async def work(name: str, begun: list[str], until: asyncio.Event) -> str:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from receiving import OK, Authority, Peer, receiving
 
-from worker import stream, transport
-from worker.stream import Backend, Stream
-from worker.transport import PooledTransport, read_first, read_raw
+from worker.wire import stream, transport
+from worker.wire.stream import Backend, Stream
+from worker.wire.transport import PooledTransport, read_first, read_raw
 
 
 async def call(through: httpx.AsyncBaseTransport, url: str, body: bytes = b"{}", **timeouts: float) -> bytes:

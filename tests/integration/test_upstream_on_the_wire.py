@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from scheduler.tracking import Answered, Lane, Quota, Refusal, Refused
-from worker.emulator import Reset, Stall
+from worker.emulator.api import Reset, Stall
 from worker.loop import LoopThread
-from worker.transport import PooledTransport
 from worker.upstream import Limits, Upstream
+from worker.wire.transport import PooledTransport
 
 LANE = Lane("default", "nano-banana")
 

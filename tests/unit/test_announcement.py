@@ -12,7 +12,7 @@ import pytest
 
 from scheduler.submission import METADATA_BYTES
 from scheduler.tracking import State, TrackedTask
-from worker.announcement import LARGEST, body, endpoint_event, event_id, webhook_id
+from worker.webhooks.announcement import LARGEST, body, endpoint_event, event_id, webhook_id
 
 TASK = TrackedTask(
     id="4d320ead-4af4-4a55-8f3e-f2afebdf4fd0",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from scheduler.settings import webhook_secret_key
-from worker.signing import TOLERANCE, headers, new_secret, new_signing_key, public_key, sign, signed_content, verify
+from worker.webhooks.signing import TOLERANCE, headers, new_secret, new_signing_key, public_key, sign, signed_content, verify
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

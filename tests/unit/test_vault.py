@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from scheduler.errors import CavendishError
 from scheduler.settings import Settings
-from worker.signing import new_secret, new_signing_key
-from worker.vault import SealedShut, Vault, new_key
+from worker.webhooks.signing import new_secret, new_signing_key
+from worker.webhooks.vault import SealedShut, Vault, new_key
 
 KEY, OLDER = new_key(), new_key()
 SECRET = new_secret()

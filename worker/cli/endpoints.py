@@ -15,13 +15,15 @@ from scheduler.errors import EndpointError
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS
-from worker import announcement, checkup, consent, egress, signing
+from worker import checkup
 from worker.cli.choosing import duration, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, plain, print_json, table
-from worker.directory import FRESH_FOR
-from worker.post import Target, post
-from worker.receipts import Fate, Receipt
-from worker.vault import Vault, new_key
+from worker.webhooks import announcement, consent, signing
+from worker.webhooks.directory import FRESH_FOR
+from worker.webhooks.post import Target, post
+from worker.webhooks.receipts import Fate, Receipt
+from worker.webhooks.vault import Vault, new_key
+from worker.wire import egress
 
 _IN_THE_CLEAR = """\
 CAVENDISH_SECRET_KEY is not set: the book holds this secret unencrypted. `cavendish endpoint new-key` makes a key; set it \

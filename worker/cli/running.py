@@ -12,9 +12,10 @@ import httpx
 from scheduler.errors import StackError
 from scheduler.settings import Settings
 from scheduler.whereabouts import without_password
-from worker import emulated_limits, logs, serve
-from worker.emulator import Emulator, Knobs
-from worker.receiver import Receiver
+from worker import logs
+from worker.emulator import limits, serve
+from worker.emulator.api import Emulator, Knobs
+from worker.emulator.receiver import Receiver
 from worker.stack import Stack
 
 _HOW_TO_BEGIN = """\
@@ -72,9 +73,9 @@ def _announce(facts: dict[str, object]) -> None:
         )
 
 
-def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> emulated_limits.Steps:
+def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> limits.Steps:
     try:
-        return emulated_limits.steps(texts)
+        return limits.steps(texts)
     except ValueError:
         raise click.BadParameter("write seconds:rate, like 120:3") from None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from worker.emulated_limits import Bucket, Steps
+from worker.emulator.limits import Bucket, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

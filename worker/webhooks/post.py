@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from worker import signing
-from worker.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
-from worker.receipts import Fate, Receipt, excerpt, judged
-from worker.transport import read_first
+from worker.webhooks import signing
+from worker.webhooks.receipts import Fate, Receipt, excerpt, judged
+from worker.wire.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
+from worker.wire.transport import read_first
 
 #: Bytes of an answer that are read.
 ANSWER_LIMIT = 64 * 1024

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from worker.signing import verify
+from worker.webhooks.signing import verify
 
 
 @dataclass(slots=True)

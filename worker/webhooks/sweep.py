@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS
-from worker import notices
 from worker.logs import logger
+from worker.webhooks import notices
 
 #: Ended ids that are looked at at once, and seconds that a sweep gives each lane; the next goes on behind them, and begins
 #: anew at the end. What is forgotten leaves the list of ended ids only here, so a sweep must keep pace with what ends.

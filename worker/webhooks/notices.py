@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.endpoints import Disabled, endpoint_of
 from scheduler.store import Book
-from worker import announcement
+from worker.webhooks import announcement
 
 
 def disabled(book: Book, operations: str, endpoint: str, why: Disabled, now: float) -> bool:

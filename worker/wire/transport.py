@@ -15,7 +15,7 @@ from functools import partial
 import httpcore
 import httpx
 
-from worker.stream import KEEPALIVE, Backend, Connection
+from worker.wire.stream import KEEPALIVE, Backend, Connection
 
 #: Connections to one origin, and idle ones over all origins. An origin without any is forgotten.
 CONNECTIONS_PER_ORIGIN, IDLE = 200, 500

@@ -13,10 +13,10 @@ import httpx
 
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
-from worker.directory import Directory
 from worker.loop import LoopThread
-from worker.round import Knobs, Round
-from worker.writeback import Delivered
+from worker.webhooks.directory import Directory
+from worker.webhooks.round import Knobs, Round
+from worker.webhooks.writeback import Delivered
 
 
 class Courier:

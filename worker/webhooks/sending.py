@@ -10,11 +10,11 @@ import httpx
 from scheduler.clock import Clock
 from scheduler.store.debts import Debt
 from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
-from worker import announcement
-from worker.directory import Directory
 from worker.logs import logger
-from worker.post import post
-from worker.receipts import Fate, Receipt
+from worker.webhooks import announcement
+from worker.webhooks.directory import Directory
+from worker.webhooks.post import post
+from worker.webhooks.receipts import Fate, Receipt
 
 
 @dataclass(frozen=True, slots=True)

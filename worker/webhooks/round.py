@@ -20,12 +20,12 @@ import httpx
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS, Lane
-from worker.directory import Directory
 from worker.logs import logger
 from worker.loop import LoopThread
-from worker.sending import Sender, Tried
-from worker.slots import Job, Slots
-from worker.writeback import Delivered, WriteBack
+from worker.webhooks.directory import Directory
+from worker.webhooks.sending import Sender, Tried
+from worker.webhooks.slots import Job, Slots
+from worker.webhooks.writeback import Delivered, WriteBack
 
 #: Seconds that a round takes new debts, and that it waits for debts which are due soon.
 LASTS, PATIENCE = 60.0, 15.0

@@ -23,8 +23,8 @@ import httpcore
 import httpx
 
 from scheduler.addresses import Address, Network, innermost, literal, may_dial
-from worker.stream import Backend, Connection, Stream
-from worker.transport import PooledTransport
+from worker.wire.stream import Backend, Connection, Stream
+from worker.wire.transport import PooledTransport
 
 RESOLVE_TIMEOUT, RESOLVERS = 5.0, 32
 #: Seconds for which another name's success shows that the resolver works.

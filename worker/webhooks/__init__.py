@@ -1,0 +1,1 @@
+"""What is owed is announced: claimed, signed, sent, and written down."""

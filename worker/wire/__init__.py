@@ -1,0 +1,1 @@
+"""HTTP connections: streams, pools of them, and the way out for webhooks."""
