@@ -2,6 +2,7 @@
 
 Kombu takes a message out of its queue and then writes down that it did. Where Redis refuses that (`maxmemory`), the message is
 gone, and the error ends the worker. Here the few small writes of the transport are done anyway, as the book's are.
+Nor does it end where something lies in a queue that is no message at all.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from kombu.transport import redis as kombu_redis
 
 from scheduler.store.connection import script_text
 from scheduler.store.keys import nothing
+from worker.logs import logger
 
 #: What the transport writes that takes memory: messages, which of them are being worked on, and which queues there are.
 _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
+#: What comes of reading something as a message that is none.
+_NO_MESSAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, redis.DataError)
 
 
 class _Client(redis.Redis):
@@ -36,6 +40,14 @@ class _Pipeline(redis.client.Pipeline):
 class _Channel:
     def _get_client(self) -> type[redis.Redis]:
         return _Client
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Kombu has taken out of the queue what it then cannot read, so nothing holds up what lies behind it."""
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]
+        except _NO_MESSAGE as error:
+            logger().error("message.refused", outcome=f"{type(error).__name__}: {error}"[:200])
+            return True
 
 
 class _Patient:

@@ -65,7 +65,8 @@ class Upstream:
         if isinstance(body, Refused):
             return body
         if status == 200 and isinstance(body, Mapping) and isinstance(body.get("items"), list):
-            return Answered([item for item in body["items"] if isinstance(item, Mapping)], quota(headers))
+            items = [item for item in body["items"] if isinstance(item, Mapping)]
+            return Answered(items, quota(headers))
         code, _ = error_code(body)
         if code in NOT_FOUND:
             return Answered((), quota(headers))
@@ -116,7 +117,7 @@ class Upstream:
             body = _parsed(raw)
         except ValueError:
             if response.status_code == 200:
-                return 200, response.headers, Refused(Refusal.DOWN, "the answer is no JSON")
+                return 200, response.headers, Refused(Refusal.DOWN, "the answer is no JSON, or an id in it is no text")
             body = None
         return response.status_code, response.headers, body
 
@@ -142,10 +143,21 @@ class _NoCookies(CookieJar):
 def _parsed(raw: bytes) -> Any:
     """The JSON of an answer, read leniently: one odd record must not cost the others theirs. Raises ValueError.
 
-    Numbers beyond all bounds stay text, and what is nested beyond all bounds is null. Bytes that are no text are still
-    refused: an id among them would look absent.
+    Numbers beyond all bounds stay text, what is nested beyond all bounds is null, and bytes that are no text are replaced,
+    but not in an id: it would look absent.
     """
-    text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    try:
+        return _read(raw.decode(json.detect_encoding(raw), "surrogatepass"))
+    except UnicodeDecodeError:
+        body = _read(raw.decode(json.detect_encoding(raw), "replace"))
+    items = body.get("items") if isinstance(body, Mapping) else None
+    records = items if isinstance(items, list) else [body]
+    if any("\ufffd" in f"{record.get('id')}{record.get('task_id')}" for record in records if isinstance(record, Mapping)):
+        raise ValueError("An id is no text.")
+    return body
+
+
+def _read(text: str) -> Any:
     try:
         return _READER.decode(text)
     except RecursionError:
@@ -179,9 +191,6 @@ def _finite(text: str) -> float | str:
     """A number that no float can hold stays the text that it was."""
     number = float(text)
     return number if math.isfinite(number) else text
-
-
-_READER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False)
 
 
 _READER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -114,6 +115,26 @@ def old_message(body: bytes) -> Message:
     return body, None, "application/json", "utf-8"
 
 
+#: How Kombu lays a message into the list of the broker.
+ENVELOPE: dict[str, Any] = {
+    "body": base64.b64encode(GOOD).decode(),
+    "content-encoding": "utf-8",
+    "content-type": "application/json",
+    "headers": message()[1],
+    "properties": {
+        "body_encoding": "base64",
+        "delivery_info": {"exchange": "", "routing_key": "cavendish.submit"},
+        "delivery_tag": "a-stranger's",
+    },
+}
+
+
+def envelope(tag: Any = "x", **odd: Any) -> bytes:
+    """One with something odd about it."""
+    properties = {**ENVELOPE["properties"], "delivery_tag": tag}
+    return json.dumps({**ENVELOPE, "properties": properties, **odd}).encode()
+
+
 REFUSED: dict[str, Message] = {
     "pickle": message(pickle.dumps([[["x"]], {}, {}]), "application/x-python-serialize", "binary"),
     "pickle, protocol 1": (pickle.dumps({}), None, "application/x-python-serialize", "binary"),
@@ -151,6 +172,27 @@ DEADLY: dict[str, Message] = {
     "protocol 1: a task that is a list": old_message(b'{"task":["x"],"id":"1","args":[],"kwargs":{}}'),
     "protocol 1: an id that is a list": old_message(b'{"task":"cavendish.submit","id":[1],"args":[],"kwargs":{}}'),
 }
+#: What may lie in the list of the broker without being a message of Kombu's at all.
+JUNK: dict[str, bytes] = {
+    "bytes": b"\xff\x00",
+    "no JSON": b"{",
+    "a list": b"[]",
+    "an empty object": b"{}",
+    "nested 100,000 deep": b"[" * 100_000,
+    "a number of 5,000 digits": b"1" * 5_000,
+    "headers that are a list": envelope(headers=[1]),
+    "headers that are a text": envelope(headers="task"),
+    "properties that are a list": envelope(properties=[]),
+    "no tag": envelope(properties={"delivery_info": {"exchange": "", "routing_key": "cavendish.submit"}}),
+    "a tag that is null": envelope(tag=None),
+    "a tag that is an object": envelope(tag={}),
+    "a tag that is true": envelope(tag=True),
+    "no delivery info": envelope(properties={"delivery_tag": "x"}),
+    "a delivery info that is a list": envelope(properties={"delivery_tag": "x", "delivery_info": []}),
+    "a body that is no base64": envelope(body="%"),
+    "a body that is a list": envelope(body=[1]),
+    "a body encoding that is none": envelope(properties={**ENVELOPE["properties"], "body_encoding": "rot13"}),
+}
 
 
 class Fleet:
@@ -170,6 +212,11 @@ class Fleet:
         with Connection(self.broker) as connection, connection.Producer() as producer:
             raw = producer.channel.prepare_message(body, None, kind, charset, headers, properties={"delivery_mode": 2})
             producer.channel.basic_publish(raw, exchange="", routing_key="cavendish.submit")
+
+    def push(self, raw: bytes) -> None:
+        """Lay something into the broker's list, as no library would."""
+        with Connection(self.broker) as connection, connection.channel() as channel:
+            channel.client.lpush("cavendish.submit", raw)
 
     def works(self) -> bool:
         """True if a sound message that is sent now is taken by the worker that was there from the start."""
@@ -202,3 +249,11 @@ def test_messages_that_celery_itself_trips_over_neither_end_the_worker_nor_hold_
     for name, said in DEADLY.items():
         fleet.send(said)
         assert fleet.works(), name
+
+
+def test_what_is_no_message_at_all_neither_ends_the_worker_nor_holds_up_the_queue(fleet: Fleet) -> None:
+    assert fleet.works()
+    for name, raw in JUNK.items():
+        fleet.push(raw)
+        assert fleet.works(), f"{name}: {fleet.log.read_text()[-2000:]}"
+    assert "Traceback" not in fleet.log.read_text()

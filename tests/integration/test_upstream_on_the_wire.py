@@ -109,3 +109,22 @@ def test_an_answer_packed_without_being_asked_is_unpacked(ask: Callable[..., Ans
     body = gzip.compress(b'{"items": [{"id": "a"}]}')
     head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     assert ask(says(head + body)).items == [{"id": "a"}]
+
+
+def test_bytes_that_are_no_text_cost_their_record_a_letter_and_its_batch_nothing(
+    ask: Callable[..., Answered], served: Callable[..., str]
+) -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=b'{"items": [{"id": "a", "prompt": "\xff\xfe"}, {"id": "b"}]}')
+
+    assert ask(served(handler)) == Answered([{"id": "a", "prompt": "\ufffd\ufffd"}, {"id": "b"}], None)
+
+
+@pytest.mark.parametrize("record", [b'{"id": "\xff"}', b'{"task_id": "b\xff"}'])
+def test_an_id_that_is_no_text_is_not_taken_for_an_absent_one(
+    ask: Callable[..., Refused], served: Callable[..., str], record: bytes
+) -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=b'{"items": [{"id": "a"}, %b]}' % record)
+
+    assert ask(served(handler)) == Refused(Refusal.DOWN, "the answer is no JSON, or an id in it is no text")

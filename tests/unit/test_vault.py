@@ -25,7 +25,7 @@ def test_what_is_sealed_opens_again(name: str, secret: str) -> None:
     assert Vault([]).open(name, Vault([]).seal(name, secret)) == secret
 
 
-@pytest.mark.parametrize("secret", [SECRET, new_signing_key()])
+@pytest.mark.parametrize("secret", [SECRET, new_signing_key()], ids=["v1", "v1a"])
 def test_a_sealed_secret_shows_neither_itself_nor_its_endpoint_and_is_never_the_same(secret: str) -> None:
     sealed = Vault([KEY]).seal("orders-of-acme", secret)
     inside = base64.urlsafe_b64decode(sealed.removeprefix("sealed:"))
@@ -94,7 +94,9 @@ def test_what_somebody_else_sealed_with_our_key_stays_shut(inside: bytes) -> Non
         Vault([KEY]).open("orders", f"sealed:{token}")
 
 
-@pytest.mark.parametrize("keys", [KEY, f"{KEY}, {OLDER}", base64.b64encode(b"\xff" * 32).decode()])
+@pytest.mark.parametrize(
+    "keys", [KEY, f"{KEY}, {OLDER}", base64.b64encode(b"\xff" * 32).decode()], ids=["one", "two", "standard"]
+)
 def test_every_key_that_the_settings_take_seals(keys: str) -> None:
     vault = Vault(Settings.load({"CAVENDISH_SECRET_KEY": keys}).secret_key)
     assert vault.open("orders", vault.seal("orders", SECRET)) == SECRET
