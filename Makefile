@@ -25,8 +25,8 @@ demo: setup ## the main job on this machine, in under a minute, with a pretend A
 run: setup ## the whole stack for a real token (CAVENDISH_API_TOKEN); stop with Ctrl-C
 	@$(BIN)/cavendish up
 
-test: setup ## every test, against a real Redis that they start themselves
-	@$(BIN)/python -m pytest
+test: setup ## every test, side by side, against real Redis servers that they start themselves
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 check: setup ## format, lint and types
 	@$(BIN)/ruff format --check .

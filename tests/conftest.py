@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
 from owing import SECRET, Owing
 
 from scheduler.settings import Settings
@@ -22,6 +23,10 @@ from scheduler.store import Book
 from worker import embedded, logs
 from worker.emulator import serve
 from worker.loop import LoopThread
+
+#: Nothing is timed in a test: the machine may have better things to do.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 
 class Server:

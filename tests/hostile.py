@@ -78,6 +78,5 @@ def cases(number: int) -> settings:
         max_examples=max(wanted, number),
         derandomize=not wanted,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -80,7 +80,8 @@ def deliver() -> str:
 @app.task(name=SWEEP, throws=AWAY)
 def sweep() -> str:
     """The net under every webhook: owe again what lies in no queue."""
-    swept = sweep_up(hands().book, hands().settings.operations_webhook)
+    settings = hands().settings
+    swept = sweep_up(hands().book, settings.operations_webhook, settings.dead_retention)
     if swept.reowed:
         send_deliver()
     return str(swept)

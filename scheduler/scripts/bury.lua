@@ -32,5 +32,4 @@ for i = 4, #ARGV, 3 do
     ours = ours + 1
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1] - ARGV[3]) -- their records are forgotten by then
 return ours

@@ -267,6 +267,11 @@ class Debts:
                 self._redis.redis.delete(*map(keys.delivery, dropped))
         return len(dropped)
 
+    def forget_dead(self, lane: Lane, before: float) -> int:
+        """Forget dead letters that died before this time: their records are forgotten by then. Returns how many there were."""
+        with self._redis.errors():
+            return int(self._redis.redis.zremrangebyscore(LaneKeys(lane).dead, "-inf", before))
+
 
 def _of_each(keys: LaneKeys, names: Sequence[str], place: str) -> list[str]:
     """Delivery, task, result and queue (or retries) of each debt, as the scripts want them."""

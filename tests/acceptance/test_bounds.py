@@ -75,9 +75,7 @@ def test_what_has_expired_leaves_nothing_but_totals(book: Book, owing: Owing) ->
     assert {"task", "result", "delivery", "dead", "ended", "counts", "events"} <= shapes(book)
     book.debts.claim_delivery(LANE, now + 100, now + 160, "t4", 10, {endpoint: 10})  # a visit that finds nothing
     time.sleep(2.2)
-    sweep(book, "")
-    # Letters older than their retention are struck off the list with the next one that is buried.
-    book.debts.bury(LANE, "t3", book.fleet.now(), [], 2)
+    sweep(book, "", 2)
     assert shapes(book) <= PERMANENT
     redis_ = book.connection.redis
     assert [redis_.exists(key) for key in (KEYS.ended, KEYS.dead, KEYS.leases, KEYS.debt_leases, KEYS.deadlines, KEYS.owing)] == [
@@ -89,7 +87,7 @@ def test_a_sweep_forgets_as_fast_as_two_hundred_ids_a_second_end(book: Book, owi
     """It runs each half minute, so 6,000 ids whose records are gone must be struck off the list by one."""
     book.connection.redis.sadd("cavendish:lanes", str(LANE))
     book.connection.redis.zadd(KEYS.ended, {f"gone-{number}": number for number in range(6000)})
-    sweep(book, "")
+    sweep(book, "", 2)
     assert book.connection.redis.zcard(KEYS.ended) == 0
 
 

@@ -91,15 +91,21 @@ class Overheard:
     def __init__(self, port: int) -> None:
         self._socket, self._heard = socket.create_connection(("127.0.0.1", port)), list[bytes]()
         self._socket.sendall(f"AUTH {PASSWORD}\r\nMONITOR\r\n".encode())
+        self._hung_up = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def _listen(self) -> None:
-        while said := self._socket.recv(65536):
-            self._heard.append(said)
+        try:
+            while said := self._socket.recv(65536):
+                self._heard.append(said)
+        except ConnectionResetError:  # the server was still speaking
+            if not self._hung_up.is_set():
+                raise
 
     def close(self) -> str:
         """Hang up; returns what was heard."""
+        self._hung_up.set()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._listener.join(5)
         self._socket.close()

@@ -401,10 +401,8 @@ def test_dead_letters_are_listed_newest_first_page_by_page_and_forgotten_in_time
         bury(book, "d1", 1100.0 + number, debt, kept_for=100)
     pages = [[one.name for one in book.debts.dead(LANE, 2, offset)] for offset in (0, 2, 4, 6)]
     assert pages == [debts[:2:-1], debts[2:0:-1], debts[:1], []]
-    owe(book, ["y"], "shop", now=1150.0)
-    claim(book, "d2", 1150.0)
-    bury(book, "d2", 1202.0, "shop:y", kept_for=100)
-    assert [one.name for one in book.debts.dead(LANE)] == ["shop:y", *debts[:2:-1]]
+    assert book.debts.forget_dead(LANE, 1102.0) == 3
+    assert [one.name for one in book.debts.dead(LANE)] == debts[:2:-1]
 
 
 def test_a_dropped_dead_letter_is_gone_and_the_living_are_left_alone(book: Book) -> None:
@@ -933,8 +931,6 @@ class Ledger(RuleBasedStateMachine):
                 self.dead[debt], self.known(debt).kept = self.now, True
             if verb != "later":
                 self.known(debt).closes(debt.partition(":")[0])
-        if verb == "bury" and debts:
-            self.dead = {debt: died for debt, died in self.dead.items() if died > self.now - KEPT}
 
     @rule(picks=PICKS, dead=st.booleans(), stray=STRAY, wait=st.sampled_from([-5.0, 0.0, 50.0]))
     def reopen(self, picks: list[int], dead: bool, stray: bool, wait: float) -> None:
@@ -989,6 +985,13 @@ class Ledger(RuleBasedStateMachine):
             assert self.lies[debt][0] == "lost"
             self.lies[debt] = ("inbox", self.now)
             self.lease.pop(debt, None)
+
+    @rule()
+    def forget_dead(self) -> None:
+        old = [debt for debt, died in self.dead.items() if died <= self.now - KEPT]
+        assert self.book.debts.forget_dead(self.lane, self.now - KEPT) == len(old)
+        for debt in old:
+            del self.dead[debt]
 
     @rule(page=PAGES)
     def sweep_a_page(self, page: int) -> None:
@@ -1083,5 +1086,5 @@ class Ledger(RuleBasedStateMachine):
 @pytest.mark.timeout(600)  # a failure is shrunk first
 def test_after_any_sequence_of_events_nothing_is_lost_and_nothing_comes_back(book: Book) -> None:
     machine = type("Machine", (Ledger,), {"book": book})
-    chosen = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(max_examples=100, stateful_step_count=40, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=chosen)

@@ -259,10 +259,10 @@ def test_debts_removed_by_hand_are_owed_again_and_paid(owing: Owing, served: Ser
         raw.delete(key)
     raw.delete(*raw.scan_iter("*:circuit"))
     assert owing.owed() == 0
-    assert str(sweep(owing.book, "")) == "2 owed again"
+    assert str(sweep(owing.book, "", 3600)) == "2 owed again"
     assert owing.deliver().paid == 2
     assert sorted(seen) == ["a", "a", "b", "b"]
-    assert str(sweep(owing.book, "")) == "nothing missing"
+    assert str(sweep(owing.book, "", 3600)) == "nothing missing"
 
 
 def test_a_mistake_of_ours_about_one_debt_costs_it_no_try_and_the_others_nothing(

@@ -110,7 +110,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_its_owner_is_told(owing
     owing.deliver(operations=told, disable_after=0.2)
     assert list(owing.book.endpoints.disabled()) == [endpoint_of(url)]
     owing.deliver(operations=told)
-    sweep(owing.book, told)  # says it once, however often it is looked at
+    sweep(owing.book, told, 3600)  # says it once, however often it is looked at
     owing.deliver(operations=told)
     (request,) = operations.got
     Webhook(SECRET).verify(request.content, dict(request.headers))
@@ -124,7 +124,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_its_owner_is_told(owing
 def test_a_notice_lost_between_two_steps_is_owed_by_the_sweep(owing: Owing, served: Served) -> None:
     operations = Receiver()
     owing.book.endpoints.disable("shop", Disabled(owing.book.fleet.now(), "410 Gone", "https://shop.example/"))
-    sweep(owing.book, url := served(operations))
+    sweep(owing.book, url := served(operations), 3600)
     assert sum(owing.book.debts.waiting(OPERATIONS).values()) == 1
     assert owing.deliver(operations=url).paid == 1
     assert json.loads(operations.got[0].content)["data"]["endpoint"] == "shop"

@@ -24,6 +24,7 @@ from scheduler.store.keys import LaneKeys
 from scheduler.tracking import OPERATIONS, Lane
 from scheduler.verdicts import Outcome
 from worker.cli import cli
+from worker.webhooks.directory import FRESH_FOR
 from worker.wiring import Hands
 
 LANE = Lane("default", "nano-banana")
@@ -294,7 +295,8 @@ def test_a_replay_is_spread_over_time(run: Run, book: Book) -> None:
 
 
 @pytest.fixture
-def hands(settings: Settings) -> Iterator[Hands]:
+def hands(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hands]:
+    monkeypatch.setattr("worker.webhooks.round.PATIENCE", 2 * FRESH_FOR)  # what was enabled is visited then
     hands = Hands(settings)
     yield hands
     hands.courier.stop()

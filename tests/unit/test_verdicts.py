@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.tracking import State, TrackedTask
@@ -455,7 +455,6 @@ def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
     return st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=4), inner, max_size=4)
 
 
-@settings(deadline=None)
 @given(_objects(_nested(5)))
 def test_any_record_can_be_judged(body: dict[str, Any]) -> None:
     for one in (
@@ -469,7 +468,6 @@ def test_any_record_can_be_judged(body: dict[str, Any]) -> None:
         assert reading.notice.isprintable()
 
 
-@settings(deadline=None)
 @given(st.lists(_objects(_nested(5)), max_size=4), st.lists(st.sampled_from("abc")))
 def test_any_items_can_be_matched_and_only_asked_ids_are_found(items: list[dict[str, Any]], ids: list[str]) -> None:
     found = match(items, ids)

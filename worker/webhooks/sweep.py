@@ -25,8 +25,8 @@ class Swept:
         return f"{self.reowed} owed again" if self.reowed else "nothing missing"
 
 
-def sweep(book: Book, operations: str) -> Swept:
-    """Compare what has ended with what is owed, paid or dead. Raises BookUnavailable."""
+def sweep(book: Book, operations: str, dead_retention: float) -> Swept:
+    """Compare what has ended with what is owed, paid or dead, and forget old dead letters. Raises BookUnavailable."""
     now, reowed = book.fleet.now(), 0
     for lane in [*book.tasks.lanes(), OPERATIONS]:
         missing, until = list[str](), time.monotonic() + LASTS
@@ -36,6 +36,7 @@ def sweep(book: Book, operations: str) -> Swept:
         if missing:
             logger().warning("webhook.reowed", lane=str(lane), ids=len(missing), first=missing[0])
             reowed += len(missing)
+        book.debts.forget_dead(lane, now - dead_retention)
     for endpoint, why in book.endpoints.disabled().items():
         notices.disabled(book, operations, endpoint, why, now)
     return Swept(reowed)
