@@ -111,7 +111,7 @@ def loop() -> Iterator[LoopThread]:
 
 
 @contextmanager
-def _served(handler: serve.Handler) -> Iterator[str]:
+def http_server(handler: serve.Handler) -> Iterator[str]:
     """A real HTTP server for a handler, in a thread of its own; yields its address."""
     sockets, port = serve.bind(0)
     started, stop = threading.Event(), asyncio.Event()
@@ -134,7 +134,7 @@ def _served(handler: serve.Handler) -> Iterator[str]:
 def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
     """Serve handlers of httpx requests over real HTTP for the length of a test."""
     with ExitStack() as stack:
-        yield lambda handler: stack.enter_context(_served(handler))  # type: ignore[arg-type]
+        yield lambda handler: stack.enter_context(http_server(handler))  # type: ignore[arg-type]
 
 
 @pytest.fixture

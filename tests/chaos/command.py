@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 import click
-from chaos import disk, everywhere, restarts
+from chaos import disk, everywhere, restarts, rolling
 
 #: Seconds of killing, at least and at most, in which there must be a thousand kills, and one at every point.
 LONG, LONGEST = 240.0, 450.0
-PARTS = ("kills", "prefork", "restarts", "broker", "disk")
+PARTS = ("kills", "prefork", "restarts", "broker", "rolling", "disk")
 
 
 @click.command()
@@ -32,6 +32,7 @@ def main(parts: tuple[str, ...], seed: int, seconds: float, python: str) -> None
         ),
         "restarts": lambda: restarts.restarts(restarts.Plan(seed, 50, python=python), click.echo),
         "broker": lambda: restarts.broker_losses(restarts.Plan(seed, 8), click.echo),
+        "rolling": lambda: rolling.restarts(click.echo, 1),
         "disk": lambda: disk.costs(click.echo),
     }
     kept = {}
