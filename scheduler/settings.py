@@ -234,7 +234,7 @@ class Settings:
     shards: int = _knob(1, _whole(1, 256), "shards", "Into how many parts each lane of the book is cut.")
     concurrency: int = _knob(16, _whole(5, 256), "threads", "Celery tasks that one worker process runs at a time.")
     shutdown_timeout: float = _knob(
-        20.0, _number(1, 600), "s", "How long `cavendish up` lets its parts finish before it ends them."
+        20.0, _number(1, 600), "s", "How long a worker that is to end may take for it; `cavendish up` then kills it."
     )
     flower_port: int = _knob(5555, _whole(0, 65535), "port", "Flower's port on the loopback interface; 0: any free one.")
     log_format: str = _knob("console", _one_of("console", "json"), "console | json", "Shape of the log lines.")

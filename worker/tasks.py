@@ -115,8 +115,9 @@ def wind_up() -> None:
     hand = hands()
     hand.upstream.stopping.set()
     hand.dispatching.stopping.set()
-    hand.courier.stop()
-    hand.loop.run(hand.upstream.leave(closing.time_for_calls(hand.settings.shutdown_timeout)), timeout=1)
+    within = closing.time_for_calls(hand.settings.shutdown_timeout)
+    hand.courier.stop(within)
+    hand.loop.run(hand.upstream.leave(within), timeout=1)
     send_deliver()
 
 

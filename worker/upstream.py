@@ -5,14 +5,12 @@ Nothing that the API sends raises: an answer that cannot be read is `Refused(DOW
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
 import threading
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import httpx
 
 from scheduler.tracking import DEEPEST, Answer, Answered, Lane, Refusal, Refused, printable
+from worker.curfew import Curfew
 from worker.refusals import NOT_FOUND, error_code, quota, refusal
 from worker.wire.transport import read_raw
 
@@ -43,8 +42,7 @@ class Upstream:
         client.cookies = _NoCookies()
         self._call_timeout, self._answer_limit = limits.call_timeout, limits.answer_limit
         self._timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
-        self._under_way: set[asyncio.Timeout] = set()
-        self._leave_at = math.inf  # by the clock of the loop
+        self._curfew = Curfew()
         self.stopping = threading.Event()
 
     @property
@@ -54,10 +52,7 @@ class Upstream:
 
     async def leave(self, within: float) -> None:
         """Wait for no answer longer than so many seconds from now on."""
-        self._leave_at = asyncio.get_running_loop().time() + within
-        for timeout in self._under_way:
-            if not timeout.expired():
-                timeout.reschedule(min(timeout.when() or math.inf, self._leave_at))
+        self._curfew.leave(within)
 
     async def retrieve_batch(self, lane: Lane, ids: Sequence[str]) -> Answer:
         """Ask about many ids in one call. The items come back as they are: match them by id."""
@@ -94,7 +89,7 @@ class Upstream:
         """Status, headers and parsed body (None where it is no JSON); the body is a Refused if nothing came."""
         try:
             async with (
-                self._in_time(),
+                self._curfew.call(self._call_timeout),
                 self._client.stream(
                     "POST",
                     f"{self._api_url}/{lane.service}/tasks",
@@ -120,17 +115,6 @@ class Upstream:
                 return 200, response.headers, Refused(Refusal.DOWN, "the answer is no JSON, or an id in it is no text")
             body = None
         return response.status_code, response.headers, body
-
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """Raises TimeoutError where a call lasts too long, or so long that this process would have to end before it."""
-        now = asyncio.get_running_loop().time()
-        async with asyncio.timeout_at(min(now + self._call_timeout, self._leave_at)) as timeout:
-            self._under_way.add(timeout)
-            try:
-                yield
-            finally:
-                self._under_way.discard(timeout)
 
 
 class _NoCookies(CookieJar):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
+import httpx
 import pytest
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import BLUR, Parts
@@ -12,11 +14,13 @@ from chaos.rolling import roll
 from conftest import Server
 from owing import Served
 
-from scheduler.store.keys import LaneKeys
+from scheduler.endpoints import subscription_of
+from scheduler.store.keys import LaneKeys, debt_of
 from scheduler.tracking import Lane
 from worker.emulator.api import Knobs
 
-LEASES = LaneKeys(Lane("default", SERVICE)).leases
+LANE = Lane("default", SERVICE)
+LEASES = LaneKeys(LANE).leases
 
 
 @pytest.mark.timeout(120)
@@ -71,6 +75,40 @@ def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its
         assert worker.wait(20) == 0
         parts.celery("worker")
         wait_until(lambda: len(parts.tasks(ids)) == 20, 10, "another worker takes them")
+    finally:
+        parts.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("answers_after", "left"), [(2.0, False), (30.0, True)], ids=["calls end", "calls are left"])
+def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wait_for(
+    own_server: Server, served: Served, answers_after: float, left: bool
+) -> None:
+    """An answer that comes in time counts. What is not waited for is charged to nobody, and sent again by another worker."""
+    heard, slow = list[str](), True
+
+    async def receiver(request: httpx.Request) -> httpx.Response:
+        heard.append(request.headers["webhook-id"])
+        if slow:
+            await asyncio.sleep(answers_after)
+        return httpx.Response(204)
+
+    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=0.1), SHUTDOWN_TIMEOUT="6", WEBHOOK_CALLS_PER_ENDPOINT="10")
+    try:
+        parts.celery("beat")
+        worker, ids = parts.celery("worker"), parts.emulator.create(40)
+        url = served(receiver)
+        parts.client.submit(ids, service=SERVICE, webhook=url)
+        wait_until(lambda: len(heard) >= 4 and parts.settled(ids), 30, "calls are under way")
+        before = len(heard)
+        assert parts.end(worker) < 6
+        assert len(heard) < 40
+        slow = False
+        parts.celery("worker")
+        wait_until(lambda: len({*heard}) == 40 and not parts.book.debts.waiting(LANE), 15, "the rest waits for no lease")
+        assert len(heard) - 40 == (before if left else 0)
+        debts = parts.book.debts.load(LANE, [debt_of(subscription_of(url), task_id) for task_id in ids])
+        assert {(debt.state, debt.tries, debt.outcome) for debt in debts} == {("paid", 1, "HTTP 204")}
     finally:
         parts.close()
 

@@ -18,6 +18,7 @@ from scheduler.tracking import OPERATIONS
 from worker import checkup
 from worker.cli.choosing import duration, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, plain, print_json, table
+from worker.curfew import Curfew
 from worker.webhooks import announcement, consent, signing
 from worker.webhooks.directory import FRESH_FOR
 from worker.webhooks.post import Target, post
@@ -321,7 +322,7 @@ def _target(book: Book, settings: Settings, which: str, now: float) -> Target:
 
 async def _send(settings: Settings, allowed: tuple[Network, ...], target: Target, name: str, body: bytes, now: float) -> Receipt:
     async with egress.transport(allowed, settings.webhook_ports, settings.egress_proxy or None) as transport:
-        return await post(transport, target, name, body, now, settings.webhook_timeout)
+        return await post(transport, target, name, body, now, settings.webhook_timeout, Curfew())
 
 
 @endpoint.command("new-key")

@@ -6,6 +6,7 @@ takes nothing new and ends when its calls have ended; the next may begin meanwhi
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import httpx
 
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
+from worker.curfew import Curfew
 from worker.loop import LoopThread
 from worker.webhooks.directory import Directory
 from worker.webhooks.round import Knobs, Round
@@ -25,7 +27,8 @@ class Courier:
     def __init__(
         self, book: Book, transport: httpx.AsyncBaseTransport, loop: LoopThread, directory: Directory, knobs: Knobs
     ) -> None:
-        self._parts = (book, transport, loop, directory, knobs)
+        self._curfew, self._loop = Curfew(), loop
+        self._parts = (book, transport, loop, directory, knobs, self._curfew)
         self._lock = threading.Lock()
         self._under_way: Round | None = None
         self._stopping = False
@@ -62,9 +65,10 @@ class Courier:
                 self._under_way = None
             return True
 
-    def stop(self) -> None:
-        """Take nothing new from now on: this process is to end."""
+    def stop(self, within: float = math.inf) -> None:
+        """Take nothing new from now on, and wait at most so many seconds for answers: this process is to end."""
         with self._lock:
             self._stopping = True
             if self._under_way is not None:
                 self._under_way.stop()
+        self._loop.call(lambda: self._curfew.leave(within))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, replace
 
 import httpx
 
+from worker.curfew import Curfew
 from worker.webhooks import signing
 from worker.webhooks.receipts import Fate, Receipt, excerpt, judged
 from worker.wire.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
@@ -39,16 +39,23 @@ class Target:
 
 
 async def post(
-    transport: httpx.AsyncBaseTransport, target: Target, webhook_id: str, body: bytes, now: float, timeout: float
+    transport: httpx.AsyncBaseTransport,
+    target: Target,
+    webhook_id: str,
+    body: bytes,
+    now: float,
+    timeout: float,
+    curfew: Curfew,
 ) -> Receipt:
     """Send, and say what came of it; every error is an answer too. `now` is the moment of sending, seconds since the epoch."""
     began, request = time.monotonic(), None
     try:
-        async with asyncio.timeout(timeout):
+        async with curfew.call(timeout):
             request = _signed(target, webhook_id, body, int(now), timeout)
             receipt = await _exchange(transport, request)
     except TimeoutError:
-        receipt = Receipt(Fate.LATER, f"no answer within {timeout:g} s")
+        left = Receipt(Fate.UNSENT, "not waited for: this worker ends")
+        receipt = left if curfew.cut() else Receipt(Fate.LATER, f"no answer within {timeout:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
         receipt = _failed(error)
     peer = request.extensions.get("server_addr") if request is not None else None

@@ -20,6 +20,7 @@ import httpx
 from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS, Lane
+from worker.curfew import Curfew
 from worker.logs import logger
 from worker.loop import LoopThread
 from worker.webhooks.directory import Directory
@@ -60,11 +61,17 @@ class Round:
     """Belongs to the thread that goes on it; only `poke` and `stop` may be called by others."""
 
     def __init__(
-        self, book: Book, transport: httpx.AsyncBaseTransport, loop: LoopThread, directory: Directory, knobs: Knobs
+        self,
+        book: Book,
+        transport: httpx.AsyncBaseTransport,
+        loop: LoopThread,
+        directory: Directory,
+        knobs: Knobs,
+        curfew: Curfew,
     ) -> None:
         self._book, self._directory, self._knobs = book, directory, knobs
         self._clock, self._token = book.clock(), secrets.token_hex(8)
-        self._sender = Sender(transport, directory, self._clock, knobs.timeout, knobs.slack, knobs.result_lifetime)
+        self._sender = Sender(transport, directory, self._clock, knobs.timeout, knobs.slack, knobs.result_lifetime, curfew)
         self._writing = WriteBack(book, self._token, knobs.retention, knobs.dead_retention)
         self._ended: queue.SimpleQueue[Tried | None] = queue.SimpleQueue()
         self._slots = Slots(loop, knobs.calls, self._ended)

@@ -10,6 +10,7 @@ import httpx
 from scheduler.clock import Clock
 from scheduler.store.debts import Debt
 from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
+from worker.curfew import Curfew
 from worker.logs import logger
 from worker.webhooks import announcement
 from worker.webhooks.directory import Directory
@@ -37,6 +38,7 @@ class Sender:
     timeout: float
     patience: float
     result_lifetime: Callable[[str], float | None]
+    curfew: Curfew
 
     async def send(self, debt: Debt, task: TrackedTask | None, claimed_at: float, *, trusted: bool) -> Tried:
         """Try one debt. Raises nothing: every error is a receipt too."""
@@ -52,13 +54,15 @@ class Sender:
         if task is None or not task.state.terminal:
             why = "has not ended: its id is tracked anew" if task else "can no longer be read in the book"
             return Receipt(Fate.REFUSED, f"what it announces {why}", sent_at=now)
+        if self.curfew.in_force:
+            return Receipt(Fate.UNSENT, "not sent: this worker ends", sent_at=now)
         if now - claimed_at > self.patience:
             return Receipt(Fate.UNSENT, "no call was free in time", sent_at=now)
         target = self.directory.target(debt, now)
         if target.complaint:
             return Receipt(Fate.REFUSED if target.gone else Fate.OURS, target.complaint, sent_at=now)
         name, body = self._said(debt.lane, task, now)
-        return await post(self.transport, target, name, body, now, self.timeout)
+        return await post(self.transport, target, name, body, now, self.timeout, self.curfew)
 
     def _said(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
         """The webhook-id and the body: a notice of our own is stored as it is sent."""
