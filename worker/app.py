@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -125,3 +126,10 @@ def _set_up_logging(**_: Any) -> None:
     warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
     settings = Settings.load()
     logs.set_up(settings.log_format, settings.log_level)
+
+
+@signals.worker_init.connect
+def _refuse_other_pools(sender: Any, **_: Any) -> None:
+    pool = sender.pool_cls.__module__.rpartition(".")[2]
+    if pool not in ("thread", "prefork"):
+        sys.exit(f"Cavendish's workers run threads, and `{pool}` would let one slow call stop everything: leave out -P.")

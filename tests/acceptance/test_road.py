@@ -204,3 +204,11 @@ def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() 
             assert name in said.stderr
         assert "Traceback" not in said.stderr
         assert "hunter2" not in said.stderr
+
+
+def test_a_pool_without_threads_is_refused_in_one_sentence() -> None:
+    command = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "solo"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[-1].startswith("Cavendish's workers run threads")
+    assert "Traceback" not in said.stderr
