@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check chaos bench-polling bench-claim bench-webhooks lock clean
+.PHONY: help setup demo run test check chaos soak bench-polling bench-claim bench-webhooks lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,9 @@ check: setup ## format, lint and types
 
 chaos: setup ## nothing lost, whatever dies: a thousand kills, fifty restarts, in under 15 minutes (ONLY=kills SEED=7)
 	@$(BIN)/python tests/chaos $(ONLY) $(if $(SEED),--seed $(SEED))
+
+soak: setup ## ten minutes at full speed: does anything grow that should not? (MINUTES=45)
+	@$(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),10)
 
 bench-polling: setup ## pace, law and the whole system against peers, in under 10 minutes
 	@$(BIN)/python tests/bench/report.py

@@ -41,8 +41,9 @@ SERVICE = "nano-banana"
 EVERY, COOLING = 5.0, 60.0 + 90.0
 #: Blocks into which the second half is averaged: neighbouring samples are too alike to count each for itself.
 BLOCKS = 10
-#: Growth per hour that counts as none: MB for memory, a share of the mean for everything else.
-FLAT_MB, FLAT_SHARE = 10.0, 0.05
+#: Growth that counts as none: MB per hour for memory; for everything else a share of the mean per hour, or in all two more
+#: (a pool of threads grows to its size by and by).
+FLAT_MB, FLAT_SHARE, FLAT_COUNT = 10.0, 0.05, 2.0
 #: Minutes below which a slope says nothing: every part still fills its caches.
 SHORTEST = 5.0
 MB = 2**20
@@ -173,10 +174,10 @@ def report(samples: Sequence[tuple[float, dict[str, float]]]) -> list[str]:
     """Print each series with its slope; returns those that grow."""
     half = samples[len(samples) // 2 :]
     table = Table("series", "half time", "end", "per hour", "standard error", "", box=None, pad_edge=False)
-    growing = []
+    growing, hours = [], max((half[-1][0] - half[0][0]) / 3600, 1e-9)
     for name in samples[0][1]:
         steep, error, mean = slope([(at, sample[name]) for at, sample in half])
-        flat = steep - 3 * error <= (FLAT_MB if "MB" in name else max(FLAT_SHARE * mean, 1.0))
+        flat = steep - 3 * error <= (FLAT_MB if "MB" in name else max(FLAT_SHARE * mean, FLAT_COUNT / hours))
         growing += [] if flat else [name]
         shown = (half[0][1][name], half[-1][1][name], steep, error)
         table.add_row(name, *(f"{value:,.1f}" for value in shown), "flat" if flat else "GROWS")
