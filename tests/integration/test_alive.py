@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from conftest import Server
 from owing import Served
 
+from scheduler.errors import SettingsError
 from scheduler.settings import env_name
 from scheduler.store import Book
 from scheduler.store.fleet import GONE_AFTER, Member
@@ -97,5 +98,6 @@ def test_a_silent_redis_is_not_waited_for_until_the_probe_itself_is_cut_off(
 
 
 def test_settings_that_cannot_be_used_are_no_life(probe: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(env_name("redis_url"), "localhost")
-    assert probe().exit_code != 0
+    for wrong in ("localhost", "redis://127.0.0.1/0?socket_timeout=soon"):
+        monkeypatch.setenv(env_name("redis_url"), wrong)
+        assert isinstance(probe().exception, SettingsError)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from scheduler.errors import BookUnavailable, CavendishError
+from scheduler.errors import BookUnavailable
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.whereabouts import book_url
@@ -80,12 +80,12 @@ def feel(book: Book, role: str | None, host: str) -> Pulse:
 
 def _within(seconds: float, settings: Settings, role: str | None, host: str) -> Pulse:
     """The pulse, or that the book is away if it cannot be had in time."""
-    found: list[Pulse | CavendishError] = []
+    found: list[Pulse | Exception] = []
 
     def look() -> None:
         try:
             found.append(feel(Book(book_url(settings), settings.shards), role, host))
-        except CavendishError as error:  # a URL that cannot be used, for one
+        except Exception as error:  # a URL that cannot be used, for one: it is told where it can be seen
             found.append(error)
 
     thread = threading.Thread(target=look, name="cavendish-alive", daemon=True)
@@ -93,7 +93,7 @@ def _within(seconds: float, settings: Settings, role: str | None, host: str) -> 
     thread.join(seconds)
     if not found:
         return Pulse(alive=False, away=f"Redis was silent for {seconds:g} s.")
-    if isinstance(found[0], CavendishError):
+    if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
 
