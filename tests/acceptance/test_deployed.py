@@ -112,7 +112,7 @@ def test_the_demo_shows_life_without_a_token(own_server: Server, tmp_path: Path)
         demo.start()
         wait_until(demo.well, 30, "the demo is ready")
         ids.start()
-        wait_until(lambda: announced() >= 20, 30, "twenty ids were announced")
+        wait_until(lambda: announced() > 0, 30, "ends are announced")
         assert demo.end() == 0
     book.close()
 

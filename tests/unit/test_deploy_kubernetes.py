@@ -72,6 +72,13 @@ def test_kubernetes_tells_a_pod_of_no_services_which_would_look_like_settings(on
     assert one["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
+@pytest.mark.parametrize("one", of_kind("Deployment"), ids=called)
+def test_an_empty_line_of_the_secret_does_not_undo_what_the_map_sets(one: dict[str, Any]) -> None:
+    """Kubernetes takes the later of two sources."""
+    (box,) = one["spec"]["template"]["spec"]["containers"]
+    assert [next(iter(source)) for source in box["envFrom"]] == ["secretRef", "configMapRef"]
+
+
 @pytest.mark.parametrize("one", WORKLOADS, ids=called)
 def test_every_container_is_probed(one: dict[str, Any]) -> None:
     for box in one["spec"]["template"]["spec"]["containers"]:
