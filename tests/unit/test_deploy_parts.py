@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 from deployed import DEPLOY, OURS, PARTS, ROOT, Part, compose, config_map, in_systemd, named, of_kind, read
@@ -23,7 +24,7 @@ from worker.cli import alive, cli
 #: What the deploy files already name, and another part of the work brings. Each line goes once it is there.
 PROMISED_SETTINGS = {"CAVENDISH_METRICS_PORT"}
 PROMISED_COMMANDS = {"metrics"}
-PROMISED_FILES = {"prometheus", "grafana/cavendish.json"}
+PROMISED_FILES = {"prometheus/rules.yml", "grafana/cavendish.json"}
 SETTINGS = {name for name, *_ in described()}
 TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix not in (".lock", ".json"))
 
@@ -180,19 +181,21 @@ def test_the_promised_settings_commands_and_files_are_used() -> None:
 
 
 def test_prometheus_looks_where_the_parts_answer() -> None:
-    path = DEPLOY / "prometheus" / "prometheus.yml"
-    if not path.exists():
-        pytest.skip("not there yet")
-    said = path.read_text()
-    services = compose()["services"]
-    for job in read(path)[0]["scrape_configs"]:
-        for target in [target for one in job.get("static_configs", ()) for target in one["targets"]]:
-            host, _, port = target.partition(":")
-            assert host in services or host in ("localhost", "127.0.0.1")
-            assert port in json.dumps(services[host]) if host in services else True
-        for one in job.get("dns_sd_configs", ()):
-            assert all(name.removeprefix("tasks.") in services for name in one["names"])
-    assert all(port in said for port in ("9808", "9809"))
+    asked = yaml.safe_load(compose()["configs"]["prometheus"]["content"])
+    services, found = compose()["services"], {}
+    for job in asked["scrape_configs"]:
+        (one,) = job["dns_sd_configs"]
+        found |= {name: (job["job_name"], str(one["port"])) for name in one["names"]}
+    assert set(found) == {"exporter", "worker"}
+    for name, (_, port) in found.items():
+        assert f"0.0.0.0:{port}" in [*services[name]["command"], *services[name]["environment"].values()]
+        demo = [one for one in services.values() if name in one.get("networks", {}).get("default", {}).get("aliases", ())]
+        assert len(demo) == 1  # the demo is looked at under the same name
+    assert asked["rule_files"] == ["rules.yml"]
+    assert "./prometheus/rules.yml:/etc/prometheus/rules.yml:ro" in services["prometheus"]["volumes"]
+    example = DEPLOY / "prometheus" / "prometheus.yml"
+    if example.exists():  # rules and dashboards may tell jobs apart
+        assert {job["job_name"] for job in read(example)[0]["scrape_configs"]} >= {job for job, _ in found.values()}
 
 
 def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
