@@ -120,6 +120,8 @@ class Connection:
         except _AWAY as error:
             hint = " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?" if self.where.startswith("unix") else ""
             raise BookUnavailable(f"Redis at {self.where} does not answer ({_first_line(error)}).{hint}") from None
+        except redis.InvalidResponse as error:
+            raise BookUnavailable(f"What answers at {self.where} is no Redis ({_first_line(error)}).") from None
         except redis.exceptions.MovedError:
             hint = "is a node of a cluster: CAVENDISH_REDIS_URL must begin with redis+cluster://"
             raise BookUnavailable(f"Redis at {self.where} {'hands slots over' if self.clustered else hint}.") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -207,3 +209,20 @@ def test_a_url_that_cannot_be_used_is_a_complaint_about_the_setting() -> None:
     for url in ("redis+sentinel://a,b", "redis+cluster://a:x", "redis://a/0?wait_replicas=x"):
         with pytest.raises(SettingsError, match="CAVENDISH_REDIS_URL cannot be used"):
             Book(url)
+
+
+def test_a_server_that_is_no_redis_is_named_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    with server.accept()[0] as peer:
+                        peer.recv(1000)
+                        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        book = Book(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(BookUnavailable, match=r"What answers at redis://127\.0\.0\.1:\d+ is no Redis"):
+            book.fleet.now()
+        book.close()
