@@ -32,6 +32,7 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 | cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
 | cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, paid, buried                  |
 | cavendish:{lane}:law:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
+| cavendish:{lane}:models       | zset   | model with a law of its own -> when it was last taught; the latest of them    |
 | cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
 | cavendish:{lane}:events       | stream | what ended, capped                                                          |
 """
@@ -138,6 +139,10 @@ class LaneKeys:
     @property
     def condition(self) -> str:
         return self._key("condition")
+
+    @property
+    def models(self) -> str:
+        return self._key("models")
 
     @property
     def events(self) -> str:

@@ -11,6 +11,7 @@ from scheduler.clock import Clock
 from scheduler.store.debts import Debt
 from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
 from worker.logs import logger
+from worker.metrics import recorded
 from worker.webhooks import announcement
 from worker.webhooks.directory import Directory
 from worker.webhooks.post import post
@@ -46,6 +47,7 @@ class Sender:
         except Exception as error:  # a mistake of ours must cost neither the debt nor its endpoint anything
             logger().exception("webhook.broken", id=debt.task_id, outcome=type(error).__name__)
             receipt = Receipt(Fate.OURS, f"{type(error).__name__} of our own", sent_at=now)
+        recorded.tried(debt, task, receipt)
         return Tried(debt, now if task is None else task.settled_at or now, receipt, trusted)
 
     async def _receipt(self, debt: Debt, task: TrackedTask | None, claimed_at: float, now: float) -> Receipt:
