@@ -19,6 +19,7 @@ from scheduler.verdicts import ABSENT, Outcome, Patience, Reading, Verdict, foll
 from worker.logs import logger
 from worker.loop import LoopThread
 from worker.metrics import recorded
+from worker.tracing import traces
 from worker.upstream import Upstream
 
 #: Absences that one run confirms by a call of their own; the others wait for the next run.
@@ -92,6 +93,7 @@ class Retrieval:
         self._too_many = ""
         self._bad: dict[str, str] = {}  # ids that the API refuses even alone
         self._did = Retrieved()
+        self._traced = traces().looks(lane)
         self._log = logger().bind(lane=str(lane))
 
     def run(self, ids: Sequence[str], until: float = math.inf) -> Retrieved:
@@ -196,7 +198,9 @@ class Retrieval:
         sent_at = self._clock.now()
         self._did.calls += 1
         work = self._upstream.retrieve(self._lane, ids[0]) if alone else self._upstream.retrieve_batch(self._lane, ids)
-        answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
+        with self._traced.call(ids) as told:
+            answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
+            told(answer)
         recorded.called(self._lane.service, answer, self._clock.now() - sent_at, None if alone else len(ids))
         rate_refused = isinstance(answer, Refused) and answer.why is Refusal.RATE
         self._book.tasks.tally(self._lane, calls=1, rate_refused=int(rate_refused))
@@ -285,6 +289,7 @@ class Retrieval:
         recorded.looked(self._lane.service, judged)
         settled = self._book.tasks.settle(self._lane, self._token, now, outcomes, self._knobs.retention, self._knobs.events_kept)
         recorded.settled(self._lane.service, settled, [outcome for outcome, _ in outcomes], now)
+        self._traced.settled(settled, [outcome for outcome, _ in outcomes])
         self.note(settled)
         self._forecasts.learn(self._lane, looks, now)
 

@@ -45,7 +45,7 @@ def submit(ids: Any = None, *more: Any, **wishes: Any) -> str:
     if more:
         raise SubmissionError("cavendish.submit takes one list of ids; all else goes by keyword.")
     try:
-        return intake.take_in(hands().client, ids, wishes)
+        return intake.take_in(hands().client, ids, wishes, submit.request.get("traceparent"))
     except BookUnavailable as away:
         time.sleep(1)  # not lost, and not a busy loop: back into the queue until the book is there again
         raise Reject(str(away), requeue=True) from None

