@@ -123,8 +123,9 @@ def _accounts(census: Census, ceiling: float) -> Iterable[Metric]:
     now, paces = census.now, census.paces.items()
     allowed = [((name,), min(pace.rate_at(now), ceiling or pace.rate_at(now))) for name, pace in paces]
     yield _gauge("pace_calls_per_second", "Calls per second that are allowed now, when not held.", ("account",), allowed)
-    known = [((name,), pace.ceiling) for name, pace in paces if pace.ceiling is not None]
-    about = "Calls per second that the API is believed to take; absent until it has refused one."
+    ceilings = {name: min(filter(None, (pace.ceiling, ceiling)), default=0.0) for name, pace in paces}
+    known = [((name,), most) for name, most in ceilings.items() if most]
+    about = "Calls per second that the API is believed to take, or CAVENDISH_RATE; absent until it has refused one."
     yield _gauge("pace_ceiling_calls_per_second", about, ("account",), known)
     held = [
         ((name, kind.value), max(pace.hold_until - now, 0.0) if pace.hold_kind == kind else 0.0)
