@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where OTLP spans go; one of them, or OTEL_TRACES_EXPORTER, is what turns tracing on.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+#: Seconds that a command or a worker that ends waits for a collector, tries again included, unless OTEL_* say otherwise.
+PATIENCE = 3.0
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -218,20 +220,21 @@ def set_up(environ: Mapping[str, str]) -> Traces:
         logger().warning("tracing.off", outcome=f"{wanted} by {protocol} is not known here: otlp by http/protobuf, or console")
         return Traces()
     try:
-        return exporting(_exporter(wanted), environ)
+        return exporting(_exporter(wanted, environ), environ)
     except ImportError:
         logger().warning("tracing.off", outcome="OTEL_* variables ask for traces; install cavendish[otel] for them")
         return Traces()
 
 
-def _exporter(wanted: str) -> SpanExporter:
+def _exporter(wanted: str, environ: Mapping[str, str]) -> SpanExporter:
     if wanted == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
 
         return ConsoleSpanExporter()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    return OTLPSpanExporter()
+    said = any(map(environ.get, ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")))
+    return OTLPSpanExporter(timeout=None if said else PATIENCE)
 
 
 def exporting(exporter: SpanExporter, environ: Mapping[str, str], *, at_once: bool = False) -> Traces:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ from scheduler.store.keys import LaneKeys
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane, Refusal, State
 from scheduler.verdicts import Outcome
-from worker import dispatch
+from worker import dispatch, logs
 from worker.cli import cli
 from worker.expire import Knobs as ExpireKnobs
 from worker.expire import expire_overdue
@@ -477,6 +478,19 @@ def test_the_command_serves_until_it_is_ended_and_a_taken_port_is_one_sentence(s
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_a_worker_whose_port_is_taken_says_so_in_one_line_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("json", "info")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        serving.begin(("127.0.0.1", port))
+    serving.begin(("no-such-host.invalid", 0))
+    serving.begin(None)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["event"] == second["event"] == "metrics.unserved"
+    assert first["outcome"] == f"127.0.0.1:{port} cannot be listened on (Address already in use); the worker goes on"
+    assert "no-such-host.invalid:0 cannot be listened on" in second["outcome"]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed")

@@ -158,6 +158,7 @@ def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # no
     shown: list[tuple[str, object]] = [("id", task.id), ("state", task.state), ("reason", task.reason)]
     shown += [("service", f"{task.service} (account {task.account})"), ("model", task.model), ("looks", task.looks)]
     shown += [(name, moment(getattr(task, f"{name}_at"))) for name in ("submitted", "deadline", "finished", "settled")]
+    shown += [("trace", task.trace)]
     shown += [("metadata", json.dumps(task.metadata) if task.metadata else "")]
     table("", ("", ""), [(name, value) for name, value in shown if value not in ("", None)])
     for one in deliveries:

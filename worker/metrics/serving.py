@@ -16,11 +16,11 @@ Registry = CollectorRegistry
 
 def attach() -> None:
     """Let a worker process serve what it records, if the settings say so. Beat, Flower and commands record nothing."""
-    signals.worker_ready.connect(_start, weak=False)
+    signals.worker_ready.connect(lambda **_: begin(Settings.load().metrics_port), weak=False)
 
 
-def _start(**_: Any) -> None:
-    where = Settings.load().metrics_port
+def begin(where: tuple[str, int] | None) -> None:
+    """Serve what this process records, where that is wanted and can be."""
     if where is None:
         return
     try:
