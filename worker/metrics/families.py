@@ -30,8 +30,10 @@ class Counter(Collector):
     def add(self, *labels: str, by: float = 1) -> None:
         """Count one more, or `by` more."""
         with self._lock:
-            row = _place(self._rows, labels)
-            self._rows[row] = self._rows.get(row, 0.0) + by
+            if labels not in self._rows:
+                labels = _place(self._rows, labels)
+                self._rows.setdefault(labels, 0.0)
+            self._rows[labels] += by
 
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
@@ -57,9 +59,10 @@ class Histogram(Collector):
 
     def add(self, value: float, *labels: str) -> None:
         """Count one value; less than nothing (two clocks read apart) counts as nothing."""
-        value = max(value, 0.0)
-        if not math.isfinite(value):
-            return
+        if not 0.0 <= value < math.inf:
+            if not value < 0.0:  # not a number, or too large for one
+                return
+            value = 0.0
         with self._lock:
             row = self._rows.get(labels)
             if row is None:
@@ -82,9 +85,7 @@ class Histogram(Collector):
 
 
 def _place(rows: Mapping[tuple[str, ...], object], labels: tuple[str, ...]) -> tuple[str, ...]:
-    if labels in rows or len(rows) < MOST_ROWS:
-        return labels
-    return (OTHER,) * len(labels)
+    return labels if len(rows) < MOST_ROWS else (OTHER,) * len(labels)
 
 
 def _shown(bound: float) -> str:
