@@ -58,6 +58,7 @@ class Client:
         model: str | None = None,
         producer: str | None = None,
         again: bool = False,
+        traceparent: str | None = None,
     ) -> list[Submitted]:
         """Track ids of one service; returns, in their order, `new`, `known` or `refused` for each, once Redis has them.
 
@@ -65,6 +66,7 @@ class Client:
         (1 s to 30 days, default `CAVENDISH_DEADLINE`); `metadata` (a JSON object of at most 8 KiB) comes back in the
         webhook; `again` tracks an id anew, with the webhooks given now,
         after it ended and all that it owed was paid; else the answer is `known` with the reason.
+        `traceparent` (W3C Trace Context) goes to the receiver with each webhook, and into our own traces where these are on.
         Raises SubmissionError if anything but single ids is at fault; then nothing was written.
         """
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
@@ -80,6 +82,7 @@ class Client:
             model=model,
             producer=producer,
             again=again,
+            traceparent=traceparent,
             default_deadline=self._settings.deadline,
             allowed=self._settings.webhook_allow + self._book.fleet.allowed() if webhook else (),
             ports=self._settings.webhook_ports,

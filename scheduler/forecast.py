@@ -11,6 +11,8 @@ from scheduler.tracking import Candidate, Lane
 
 #: Seconds that an outlook is kept, and how many are.
 FRESH_FOR, KEPT = 5.0, 500
+#: Seconds after which a process notes again that a model was taught.
+NOTED_FOR = 600.0
 
 
 class Forecasts:
@@ -19,6 +21,7 @@ class Forecasts:
     def __init__(self, learned: Learned) -> None:
         self._learned = learned
         self._known: dict[tuple[Lane, str], tuple[float, Outlook]] = {}
+        self._noted: dict[tuple[Lane, str], float] = {}
         self._lock = threading.Lock()
 
     def outlook(self, lane: Lane, model: str, now: float) -> Outlook:
@@ -44,7 +47,7 @@ class Forecasts:
             worth += self.outlook(lane, one.model, now).wait(max(last_age, 0.0), now - one.submitted_at)
         return worth
 
-    def learn(self, lane: Lane, looks: Mapping[str, Sequence[Look]]) -> None:
+    def learn(self, lane: Lane, looks: Mapping[str, Sequence[Look]], now: float) -> None:
         """Teach the laws what looks have shown, by model; the law of the service learns from all of them."""
         shared = self._shared(lane)
         for model, seen in looks.items():
@@ -53,6 +56,15 @@ class Forecasts:
         everything = [look for seen in looks.values() for look in seen]
         if everything:
             self._learned.change_law(shared, "", lambda law: observe(law, everything))
+        self._note(shared, [model for model in looks if model], now)
+
+    def _note(self, lane: Lane, models: Sequence[str], now: float) -> None:
+        with self._lock:
+            unnoted = [model for model in models if not 0 <= now - self._noted.get((lane, model), float("-inf")) < NOTED_FOR]
+            if len(self._noted) >= KEPT:
+                self._noted.clear()
+            self._noted |= {(lane, model): now for model in unnoted}
+        self._learned.note_models(lane, unnoted, now)
 
     @staticmethod
     def _shared(lane: Lane) -> Lane:

@@ -91,6 +91,19 @@ def _ports(text: str) -> tuple[range, ...]:
     return found
 
 
+def listening(text: str) -> tuple[str, int]:
+    """Where to listen: `9090`, `0.0.0.0:9090` or `[::]:9090`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    try:
+        number = int(port)
+    except ValueError:
+        number = -1
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not 0 <= number <= 65535 or (":" in host and not bracketed) or (not host and text.startswith(":")):
+        raise ValueError("must be a port, or host:port such as 0.0.0.0:9090")
+    return (host[1:-1] if bracketed else host) or "127.0.0.1", number
+
+
 def _lifetimes(text: str) -> tuple[tuple[str, float], ...]:
     """`86400`, or `nano-banana=86400,veo=3600`; the name `*` stands for any service."""
     found: dict[str, float] = {}
@@ -237,6 +250,12 @@ class Settings:
         20.0, _number(1, 600), "s", "How long a worker that is to end may take for it; `cavendish up` then kills it."
     )
     flower_port: int = _knob(5555, _whole(0, 65535), "port", "Flower's port on the loopback interface; 0: any free one.")
+    metrics_port: tuple[str, int] | None = _knob(
+        None,
+        listening,
+        "[host:]port",
+        "Where each worker process serves its own Prometheus metrics (host: 127.0.0.1); unset: off.",
+    )
     log_format: str = _knob("console", _one_of("console", "json"), "console | json", "Shape of the log lines.")
     log_level: str = _knob("info", _one_of("debug", "info", "warning", "error"), "level", "Least level that is logged.")
 

@@ -21,6 +21,8 @@ LABEL_LENGTH = 100
 
 _SERVICE = re.compile(r"[a-z0-9-]{1,40}")
 _ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
+#: Version, trace, parent, flags, as W3C Trace Context has them; all zeros are nobody's.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Wishes:
     model: str
     producer: str
     again: bool
+    trace: str = ""
 
 
 def id_complaint(task_id: object) -> str | None:
@@ -52,6 +55,13 @@ def id_complaint(task_id: object) -> str | None:
     return None
 
 
+def traceparent_complaint(text: object) -> str | None:
+    """Why this is no `traceparent` of W3C Trace Context, or None."""
+    if not isinstance(text, str) or not _TRACEPARENT.fullmatch(text):
+        return "a traceparent looks like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    return None
+
+
 def check(
     *,
     service: object,
@@ -62,6 +72,7 @@ def check(
     model: object = None,
     producer: object = None,
     again: object = False,
+    traceparent: object = None,
     default_deadline: float,
     allowed: Iterable[Network],
     ports: tuple[range, ...] | None = None,
@@ -73,6 +84,8 @@ def check(
         raise SubmissionError(f"The account {shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'.")
     if not isinstance(again, bool):
         raise SubmissionError("`again` must be true or false.")
+    if traceparent is not None and (complaint := traceparent_complaint(traceparent)):
+        raise SubmissionError(f"Refused: {complaint}, not {shown(traceparent)}.")
     return Wishes(
         service=service,
         account=account,
@@ -82,6 +95,7 @@ def check(
         model=_label("model", model),
         producer=_label("producer", producer),
         again=again,
+        trace=str(traceparent or ""),
     )
 
 

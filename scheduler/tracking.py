@@ -88,6 +88,7 @@ class TrackedTask:
     metadata: Mapping[str, Any] | None = None
     webhooks: tuple[str, ...] = ()
     record: Record | None = None
+    trace: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for `--json` and for people; the shape of the public surface."""

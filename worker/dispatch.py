@@ -25,6 +25,7 @@ from scheduler.share import fair_share
 from scheduler.store import Book
 from scheduler.tracking import Candidate, Lane
 from worker.logs import logger
+from worker.metrics import recorded
 
 #: Sends one claimed batch on its way: lane, ids, lease token, and when the leases run out.
 Send = Callable[[Lane, list[str], str, float], None]
@@ -134,5 +135,7 @@ def _send(desk: Desk, lane: Lane, batch: list[Candidate], now: float, send: Send
     except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
         desk.book.tasks.release(lane, token, [one for one in batch if one.id in ids])
         raise
+    taken = frozenset(ids)
+    recorded.claimed(lane.service, [one.due for one in batch if one.id in taken], now)
     desk.book.learned.change_condition(lane, lambda known: (probing(known, now), None))
     return len(ids)

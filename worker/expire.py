@@ -11,6 +11,8 @@ from scheduler.store import Book
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Outcome
 from worker.logs import logger
+from worker.metrics import recorded
+from worker.tracing import traces
 
 AT_ONCE = 500
 #: Times `last_look` that an id may be late where the API can be asked.
@@ -52,8 +54,11 @@ def expire_overdue(book: Book, lane: Lane, clock: Clock, knobs: Knobs) -> tuple[
         loaded = book.tasks.load(lane, ids, token=token)
         if loaded.unreadable:
             book.tasks.set_aside(lane, loaded.unreadable)
+            recorded.set_aside(lane.service, len(loaded.unreadable))
         outcomes = [(Outcome(task, State.EXPIRED, why), now) for task in loaded.tasks.values() if not task.state.terminal]
         settled = book.tasks.settle(lane, token, now, outcomes, knobs.retention, knobs.events_kept)
+        recorded.settled(lane.service, settled, [outcome for outcome, _ in outcomes], now)
+        traces().looks(lane).settled(settled, [outcome for outcome, _ in outcomes])
         ended += sum(one.ended for one in settled)
         debts += [debt for one in settled for debt in one.debts]
         if not any(one.ended for one in settled):

@@ -6,15 +6,21 @@ from typing import Any
 
 from scheduler.client import Client
 from scheduler.errors import SubmissionError
-from scheduler.submission import shown
+from scheduler.submission import shown, traceparent_complaint
 from worker.logs import logger
+from worker.tracing import traces
 
-WORDS = frozenset({"service", "account", "webhook", "deadline", "metadata", "model", "producer", "again"})
+WORDS = frozenset({"service", "account", "webhook", "deadline", "metadata", "model", "producer", "again", "traceparent"})
 IDS = 20_000
 
 
-def take_in(client: Client, ids: Any, wishes: dict[str, Any]) -> str:
-    """Submit what a message asks for. Raises SubmissionError (the message is refused whole) and BookUnavailable."""
+def take_in(client: Client, ids: Any, wishes: dict[str, Any], header: Any = None) -> str:
+    """Submit what a message asks for. Raises SubmissionError (the message is refused whole) and BookUnavailable.
+
+    `header`: the `traceparent` that came with the message, as the instrumentation of Celery sends it; passed over if it is none.
+    """
+    if header is not None and not traceparent_complaint(header):
+        wishes = {"traceparent": header} | wishes
     try:
         answers = _submit(client, ids, wishes)
     except SubmissionError as error:
@@ -39,4 +45,5 @@ def _submit(client: Client, ids: Any, wishes: dict[str, Any]) -> list[Any]:
         raise SubmissionError("cavendish.submit takes a list of ids as its first argument.")
     if len(ids) > IDS:
         raise SubmissionError(f"cavendish.submit takes at most {IDS} ids a message, not {len(ids)}.")
-    return client.submit(ids, **wishes)
+    with traces().submit(str(wishes["service"])[:40], len(ids), wishes.get("traceparent") or "") as trace:
+        return client.submit(ids, **wishes | ({"traceparent": trace} if trace else {}))

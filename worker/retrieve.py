@@ -18,6 +18,8 @@ from scheduler.tracking import Answer, Answered, Lane, Record, Refusal, Refused,
 from scheduler.verdicts import ABSENT, Outcome, Patience, Reading, Verdict, follow, judge, match
 from worker.logs import logger
 from worker.loop import LoopThread
+from worker.metrics import recorded
+from worker.tracing import traces
 from worker.upstream import Upstream
 
 #: Absences that one run confirms by a call of their own; the others wait for the next run.
@@ -91,6 +93,7 @@ class Retrieval:
         self._too_many = ""
         self._bad: dict[str, str] = {}  # ids that the API refuses even alone
         self._did = Retrieved()
+        self._traced = traces().looks(lane)
         self._log = logger().bind(lane=str(lane))
 
     def run(self, ids: Sequence[str], until: float = math.inf) -> Retrieved:
@@ -104,6 +107,7 @@ class Retrieval:
         loaded = self._book.tasks.load(self._lane, ids, token=self._token)
         if loaded.unreadable:
             self._book.tasks.set_aside(self._lane, loaded.unreadable)
+            recorded.set_aside(self._lane.service, len(loaded.unreadable))
             self._log.error("task.set_aside", ids=len(loaded.unreadable), why=next(iter(loaded.unreadable.values())))
         self._tasks = tasks = {name: task for name, task in loaded.tasks.items() if not task.state.terminal}
         self._did.asked, self._did.stale = len(tasks), len(ids) - len(tasks)
@@ -194,7 +198,10 @@ class Retrieval:
         sent_at = self._clock.now()
         self._did.calls += 1
         work = self._upstream.retrieve(self._lane, ids[0]) if alone else self._upstream.retrieve_batch(self._lane, ids)
-        answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
+        with self._traced.call(ids) as told:
+            answer = self._loop.run(work, timeout=self._knobs.call_timeout + 5)
+            told(answer)
+        recorded.called(self._lane.service, answer, self._clock.now() - sent_at, None if alone else len(ids))
         rate_refused = isinstance(answer, Refused) and answer.why is Refusal.RATE
         self._book.tasks.tally(self._lane, calls=1, rate_refused=int(rate_refused))
         if isinstance(answer, Answered) or answer.why is Refusal.FORBIDDEN:
@@ -267,19 +274,24 @@ class Retrieval:
         self._did.released += self._book.tasks.release(self._lane, self._token, tasks, not_before)
 
     def _settle(self) -> None:
-        now, outcomes = self._clock.now(), []
+        now, outcomes, judged = self._clock.now(), [], []
         looks: dict[str, list[law.Look]] = defaultdict(list)
         readings, self._readings = self._readings, {}
         for task_id, (reading, record) in readings.items():
             task = self._tasks[task_id]
             outcome = follow(task, reading, record, now, self._knobs.patience)
             outcomes.append((outcome, self._next_look(task, outcome, now)))
+            judged.append((task, reading, outcome))
             if reading.verdict in (Verdict.PENDING, Verdict.SUCCEEDED, Verdict.FAILED):
                 looks[outcome.model or task.model].append(_look(task, reading, now))
             if reading.notice:
                 self._log.warning("record.odd", id=task_id, why=reading.notice, outcome=outcome.state.value)
-        self.note(self._book.tasks.settle(self._lane, self._token, now, outcomes, self._knobs.retention, self._knobs.events_kept))
-        self._forecasts.learn(self._lane, looks)
+        recorded.looked(self._lane.service, judged)
+        settled = self._book.tasks.settle(self._lane, self._token, now, outcomes, self._knobs.retention, self._knobs.events_kept)
+        recorded.settled(self._lane.service, settled, [outcome for outcome, _ in outcomes], now)
+        self._traced.settled(settled, [outcome for outcome, _ in outcomes])
+        self.note(settled)
+        self._forecasts.learn(self._lane, looks, now)
 
     def _next_look(self, task: TrackedTask, outcome: Outcome, now: float) -> float:
         """When an id that is still pending is worth its next look: at the latest at its deadline."""

@@ -23,6 +23,7 @@ from worker import closing, heartbeat, intake
 from worker.app import build
 from worker.dispatch import drain
 from worker.expire import expire_lane
+from worker.metrics import serving
 from worker.webhooks.sweep import sweep as sweep_up
 from worker.wiring import hands
 
@@ -32,6 +33,7 @@ except SettingsError as error:  # Celery would print a traceback of its loader a
     sys.stderr.write(f"{error}\n")
     sys.exit(2)
 heartbeat.attach()
+serving.attach()
 
 #: What ends a Celery task without being its fault: the book or the broker is away. Beat asks again.
 AWAY = (BookUnavailable, OperationalError)
@@ -43,7 +45,7 @@ def submit(ids: Any = None, *more: Any, **wishes: Any) -> str:
     if more:
         raise SubmissionError("cavendish.submit takes one list of ids; all else goes by keyword.")
     try:
-        return intake.take_in(hands().client, ids, wishes)
+        return intake.take_in(hands().client, ids, wishes, submit.request.get("traceparent"))
     except BookUnavailable as away:
         time.sleep(1)  # not lost, and not a busy loop: back into the queue until the book is there again
         raise Reject(str(away), requeue=True) from None

@@ -20,6 +20,7 @@ import httpx
 from scheduler.tracking import DEEPEST, Answer, Answered, Lane, Refusal, Refused, printable
 from worker.curfew import Curfew
 from worker.refusals import NOT_FOUND, error_code, quota, refusal
+from worker.tracing import traces
 from worker.wire.transport import read_raw
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
@@ -94,7 +95,8 @@ class Upstream:
                     "POST",
                     f"{self._api_url}/{lane.service}/tasks",
                     json=question,
-                    headers={"authorization": f"Bearer {self._tokens.get(lane.account, '')}", "accept": "application/json"},
+                    headers={"authorization": f"Bearer {self._tokens.get(lane.account, '')}", "accept": "application/json"}
+                    | traces().headers(),
                     timeout=self._timeout,
                 ) as response,
             ):

@@ -2,10 +2,10 @@
 -- KEYS    1 due  2 deadlines  3 owed  4 counts  5 producers  6 dead  7 aside  8 ended, then per id: task, result,
 --         one delivery per webhook
 -- ARGV    1 now  2 first look at  3 deadline at  4 again (0|1)  5 metadata  6 model  7 producer
---         8 number of webhooks, then per webhook: subscription, url ('' for a registered endpoint), then the ids
+--         8 traceparent ('' for none)  9 number of webhooks, then per webhook: subscription, url ('' for a registered endpoint), then the ids
 -- RETURNS per id, flat: 'new' | 'known', state
 local now, due, deadline, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
-local hooks, first_id = tonumber(ARGV[8]), 9 + 2 * tonumber(ARGV[8])
+local hooks, first_id = tonumber(ARGV[9]), 10 + 2 * tonumber(ARGV[9])
 local answer = {}
 redis.call('HINCRBY', KEYS[4], 'submitted', 0) -- takes memory: where there is none, all of it is refused here, before anything is written
 local function words(list) return select(2, string.gsub(list or '', '%S+', '')) end
@@ -25,6 +25,7 @@ for i = first_id, #ARGV do
     redis.call('DEL', task, result)
     redis.call('HSET', task, 'state', 'pending', 'submitted_at', now, 'deadline_at', deadline, 'round', round,
       'metadata', ARGV[5], 'model', ARGV[6], 'producer', ARGV[7])
+    if ARGV[8] ~= '' then redis.call('HSET', task, 'trace', ARGV[8]) end
     redis.call('SADD', KEYS[5], ARGV[7])
     redis.call('ZADD', KEYS[1], due, id)
     redis.call('ZADD', KEYS[2], deadline, id)
@@ -33,7 +34,7 @@ for i = first_id, #ARGV do
   end
   local subscribed = redis.call('HGET', task, 'webhooks') or ''
   for h = 1, hooks do
-    local subscription, url = ARGV[7 + 2 * h], ARGV[8 + 2 * h]
+    local subscription, url = ARGV[8 + 2 * h], ARGV[9 + 2 * h]
     if not string.find(' ' .. subscribed .. ' ', ' ' .. subscription .. ' ', 1, true) then
       redis.call('DEL', KEYS[key + 1 + h])
       redis.call('ZREM', KEYS[6], subscription .. ':' .. id) -- a dead letter of a record that is forgotten

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from scheduler.clock import Clock
+from scheduler.store.census import Census, Counting
 from scheduler.store.connection import Connection
 from scheduler.store.debts import Debts
 from scheduler.store.endpoints import Endpoints
@@ -36,6 +37,11 @@ class Book:
     def view(self, lane: Lane, now: float) -> LaneView:
         """The numbers of one lane. Raises BookUnavailable."""
         return view(self.connection, lane, now)
+
+    def census(self) -> Census:
+        """Everything that is counted, over all lanes. Raises BookUnavailable."""
+        now = self.fleet.now()
+        return Counting(self.connection).count(self.tasks.lanes(), self.fleet.members(now), now)
 
     def aside(self, lane: Lane) -> dict[str, str]:
         """The ids of a lane whose records could not be read. Raises BookUnavailable."""

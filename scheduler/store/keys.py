@@ -17,8 +17,8 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 | cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a look, or when its lease ends                       |
 | cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
 | cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
-| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, metadata; webhooks (subscriptions), `to:` each|
-|                               |        | its URL, `closed`: those of them that are paid or dead                      |
+| cavendish:{lane}:task:ID      | hash   | state, times, looks, absences, metadata, trace; webhooks (subscriptions),   |
+|                               |        | `to:` each its URL, `closed`: those of them that are paid or dead           |
 | cavendish:{lane}:result:ID    | string | the upstream record as it came                                              |
 | cavendish:{lane}:ended        | zset   | id with webhooks -> when it ended                                           |
 | cavendish:{lane}:swept        | string | how far the sweep has come in `ended`                                       |
@@ -32,6 +32,7 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 | cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
 | cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, paid, buried                  |
 | cavendish:{lane}:law:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
+| cavendish:{lane}:models       | zset   | model with a law of its own -> when it was last taught; the latest of them    |
 | cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
 | cavendish:{lane}:events       | stream | what ended, capped                                                          |
 """
@@ -138,6 +139,10 @@ class LaneKeys:
     @property
     def condition(self) -> str:
         return self._key("condition")
+
+    @property
+    def models(self) -> str:
+        return self._key("models")
 
     @property
     def events(self) -> str:

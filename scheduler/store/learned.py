@@ -17,6 +17,8 @@ from scheduler.tracking import Lane
 TRIES = 50
 #: Seconds after which something learned is forgotten that nobody changes any more.
 FORGOTTEN_AFTER = 30 * 86400
+#: Models of a lane that are listed: producers name them, so there may be any number.
+MODELS_KEPT = 50
 
 
 class Learnable(Protocol):
@@ -68,6 +70,14 @@ class Learned:
     def change_law(self, lane: Lane, model: str, step: Callable[[Law], Law]) -> None:
         """Let `step` turn the law of a model into its next state."""
         self._change(keys.LaneKeys(lane).law(model), Law, lambda law: (step(law), None))
+
+    def note_models(self, lane: Lane, models: Iterable[str], now: float) -> None:
+        """Remember that these models were taught, so that somebody can ask which there are; the latest are kept."""
+        key, words = keys.LaneKeys(lane).models, [word for model in models for word in (now, model)]
+        if words:
+            self._redis.anyway(key, "ZADD", *words)
+            self._redis.anyway(key, "ZREMRANGEBYRANK", 0, -MODELS_KEPT - 1)
+            self._redis.anyway(key, "EXPIRE", FORGOTTEN_AFTER)
 
     def circuits(self, endpoints: Iterable[str]) -> list[Circuit]:
         """The circuits of webhook endpoints as they stand, in one round trip."""

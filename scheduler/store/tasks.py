@@ -72,6 +72,7 @@ class Tasks:
         """Begin to track checked ids, in one round trip for each ten thousand. Returns the answer per id."""
         hooks = [(subscription_of(webhook), webhook if is_url(webhook) else "") for webhook in wishes.webhooks]
         common = [now, first_look, now + wishes.deadline, int(wishes.again), wishes.metadata, wishes.model, wishes.producer]
+        common += [wishes.trace]
         common += [len(hooks), *(text for pair in hooks for text in pair)]
         found: dict[str, Submitted] = {}
         chunks = list(self._chunks(ids, wishes))
@@ -269,6 +270,7 @@ def _read(task_id: str, lane: Lane, fields: Any, record: str | None) -> TrackedT
         metadata=json.loads(metadata) if metadata else None,
         webhooks=tuple(fields.get("webhooks", "").split()),
         record=_record(record),
+        trace=fields.get("trace", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a claim and a tick cost with a million pending ids in one lane, in a real Redis.
+"""What a claim, a tick and a scrape cost with a million pending ids in one lane, in a real Redis.
 
 python tests/bench/claim.py [--ids 1000000]
 """
@@ -22,6 +22,7 @@ from scheduler.store import Book
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane
 from worker.dispatch import Desk, Drained, Knobs, run_round
+from worker.metrics import scraped, serving
 
 LANE = Lane("default", "nano-banana")
 KNOBS = Knobs(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
@@ -71,6 +72,16 @@ def ticks(book: Book) -> list[float]:
     return spent
 
 
+def scrapes(book: Book) -> list[float]:
+    """Milliseconds of one `cavendish metrics`, once it runs."""
+    registry, spent = scraped.registry_of(book, KNOBS.batch_size), []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        serving.text(registry)
+        spent.append((time.perf_counter() - started) * 1e3)
+    return spent
+
+
 def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
     """Rows: what, median, 99th percentile."""
     server = Server()
@@ -80,14 +91,15 @@ def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
         seconds = fill(book, count)
         memory = book.connection.redis.info("memory")["used_memory"] / count
         inside, wall = claims(book)
-        rounds = ticks(book)
+        rounds, asked = ticks(book), scrapes(book)
     finally:
         server.close()
     rows = [
         ("submit, ids/s", f"{count / seconds:,.0f}", ""),
         ("memory, bytes per pending id with one webhook", f"{memory:.0f}", ""),
     ]
-    for name, values in (("claim of 50, ms in Redis", inside), ("claim of 50, ms on the wall", wall), ("tick, ms", rounds)):
+    measured = {"claim of 50, ms in Redis": inside, "claim of 50, ms on the wall": wall, "tick, ms": rounds}
+    for name, values in (measured | {"scrape of the book, ms": asked}).items():
         rows.append((name, f"{statistics.median(values):.2f}", f"{statistics.quantiles(values, n=100)[98]:.2f}"))
     return rows
 

@@ -212,3 +212,8 @@ def test_the_name_of_an_event_depends_on_its_kind_and_each_part() -> None:
     assert len(set(names)) == len(parts)
     assert all(re.fullmatch(r"msg_[0-9a-f]{32}", name) for name in names)
     assert event_id("endpoint.test", "a", "1") == names[0]
+
+
+def test_a_trace_changes_nothing_of_what_is_signed() -> None:
+    traced = replace(TASK, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    assert (body(traced), webhook_id(traced)) == (GOLDEN, GOLDEN_NAME)

@@ -21,10 +21,6 @@ from tornado.options import options
 from scheduler.settings import Settings, described
 from worker.cli import alive, cli
 
-#: What the deploy files already name, and another part of the work brings. Each line goes once it is there.
-PROMISED_SETTINGS = {"CAVENDISH_METRICS_PORT"}
-PROMISED_COMMANDS = {"metrics"}
-PROMISED_FILES = {"prometheus/rules.yml", "grafana/cavendish.json"}
 SETTINGS = {name for name, *_ in described()}
 TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix not in (".lock", ".json"))
 
@@ -46,8 +42,6 @@ def complaint(command: tuple[str, ...]) -> str:
         strangers = [word for word in words[at:] if word.lstrip("-").partition("=")[0].replace("_", "-") not in options._options]
         return celery_takes(tuple(words[:at])) or ", ".join(strangers)
     if program == "cavendish":
-        if words[0] not in cli.commands and words[0] in PROMISED_COMMANDS:
-            pytest.skip(f"the command {words[0]!r} is not there yet")
         said = CliRunner().invoke(cli, [*words, "--help"])
         return "" if said.exit_code == 0 else said.output
     if program == "python":
@@ -73,7 +67,7 @@ def test_a_command_line_that_does_not_exist_is_noticed() -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
 def test_every_setting_that_is_named_exists(path: Path) -> None:
     named = set(re.findall(r"CAVENDISH_[A-Z][A-Z_]*[A-Z]", path.read_text()))
-    assert named <= SETTINGS | PROMISED_SETTINGS
+    assert named <= SETTINGS
 
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part.ours and part.environment], ids=named)
@@ -160,8 +154,6 @@ def _mounts() -> list[str]:
 
 @pytest.mark.parametrize("mount", _mounts())
 def test_every_file_that_is_mounted_is_there(mount: str) -> None:
-    if mount in PROMISED_FILES and not (DEPLOY / mount).exists():
-        pytest.skip("not there yet")
     assert (DEPLOY / mount).exists()
 
 
@@ -171,13 +163,6 @@ def test_every_volume_and_every_service_that_is_depended_on_is_there() -> None:
         assert set(one.get("depends_on", ())) <= set(services)
         kept = {str(volume).split(":")[0] for volume in one.get("volumes", ()) if not str(volume).startswith("./")}
         assert kept <= set(compose()["volumes"])
-
-
-def test_the_promised_settings_commands_and_files_are_used() -> None:
-    """A promise that nobody uses is a line to delete."""
-    said = "\n".join(path.read_text() for path in TEXTS)
-    assert all(name in said for name in PROMISED_SETTINGS | PROMISED_FILES)
-    assert {part.command[1] for part in PARTS if part.command[:1] == ("cavendish",)} >= PROMISED_COMMANDS
 
 
 def test_prometheus_looks_where_the_parts_answer() -> None:
@@ -202,9 +187,7 @@ def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
     path = DEPLOY / "grafana" / "cavendish.json"
     source = read(DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yaml")[0]["datasources"][0]
     assert source["url"] == "http://prometheus:9090"
-    if not path.exists():
-        pytest.skip("not there yet")
-    uids = set(re.findall(r'"uid": "([^"]+)"', json.dumps(json.loads(path.read_text()).get("panels", []))))
+    uids = set(re.findall(r'"uid": "([^"]+)"', json.dumps(json.loads(path.read_text())["panels"])))
     assert all(uid.startswith("$") or uid == source["uid"] for uid in uids)
 
 

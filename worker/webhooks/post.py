@@ -46,12 +46,16 @@ async def post(
     now: float,
     timeout: float,
     curfew: Curfew,
+    trace: str = "",
 ) -> Receipt:
-    """Send, and say what came of it; every error is an answer too. `now` is the moment of sending, seconds since the epoch."""
+    """Send, and say what came of it; every error is an answer too. `now` is the moment of sending, seconds since the epoch.
+
+    `trace` is the `traceparent` that goes along, if any; it is not signed, since who passes the webhook on may change it.
+    """
     began, request = time.monotonic(), None
     try:
         async with curfew.call(timeout):
-            request = _signed(target, webhook_id, body, int(now), timeout)
+            request = _signed(target, webhook_id, body, int(now), timeout, trace)
             receipt = await _exchange(transport, request)
     except TimeoutError:
         left = Receipt(Fate.UNSENT, "not waited for: this worker ends")
@@ -62,8 +66,10 @@ async def post(
     return replace(receipt, sent_at=now, seconds=time.monotonic() - began, address=str(peer[0]) if peer else receipt.address)
 
 
-def _signed(target: Target, webhook_id: str, body: bytes, now: int, timeout: float) -> httpx.Request:
+def _signed(target: Target, webhook_id: str, body: bytes, now: int, timeout: float, trace: str) -> httpx.Request:
     headers = _HEADERS | signing.headers(target.keys, webhook_id, now, body)
+    if trace:
+        headers["traceparent"] = trace
     if target.origin:
         headers["webhook-request-origin"] = target.origin
     limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)

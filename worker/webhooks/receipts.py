@@ -59,6 +59,17 @@ def log_with(log: str, receipt: Receipt) -> str:
     return "\n".join([*log.splitlines(), receipt.entry()][-TRIES_KEPT:])
 
 
+def paid_before(log: str) -> bool:
+    """True if a try in the delivery log was answered 2xx: what is tried now is a replay."""
+    for line in log.splitlines():
+        try:
+            if 200 <= json.loads(line).get("status", 0) < 300:
+                return True
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            continue
+    return False
+
+
 def judged(status: int, headers: Mapping[str, str]) -> Receipt:
     """Read an answer."""
     outcome, wish = f"HTTP {status}", headers.get("webhook-delivery", "").strip().lower()

@@ -12,6 +12,8 @@ from scheduler.store.debts import Debt
 from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
 from worker.curfew import Curfew
 from worker.logs import logger
+from worker.metrics import recorded
+from worker.tracing import traces
 from worker.webhooks import announcement
 from worker.webhooks.directory import Directory
 from worker.webhooks.post import post
@@ -48,6 +50,7 @@ class Sender:
         except Exception as error:  # a mistake of ours must cost neither the debt nor its endpoint anything
             logger().exception("webhook.broken", id=debt.task_id, outcome=type(error).__name__)
             receipt = Receipt(Fate.OURS, f"{type(error).__name__} of our own", sent_at=now)
+        recorded.tried(debt, task, receipt)
         return Tried(debt, now if task is None else task.settled_at or now, receipt, trusted)
 
     async def _receipt(self, debt: Debt, task: TrackedTask | None, claimed_at: float, now: float) -> Receipt:
@@ -62,7 +65,10 @@ class Sender:
         if target.complaint:
             return Receipt(Fate.REFUSED if target.gone else Fate.OURS, target.complaint, sent_at=now)
         name, body = self._said(debt.lane, task, now)
-        return await post(self.transport, target, name, body, now, self.timeout, self.curfew)
+        with traces().delivery(task) as (trace, told):
+            receipt = await post(self.transport, target, name, body, now, self.timeout, self.curfew, trace)
+            told(receipt)
+        return receipt
 
     def _said(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
         """The webhook-id and the body: a notice of our own is stored as it is sent."""

@@ -1,0 +1,268 @@
+"""One trace from the submit of an id to its webhook: over real HTTP, with a real Redis, and the SDK's own exporter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from conftest import Server
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from owing import LANE, Owing, Receiver, Served
+
+from scheduler.client import Client
+from scheduler.clock import Clock
+from scheduler.forecast import Forecasts
+from scheduler.settings import Settings
+from scheduler.store import Book
+from scheduler.verdicts import Patience
+from worker import tracing
+from worker.cli import cli
+from worker.expire import Knobs as ExpireKnobs
+from worker.expire import expire_overdue
+from worker.intake import take_in
+from worker.loop import LoopThread
+from worker.retrieve import Desk, Knobs, Retrieval
+from worker.upstream import Limits, Upstream
+from worker.wire.transport import PooledTransport
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+GIVEN = f"00-{TRACE}-{PARENT}-01"
+
+
+class Api:
+    """A pretend API that keeps the headers of what it was asked, and answers about every id with the same word."""
+
+    def __init__(self, *, success: bool = True, status: int = 200) -> None:
+        self.success, self.status = success, status
+        self.headers: list[httpx.Headers] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        question = json.loads(await request.aread())
+        self.headers.append(request.headers)
+        said = {
+            "finished_at": 1.7e9,
+            "response": {"success": self.success, "error": {"code": "no"}, "data": [{"url": "https://x/y"}]},
+        }
+        if self.success:
+            said["response"].pop("error")  # type: ignore[attr-defined]
+        return httpx.Response(self.status, json={"items": [{"id": one, **said} for one in question["ids"]]})
+
+
+class Road:
+    """The way of an id in one process: submitted by a message, asked about, and announced."""
+
+    def __init__(self, book: Book, loop: LoopThread, owing: Owing, client: Client) -> None:
+        self.book, self.loop, self.owing, self.client = book, loop, owing, client
+
+    def submit(self, *ids: str, webhook: str, header: str | None = None, **wishes: object) -> None:
+        take_in(self.client, list(ids), {"service": "nano-banana", "webhook": webhook, **wishes}, header)
+
+    def look(self, url: str) -> None:
+        upstream = Upstream(httpx.AsyncClient(transport=PooledTransport()), url, {"default": "t"}, Limits(5, 5, 2**20))
+        desk = Desk(self.book, Forecasts(self.book.learned), upstream, self.loop, Knobs(60, 5, 0, Patience(10, 1, 0), 3600, 100))
+        clock = Clock(self.book.fleet.now())
+        ids = self.book.tasks.claim(LANE, clock.now() + 60, "t1", self.book.tasks.candidates(LANE, clock.now(), 50))
+        Retrieval(desk, clock, LANE, "t1").run(ids)
+        self.loop.run(upstream._client.aclose(), timeout=5)
+
+
+@pytest.fixture
+def road(book: Book, loop: LoopThread, owing: Owing, settings: Settings) -> Iterator[Road]:
+    with Client(settings=settings) as client:
+        yield Road(book, loop, owing, client)
+
+
+@pytest.fixture
+def spans() -> Iterator[Callable[[], dict[str, ReadableSpan]]]:
+    """Trace into memory; the spans so far by the first word of their name, the last of each."""
+    exporter = InMemorySpanExporter()
+    tracing.use(tracing.exporting(exporter, {}, at_once=True))
+    yield lambda: {span.name.partition(" ")[0]: span for span in exporter.get_finished_spans()}
+    tracing.use(None)
+
+
+def hexed(number: int, digits: int) -> str:
+    return format(number, f"0{digits}x")
+
+
+def trace_of(span: ReadableSpan) -> str:
+    return hexed(span.get_span_context().trace_id, 32)  # type: ignore[union-attr]
+
+
+def id_of(span: ReadableSpan) -> str:
+    return hexed(span.get_span_context().span_id, 16)  # type: ignore[union-attr]
+
+
+def header_of(span: ReadableSpan) -> str:
+    return f"00-{trace_of(span)}-{id_of(span)}-{hexed(span.get_span_context().trace_flags, 2)}"  # type: ignore[union-attr]
+
+
+def parent_of(span: ReadableSpan) -> str:
+    return hexed(span.parent.span_id, 16) if span.parent else ""
+
+
+def test_submit_look_and_webhook_are_one_trace_and_the_look_names_the_call_that_saw_it(
+    road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
+    api, receiver = Api(), Receiver()
+    road.submit("a", webhook=served(receiver), header=GIVEN)
+    road.look(served(api))
+    assert road.owing.deliver().paid == 1
+    found = spans()
+    assert set(found) == {"submit", "retrieve", "look", "webhook"}
+    submit, call, look, webhook = (found[name] for name in ("submit", "retrieve", "look", "webhook"))
+    assert {trace_of(span) for span in (submit, look, webhook)} == {TRACE}
+    assert parent_of(submit) == PARENT
+    assert parent_of(look) == parent_of(webhook) == id_of(submit)
+    assert trace_of(call) != TRACE
+    assert parent_of(call) == ""
+    assert [link.context for link in look.links] == [call.get_span_context()]
+    assert [headers["traceparent"] for headers in api.headers] == [header_of(call)]
+    assert [one.headers["traceparent"] for one in receiver.got] == [header_of(webhook)]
+    assert (look.attributes or {})["cavendish.id"] == (webhook.attributes or {})["cavendish.id"] == "a"
+    assert (webhook.attributes or {})["http.response.status_code"] == 200
+    assert look.start_time <= look.end_time  # type: ignore[operator]
+
+
+def test_what_fails_is_marked_in_its_span(road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]) -> None:
+    road.submit("a", webhook=served(Receiver(httpx.Response(500))), header=GIVEN)
+    road.look(served(Api(success=False)))
+    assert road.owing.deliver().later == 1
+    found = spans()
+    assert found["submit"].status.status_code is found["retrieve"].status.status_code is StatusCode.UNSET
+    assert found["look"].status.description == "no"
+    assert found["webhook"].status.description == "HTTP 500"
+
+
+def test_a_call_that_is_refused_says_so_and_ends_nobody(
+    road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
+    road.submit("a", webhook="https://example.com/hook", header=GIVEN)
+    road.look(served(Api(status=503)))
+    found = spans()
+    assert set(found) == {"submit", "retrieve"}
+    assert (found["retrieve"].attributes or {})["error.type"] == "down"
+
+
+def test_an_id_that_expires_unasked_ends_its_trace_too(
+    road: Road, book: Book, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
+    road.submit("a", webhook="https://example.com/hook", header=GIVEN, deadline=1)
+    late = Clock(book.fleet.now() + 1000)
+    assert expire_overdue(book, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    expire = spans()["expire"]
+    assert trace_of(expire) == TRACE
+    assert not expire.links
+
+
+def test_an_unsampled_trace_stays_unsampled_and_is_still_handed_on(
+    road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
+    receiver = Receiver()
+    road.submit("a", webhook=served(receiver), header=f"00-{TRACE}-{PARENT}-00")
+    road.look(served(Api()))
+    road.owing.deliver()
+    assert set(spans()) == {"retrieve"}
+    assert receiver.got[0].headers["traceparent"].startswith(f"00-{TRACE}-")
+    assert receiver.got[0].headers["traceparent"].endswith("-00")
+
+
+def test_without_traces_of_our_own_the_receiver_gets_what_the_producer_gave_and_the_api_gets_nothing(
+    road: Road, served: Served
+) -> None:
+    api, receiver = Api(), Receiver()
+    road.submit("a", webhook=served(receiver), traceparent=GIVEN)
+    road.submit("b", webhook=served(receiver))
+    road.look(served(api))
+    assert road.owing.deliver().paid == 2
+    assert {one.headers.get("traceparent") for one in receiver.got} == {GIVEN, None}
+    assert all("traceparent" not in headers for headers in api.headers)
+
+
+def test_a_header_that_is_no_context_is_passed_over_and_a_keyword_that_is_none_is_refused(road: Road, book: Book) -> None:
+    road.submit("a", webhook="https://example.com/hook", header="nonsense")
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == ""
+    with pytest.raises(ValueError, match="a traceparent looks like 00-"):
+        road.submit("b", webhook="https://example.com/hook", header=GIVEN, traceparent="nonsense")
+
+
+def test_a_second_submit_keeps_the_trace_of_the_first_and_a_new_round_has_its_own(road: Road, book: Book) -> None:
+    other = GIVEN.replace("b7ad", "aaaa")
+    road.client.submit(["a"], service="nano-banana", traceparent=GIVEN)
+    road.client.submit(["a"], service="nano-banana", traceparent=other)
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
+    late = Clock(book.fleet.now() + 1e6)
+    assert expire_overdue(book, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    road.client.submit(["a"], service="nano-banana", traceparent=other, again=True)
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == other
+
+
+def test_the_shell_takes_the_context_of_its_option_or_of_its_environment(
+    server: Server, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", server.url)
+    for task_id, environment, options in (
+        ("by-option", "", ["--traceparent", GIVEN]),
+        ("by-environment", GIVEN, []),
+        ("by-nobody", "nonsense", []),
+    ):
+        monkeypatch.setenv("TRACEPARENT", environment)
+        done = CliRunner().invoke(cli, ["submit", "--service", "nano-banana", *options, task_id])
+        assert done.exit_code == 0, done.output
+    tasks = book.tasks.load(LANE, ["by-option", "by-environment", "by-nobody"]).tasks
+    assert [task.trace for task in tasks.values()] == [GIVEN, GIVEN, ""]
+
+
+# --- what the environment asks for
+
+
+def python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout + done.stderr
+
+
+def test_unless_it_is_asked_for_nothing_of_opentelemetry_is_imported() -> None:
+    """The client of Redis imports its interface for itself, where that is there."""
+    code = "\n".join(
+        [
+            "import sys, redis",
+            "before = {name for name in sys.modules if name.startswith('opentelemetry')}",
+            "import worker.tasks, worker.cli",
+            "from worker.tracing import traces",
+            "print(traces().headers(), {name for name in sys.modules if name.startswith('opentelemetry')} - before)",
+        ]
+    )
+    assert python(code).endswith("{} set()\n")
+    assert python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_SDK_DISABLED="true").endswith("{} set()\n")
+    assert python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_TRACES_EXPORTER="none").endswith("{} set()\n")
+
+
+def test_asked_for_without_the_extra_it_says_what_to_install_and_goes_on() -> None:
+    code = "import sys\nsys.modules['opentelemetry'] = None\nfrom worker.tracing import traces\nprint(type(traces()).__name__)"
+    said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    assert "install cavendish[otel]" in said
+    assert "Traces\n" in said
+
+
+@pytest.mark.parametrize(
+    ("environ", "kind"),
+    [
+        ({}, "Traces"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "_OtelTraces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}, "_OtelTraces"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "Traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "Traces"),
+    ],
+)
+def test_only_what_can_be_had_is_traced(environ: dict[str, str], kind: str) -> None:
+    assert type(tracing.set_up(environ)).__name__ == kind

@@ -1,0 +1,67 @@
+"""metrics: what the book says, for Prometheus."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from scheduler.errors import StackError
+from scheduler.settings import Settings, listening
+from scheduler.store import Book
+from scheduler.whereabouts import book_url
+from worker import logs
+from worker.cli.output import as_json as json_option
+from worker.cli.output import print_json
+from worker.metrics import scraped, serving
+
+
+def _where(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    try:
+        return listening(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+@click.command()
+@click.option("--serve", metavar="[HOST:]PORT", callback=_where, help="Serve them for scrapes, until Ctrl-C (host: 127.0.0.1).")
+@json_option
+def metrics(serve: tuple[str, int] | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Print what the book says, in Prometheus' text format; or serve it, read anew at each scrape.
+
+    Exit code 1 if Redis is away; served, that is `cavendish_book_up 0`. Workers serve their own by CAVENDISH_METRICS_PORT.
+
+    \b
+    cavendish metrics
+    cavendish metrics --serve 0.0.0.0:9808
+    """
+    settings = Settings.load()
+    book = Book(book_url(settings), settings.shards)
+    registry = scraped.registry_of(book, settings.batch_size, settings.rate)
+    if serve is None:
+        _print(registry, as_json=as_json)
+        book.fleet.now()  # raises where Redis is away
+        return
+    logs.set_up(settings.log_format, settings.log_level)
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    try:
+        port = serving.serve(serve, registry)
+    except OSError as error:
+        raise StackError(f"{serve[0]}:{serve[1]} cannot be listened on: {error.strerror}.") from None
+    logs.logger().info("metrics.served", at=f"http://{serve[0]}:{port}/metrics")
+    done.wait()
+
+
+def _print(registry: serving.Registry, *, as_json: bool) -> None:
+    if as_json:
+        print_json(serving.samples(registry))
+    else:
+        click.echo(serving.text(registry), nl=False)
+
+
+COMMANDS = (metrics,)
