@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -149,6 +150,20 @@ def _token(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("must be an IP address of this machine, or 0.0.0.0 or :: for all of them") from None
+
+
+def _login(text: str) -> str:
+    user, _, password = text.partition(":")
+    if not (user and password and text.isascii() and text.isprintable()):
+        raise ValueError("must be user:password in printable ASCII")
+    return text
+
+
 def _knob(default: Any, read: Reader, unit: str, meaning: str, *, secret: bool = False, shown: str = "") -> Any:
     about = {"read": read, "unit": unit, "meaning": meaning, "secret": secret, "shown": shown}
     return field(default=default, repr=not secret, metadata=about)
@@ -236,7 +251,11 @@ class Settings:
     shutdown_timeout: float = _knob(
         20.0, _number(1, 600), "s", "How long `cavendish up` lets its parts finish before it ends them."
     )
-    flower_port: int = _knob(5555, _whole(0, 65535), "port", "Flower's port on the loopback interface; 0: any free one.")
+    flower_port: int = _knob(5555, _whole(0, 65535), "port", "Flower's port; 0: any free one.")
+    flower_address: str = _knob("127.0.0.1", _address, "address", "Where Flower listens; beyond this machine only with a login.")
+    flower_basic_auth: str = _knob(
+        "", _login, "user:password", "Login for Flower, which also allows its buttons; unset: it only shows.", secret=True
+    )
     log_format: str = _knob("console", _one_of("console", "json"), "console | json", "Shape of the log lines.")
     log_level: str = _knob("info", _one_of("debug", "info", "warning", "error"), "level", "Least level that is logged.")
 
@@ -266,6 +285,8 @@ class Settings:
             found.append(f"{PREFIX}LEASE must be at least twice {PREFIX}CALL_TIMEOUT, or batches are asked about twice.")
         if self.last_look < self.call_timeout:
             found.append(f"{PREFIX}LAST_LOOK must be at least {PREFIX}CALL_TIMEOUT, or a last look is cut short.")
+        if not (self.flower_basic_auth or ip_address(self.flower_address).is_loopback):
+            found.append(f"{PREFIX}FLOWER_ADDRESS lets others see what runs: set {PREFIX}FLOWER_BASIC_AUTH too.")
         try:
             self.tokens()
         except (OSError, ValueError) as error:

