@@ -83,7 +83,7 @@ def install() -> None:
     vars(kombu_redis)["loads"] = _loads
 
 
-def complete(envelope: Any, queue: str) -> str | None:
+def complete(envelope: Any, queue: str | None) -> str | None:
     """Fill in what an envelope need not say, in place; or say why it is none."""
     if not isinstance(envelope, dict):
         return "no JSON object lies around it"
@@ -95,8 +95,8 @@ def complete(envelope: Any, queue: str) -> str | None:
     if not isinstance(properties.get("delivery_tag"), str):
         properties["delivery_tag"] = str(uuid.uuid4())
     info = properties.get("delivery_info")
-    # Where a message goes back to if its worker dies: whence it came.
-    properties["delivery_info"] = (info if isinstance(info, dict) else {}) | {"exchange": "", "routing_key": queue}
+    if not isinstance(info, dict) or not {"exchange", "routing_key"} <= {name for name in info if isinstance(info[name], str)}:
+        properties["delivery_info"] = {"exchange": "", "routing_key": queue}  # it goes back whence it came if its worker dies
     return _body_complaint(envelope.get("body"), properties.get("body_encoding"))
 
 
