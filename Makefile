@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check chaos bench-polling bench-claim bench-webhooks lock clean
+.PHONY: help setup demo run test check chaos bench-polling bench-claim bench-webhooks screenshot lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,9 @@ bench-claim: setup ## what a claim and a tick cost with a million pending ids
 
 bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
 	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
+
+screenshot: setup ## README's picture of Flower, by Debian's chromium and chromium-driver
+	@$(BIN)/python tests/screenshot.py
 
 lock: setup ## renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
