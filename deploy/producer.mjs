@@ -18,7 +18,7 @@ function message(ids, wishes) {
 const spoken = (words) => `*${words.length}\r\n` + words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join("");
 
 // Resolves when Redis has the message; rejects with its refusal, or where it does not answer. Sending again is harmless.
-export async function submit(broker, ids, wishes) {
+async function submit(broker, ids, wishes) {
   const { protocol, hostname, port, username, password, pathname, searchParams } = new URL(broker);
   const local = protocol === "redis+socket:"; // what `cavendish up` prints as part=broker
   const where = local ? { path: decodeURIComponent(pathname) } : { host: hostname, port: Number(port || 6379), servername: hostname };
@@ -40,7 +40,5 @@ export async function submit(broker, ids, wishes) {
   throw new Error("Redis hung up.");
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) {
-  const [broker, service, webhook, ...ids] = process.argv.slice(2);
-  await submit(broker, ids, { service, webhook, deadline: 900, metadata: { from: "node" } });
-}
+const [broker, service, webhook, ...ids] = process.argv.slice(2);
+await submit(broker, ids, { service, webhook, deadline: 900, metadata: { from: "node" } });
