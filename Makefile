@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help setup demo run test check chaos bench-polling bench-claim bench-webhooks screenshot lock clean
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: $(VENV)/.done ## build .venv from the lock file
 
