@@ -8,13 +8,13 @@ Kombu believes that whatever lies in a queue was put there by Kombu; here the re
 from __future__ import annotations
 
 import base64
-import json
 import uuid
 from typing import Any
 
 import redis
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from kombu.utils import json as kombu_json
 
 from scheduler.store.connection import script_text
 from scheduler.store.keys import nothing
@@ -114,8 +114,8 @@ def _body_complaint(body: Any, encoding: Any) -> str | None:
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return kombu_json.loads(text)
+    except Exception:  # no JSON, or nested too deep, or Kombu's own marks of a type with anything in them
         return None
 
 

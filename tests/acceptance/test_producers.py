@@ -87,6 +87,7 @@ def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(
         "Received unregistered task": [but(headers={"task": "cavendish.nothing", "id": "1"})],
         "submit.refused": [but(body=json.dumps([[["x"]], wishes, {}])) for wishes in ({}, {"service": "veo", "webhok": ""})],
     }
+    wrong["message.refused"] += [json.dumps({"__type__": odd, "__value__": "odd"}) for odd in ("uuid", "decimal", "datetime", [])]
     wrong["message.refused"] += [but("id"), but(body=json.dumps([[["x"]], {"service": "veo"}]))]
     in_base64 = {"body_encoding": "base64", "delivery_tag": ["odd"], "delivery_info": "odd"}
     wrong["message.refused"] += [but(body="!", properties=in_base64), but(properties={"body_encoding": "rot13"})]
