@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -13,21 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 
 from worker.stack import free_port
 
 #: Nothing that a browser does of its own accord, and what it needs to run as root in a container.
 _FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --hide-scrollbars
 --disable-background-networking --disable-component-update --disable-sync"""
-
-
-def need(*programs: str) -> None:
-    """Skip where a program is not installed; fail there if `TESTS_NEED` lists it, as CI does."""
-    for name in programs:
-        if not shutil.which(name):
-            wanted = name in os.environ.get("TESTS_NEED", "").split()
-            (pytest.fail if wanted else pytest.skip)(f"{name} is not installed")
 
 
 class Browser:

@@ -17,8 +17,8 @@ from scheduler.whereabouts import broker_url
 
 #: What the page of tasks shows. The last one leads to all that is known of a message.
 COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
-#: Messages that Flower keeps in memory, about 1.5 KB each.
-KEPT = 20_000
+#: Messages that Flower keeps in memory, about 5 KB each.
+KEPT = 10_000
 _LENGTH = 160
 #: A URL, up to the end of its quotation if it is in one, else up to a space; of its parts only scheme and host are kept.
 _URL = re.compile(

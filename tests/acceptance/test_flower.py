@@ -16,9 +16,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 from acceptance.conftest import SERVICE, Stack, wait_until
-from browser import Browser, browser, need
+from browser import Browser, browser
 from celery import Celery
 from conftest import Server
+from programs import need
 
 from worker.stack import free_port
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import redis
 from acceptance.conftest import SERVICE, Stack, wait_until
-from browser import need
 from celery import Celery
+from programs import need
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PAGE = (DEPLOY / "PRODUCERS.md").read_text()
