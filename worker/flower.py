@@ -26,6 +26,8 @@ _URL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_REPR = re.compile(r"""(?P<name>\w+\()?(?P<sign>['"])(?P<text>.*)(?P=sign)(?(name),?\))""", re.DOTALL)
+
 
 def set_up(settings: Settings) -> None:
     """Give Flower's options our settings, if it is in this process: it is wherever `celery` was started."""
@@ -57,11 +59,16 @@ def tidy(headers: Any) -> None:
 
 
 def without_python(task: Any) -> Any:
-    """Flower's hook before it shows a message (a copy): outcomes are sentences, and nothing is shown of no arguments."""
-    if isinstance(task.result, str):
-        task.result = task.result.strip("'\"")
+    """Flower's hook before it shows a message (a copy): outcomes and errors as sentences, no arguments as nothing."""
+    task.result = _sentence(task.exception or task.result)
     task.args, task.kwargs = ("" if said in ("()", "{}") else said for said in (task.args, task.kwargs))
     return task
+
+
+def _sentence(said: Any) -> Any:
+    """`SubmissionError('No.')` and `'done'` without Python's signs around them."""
+    found = _REPR.fullmatch(said) if isinstance(said, str) else None
+    return found["text"] if found else said
 
 
 class _Socket(broker.RedisSocket):  # type: ignore[misc]

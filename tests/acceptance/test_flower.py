@@ -95,11 +95,13 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
         assert columns == "name state args kwargs result runtime received worker uuid".split()
         with Celery(broker=f"redis+socket://{own_server.socket}?virtual_host=3", set_as_current=False) as producer:
             for _ in range(3):
-                producer.send_task("cavendish.submit", args=[["x"]], queue="cavendish.submit")
+                producer.send_task("cavendish.submit", args=[["x"]], queue="cavendish.submit")  # of no service
         assert re.search(r"cavendish.submit</td>\s*<td[^>]*>3</td>", http.get("/broker").text)
         parts.enter_context(running("worker", environment, tmp_path))
         wait_until(lambda: any(one["status"] for one in http.get("/workers?json=1").json()["data"]), 30, "a worker is online")
-        wait_until(lambda: http.get("/api/tasks?state=FAILURE").json(), 30, "the refused messages are seen")
+        rows = "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&search[value]=state:FAILURE"
+        refused = wait_until(lambda: http.get(rows).json()["data"], 30, "the refused messages are seen")
+        assert refused[0]["result"] == "cavendish.submit needs the keyword 'service'."
     assert PASSWORD not in (tmp_path / "flower.log").read_text()
 
 

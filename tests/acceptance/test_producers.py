@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import redis
 from acceptance.conftest import SERVICE, Stack, wait_until
 from celery import Celery
 from programs import need
+
+from scheduler import Client, TrackedTask
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PAGE = (DEPLOY / "PRODUCERS.md").read_text()
@@ -36,10 +39,10 @@ def broker(stack: Stack) -> Iterator[redis.Redis]:
         yield raw
 
 
-def tracked(stack: Stack, task_id: str) -> Any:
+def tracked(stack: Stack, task_id: str) -> TrackedTask | None:
     """What the book knows of the id by now."""
-    said = stack.cavendish("show", "--service", SERVICE, "--json", task_id)
-    return json.loads(said.stdout) if said.returncode == 0 else None
+    with Client(stack.facts["book"]) as client:
+        return client.get(task_id, service=SERVICE)
 
 
 def test_the_message_of_the_page_has_the_shape_that_celery_gives_it_and_the_body_that_the_page_shows(
@@ -66,9 +69,9 @@ def test_both_messages_of_the_page_are_taken_as_they_stand(stack: Stack, broker:
         broker.lpush("cavendish.submit", json.dumps(message))
     ids = [*ITS_BODY[0][0], *json.loads(LEAST["body"])[0][0]]
     first, second, least = (wait_until(lambda one=one: tracked(stack, one), 20, f"{one} is tracked") for one in ids)
-    assert first["metadata"] == second["metadata"] == {"order": 7}
-    assert first["deadline_at"] - first["submitted_at"] == 900
-    assert (least["service"], least["account"]) == (SERVICE, "default")
+    assert first.metadata == second.metadata == {"order": 7}
+    assert first.deadline_at - first.submitted_at == 900
+    assert (least.service, least.account) == (SERVICE, "default")
 
 
 def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(stack: Stack, broker: redis.Redis) -> None:
@@ -109,7 +112,7 @@ def test_a_program_in_node_hands_ids_over_and_their_webhooks_arrive(stack: Stack
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
     wait_until(lambda: set(stack.ledger()["states"]) >= set(ids), 30, "all were announced")
-    assert tracked(stack, ids[0])["metadata"] == {"from": "node"}
+    assert {task.metadata["from"] for task in map(partial(tracked, stack), ids) if task and task.metadata} == {"node"}
 
 
 def test_the_page_shows_the_program_as_it_is() -> None:

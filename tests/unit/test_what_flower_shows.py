@@ -50,8 +50,27 @@ def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) 
     assert repr(headers) == before
 
 
-def test_an_outcome_is_shown_as_a_sentence_and_no_arguments_as_nothing() -> None:
-    shown = without_python(SimpleNamespace(result="'3 new · 1 refused'", args="()", kwargs="{}"))
-    assert (shown.result, shown.args, shown.kwargs) == ("3 new · 1 refused", "", "")
-    shown = without_python(SimpleNamespace(result=None, args=None, kwargs="{'service': 'veo'}"))
-    assert (shown.result, shown.args, shown.kwargs) == (None, None, "{'service': 'veo'}")
+@pytest.mark.parametrize(
+    ("result", "exception", "shown"),
+    [
+        ("'3 new · 1 refused'", None, "3 new · 1 refused"),
+        (
+            None,
+            "SubmissionError(\"cavendish.submit needs the keyword 'service'.\")",
+            "cavendish.submit needs the keyword 'service'.",
+        ),
+        (None, "BookUnavailable('Redis is away.',)", "Redis is away."),
+        (None, "KeyError(7)", "KeyError(7)"),
+        ("'cut off...", None, "'cut off..."),
+        (None, None, None),
+    ],
+)
+def test_outcomes_and_errors_are_shown_as_sentences(result: str | None, exception: str | None, shown: str | None) -> None:
+    assert without_python(SimpleNamespace(result=result, exception=exception, args=None, kwargs=None)).result == shown
+
+
+def test_no_arguments_are_shown_as_nothing_and_others_as_they_are() -> None:
+    shown = without_python(SimpleNamespace(result=None, exception=None, args="()", kwargs="{}"))
+    assert (shown.args, shown.kwargs) == ("", "")
+    shown = without_python(SimpleNamespace(result=None, exception=None, args=None, kwargs="{'service': 'veo'}"))
+    assert (shown.args, shown.kwargs) == (None, "{'service': 'veo'}")
