@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check chaos soak bench-polling bench-claim bench-webhooks lock clean
+.PHONY: help setup demo run test check chaos soak bench-polling bench-claim bench-webhooks screenshot lock clean
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: $(VENV)/.done ## build .venv from the lock file
 
@@ -47,6 +47,9 @@ bench-claim: setup ## what a claim and a tick cost with a million pending ids
 
 bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
 	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
+
+screenshot: setup ## README's picture of Flower, by Debian's chromium and chromium-driver
+	@$(BIN)/python tests/screenshot.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate

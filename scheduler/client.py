@@ -32,8 +32,9 @@ _LIST_AGAIN = 2.0
 class Client:
     """Talks to the book in Redis; needs neither Celery nor a running worker. Safe to share between threads.
 
-    `url` is the Redis of the book; without it the environment says (`CAVENDISH_REDIS_URL`, else the embedded
-    server of `cavendish up`). Every method raises BookUnavailable when Redis is away.
+    `url` is the Redis of the book; without it `settings` say where it is, or the environment (`CAVENDISH_REDIS_URL`, else
+    the embedded server of `cavendish up`). Raises SettingsError where they make no sense; connects at the first question.
+    Every method raises BookUnavailable when Redis is away.
 
         with Client() as client:
             client.submit(["id-1", "id-2"], service="nano-banana", webhook="https://example.com/hook")
@@ -62,11 +63,15 @@ class Client:
     ) -> list[Submitted]:
         """Track ids of one service; returns, in their order, `new`, `known` or `refused` for each, once Redis has them.
 
-        Idempotent: an id that is known keeps everything and gains the webhooks. `deadline` in seconds from now
-        (1 s to 30 days, default `CAVENDISH_DEADLINE`); `metadata` (a JSON object of at most 8 KiB) comes back in the
-        webhook; `again` tracks an id anew, with the webhooks given now,
-        after it ended and all that it owed was paid; else the answer is `known` with the reason.
-        `traceparent` (W3C Trace Context) goes to the receiver with each webhook, and into our own traces where these are on.
+        Idempotent: an id that is known keeps everything and gains the webhooks.
+        - `service` is the API that made the `ids`, `account` whose token asks about them;
+        - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
+        - `deadline`: seconds from now (1 s to 30 days, default `CAVENDISH_DEADLINE`);
+        - `metadata`: a JSON object of at most 8 KiB that comes back in the webhook;
+        - `model`: a hint at how long it takes; `producer`: a label, between which calls are shared fairly;
+        - `again`: track ids anew, with the webhooks given now, that have ended and paid all they owed; else the answer is
+          `known` with the reason;
+        - `traceparent` (W3C Trace Context) goes to the receiver with each webhook, and into our own traces where these are on.
         Raises SubmissionError if anything but single ids is at fault; then nothing was written.
         """
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
@@ -106,13 +111,15 @@ class Client:
         ]
 
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
-        """One tracked task with its upstream record, or None if the book does not know it."""
+        """One tracked task (`task_id` of a `service`, under an `account`) with its record, or None if it is unknown."""
         return self.get_many([task_id], service=service, account=account).get(task_id)
 
     def get_many(
         self, ids: Iterable[str], *, service: str, account: str = "default", with_record: bool = True
     ) -> dict[str, TrackedTask]:
-        """The tracked tasks that the book knows, by id. `with_record=False` leaves the upstream records out."""
+        """Those of the `ids` of a `service`, under an `account`, that the book knows, by id. `with_record=False` leaves the
+        upstream records out.
+        """
         return self._book.tasks.get(account, service, list(ids), with_record=with_record)
 
     def wait(
@@ -124,9 +131,9 @@ class Client:
         timeout: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, TrackedTask]:
-        """Wait until every id has ended; returns them with their records.
+        """Wait until every one of the `ids` of a `service`, under an `account`, has ended; returns them with their records.
 
-        `timeout` in seconds; when it is over WaitTimeout is raised, and the ids are still tracked.
+        `timeout` in seconds (None: for ever); when it is over WaitTimeout is raised, and the ids are still tracked.
         `progress(ended, all)` is called whenever more have ended. Raises SubmissionError for an id that is not tracked.
         """
         wanted = list(dict.fromkeys(ids))

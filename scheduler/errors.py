@@ -40,7 +40,7 @@ class BookUnavailable(CavendishError):
 
 
 class WaitTimeout(CavendishError, TimeoutError):
-    """The time of a `wait` ran out. `pending` are the ids that have not ended yet."""
+    """The time of a `wait` ran out. `pending` are the ids that have not ended yet; they are still tracked."""
 
     def __init__(self, pending: Sequence[str], timeout: float) -> None:
         super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")

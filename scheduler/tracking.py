@@ -24,7 +24,13 @@ Record = Mapping[str, Any]
 
 
 class State(StrEnum):
-    """Where a tracked task stands."""
+    """Where a tracked task stands. All but PENDING are terminal.
+
+    - PENDING: nothing is known of its end yet;
+    - SUCCEEDED, FAILED: the remote API said so;
+    - UNKNOWN: the remote API did not know the id, several times over a while;
+    - EXPIRED: its deadline passed first.
+    """
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
@@ -67,7 +73,15 @@ OPERATIONS = Lane("cavendish", "operations")
 
 @dataclass(frozen=True, slots=True)
 class TrackedTask:
-    """A remote job as the book knows it. `record` is the upstream record as it came, once there is one."""
+    """A remote job as the book knows it. Every time is in seconds since the Unix epoch, by the clock of Redis; None: not yet.
+
+    `id`, `service` and `account` name it; `state` and `reason` (a sentence, or "") say how it stands. It was handed in at
+    `submitted_at` and ends by `deadline_at` at the latest; it finished at the remote API at `finished_at`, and the book
+    learned of it at `settled_at`. `looks` counts how often it was asked about, last at `looked_at`; `absences` how often
+    in a row the API did not know it, first at `absent_since`. `model`, `producer`, `metadata` and `webhooks` are as they
+    were handed in; `round` counts how often the id was tracked anew. `record` is the upstream record as it came (left out
+    where it was not asked for).
+    """
 
     id: str
     service: str
@@ -98,7 +112,8 @@ class TrackedTask:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The end of a tracked task, as the stream tells it: `at` is when the book learned of it.
+    """The end of a tracked task (`id`, `service`, `account`), as the stream tells it: its `state`, and `at` what moment the book
+    learned of it, in seconds since the Unix epoch.
 
     `position` is an opaque printable text: `Client.events(after=position)` goes on behind this event.
     """
@@ -130,7 +145,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The answer to one submitted id: `new`, `known` or `refused`, and the state it has now (None if refused)."""
+    """The answer to one submitted `id`: the `outcome` is `new`, `known` or `refused`, `state` is the one it has now (None if
+    refused), and `reason` says in a sentence why it was refused, or not tracked again (else "").
+    """
 
     id: str
     outcome: str
@@ -139,6 +156,7 @@ class Submitted:
 
     @property
     def refused(self) -> bool:
+        """True if this one id was not taken: `reason` says why."""
         return self.outcome == "refused"
 
 

@@ -18,7 +18,7 @@ from scheduler.beat import QUEUES, timetable
 from scheduler.redis_url import many
 from scheduler.settings import Settings
 from scheduler.whereabouts import broker_url
-from worker import broker, logs
+from worker import broker, flower, logs
 
 
 class PatientConnection(kombu.Connection):
@@ -42,6 +42,7 @@ class WaryConsumer(Consumer):
 
         def take(message: Any) -> None:
             try:
+                flower.tidy(message.headers)
                 handle(message)
             except Exception as error:  # whatever a stranger may have sent
                 logs.logger().error("message.refused", outcome=f"{type(error).__name__}: {error}"[:200])
@@ -65,6 +66,7 @@ warnings.filterwarnings("ignore", message=".*superuser privileges")
 def build(settings: Settings) -> Celery:
     """The app for these settings. Connects to nothing yet."""
     broker.install()
+    flower.set_up(settings)
     app = App("cavendish", set_as_current=False)
     app.conf.update(
         broker_url=broker_url(settings).partition("?master_name=")[0],

@@ -119,16 +119,9 @@ class Stack:
         )
         self._start("beat", [*_CELERY, "beat"], environment)
         if self._flower:
-            port = self._flower_port()
-            options = [
-                "--address=127.0.0.1",
-                f"--port={port}",
-                "--logging=error",
-                "--max_tasks=5000",
-                "--tasks_columns=name,state,args,kwargs,result,received,runtime,worker",
-            ]
-            self._start("flower", [*_CELERY, "flower", *options], environment | {"FLOWER_UNAUTHENTICATED_API": "true"})
-            self.facts["flower"] = f"http://127.0.0.1:{port}"
+            port, address = self._flower_port(), self._settings.flower_address
+            self._start("flower", [*_CELERY, "flower", f"--port={port}", "--logging=error"], environment)
+            self.facts["flower"] = _url_at(_EVERYWHERE.get(address, address), port)
 
     def _environment(self, data_dir: Path) -> dict[str, str]:
         facts = {"book": book_url(self._settings), "broker": broker_url(self._settings)}
@@ -148,7 +141,7 @@ class Stack:
 
     def _flower_port(self) -> int:
         wanted = self._settings.flower_port
-        if wanted and _is_free(wanted):
+        if wanted and _is_free(wanted, self._settings.flower_address):
             return wanted
         port = free_port()
         if wanted:
@@ -191,6 +184,8 @@ class Stack:
 
 #: The parts that end after all others, in this order.
 _LAST = ("emulator", "redis")
+#: How to reach from this machine what listens at all of its addresses.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks"]
@@ -213,6 +208,10 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def _url_at(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
 def _kept_port(data_dir: Path) -> int:
     """The pretend API's port: the one it had before in this data folder, if it is free, so that webhooks still arrive."""
     path = data_dir / "emulator-port"
@@ -225,9 +224,9 @@ def _kept_port(data_dir: Path) -> int:
     return port
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, address: str = "127.0.0.1") -> bool:
     try:
-        with socket.create_server(("127.0.0.1", port)):
+        with socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET):
             return True
     except OSError:
         return False

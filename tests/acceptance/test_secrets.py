@@ -33,6 +33,7 @@ from worker.webhooks.vault import Vault, new_key
 TOKEN = "tok-Ein_Geheimnis/of+the=API"
 PASSWORD = "redis/Pass+word=99"
 PROXY_PASSWORD = "proxy-Pass-word-77"
+FLOWER_PASSWORD = "flower:Pass,word=77"
 ALICE = "tok-of-Alice-31415926535"
 
 
@@ -70,7 +71,7 @@ class Guarded(Stack):
     def _ready(self) -> dict[str, object]:
         assert self.process.poll() is None, self.lines()
         facts: dict[str, object] = json.loads((self.folder / "data" / "stack.json").read_text())
-        httpx.get(f"{facts['flower']}/", trust_env=False)
+        assert httpx.get(f"{facts['flower']}/", trust_env=False).status_code == 401
         return facts
 
 
@@ -171,9 +172,9 @@ def flower_says(flower: str) -> dict[str, str]:
         "/tasks/datatable?draw=1&start=0&length=500&search[value]=&order[0][column]=0",
     ]
     found = {}
-    with httpx.Client(base_url=flower, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=flower, auth=("ada", FLOWER_PASSWORD), trust_env=False, timeout=20) as http:
         for place in places:
-            found[place] = http.get(place).text
+            found[place] = http.get(place).raise_for_status().text
         for name in json.loads(found["/api/workers?refresh=1"]):
             found[name] = http.get(f"/worker/{name}").text
         for task_id in list(json.loads(found["/api/tasks?limit=500"]))[:50]:
@@ -210,6 +211,7 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
         "OPERATIONS_WEBHOOK": f"{served(failing)}/operations",
         "API_URL": address,
         "API_TOKEN": TOKEN,
+        "FLOWER_BASIC_AUTH": f"ada:{FLOWER_PASSWORD}",
     }
     stack = Guarded(**settings)
     secrets = {
@@ -219,7 +221,7 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
         "webhook secret": secret,
         "key": key,
     }
-    secrets["password of the proxy"] = PROXY_PASSWORD
+    secrets |= {"password of the proxy": PROXY_PASSWORD, "password of Flower": FLOWER_PASSWORD}
     said: list[str] = []
 
     def cavendish(*words: str, exit_code: int | None = None, shown: bool = True, **more: str) -> str:
@@ -262,6 +264,7 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
             "SECRET_KEY": key[:-4],
             "API_TOKEN": f"{TOKEN} x",
             "REDIS_URL": f"http://:{PASSWORD}@x",
+            "FLOWER_BASIC_AUTH": f"{FLOWER_PASSWORD.replace(':', '')}",
         }
         wrong |= {"BROKER_URL": f"amqp://u:{PASSWORD}@x:99999", "EGRESS_PROXY": f"ftp://u:{PROXY_PASSWORD}@127.0.0.1:1"}
         commands += [(["status"], 2, {name: value}) for name, value in wrong.items()]

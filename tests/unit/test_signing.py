@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from scheduler.settings import webhook_secret_key
+from scheduler.readers import webhook_secret_key
 from worker.webhooks.signing import TOLERANCE, headers, new_secret, new_signing_key, public_key, sign, signed_content, verify
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -8,7 +8,8 @@ import threading
 import click
 
 from scheduler.errors import StackError
-from scheduler.settings import Settings, listening
+from scheduler.readers import listening
+from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.whereabouts import book_url
 from worker import logs

@@ -17,7 +17,7 @@ from functools import lru_cache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from scheduler.settings import webhook_secret_key
+from scheduler.readers import webhook_secret_key
 
 TOLERANCE = 300
 #: Parsed keys that are kept: to load a private key takes as long as to sign. They are in this process's memory either way.

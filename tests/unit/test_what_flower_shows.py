@@ -1,0 +1,76 @@
+"""What a message shows of itself: enough for a person to know it by, and nothing that may be secret."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from worker.flower import plain, tidy, without_python
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("{'webhook': 'https://hooks.example/T0/B0/secret'}", "{'webhook': 'https://hooks.example/…'}"),
+        (
+            "{'webhook': 'https://ada:secret@hooks.example:8443/x?key=secret#secret'}",
+            "{'webhook': 'https://hooks.example:8443/…'}",
+        ),
+        ("['HTTPS://a.example?token=secret', 'http://b.example']", "['https://a.example/…', 'http://b.example/…']"),
+        ('{"webhook": "https://ada:se,cr(et@a.example/secret,secret)"}', '{"webhook": "https://a.example/…"}'),
+        (
+            '{"webhook": "https://a.example/it\'s secret", "service": "veo"}',
+            '{"webhook": "https://a.example/…", "service": "veo"}',
+        ),
+        ("{'webhook': 'https://a.example/secret, that is cut off", "{'webhook': 'https://a.example/…"),
+        ("to https://ada:secret@a.example/secret, then", "to https://a.example/…, then"),
+        ("default/nano-banana/0, 50 ids", "default/nano-banana/0, 50 ids"),
+        ("", ""),
+    ],
+)
+def test_of_a_url_the_host_is_shown_and_all_else_as_it_is(said: str, shown: str) -> None:
+    assert plain(said) == shown
+
+
+def test_long_arguments_are_cut() -> None:
+    assert len(plain("(" + "'an-id', " * 1000)) == 161
+
+
+def test_a_message_that_comes_in_shows_its_arguments_plainly_from_then_on_and_keeps_all_else() -> None:
+    headers = {"id": "1", "argsrepr": "(['a'],)", "kwargsrepr": "{'webhook': 'https://a.example/secret'}"}
+    tidy(headers)
+    assert headers == {"id": "1", "argsrepr": "(['a'],)", "kwargsrepr": "{'webhook': 'https://a.example/…'}"}
+
+
+@pytest.mark.parametrize("headers", [None, [], "argsrepr", {}, {"argsrepr": None, "kwargsrepr": ["https://a.example/x"]}])
+def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) -> None:
+    before = repr(headers)
+    tidy(headers)
+    assert repr(headers) == before
+
+
+@pytest.mark.parametrize(
+    ("result", "exception", "shown"),
+    [
+        ("'3 new · 1 refused'", None, "3 new · 1 refused"),
+        (
+            None,
+            "SubmissionError(\"cavendish.submit needs the keyword 'service'.\")",
+            "cavendish.submit needs the keyword 'service'.",
+        ),
+        (None, "BookUnavailable('Redis is away.',)", "Redis is away."),
+        (None, "KeyError(7)", "KeyError(7)"),
+        ("'cut off...", None, "'cut off..."),
+        (None, None, None),
+    ],
+)
+def test_outcomes_and_errors_are_shown_as_sentences(result: str | None, exception: str | None, shown: str | None) -> None:
+    assert without_python(SimpleNamespace(result=result, exception=exception, args=None, kwargs=None)).result == shown
+
+
+def test_no_arguments_are_shown_as_nothing_and_others_as_they_are() -> None:
+    shown = without_python(SimpleNamespace(result=None, exception=None, args="()", kwargs="{}"))
+    assert (shown.args, shown.kwargs) == ("", "")
+    shown = without_python(SimpleNamespace(result=None, exception=None, args=None, kwargs="{'service': 'veo'}"))
+    assert (shown.args, shown.kwargs) == (None, "{'service': 'veo'}")
