@@ -11,6 +11,8 @@ from typing import Any
 import kombu
 from celery import Celery, signals
 from celery.app.amqp import AMQP
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
@@ -55,8 +57,31 @@ class PatientAMQP(AMQP):
     Connection = PatientConnection
 
 
+class Dispatcher(EventDispatcher):
+    """Loses no event that one thread sends while another publishes: Celery empties the list of what it has not published, too."""
+
+    _group_buffer: dict[str, list[Any]]
+    _publish: Callable[..., None]
+    producer: Any
+    mutex: Any
+
+    def flush(self, errors: bool = True, groups: bool = True) -> None:  # noqa: FBT001, FBT002 (Celery's)
+        with self.mutex:
+            for group, events in self._group_buffer.items() if groups else ():
+                taken = events[:]
+                del events[: len(taken)]
+                if taken:
+                    self._publish(taken, self.producer, f"{group}.multi")
+        super().flush(errors, groups=False)
+
+
+class WholeEvents(Events):
+    dispatcher_cls = f"{__name__}:Dispatcher"
+
+
 class App(Celery):
     amqp_cls = f"{__name__}:PatientAMQP"
+    events_cls = f"{__name__}:WholeEvents"
 
 
 # Celery warns root users about pickle; this app takes nothing but JSON.

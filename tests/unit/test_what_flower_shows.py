@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from scheduler.settings import Settings
+from worker.app import build
 from worker.flower import plain, tidy, without_python
 
 
@@ -74,3 +77,24 @@ def test_no_arguments_are_shown_as_nothing_and_others_as_they_are() -> None:
     assert (shown.args, shown.kwargs) == ("", "")
     shown = without_python(SimpleNamespace(result=None, exception=None, args=None, kwargs="{'service': 'veo'}"))
     assert (shown.args, shown.kwargs) == (None, "{'service': 'veo'}")
+
+
+def test_an_event_that_comes_while_others_are_published_is_published_next() -> None:
+    app = build(Settings.load({}))
+    published: list[list[str]] = []
+
+    class Wire:
+        """A producer, at whose first publishing another thread sends one more event."""
+
+        def publish(self, events: list[dict[str, Any]], **_: Any) -> None:
+            published.append([event["uuid"] for event in events])
+            if len(published) == 1:
+                dispatcher.send("task-succeeded", uuid="late")
+
+    dispatcher = app.events.Dispatcher(enabled=False, hostname="here", buffer_group=["task"])
+    dispatcher.enabled, dispatcher.producer = True, Wire()
+    dispatcher.send("task-received", uuid="first")
+    dispatcher.flush()
+    dispatcher.flush()
+    dispatcher.flush()
+    assert published == [["first"], ["late"]]
