@@ -1,4 +1,4 @@
-"""How the text of an environment variable becomes a value. Who cannot read one raises ValueError: what it must be, not what it was."""
+"""How the text of an environment variable becomes a value; or a ValueError that says what it must be, not what it was."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from queue import Empty
 from typing import Any
 
 import redis
@@ -21,8 +22,6 @@ from worker.logs import logger
 
 #: What the transport writes that takes memory: messages, which of them are being worked on, and which queues there are.
 _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
-#: What comes of reading something as a message that is none.
-_NO_MESSAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, redis.DataError)
 
 
 class _Client(redis.Redis):
@@ -47,8 +46,10 @@ class _Channel:
         """Kombu has taken out of the queue what it then cannot read, so nothing holds up what lies behind it."""
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
-        except _NO_MESSAGE as error:
-            logger().error("message.refused", outcome=f"{type(error).__name__}: {error}"[:200])
+        except (*self.connection_errors, Empty):  # type: ignore[attr-defined]
+            raise
+        except Exception as error:  # no JSON, or nested too deep, or marks of a type with anything in them
+            logger().error("message.refused", outcome=f"it is no message: {type(error).__name__}: {error}"[:200])
             return True
 
 
