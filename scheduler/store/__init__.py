@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 
 from scheduler.clock import Clock
 from scheduler.store.connection import Connection
@@ -11,7 +12,7 @@ from scheduler.store.endpoints import Endpoints
 from scheduler.store.events import Events
 from scheduler.store.fleet import Fleet
 from scheduler.store.learned import Learned
-from scheduler.store.overview import LaneView, aside, view
+from scheduler.store.overview import LaneView, aside, views
 from scheduler.store.tasks import Tasks
 from scheduler.tracking import Lane
 
@@ -35,7 +36,13 @@ class Book:
 
     def view(self, lane: Lane, now: float) -> LaneView:
         """The numbers of one lane. Raises BookUnavailable."""
-        return view(self.connection, lane, now)
+        return views(self.connection, [lane], now)[0]
+
+    def views(
+        self, lanes: Iterable[Lane], now: float, after: Mapping[Lane, str] | None = None, ends: int = 0
+    ) -> list[LaneView]:
+        """The numbers of lanes, with the newest `ends` of each behind its place in `after`. Raises BookUnavailable."""
+        return views(self.connection, lanes, now, after, ends)
 
     def aside(self, lane: Lane) -> dict[str, str]:
         """The ids of a lane whose records could not be read. Raises BookUnavailable."""

@@ -150,6 +150,10 @@ class Connection:
         """Writes that count together. Raises BookUnavailable when too few replicas have them in time."""
         return Batch(self, self._replicas, self._wait)
 
+    def reads(self) -> Batch:
+        """Reads that go together, also by scripts: one round trip to each primary, and no replica is waited for."""
+        return Batch(self, 0, 0.0)
+
     def ensure(self, key: str) -> None:
         """Wait until the replicas have what was written to this key and before it."""
         if self._replicas:
@@ -161,6 +165,18 @@ class Connection:
         """TIME at the primary of a key: in a cluster each primary has a clock of its own."""
         seconds, micros = self.steadily(lambda: self.primary(key).time())
         return int(seconds), int(micros)
+
+    def time_and(self, key: str) -> tuple[int, int, str | None]:
+        """TIME at the primary of a key, and what the key holds, in one round trip."""
+
+        def ask() -> list[Any]:
+            pipe = self.primary(key).pipeline(transaction=False)
+            pipe.time()
+            pipe.get(key)
+            return pipe.execute()
+
+        (seconds, micros), held = self.steadily(ask)
+        return int(seconds), int(micros), held
 
     def primary(self, key: str) -> Client:
         """The client of the one server that holds a key."""
