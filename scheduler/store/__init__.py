@@ -13,6 +13,7 @@ from scheduler.store.events import Events
 from scheduler.store.fleet import Fleet
 from scheduler.store.learned import Learned
 from scheduler.store.overview import LaneView, aside, views
+from scheduler.store.server import Server, server
 from scheduler.store.tasks import Tasks
 from scheduler.tracking import Lane
 
@@ -38,11 +39,13 @@ class Book:
         """The numbers of one lane. Raises BookUnavailable."""
         return views(self.connection, [lane], now)[0]
 
-    def views(
-        self, lanes: Iterable[Lane], now: float, after: Mapping[Lane, str] | None = None, ends: int = 0
-    ) -> list[LaneView]:
+    def views(self, lanes: Iterable[Lane], now: float, after: Mapping[Lane, str] | None = None, ends: int = 0) -> list[LaneView]:
         """The numbers of lanes, with the newest `ends` of each behind its place in `after`. Raises BookUnavailable."""
         return views(self.connection, lanes, now, after, ends)
+
+    def server(self) -> Server:
+        """What the Redis server says of itself. Raises BookUnavailable."""
+        return server(self.connection)
 
     def aside(self, lane: Lane) -> dict[str, str]:
         """The ids of a lane whose records could not be read. Raises BookUnavailable."""

@@ -178,6 +178,18 @@ class Connection:
         (seconds, micros), held = self.steadily(ask)
         return int(seconds), int(micros), held
 
+    def if_allowed(self, key: str, ask: Callable[[Client], Any]) -> Any:
+        """What the primary of a key says of itself; None where it forbids to ask, as managed servers do."""
+        with self.errors():
+            try:
+                return ask(self.primary(key))
+            except redis.exceptions.NoPermissionError:
+                return None
+            except redis.ResponseError as error:
+                if _refuses(error):
+                    raise
+                return None
+
     def primary(self, key: str) -> Client:
         """The client of the one server that holds a key."""
         if not self.clustered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from scheduler.addresses import Network, parse_networks
 from scheduler.errors import ForeignBook
@@ -115,7 +116,9 @@ _FIELDS = frozenset(field.name for field in fields(Member))
 def _member(row: str) -> Member | None:
     """None for a heartbeat that nobody can read; what a newer version says besides is passed over."""
     try:
-        said = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(row).items() if name in _FIELDS}
+        said: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(row).items() if name in _FIELDS
+        }
         return Member(**said) if all(isinstance(said[n], str) for n in _TEXTS) and said["at"] > 0 else None
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return None

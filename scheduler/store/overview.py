@@ -52,7 +52,7 @@ class LaneView:
 def views(
     connection: Connection, lanes: Iterable[Lane], now: float, after: Mapping[Lane, str] | None = None, ends: int = 0
 ) -> list[LaneView]:
-    """Look at lanes, and at the newest `ends` of each: those behind its place in `after`, if there is one. Raises BookUnavailable."""
+    """Look at lanes, and at the newest `ends` of each, behind its place in `after` if there is one. Raises BookUnavailable."""
     lanes, glances, places = list(lanes), connection.reads(), after or {}
     for lane in lanes:
         k = LaneKeys(lane)
