@@ -77,7 +77,7 @@ def endpoints(book: Book, owed: Mapping[str, int] | None = None, remembered: dic
     lanes = [*book.tasks.lanes(), OPERATIONS]
     for lane in lanes if owed is None else ():
         waiting.update(book.debts.waiting(lane))
-    names = [*registered, *sorted({*disabled, *+waiting} - {*registered})]
+    names = [*registered, *sorted({*disabled, *+waiting, *(remembered or ())} - {*registered})]
     urls = {name: endpoint.url for name, endpoint in registered.items()}
     urls |= {name: why.url for name, why in disabled.items() if why.url and name not in urls}
     known = {} if remembered is None else remembered
