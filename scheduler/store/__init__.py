@@ -12,6 +12,7 @@ from scheduler.store.endpoints import Endpoints
 from scheduler.store.events import Events
 from scheduler.store.fleet import Fleet
 from scheduler.store.learned import Learned
+from scheduler.store.listing import Listing
 from scheduler.store.overview import LaneView, aside, views
 from scheduler.store.server import Server, server
 from scheduler.store.tasks import Tasks
@@ -29,6 +30,7 @@ class Book:
         self.events = Events(self.connection)
         self.learned = Learned(self.connection)
         self.fleet = Fleet(self.connection)
+        self.listing = Listing(self.connection)
 
     def clock(self) -> Clock:
         """A clock set by Redis TIME. Raises BookUnavailable."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 
 from scheduler.errors import CavendishError, SettingsError
-from worker.cli import demo, endpoints, letters, operating, running, stream, top, tracking
+from worker.cli import completion, demo, endpoints, letters, listing, operating, running, stream, top, tracking, waiting
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +23,7 @@ def cli() -> None:
     """
 
 
-for room in (tracking, stream, operating, top, endpoints, letters, running, demo):
+for room in (tracking, waiting, listing, stream, operating, top, endpoints, letters, running, demo, completion):
     for command in room.COMMANDS:
         cli.add_command(command)
 

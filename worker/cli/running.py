@@ -19,8 +19,17 @@ from worker.emulator.receiver import Receiver
 from worker.stack import Stack
 
 _HOW_TO_BEGIN = """\
-There is no token for the remote API: set CAVENDISH_API_TOKEN (get one at https://platform.acedata.cloud),
-or try everything with a pretend API: cavendish up --emulate"""
+There is no token for the remote API yet.
+
+  To try everything on this machine, with a pretend API and nothing to sign up for:
+      cavendish up --emulate
+
+  To track real tasks, with a token of your own:
+      1. Sign in at https://platform.acedata.cloud, open the page of a service (such as Nano Banana), and copy its token.
+      2. export CAVENDISH_API_TOKEN=…
+      3. cavendish up
+
+  Several accounts: CAVENDISH_API_TOKENS_FILE names a JSON file, {"account": "token"}."""
 
 _share = click.FloatRange(0, 1)
 _rate = click.option(

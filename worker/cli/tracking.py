@@ -1,4 +1,4 @@
-"""submit, show, wait: what a producer does from the shell."""
+"""submit, show: what a producer does from the shell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scheduler import Client, State, SubmissionError, Submitted, TrackedTask
 from scheduler.store import Book
@@ -172,37 +170,4 @@ def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any
     return found
 
 
-@click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@service_option
-@account_option
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
-)
-@as_json
-def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Wait until all ids have ended. Exit code 0 only if all succeeded.
-
-    \b
-    cavendish wait --service nano-banana --timeout 300 ID1 ID2
-    """
-    columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    with Client() as client, bar:
-        row = bar.add_task("", total=len(set(ids)))
-        ended = client.wait(
-            ids, service=service, account=account, timeout=timeout, progress=lambda done, _: bar.update(row, completed=done)
-        )
-    if as_json:
-        print_json([task.to_json() for task in ended.values()])
-    else:
-        table("", ("id", "state", "reason"), [(task.id, task.state, task.reason) for task in ended.values()])
-    if not all(_succeeded(task) for task in ended.values()):
-        sys.exit(1)
-
-
-def _succeeded(task: TrackedTask) -> bool:
-    return task.state is State.SUCCEEDED
-
-
-COMMANDS = (submit, show, wait)
+COMMANDS = (submit, show)
