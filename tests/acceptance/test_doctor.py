@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from acceptance.parts import Parts
 from click.testing import CliRunner
 from conftest import Server
 from owing import SECRET, Served
+from receiving import Authority
 
 from scheduler.endpoints import Disabled, endpoint_of
 from scheduler.pace import report_refusal
@@ -21,7 +24,8 @@ from scheduler.store import keys
 from scheduler.store.fleet import FORMAT
 from scheduler.tracking import Refusal
 from worker.cli import cli
-from worker.emulator.api import Emulator, Knobs
+from worker.emulator.api import Knobs
+from worker.loop import LoopThread
 
 HOUR = 3600.0
 
@@ -220,16 +224,22 @@ def test_a_redis_that_forbids_config_and_info_is_not_called_ill(parts: Parts) ->
         assert (findings[what]["ok"], findings[what]["examined"]) == (True, False)
 
 
-def test_names_ways_and_certificates_that_fail_are_told_apart(parts: Parts, served: Served) -> None:
+def test_names_ways_and_certificates_that_fail_are_told_apart(parts: Parts, loop: LoopThread, tmp_path: Path) -> None:
     unknown = said(parts, API_URL="https://no-such-name.invalid")["api, account default"]
     assert "is not found" in unknown["found"]
     assert "DNS" in unknown["advice"]
     closed = said(parts, API_URL="http://127.0.0.1:1")["api, account default"]
     assert "127.0.0.1:1 is not reached" in closed["found"]
-    plain = served(Emulator(Knobs()).handle).replace("http://", "https://")
-    tls = said(parts, API_URL=plain)["api, account default"]
-    assert not tls["ok"]
-    assert "TLS" in tls["found"] or "is reached, but" in tls["found"]
+    tls = Authority(tmp_path).server("localhost", [])  # which nobody here trusts
+
+    async def serve() -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=tls)
+
+    server = loop.run(serve(), timeout=5)
+    distrusted = said(parts, API_URL=f"https://localhost:{server.sockets[0].getsockname()[1]}")["api, account default"]
+    loop.call(server.close)
+    assert distrusted["found"].startswith("TLS with localhost fails")
+    assert "SSL_CERT_FILE" in distrusted["advice"]
 
 
 def test_a_broker_and_a_proxy_that_are_away_are_found(parts: Parts) -> None:

@@ -16,7 +16,7 @@ _SEQUENCES = {
     b"\x1b[A": "up", b"\x1bOA": "up", b"\x1b[B": "down", b"\x1bOB": "down",
     b"\x1b[C": "right", b"\x1bOC": "right", b"\x1b[D": "left", b"\x1bOD": "left",
     b"\x1b[Z": "left", b"\t": "right", b"\x1b[5~": "page up", b"\x1b[6~": "page down",
-    b"\x1b[H": "home", b"\x1b[1~": "home", b"\x1b[F": "end", b"\x1b[4~": "end", b"\x1b": "escape",
+    b"\x1b[H": "home", b"\x1b[1~": "home", b"\x1b[F": "end", b"\x1b[4~": "end",
 }  # fmt: skip
 #: Seconds after which a lone escape is the key itself, and not the begin of a sequence.
 _ESCAPE = 0.05
@@ -60,7 +60,7 @@ def split(data: bytes) -> tuple[list[str], bytes]:
     """The keys in what a terminal sent, and the begin of a sequence whose end is still to come."""
     keys, at = [], 0
     while at < len(data):
-        length = next((n for n in (4, 3, 2, 1) if data[at : at + n] in _SEQUENCES and (n > 1 or data[at] != 0x1B)), 0)
+        length = next((n for n in (4, 3, 2, 1) if data[at : at + n] in _SEQUENCES), 0)
         if length:
             keys.append(_SEQUENCES[data[at : at + length]])
         elif data[at] == 0x1B:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.beat import QUEUES
+from scheduler.circuit import NOTED_FOR
 from scheduler.tracking import State
 from worker.cli.operating import hold, standing
 from worker.cli.output import plain
@@ -20,6 +21,8 @@ from worker.cli.output import plain
 PAGES = ("overview", "lanes", "webhooks", "fleet")
 #: Colours that can be read on a dark and on a light ground.
 STATE_STYLES = {"pending": "cyan", "succeeded": "green", "failed": "red", "unknown": "magenta", "expired": "yellow"}
+#: Columns from which on tables have all that they might have.
+WIDE = 110
 _BARS = "▁▂▃▄▅▆▇█"
 _HELP = (
     ("← →, tab, 1-4", "pages"),
@@ -131,13 +134,13 @@ def _head(view: View) -> list[RenderableType]:
 
 def overview(view: View, width: int, room: int | None) -> RenderableType:
     """All numbers at a glance, and as many lanes and endpoints as there is room for: those with the most to do."""
-    found, wide = view.found, width >= 100
+    found, wide = view.found, width >= WIDE
     parts: list[RenderableType] = [_sums(found), _states(found, width), Text(""), _speeds(found, width), Text("")]
     parts += [_accounts(found), Text(""), _alive(found)]
     left = 10 if room is None else room - 12 - len(found["accounts"])
     troubled = [one for one in found["webhooks"] if standing(one)][:3]
     for one in troubled if left > 3 else ():
-        parts.append(Text(plain(f"{one['endpoint']}: {standing(one)}"), style="bold red", no_wrap=True, overflow="ellipsis"))
+        parts.append(Text(plain(f"{_called(one)}: {standing(one)}"), style="bold red", no_wrap=True, overflow="ellipsis"))
         left -= 1
     for rows, draw in ((_busiest(found["lanes"], "pending"), _lanes_table), (_busiest(found["webhooks"], "waiting"), _endpoints)):
         if rows and left > 3:
@@ -227,7 +230,7 @@ def _accounts(found: dict[str, Any]) -> RenderableType:
 def lanes(view: View, width: int, room: int | None) -> RenderableType:
     """Each lane in a row."""
     rows = view.part(view.found["lanes"], None if room is None else room - 2)
-    return _lanes_table(rows, view.found["now"], wide=width >= 100)
+    return _lanes_table(rows, view.found["now"], wide=width >= WIDE)
 
 
 def _lanes_table(rows: Sequence[dict[str, Any]], _now: float, *, wide: bool) -> RenderableType:
@@ -250,18 +253,25 @@ def webhooks(view: View, width: int, room: int | None) -> RenderableType:
     if not found["webhooks"]:
         return Text("no endpoint is registered, and nothing is owed to any", style="dim")
     ranked = sorted(found["webhooks"], key=lambda one: (not standing(one), -one["waiting"], one["endpoint"]))
-    return _endpoints(view.part(ranked, None if room is None else room - 2), found["now"], wide=width >= 100)
+    return _endpoints(view.part(ranked, None if room is None else room - 2), found["now"], wide=width >= WIDE)
+
+
+def _called(endpoint: dict[str, Any]) -> str:
+    """The name of a registered endpoint; others are known by their URL, which all commands take as well."""
+    name: str = endpoint["endpoint"] if endpoint["registered"] else endpoint["url"] or endpoint["endpoint"]
+    return name
 
 
 def _endpoints(endpoints: Sequence[dict[str, Any]], now: float, *, wide: bool) -> RenderableType:
     rows = []
     for one in endpoints:
         trouble = standing(one)
-        last = "" if one["last_success"] is None else f"{max(now - one['last_success'], 0):.0f} s ago"
+        since = None if one["last_success"] is None else now - one["last_success"]
+        last = "" if since is None else "lately" if since < NOTED_FOR + 5 else f"{since:.0f} s ago"
         took = "" if one["seconds"] is None else f"{one['seconds']:.2f}"
         state = Text(plain(trouble) or "well", style="bold red" if trouble else "green", no_wrap=True, overflow="ellipsis")
-        name = Text(plain(one["endpoint"]), no_wrap=True, overflow="ellipsis")
-        url = Text(plain(one["url"]), style="dim", no_wrap=True, overflow="ellipsis")
+        name = Text(plain(_called(one)), no_wrap=True, overflow="ellipsis")
+        url = Text(plain(one["url"] if one["registered"] else ""), style="dim", no_wrap=True, overflow="ellipsis")
         rows.append((name, f"{one['waiting']:,}", one["allowance"], took, last, state, *([url] if wide else [])))
     columns = ("endpoint", ">waiting", ">room", ">answer s", ">success", "state", *(["url"] if wide else []))
     return _table(columns, rows)

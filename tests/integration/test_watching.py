@@ -1,0 +1,361 @@
+"""Looking at a real book: top in a real terminal, status again and again, lists, and waits with an estimate."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import Server
+
+from scheduler import Client, State
+from scheduler.endpoints import endpoint_of
+from scheduler.settings import Settings, env_name
+from scheduler.store import Book
+from scheduler.store.fleet import Member
+from scheduler.store.keys import FLEET, LaneKeys
+from scheduler.store.listing import PAGE
+from scheduler.submission import Wishes
+from scheduler.tracking import Lane
+from scheduler.verdicts import Outcome
+from worker.cli import cli
+from worker.cli.operating import Memory, gather
+from worker.cli.waiting import Outcome as Waited
+from worker.cli.waiting import said
+
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+HOOK = "https://example.com/hook"
+
+
+@pytest.fixture
+def client(book: Book, settings: Settings) -> Client:
+    return Client(settings=settings)
+
+
+@pytest.fixture
+def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `cavendish` with the shared Redis."""
+    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
+    return lambda *words: CliRunner().invoke(cli, list(words))
+
+
+def end(book: Book, *ids: str, lane: Lane = LANE, state: State = State.SUCCEEDED, delay: float | None = None) -> None:
+    """Settle ids, `delay` seconds after their finish."""
+    now = book.fleet.now()
+    chosen = [one for one in book.tasks.candidates(lane, now + 100, 1000) if one.id in ids]
+    book.tasks.claim(lane, now + 200, "t1", chosen)
+    tasks = book.tasks.load(lane, ids).tasks.values()
+    finished = None if delay is None else now - delay
+    outcomes = [(Outcome(task, state, record={"id": task.id}, finished_at=finished), 0.0) for task in tasks]
+    book.tasks.settle(lane, "t1", now, outcomes, 3600, 100)
+
+
+def track(book: Book, *ids: str, ago: float = 10.0, lane: Lane = LANE, producer: str = "", webhook: str = HOOK) -> None:
+    """Submit ids so many seconds ago; they are due in their order."""
+    now = book.fleet.now() - ago
+    wishes = Wishes(lane.service, lane.account, (webhook,) if webhook else (), 1000.0, "", "", producer, again=False)
+    for place, task_id in enumerate(ids):
+        book.tasks.add([task_id], wishes, now, now + place / 1000)
+
+
+class Terminal:
+    """A pseudo terminal with a command in it."""
+
+    def __init__(self, server: Server, *words: str, rows: int = 24, columns: int = 100) -> None:
+        self.ours, theirs = pty.openpty()
+        self.theirs = theirs
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(theirs)
+        environment = os.environ | {"CAVENDISH_REDIS_URL": server.url, "TERM": "xterm-256color"}
+        environment = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+        command = [sys.executable, "-m", "worker.cli", *words]
+        self.process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+        self.seen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def press(self, keys: str) -> None:
+        self.seen = ""
+        os.write(self.ours, keys.encode())
+
+    def until(self, word: str, seconds: float = 10.0) -> str:
+        """Read on until the word has come."""
+        until = time.monotonic() + seconds
+        while word not in self.seen:
+            left = until - time.monotonic()
+            assert left > 0, f"{word!r} did not come: {self.seen[-2000:]!r}"
+            if select.select([self.ours], [], [], left)[0]:
+                self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        return self.seen
+
+    def ended(self) -> int:
+        """The exit code, once all that it wrote is read."""
+        until = time.monotonic() + 10
+        while self.process.poll() is None and time.monotonic() < until:
+            if select.select([self.ours], [], [], 0.05)[0]:
+                self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        while select.select([self.ours], [], [], 0)[0]:
+            self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+@contextmanager
+def terminal(server: Server, *words: str) -> Iterator[Terminal]:
+    opened = Terminal(server, *words)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_top_lives_in_a_terminal_obeys_keys_and_leaves_it_as_it_was(book: Book, server: Server) -> None:
+    track(book, "a", "b", "c")
+    end(book, "a", delay=1.5)
+    with terminal(server, "top", "--every", "0.2") as seen:
+        seen.until("pending")
+        assert "\x1b[?1049h" in seen.seen  # a screen of its own
+        seen.until("1.50 s")
+        seen.press("\x1b[C")
+        seen.until("settled/s")
+        seen.press("3")
+        seen.until("https://example.com/hook")
+        seen.press("?")
+        seen.until("stay as they are")
+        seen.resize(30, 70)
+        seen.process.send_signal(signal.SIGWINCH)
+        seen.press("q")
+        assert seen.ended() == 0
+        assert "\x1b[?1049l" in seen.seen
+        assert termios.tcgetattr(seen.theirs) == seen.before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)])
+def test_top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was(
+    book: Book, server: Server, number: signal.Signals, code: int
+) -> None:
+    with terminal(server, "top") as seen:
+        seen.until("looking")
+        seen.process.send_signal(number)
+        assert seen.ended() == code
+        assert "\x1b[?1049l" in seen.seen
+        assert "Traceback" not in seen.seen
+        assert termios.tcgetattr(seen.theirs) == seen.before
+
+
+def test_top_says_that_redis_is_away_and_still_obeys(own_server: Server) -> None:
+    with terminal(own_server, "top", "--every", "0.2") as seen:
+        seen.until("no ids yet")
+        own_server.kill()
+        seen.until("does not answer")
+        seen.press("q")
+        assert seen.ended() == 0
+
+
+def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Callable[..., Result], client: Client) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    shown = run("top", "--every", "0.1")
+    assert (shown.exit_code, "2  pending" in shown.output, "\x1b" in shown.output) == (0, True, False)
+    assert "default/nano-banana/0" in run("top", "--once", "--page", "lanes", "--every", "0.1").output
+    said = json.loads(run("top", "--json", "--once", "--every", "0.1").stdout)
+    assert (said["lanes"][0]["pending"], said["rates"]["calls"]) == (2, 0.0)
+
+
+def test_top_prints_json_until_it_is_ended(book: Book, server: Server) -> None:
+    command = [sys.executable, "-m", "worker.cli", "top", "--json", "--every", "0.1"]
+    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        times = [json.loads(process.stdout.readline())["now"] for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert times == sorted(set(times))
+
+
+def test_status_is_shown_again_and_again(book: Book, client: Client, server: Server) -> None:
+    client.submit(["a"], service=SERVICE)
+    with terminal(server, "status", "--watch", "0.2") as seen:
+        seen.until("Fleet")
+        client.submit(["b", "c"], service=SERVICE)
+        seen.seen = ""
+        seen.until("      3")
+        seen.process.send_signal(signal.SIGINT)
+        assert seen.ended() == 0
+
+
+def ten_lanes(book: Book) -> list[Lane]:
+    lanes = [Lane(f"account-{n % 2}", f"service-{n}") for n in range(10)]
+    for lane in lanes:
+        for producer in ("one", "two"):
+            track(book, *(f"{producer}-{n}" for n in range(20)), lane=lane, producer=producer)
+        end(book, "one-1", "one-2", lane=lane, delay=2.0)
+    return lanes
+
+
+def test_a_look_at_ten_lanes_costs_fewer_than_forty_commands_and_remembers_what_it_saw(book: Book, settings: Settings) -> None:
+    ten_lanes(book)
+    memory = Memory()
+    first = gather(book, settings, memory)
+    assert [lane["pending"] for lane in first["lanes"]] == [38] * 10
+    assert [lane["due"] for lane in first["lanes"]] == [38] * 10
+    assert first["delay"] == {"of": 20, "p50": 2.0, "p95": 2.0, "p99": 2.0}
+    assert {lane["owed"] for lane in first["lanes"]} == {2}
+    calls = sent(book, lambda: gather(book, settings, memory))
+    assert len(calls) < 40, calls
+    assert gather(book, settings, memory)["delay"]["of"] == 20  # ends are told once
+    end(book, "two-1", lane=Lane("account-1", "service-1"), delay=0.5)
+    assert gather(book, settings, memory)["delay"]["of"] == 21
+
+
+def sent(book: Book, do: Callable[[], object]) -> list[str]:
+    """The commands that clients send meanwhile; what scripts do within is not counted."""
+    redis = book.connection.redis
+    heard: list[str] = []
+    with redis.monitor() as monitor:
+        do()
+        redis.echo("enough")
+        for said in monitor.listen():
+            if said["command"].startswith("ECHO"):
+                return heard
+            if said["client_type"] != "lua":
+                heard.append(said["command"].split()[0])
+    return heard
+
+
+def test_a_delay_begins_with_the_finish_or_with_a_later_submit(book: Book, settings: Settings) -> None:
+    track(book, "late", "odd", "ahead", ago=1.0)
+    end(book, "late", delay=3600.0)  # it had finished long before anybody asked us
+    end(book, "odd")
+    end(book, "ahead", delay=-5.0)  # the API's clock is ahead
+    delay = gather(book, settings)["lanes"][0]["delay"]
+    assert delay["of"] == 2
+    assert 0 <= delay["p50"] <= delay["p99"] < 5.0
+
+
+def test_ends_of_an_older_version_tell_no_delay(book: Book, client: Client, settings: Settings) -> None:
+    client.submit(["a"], service=SERVICE)
+    book.connection.redis.xadd(LaneKeys(LANE).events, {"id": "a", "state": "failed", "at": "1.0"})
+    book.connection.redis.xadd(LaneKeys(LANE).events, {"id": "a", "state": "failed", "at": "1.0", "delay": "nan"})
+    assert gather(book, settings)["lanes"][0]["delay"]["of"] == 0
+
+
+def test_a_heartbeat_of_an_older_and_of_a_newer_version_is_read(book: Book) -> None:
+    now = book.fleet.now()
+    old = {"name": "worker@a:1", "role": "worker", "version": "0.1", "at": now, "accounts": ["x"], "signs": True}
+    book.connection.redis.hset(FLEET, "worker@a:1", json.dumps(old))
+    book.connection.redis.hset(FLEET, "worker@b:1", json.dumps(old | {"name": "worker@b:1", "moods": ["good"], "queues": ["q"]}))
+    book.connection.redis.hset(FLEET, "worker@c:1", json.dumps({"name": "worker@c:1"}))
+    book.connection.redis.hset(FLEET, "worker@d:1", "[1]")
+    older, newer = book.fleet.members(now)
+    assert older == Member("worker@a:1", "worker", "0.1", now, ("x",), signs=True)
+    assert (newer.queues, newer.name) == (("q",), "worker@b:1")
+
+
+def listed(done: Result) -> list[str]:
+    assert done.exit_code == 0, done.output
+    return [task["id"] for task in json.loads(done.stdout)]
+
+
+def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
+    run: Callable[..., Result], book: Book, client: Client
+) -> None:
+    now = book.fleet.now()
+    for number, task_id in enumerate("abcde"):
+        book.tasks.add(
+            [task_id], Wishes(SERVICE, "default", (), 1000.0, "", "", f"p{number % 2}", again=False), now, now + number
+        )
+    end(book, "c")
+    end(book, "b", state=State.FAILED)
+    assert listed(run("list", "--json"))[-2:] == ["b", "c"]
+    client.submit(["f"], service="veo", model="veo-3", webhook=HOOK)
+    assert listed(run("list", "--json", "--service", SERVICE)) == ["a", "d", "e", "b", "c"]
+    assert listed(run("list", "--json", "--service", SERVICE, "--state", "failed", "--state", "expired")) == ["b"]
+    assert listed(run("list", "--json", "--model", "veo-3")) == ["f"]
+    assert listed(run("list", "--json", "--endpoint", HOOK)) == ["f"]
+    assert listed(run("list", "--json", "--producer", "p1", "--state", "pending")) == ["d"]
+    assert listed(run("list", "--json", "--since", "1h", "--until", "1m")) == []
+    assert listed(run("list", "--json", "--account", "other")) == []
+    some = run("list", "--limit", "2")
+    assert "There are more than 2" in some.stderr
+    assert run("list", "--account", "other").output == "no such ids\n"
+
+
+def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[..., Result], book: Book, client: Client) -> None:
+    for task_id in "abc":
+        client.submit([task_id], service=SERVICE, webhook=HOOK)
+        end(book, task_id)
+    book.connection.redis.xtrim(LaneKeys(LANE).events, maxlen=1, approximate=False)
+    assert listed(run("list", "--json")) == ["c", "b", "a"]
+
+
+def test_an_id_that_was_tracked_anew_is_listed_once(run: Callable[..., Result], book: Book, client: Client) -> None:
+    client.submit(["a"], service=SERVICE)
+    end(book, "a", state=State.FAILED)
+    client.submit(["a"], service=SERVICE, again=True)
+    assert listed(run("list", "--json")) == ["a"]
+    end(book, "a")
+    assert listed(run("list", "--json")) == ["a"]
+
+
+def test_many_ids_are_read_page_by_page_and_none_is_left_out(book: Book, client: Client) -> None:
+    client.submit([f"id-{n}" for n in range(2 * PAGE + 7)], service=SERVICE)
+    assert len({one.id for one in book.listing.pending(LANE)}) == 2 * PAGE + 7
+    taken = [next(book.listing.pending(LANE)).id]
+    assert sent(book, lambda: taken.append(next(book.listing.pending(LANE)).id)).count("ZRANGEBYSCORE") == 1
+
+
+def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
+    client.submit(["a", "b"], service=SERVICE, deadline=900)
+    waited = Waited(book, ["a", "b"], LANE)
+    assert waited.eta() is None
+    assert waited.look() == []
+    even, most = waited.eta() or (0.0, 0.0)
+    assert 10.0 < even < most <= 900.0
+    end(book, "a")
+    assert [task.id for task in waited.look()] == ["a"]
+    assert (waited.eta() or (0.0, 0.0))[0] < even
+    assert said((30.2, 200.0)) == "about 30 s more, at most 3 min"
+
+
+def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book, client: Client, server: Server) -> None:
+    client.submit(["first", "second"], service=SERVICE)
+    with terminal(server, "wait", "--service", SERVICE, "first", "second") as seen:
+        seen.until("more, at most")
+        end(book, "first", state=State.FAILED)
+        seen.until("1/2")
+        end(book, "second")
+        assert seen.ended() == 1
+        for word in ("failed", "first", "second", "1 failed · 1 succeeded"):
+            assert word in seen.seen
+
+
+def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
+    run: Callable[..., Result], book: Book, client: Client
+) -> None:
+    client.submit(["a"], service=SERVICE)
+    threading.Timer(0.2, end, (book, "a")).start()
+    done: Any = run("wait", "--service", SERVICE, "a")
+    assert (done.exit_code, "succeeded" in done.stdout, done.stderr) == (0, True, "")
+    assert endpoint_of(HOOK) not in done.stdout
