@@ -224,7 +224,7 @@ class Watch:
 
     def _nearly_over(self, run: Run) -> bool:
         """True once so much is done that a picture of the work would show little of it."""
-        return len(run.ended) > 0.8 * run.wanted
+        return len(run.ended) > 0.6 * run.wanted
 
 
 COMMANDS = (demo,)

@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -22,6 +23,8 @@ from worker.cli.output import as_json, moment, plain, print_json, table
 
 #: The newest ends of each lane from which the delays are measured.
 MEASURED = 200
+#: Columns of a terminal below which the lanes do not fit in a row each.
+NARROW = 140
 
 
 @dataclass
@@ -191,14 +194,21 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _show_lanes(lanes: list[dict[str, Any]]) -> None:
+    """A row for each lane; on a narrow terminal a column for each, or else no columns of zeros."""
     ends = [state.value for state in State if state.terminal]
-    columns = ("lane", "pending", "due", "in flight", *ends, "owed", "paid", "dead", "set aside", "calls", "429s", "delay p50")
+    columns = ["lane", "pending", "due", "in flight", *ends, "owed", "paid", "dead", "set aside", "calls", "429s", "delay p50"]
     rows = []
     for lane in lanes:
         counts, median = lane["counts"], lane["delay"]["p50"]
         numbers = [lane["pending"], lane["due"], lane["in_flight"], *(counts.get(state, 0) for state in ends)]
         numbers += [lane["owed"], counts.get("paid", 0), lane["dead"], lane["aside"], counts.get("calls", 0)]
         rows.append([lane["lane"], *numbers, counts.get("rate_refused", 0), "" if median is None else f"{median:.2f}"])
+    if sys.stdout.isatty() and get_terminal_size().columns < NARROW and rows:
+        if len(rows) <= 3:
+            columns, *rows = [list(row) for row in zip(columns, *rows, strict=True)]
+        else:
+            kept = [place for place in range(len(columns)) if any(row[place] not in (0, "") for row in rows)]
+            columns, *rows = [[row[place] for place in kept] for row in (columns, *rows)]
     table("Lanes", columns, rows)
 
 

@@ -56,6 +56,8 @@ class Looks:
                     view.found, view.away = self.look(), ""
                 except BookUnavailable as away:
                     view.away = str(away)
+                except Exception as error:  # whatever it is: a screen that stands still would be believed
+                    view.away = f"{type(error).__name__}: {error}"
                 keyboard.ring()
             time.sleep(max(self.every - (time.monotonic() - began), _LEAST))
 
