@@ -66,11 +66,10 @@ def end(book: Book, *ids: str, lane: Lane = LANE, state: State = State.SUCCEEDED
 
 
 def track(book: Book, *ids: str, ago: float = 10.0, lane: Lane = LANE, producer: str = "", webhook: str = HOOK) -> None:
-    """Submit ids so many seconds ago; they are due in their order."""
+    """Submit ids so many seconds ago."""
     now = book.fleet.now() - ago
     wishes = Wishes(lane.service, lane.account, (webhook,) if webhook else (), 1000.0, "", "", producer, again=False)
-    for place, task_id in enumerate(ids):
-        book.tasks.add([task_id], wishes, now, now + place / 1000)
+    book.tasks.add(ids, wishes, now, now)
 
 
 class Terminal:
@@ -157,7 +156,7 @@ def test_top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was(
     book: Book, server: Server, number: signal.Signals, code: int
 ) -> None:
     with terminal(server, "top") as seen:
-        seen.until("looking")
+        seen.until("q end")
         seen.process.send_signal(number)
         assert seen.ended() == code
         assert "\x1b[?1049l" in seen.seen

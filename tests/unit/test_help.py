@@ -95,3 +95,11 @@ def test_commands_and_options_are_completed() -> None:
     assert {"status", "stop"} & {item.value for item in completes.get_completions([], "sta")} == {"status"}
     assert [item.value for item in completes.get_completions(["top"], "--pa")] == ["--page"]
     assert [item.value for item in completes.get_completions(["list", "--state"], "su")] == ["succeeded"]
+
+
+def test_the_list_of_commands_has_each_of_them_once_in_its_section_on_a_line_of_its_own() -> None:
+    said = CliRunner().invoke(cli, ["--help"], prog_name="cavendish", terminal_width=80).output
+    told = re.findall(r"^  ([a-z-]+)  +\S", said.partition("Options:")[2], re.MULTILINE)
+    assert sorted(told) == sorted(cli.commands)
+    assert "Others:" not in said
+    assert "..." not in said.partition("Options:")[2]

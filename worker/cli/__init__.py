@@ -10,8 +10,30 @@ import click
 from scheduler.errors import CavendishError, SettingsError
 from worker.cli import completion, demo, endpoints, letters, listing, operating, running, stream, top, tracking, waiting
 
+#: The rooms by what somebody wants to do; one that stands nowhere here is listed last.
+SECTIONS = {
+    "Track ids": (tracking, waiting, listing, stream),
+    "Watch": (top, operating),
+    "Webhooks": (endpoints, letters),
+    "Run and try": (running, demo, completion),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Sections(click.Group):
+    """Lists its commands by section, in the order in which they were added."""
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections of `--help`."""
+        left = dict(self.commands)
+        for title, rooms in (*SECTIONS.items(), ("Others", ())):
+            named = [command.name or "" for room in rooms for command in room.COMMANDS] if rooms else list(left)
+            rows = [(name, command.get_short_help_str(90)) for name in named if (command := left.pop(name, None))]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("cavendish"), prog_name="cavendish")
 def cli() -> None:
     """Tracks remote AI image and video tasks: hand ids over, get signed webhooks.
@@ -19,13 +41,15 @@ def cli() -> None:
     \b
     cavendish up --emulate                      the whole stack on this machine, with a pretend API
     cavendish submit --service nano-banana ID   track an id
-    cavendish status                            how it goes
+    cavendish top                               everything at once, live
+    cavendish doctor                            what is wrong, and what to do about it
     """
 
 
-for room in (tracking, waiting, listing, stream, operating, top, endpoints, letters, running, demo, completion):
-    for command in room.COMMANDS:
-        cli.add_command(command)
+for rooms in SECTIONS.values():
+    for room in rooms:
+        for command in room.COMMANDS:
+            cli.add_command(command)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ _HOW = {
 }
 
 
-@click.command()
+@click.command(short_help="Complete commands and options in bash, zsh or fish.")
 @click.argument("shell", type=click.Choice(sorted(_HOW)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:

@@ -39,7 +39,7 @@ SERVICE = "nano-banana"
 EVERY = 0.5
 
 
-@click.command()
+@click.command(short_help="See the main job done in under a minute, and judged.")
 @click.option("--tasks", default=500, show_default=True, help="How many ids to submit.")
 @click.option("--timeout", default=55.0, show_default=True, help="Seconds after which it counts as failed.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the summary into this file.")
@@ -156,12 +156,12 @@ class Run:
         """How far it is, above what `cavendish top` shows of it."""
         bars = Table.grid(padding=(0, 2))
         for name, done in (("tracked", len(self.tasks)), ("settled", len(self.ended)), ("announced", self.ledger["verified"])):
-            style = "green" if done == self.wanted else "yellow"
+            style = "green" if done == self.wanted else "dark_orange"
             bar = ProgressBar(total=self.wanted, completed=done, width=max(width - 40, 10), complete_style=style)
             bars.add_row(Text(name, style="dim"), bar, f"{done} of {self.wanted}")
         below = overview(View(found=found), width - 4, height - 7)
         title = f"[bold]Cavendish[/]  {self.seconds:.0f} s"
-        return Panel(Group(bars, Text(""), below), title=title, border_style="yellow", width=width)
+        return Panel(Group(bars, Text(""), below), title=title, border_style="dark_orange", width=width)
 
     def summary(self) -> Panel:
         ended = self.ended
@@ -184,7 +184,7 @@ class Run:
         ]
         for name, value in rows:
             grid.add_row(Text(name, style="dim"), Text(value, style="bold"))
-        return Panel(grid, title="Cavendish", border_style="yellow" if self.whole else "red", expand=False)
+        return Panel(grid, title="Cavendish", border_style="dark_orange" if self.whole else "red", expand=False)
 
 
 @dataclass

@@ -68,7 +68,7 @@ def _tell(said: dict[str, Any], first: str, vault: Vault, *, as_json: bool) -> N
         click.echo(_IN_THE_CLEAR, err=True)
 
 
-@click.group()
+@click.group(short_help="Register webhook endpoints, rotate secrets, disable, test.")
 def endpoint() -> None:
     """The webhook endpoints: registered under a name with secrets of their own, or known by their URL."""
 

@@ -96,7 +96,7 @@ def told(log: str) -> list[dict[str, Any]]:
     return found
 
 
-@click.group()
+@click.group(short_help="List, revive or drop webhooks that no receiver took.")
 def dead() -> None:
     """The dead letters: announcements that no receiver took, each with its reason."""
 
@@ -249,7 +249,7 @@ def _over(count: int, rate: float) -> str:
 # --- what was paid
 
 
-@click.command()
+@click.command(short_help="Announce again what a receiver took and lost.")
 @click.option("--endpoint", "which", required=True, metavar="NAME|URL|HASH", help="Whose announcements to send again.")
 @click.option("--since", required=True, metavar="TIME", help="Of ids that ended so long back (2h, 3d), or since a time.")
 @rate_option

@@ -78,7 +78,7 @@ class Search:
             yield from ((one, tasks[one.id]) for one in some if one.id in tasks)
 
 
-@click.command("list")
+@click.command("list", short_help="List ids by state, time, producer, endpoint.")
 @click.option("--service", metavar="NAME", help="Only of this service of the remote API.")
 @click.option("--account", metavar="NAME", help="Only of this account of the remote API.")
 @click.option(

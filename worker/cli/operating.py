@@ -142,7 +142,7 @@ def watched(show: Callable[[], None], seconds: float | None) -> None:
         pass  # the way to end it
 
 
-@click.command()
+@click.command(short_help="Show the numbers of everything, once or again and again.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.1),
@@ -227,7 +227,7 @@ def standing(endpoint: dict[str, Any]) -> str:
     return f"circuit open, {rest}: {endpoint['failures']} failures in a row"
 
 
-@click.command()
+@click.command(short_help="Say what is wrong, and what to do about it.")
 @click.option("--offline", is_flag=True, help="Ask only Redis and the broker: neither the API, nor the resolver, nor a proxy.")
 @as_json
 def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
@@ -261,7 +261,7 @@ def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
 def _print(finding: checkup.Finding) -> None:
     mark, colour = ("ok  ", "green") if finding.ok else ("FAIL", "red")
     if finding.ok and finding.advice:
-        mark, colour = "note", "yellow"
+        mark, colour = "note", "cyan"
     if not finding.examined:
         mark, colour = "-   ", "bright_black"
     click.echo(f"{click.style(mark, fg=colour, bold=not finding.ok)}  {plain(f'{finding.what}: {finding.found}')}")

@@ -47,7 +47,7 @@ _failing = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Run the whole stack on this machine.")
 @click.option("--emulate", is_flag=True, help="Bring a pretend API and a webhook receiver along.")
 @_rate
 @_median
@@ -89,7 +89,7 @@ def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, 
         raise click.BadParameter("write seconds:rate, like 120:3") from None
 
 
-@click.command()
+@click.command(short_help="Serve a pretend API and a webhook receiver.")
 @click.option("--port", default=0, show_default="any free one", help="Port on the loopback interface.")
 @_rate
 @click.option(

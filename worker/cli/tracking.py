@@ -30,7 +30,7 @@ def _metadata(_context: click.Context, _option: click.Parameter, text: str | Non
         raise click.BadParameter("is no JSON.") from None
 
 
-@click.command()
+@click.command(short_help="Track ids of the remote API.")
 @click.argument("ids", nargs=-1, metavar="[ID]...|-")
 @click.option("--service", metavar="NAME", help="Service of the remote API, such as nano-banana.")
 @account_option
@@ -123,7 +123,7 @@ def _report(answers: list[Submitted]) -> None:
         click.echo(f"{answer.outcome}: {answer.id[:60]!r}: {answer.reason}", err=True)
 
 
-@click.command()
+@click.command(short_help="Show one id, its webhooks, and what the API said.")
 @click.argument("task_id", metavar="ID")
 @service_option
 @account_option

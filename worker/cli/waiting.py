@@ -171,8 +171,8 @@ def _tell(outcome: Outcome, console: Console, over: threading.Event) -> None:
 
 def _show(ended: Sequence[TrackedTask], console: Console) -> None:
     for task in ended:
-        line = Text(f"{task.state.value:<9} ", style=STATE_STYLES[task.state.value]).append(plain(task.id), style="default")
-        console.print(line.append(f"  {plain(task.reason)}" if task.reason else "", style="dim"))
+        state = (f"{task.state.value:<9} ", STATE_STYLES[task.state.value])
+        console.print(Text.assemble(state, plain(task.id), (f"  {plain(task.reason)}" if task.reason else "", "dim")))
 
 
 COMMANDS = (wait,)

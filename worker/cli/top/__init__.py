@@ -62,7 +62,7 @@ class Looks:
             time.sleep(max(self.every - (time.monotonic() - began), _LEAST))
 
 
-@click.command()
+@click.command(short_help="Watch everything at once, live.")
 @click.option(
     "--every", default=1.0, type=click.FloatRange(min=_LEAST), show_default=True, metavar="SECONDS", help="How often to look."
 )

@@ -20,7 +20,7 @@ from worker.cli.output import plain
 
 PAGES = ("overview", "lanes", "webhooks", "fleet")
 #: Colours that can be read on a dark and on a light ground.
-STATE_STYLES = {"pending": "cyan", "succeeded": "green", "failed": "red", "unknown": "magenta", "expired": "yellow"}
+STATE_STYLES = {"pending": "cyan", "succeeded": "green", "failed": "red", "unknown": "magenta", "expired": "dark_orange"}
 #: Columns from which on tables have all that they might have.
 WIDE = 110
 _BARS = "▁▂▃▄▅▆▇█"
@@ -123,11 +123,11 @@ def _head(view: View) -> list[RenderableType]:
     for number, page in enumerate(PAGES, 1):
         tabs.append(f" {number} {page} ", style="reverse bold" if page == view.page else "")
         tabs.append(" ")
-    right = Text("paused  " if view.paused else "", style="bold yellow").append(at, style="dim")
+    right = Text.assemble(("paused  " if view.paused else "", "bold dark_orange"), (at, "dim"))
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True)
     line.add_column(justify="right", no_wrap=True)
-    line.add_row(Text("Cavendish  ", style="bold yellow").append_text(tabs), right)
+    line.add_row(Text.assemble(("Cavendish  ", "bold dark_orange"), tabs), right)
     notice = Text(plain(view.away), style="bold red", no_wrap=True, overflow="ellipsis") if view.away else Text("")
     return [line, notice]
 
@@ -172,7 +172,7 @@ def _sums(found: dict[str, Any]) -> RenderableType:
     cells = []
     for name, number in sums.items():
         style = "bold red" if name in alarming and number else "bold"
-        cells.append(Text(f"{number:,}", style=style).append(f"  {name.replace('_', ' ')}", style="dim"))
+        cells.append(Text.assemble((f"{number:,}", style), (f"  {name.replace('_', ' ')}", "dim")))
     return _grid([cells], 3)
 
 
@@ -204,7 +204,7 @@ def _speeds(found: dict[str, Any], width: int) -> RenderableType:
     lines = [("calls", "calls", refused), ("settled", "settled", Text("")), ("webhooks paid", "paid", Text(""))]
     for (label, name, note), (word, seconds) in zip(lines, told, strict=True):
         spark = Text(sparkline(found["history"][name], long), style="cyan")
-        right = Text(f"{word}  ", style="dim").append("-" if seconds is None else f"{seconds:.2f} s", style="bold")
+        right = Text.assemble((f"{word}  ", "dim"), ("-" if seconds is None else f"{seconds:.2f} s", "bold"))
         grid.add_row(Text(label, style="dim"), Text(f"{_rate(rates[name])}/s", style="bold"), spark, right, note)
     return grid
 
@@ -312,8 +312,9 @@ def _grid(rows: Sequence[Sequence[RenderableType]], padding: int) -> Table:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A plain table; a column whose name begins with > goes to the right."""
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
-    for name in columns:
-        shown.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    for column in columns:  # what is too long is cut in the cells, so that every name of a column can be read
+        name, right = column.removeprefix(">"), column.startswith(">")
+        shown.add_column(name, justify="right" if right else "left", no_wrap=True, min_width=len(name))
     for row in rows:
         shown.add_row(*(cell if isinstance(cell, Text) else str(cell) for cell in row))
     return shown
