@@ -8,13 +8,14 @@ from scheduler.errors import SettingsError
 from scheduler.settings import Settings
 from scheduler.store.server import Server
 from scheduler.whereabouts import broker_url, without_password
-from worker.app import build
 from worker.checkup.finding import Finding, ill, well
 from worker.checkup.redis_server import eviction
 
 
 def findings(settings: Settings, book: Server) -> list[Finding]:
     """Connect to it as a worker would, once. `book`: the server of the book, which need not be examined twice."""
+    from worker.app import build  # noqa: PLC0415 (Celery takes a while to load, and all other commands do without it)
+
     try:
         where = without_password(broker_url(settings))
         app = build(settings)

@@ -74,7 +74,7 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
-    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish status")
+    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish top")
     if "api" in facts:
         make = f"curl -X POST {facts['api']}/emulator/tasks -d '{{\"count\": 3}}'"
         logs.logger().info(
