@@ -19,11 +19,12 @@ from fcntl import ioctl
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from conftest import Server
 
 from scheduler import Client, State
-from scheduler.endpoints import endpoint_of
+from scheduler.endpoints import Endpoint, endpoint_of
 from scheduler.settings import Settings, env_name
 from scheduler.store import Book
 from scheduler.store.fleet import Member
@@ -358,3 +359,15 @@ def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
     done: Any = run("wait", "--service", SERVICE, "a")
     assert (done.exit_code, "succeeded" in done.stdout, done.stderr) == (0, True, "")
     assert endpoint_of(HOOK) not in done.stdout
+
+
+def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
+    run: Callable[..., Result], book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("shop", "shelf", "other"):
+        book.endpoints.add(Endpoint(name, HOOK, 1.0))
+    completes = ShellComplete(cli, {}, "cavendish", "_CAVENDISH_COMPLETE")
+    for words in (["endpoint", "rotate"], ["dead", "list", "--endpoint"], ["list", "--endpoint"]):
+        assert [item.value for item in completes.get_completions(words, "sh")] == ["shelf", "shop"]
+    monkeypatch.setenv(env_name("redis_url"), "redis://127.0.0.1:1/0")
+    assert completes.get_completions(["endpoint", "rotate"], "sh") == []

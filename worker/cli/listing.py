@@ -14,7 +14,7 @@ from scheduler.endpoints import endpoint_in, endpoint_of
 from scheduler.store import Book
 from scheduler.store.listing import Listed
 from scheduler.tracking import Lane, State, TrackedTask
-from worker.cli.choosing import opened, since_option, time_of
+from worker.cli.choosing import endpoint_names, opened, since_option, time_of
 from worker.cli.output import as_json, moment, print_json, table
 
 #: Records that are read at once, and at most for one answer.
@@ -86,7 +86,7 @@ class Search:
 )
 @click.option("--producer", metavar="NAME", help="Only of this producer.")
 @click.option("--model", metavar="NAME", help="Only of this model.")
-@click.option("--endpoint", metavar="NAME|URL", help="Only with a webhook to this endpoint.")
+@click.option("--endpoint", metavar="NAME|URL", shell_complete=endpoint_names, help="Only with a webhook to this endpoint.")
 @since_option
 @click.option("--until", metavar="TIME", help="Only up to this time; as --since is written.")
 @click.option("--limit", default=50, type=click.IntRange(min=1), show_default=True, metavar="N", help="At most so many.")
