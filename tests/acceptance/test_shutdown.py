@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from acceptance.conftest import SERVICE, wait_until
+from acceptance.conftest import SERVICE, Stack, wait_until
 from acceptance.parts import BLUR, Parts
 from conftest import Server
 from owing import Served
@@ -110,3 +113,13 @@ def test_a_rolling_restart_under_load_delays_next_to_nobody(own_server: Server, 
         wait_until(lambda: len(parts.announced()["states"]) == len(ids), 20, "all announced")
     finally:
         parts.close()
+
+
+def test_a_stack_whose_terminal_is_closed_leaves_nothing_behind(start: Callable[..., Stack]) -> None:
+    stack = start("--no-flower")
+    pids = stack.pids()
+    stack.process.send_signal(signal.SIGHUP)
+    assert stack.process.wait(30) == 0
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
