@@ -5,6 +5,7 @@ CavendishError
 ├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline ...)
 ├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not give its consent
 ├── BookUnavailable     Redis did not answer, or refuses to write; what was not acknowledged is handed in again
+│   └── ForeignBook     Redis answers, but the book has a format that this version of Cavendish cannot read
 ├── WaitTimeout         `Client.wait` ran out of time; carries what was still pending
 ├── EventsMissed        events were trimmed from a stream before they were read; carries where to go on
 └── StackError          `cavendish up` cannot start or keep a part of the stack
@@ -37,6 +38,10 @@ class EndpointError(CavendishError):
 
 class BookUnavailable(CavendishError):
     """Redis is away or refuses to write. What was not acknowledged may be written or not; to hand it in again is idempotent."""
+
+
+class ForeignBook(BookUnavailable):
+    """The book has a format that this version cannot read: it is there, but not for us. Nothing was written."""
 
 
 class WaitTimeout(CavendishError, TimeoutError):

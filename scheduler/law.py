@@ -227,6 +227,28 @@ def first_age(outlook: Outlook) -> float:
     return outlook.next_age(0.0)
 
 
+def until_all(running: Iterable[tuple[Outlook, float, float]], share: float, longest: float) -> float:
+    """Seconds by which all of these have finished with this chance; `longest` where that is later.
+
+    Each is an outlook, the age at which the id was last seen running, and its age now. They are taken to be independent.
+    """
+    some = list(running)
+
+    def unlikely(seconds: float) -> bool:
+        gone = (outlook.chance(last, age + seconds) for outlook, last, age in some)
+        return sum(math.log(max(chance, 1e-300)) for chance in gone) < math.log(share)
+
+    low, high = 0.0, longest
+    if not some or not unlikely(low):
+        return 0.0
+    if unlikely(high):
+        return longest
+    while high - low > max(0.05, 0.01 * high):
+        middle = (low + high) / 2
+        low, high = (middle, high) if unlikely(middle) else (low, middle)
+    return high
+
+
 def call_price(used_share: float) -> float:
     """The task-seconds of expected wait that a call must be worth, when this share of the believed pace is in use."""
     return CALL_PRICE + CALL_PRICE_RISE * _clamp(used_share, 0.0, 1.0) ** 2

@@ -79,8 +79,8 @@ class TrackedTask:
     `submitted_at` and ends by `deadline_at` at the latest; it finished at the remote API at `finished_at`, and the book
     learned of it at `settled_at`. `looks` counts how often it was asked about, last at `looked_at`; `absences` how often
     in a row the API did not know it, first at `absent_since`. `model`, `producer`, `metadata` and `webhooks` are as they
-    were handed in; `round` counts how often the id was tracked anew, `trace` is the `traceparent` given with it, or "". `record` is the
-    upstream record as it came (left out where it was not asked for).
+    were handed in; `round` counts how often the id was tracked anew, and `trace` is the `traceparent` given with it, or "".
+    `record` is the upstream record as it came (left out where it was not asked for).
     """
 
     id: str

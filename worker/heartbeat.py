@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
 from celery import signals
 
-from scheduler.errors import BookUnavailable
+from scheduler.errors import BookUnavailable, ForeignBook
 from scheduler.store.fleet import EVERY, Member
 from worker import steady
+from worker.logs import logger
 from worker.wiring import hands
 
 #: Seconds until the next try while the book is away: beat sends nothing until it hears of a worker.
@@ -23,8 +28,9 @@ AGAIN = 1.0
 class Heart:
     """Beats in a daemon thread of its process; misses a beat quietly while the book is away."""
 
-    def __init__(self, role: str) -> None:
-        self._role, self._name = role, f"{role}@{socket.gethostname()}:{os.getpid()}"
+    def __init__(self, role: str, queues: Callable[[], tuple[str, ...]] = tuple) -> None:
+        """`queues`: asked at each beat, since a worker may be told to take more of them or fewer."""
+        self._role, self._name, self._queues = role, f"{role}@{socket.gethostname()}:{os.getpid()}", queues
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cavendish-heart", daemon=True)
 
@@ -46,25 +52,51 @@ class Heart:
             hands().book.fleet.leave(self._name)
 
     def _beat(self) -> bool:
-        with suppress(Exception):  # whatever it is, the next beat may succeed; a heart must not stop
-            hand = hands()
-            fleet, accounts = hand.book.fleet, tuple(sorted(hand.upstream.accounts))
-            signs, allow = bool(hand.settings.webhook_secret), tuple(map(str, hand.settings.webhook_allow))
-            seals = bool(hand.settings.secret_key)
-            now = fleet.now()
-            steady.keep(now)
-            fleet.beat(Member(self._name, self._role, version("cavendish"), now, accounts, signs, allow, seals))
+        try:
+            self._say()
+        except ForeignBook as foreign:  # the book was away when this process began, and is another one now
+            logger().error("process.ends", outcome=str(foreign))
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:  # noqa: S110 (whatever it is, the next beat may succeed; a heart must not stop)
+            pass
+        else:
             return True
         return False
+
+    def _say(self) -> None:
+        hand = hands()
+        settings, fleet = hand.settings, hand.book.fleet
+        now = fleet.now()
+        ahead = round(time.time() - now, 3)
+        steady.keep(now)
+        fleet.found()
+        fleet.beat(
+            Member(
+                self._name,
+                self._role,
+                version("cavendish"),
+                now,
+                accounts=tuple(sorted(hand.upstream.accounts)),
+                signs=bool(settings.webhook_secret),
+                allow=tuple(map(str, settings.webhook_allow)),
+                seals=bool(settings.secret_key),
+                queues=self._queues(),
+                ahead=ahead,
+            )
+        )
 
 
 def attach() -> None:
     """Let the heart of whichever process this becomes start and stop with it."""
     hearts: list[Heart] = []
 
-    def start(role: str) -> None:
-        hearts.append(Heart(role))
-        hearts[-1].start()
+    def start_worker(sender: Any, **_: Any) -> None:
+        taken = sender.app.amqp.queues
+        start(Heart("worker", lambda: tuple(sorted(taken.consume_from))))
+
+    def start(heart: Heart) -> None:
+        hearts.append(heart)
+        heart.start()
 
     def stop(**_: Any) -> None:
         for heart in hearts:
@@ -75,12 +107,18 @@ def attach() -> None:
         for heart in hearts:
             heart.join()
 
-    def set_clock(**_: Any) -> None:
-        with suppress(BookUnavailable):
+    def begin(**_: Any) -> None:
+        try:
             steady.keep(hands().book.fleet.now())
+        except ForeignBook as foreign:
+            sys.stderr.write(f"{foreign}\n")
+            sys.exit(2)
+        except BookUnavailable:
+            pass  # it is waited for
 
-    signals.worker_init.connect(set_clock, weak=False)
-    signals.worker_ready.connect(lambda **_: start("worker"), weak=False)
-    signals.beat_init.connect(lambda **_: start("beat"), weak=False)
+    signals.worker_init.connect(begin, weak=False)
+    signals.beat_init.connect(begin, weak=False)
+    signals.worker_ready.connect(start_worker, weak=False)
+    signals.beat_init.connect(lambda **_: start(Heart("beat")), weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(join, weak=False)

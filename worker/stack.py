@@ -83,8 +83,9 @@ class Stack:
             self._take_lock(data_dir)
         except OSError as error:
             raise StackError(f"The data folder {data_dir} cannot be used: {error.strerror}.") from None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last one: somebody closed the terminal
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
+                signal.signal(number, self._stop)
         try:
             self._start_parts(data_dir)
             self._write_facts(data_dir)

@@ -1,13 +1,13 @@
 -- settle: write the verdicts of one batch back; result and debts are one write, a terminal state is final.
 -- KEYS    1 deadlines  2 leases  3 owed  4 counts  5 events  6 producers  7 ended, then per id: due, task, result
--- ARGV    1 now  2 token  3 retention  4 events kept, then eleven per id:
---         id, producer, state, due at, looks, absences, absent since, finished at, reason, model, result
+-- ARGV    1 now  2 token  3 retention  4 events kept, then twelve per id:
+--         id, producer, state, due at, looks, absences, absent since, finished at, reason, model, result, delay
 -- RETURNS per id, flat: 'stale' | state, the subscriptions now owed (separated by a space)
 local now, answer = ARGV[1], {}
 redis.call('HDEL', KEYS[2], '') -- see Connection.anyway: takes no memory, so that what follows may
-for i = 5, #ARGV, 11 do
+for i = 5, #ARGV, 12 do
   local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = 8 + (i - 5) / 11 * 3
+  local key = 8 + (i - 5) / 12 * 3
   local due, task, result = KEYS[key], KEYS[key + 1], KEYS[key + 2]
   local token = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%S+) ')
   local verdict, owing = 'stale', {}
@@ -26,7 +26,8 @@ for i = 5, #ARGV, 11 do
       end
       redis.call('HSET', task, 'state', state, 'settled_at', now, 'finished_at', ARGV[i + 7], 'reason', ARGV[i + 8])
       redis.call('HINCRBY', KEYS[4], state, 1)
-      redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now)
+      redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now,
+        'delay', ARGV[i + 11])
       if #owing == 0 then
         redis.call('EXPIRE', task, ARGV[3])
         redis.call('EXPIRE', result, ARGV[3])

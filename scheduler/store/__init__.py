@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 
 from scheduler.clock import Clock
 from scheduler.store.census import Census, Counting
@@ -12,7 +13,9 @@ from scheduler.store.endpoints import Endpoints
 from scheduler.store.events import Events
 from scheduler.store.fleet import Fleet
 from scheduler.store.learned import Learned
-from scheduler.store.overview import LaneView, aside, view
+from scheduler.store.listing import Listing
+from scheduler.store.overview import LaneView, aside, views
+from scheduler.store.server import Server, server
 from scheduler.store.tasks import Tasks
 from scheduler.tracking import Lane
 
@@ -28,6 +31,7 @@ class Book:
         self.events = Events(self.connection)
         self.learned = Learned(self.connection)
         self.fleet = Fleet(self.connection)
+        self.listing = Listing(self.connection)
 
     def clock(self) -> Clock:
         """A clock set by Redis TIME. Raises BookUnavailable."""
@@ -36,7 +40,15 @@ class Book:
 
     def view(self, lane: Lane, now: float) -> LaneView:
         """The numbers of one lane. Raises BookUnavailable."""
-        return view(self.connection, lane, now)
+        return views(self.connection, [lane], now)[0]
+
+    def views(self, lanes: Iterable[Lane], now: float, after: Mapping[Lane, str] | None = None, ends: int = 0) -> list[LaneView]:
+        """The numbers of lanes, with the newest `ends` of each behind its place in `after`. Raises BookUnavailable."""
+        return views(self.connection, lanes, now, after, ends)
+
+    def server(self) -> Server:
+        """What the Redis server says of itself. Raises BookUnavailable."""
+        return server(self.connection)
 
     def census(self) -> Census:
         """Everything that is counted, over all lanes. Raises BookUnavailable."""

@@ -152,6 +152,10 @@ class Connection:
         """Writes that count together. Raises BookUnavailable when too few replicas have them in time."""
         return Batch(self, self._replicas, self._wait)
 
+    def reads(self) -> Batch:
+        """Reads that go together, also by scripts: one round trip to each primary, and no replica is waited for."""
+        return Batch(self, 0, 0.0)
+
     def ensure(self, key: str) -> None:
         """Wait until the replicas have what was written to this key and before it."""
         if self._replicas:
@@ -163,6 +167,30 @@ class Connection:
         """TIME at the primary of a key: in a cluster each primary has a clock of its own."""
         seconds, micros = self.steadily(lambda: self.primary(key).time())
         return int(seconds), int(micros)
+
+    def time_and(self, key: str) -> tuple[int, int, str | None]:
+        """TIME at the primary of a key, and what the key holds, in one round trip."""
+
+        def ask() -> list[Any]:
+            pipe = self.primary(key).pipeline(transaction=False)
+            pipe.time()
+            pipe.get(key)
+            return pipe.execute()
+
+        (seconds, micros), held = self.steadily(ask)
+        return int(seconds), int(micros), held
+
+    def if_allowed(self, key: str, ask: Callable[[Client], Any]) -> Any:
+        """What the primary of a key says of itself; None where it forbids to ask, as managed servers do."""
+        with self.errors():
+            try:
+                return ask(self.primary(key))
+            except redis.exceptions.NoPermissionError:
+                return None
+            except redis.ResponseError as error:
+                if _refuses(error):
+                    raise
+                return None
 
     def primary(self, key: str) -> Client:
         """The client of the one server that holds a key."""

@@ -1,11 +1,13 @@
-"""Who lives: the heartbeats of workers and beats, and the slots of time in which one dispatch runs."""
+"""Who lives: the heartbeats of workers and beats, and the slots of time in which one dispatch runs; and whose book it is."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from scheduler.addresses import Network, parse_networks
+from scheduler.errors import ForeignBook
 from scheduler.store import keys
 from scheduler.store.connection import Connection
 
@@ -13,13 +15,16 @@ from scheduler.store.connection import Connection
 EVERY, GONE_AFTER, FORGOTTEN_AFTER = 5.0, 20.0, 3600.0
 #: Share of a tick for which it is taken: less than all of it, or a tick that comes a little early would be dropped.
 TICK_SHARE = 0.8
+#: The format of the book. It grows only when what lies there changes so that older versions would misread it.
+FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """A process of the fleet: when it was last heard, for which accounts it has tokens, what it may dial.
 
-    `signs`: it has a webhook secret; `seals`: it has a key for the secrets of registered endpoints.
+    `signs`: it has a webhook secret; `seals`: it has a key for the secrets of registered endpoints. `queues` are those
+    that it takes messages from, None where an older version does not say; `ahead` is its wall clock less that of the book.
     """
 
     name: str
@@ -30,6 +35,8 @@ class Member:
     signs: bool = False
     allow: tuple[str, ...] = ()
     seals: bool = False
+    queues: tuple[str, ...] | None = None
+    ahead: float | None = None
 
     def alive(self, now: float) -> bool:
         """True if it was heard of lately."""
@@ -37,15 +44,29 @@ class Member:
 
 
 class Fleet:
-    """Heartbeats and ticks. Every method raises BookUnavailable."""
+    """Heartbeats and ticks. Every method raises BookUnavailable; `now` at its first call ForeignBook too."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._ours = False
 
     def now(self) -> float:
-        """Redis TIME as float seconds; in a cluster that of the primary which holds the heartbeats, so there is one clock."""
-        seconds, micros = self._redis.time(keys.FLEET)
+        """Redis TIME as float seconds; in a cluster that of the primary which holds the heartbeats, so there is one clock.
+
+        Everything in the book begins with the time, so its format is checked here: once, and in the same round trip.
+        """
+        if self._ours:
+            seconds, micros = self._redis.time(keys.FLEET)
+            return seconds + micros / 1e6
+        seconds, micros, held = self._redis.time_and(keys.FORMAT)
+        if held is not None and held != str(FORMAT):
+            raise ForeignBook(f"The book at {self._redis.where} {_foreign(held)}.")
+        self._ours = True
         return seconds + micros / 1e6
+
+    def format(self) -> str | None:
+        """The format that the book says it has; None if no worker or beat has ever come to it."""
+        return self._redis.time_and(keys.FORMAT)[2]
 
     def take_tick(self, every: float) -> bool:
         """True for the first who asks; false for others until most of a tick has passed: any number of beats may run."""
@@ -54,6 +75,10 @@ class Fleet:
     def beat(self, member: Member) -> None:
         """Leave a heartbeat."""
         self._redis.anyway(keys.FLEET, "HSET", member.name, json.dumps(asdict(member)))
+
+    def found(self) -> None:
+        """Write down the format of a book that has none yet."""
+        self._redis.anyway(keys.FORMAT, "SET", FORMAT, "NX")
 
     def leave(self, name: str) -> None:
         """Say that a process ends on purpose."""
@@ -77,9 +102,23 @@ class Fleet:
         return parse_networks(",".join({text for member in self.members(now) if member.alive(now) for text in member.allow}))
 
 
+def _foreign(held: str) -> str:
+    """What to do about a format that is not ours."""
+    if held.isdigit() and int(held) > FORMAT:
+        return f"has the format {held}, and this version of Cavendish knows {FORMAT}: upgrade it here"
+    return f"has the format {held[:20]!r}, and this version of Cavendish wants {FORMAT}: give it a book of its own"
+
+
+_TEXTS = frozenset(("name", "role", "version"))
+_FIELDS = frozenset(field.name for field in fields(Member))
+
+
 def _member(row: str) -> Member | None:
-    """None for a heartbeat of another version that says it otherwise."""
+    """None for a heartbeat that nobody can read; what a newer version says besides is passed over."""
     try:
-        return Member(**json.loads(row))
-    except (TypeError, ValueError):
+        said: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(row).items() if name in _FIELDS
+        }
+        return Member(**said) if all(isinstance(said[n], str) for n in _TEXTS) and said["at"] > 0 else None
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return None

@@ -7,6 +7,7 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 |-------------------------------|--------|-----------------------------------------------------------------------------|
 | cavendish:lanes               | set    | the lanes that exist                                                        |
 | cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
+| cavendish:{cavendish:fleet}:format| string | the format of all that lies here, written by the first worker or beat      |
 | cavendish:tick                | string | taken by the one dispatch that runs this tick                               |
 | cavendish:{account}:pace      | hash   | version, value: the pace of an account                                      |
 | cavendish:endpoints           | hash   | name -> a registered webhook endpoint, as JSON; its secrets are sealed      |
@@ -34,7 +35,7 @@ of a cluster is that of the primary which holds `cavendish:fleet`.
 | cavendish:{lane}:law:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
 | cavendish:{lane}:models       | zset   | model with a law of its own -> when it was last taught; the latest of them    |
 | cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
-| cavendish:{lane}:events       | stream | what ended, capped                                                          |
+| cavendish:{lane}:events       | stream | what ended, capped; with the delay from the finish to the book, in seconds   |
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
+#: In the slot of FLEET, so that it is read together with the clock.
+FORMAT = f"cavendish:{{{FLEET}}}:format"
 
 
 def pace(account: str) -> str:

@@ -180,7 +180,7 @@ class Tasks:
             names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
             args += [task.id, task.producer, outcome.state.value, due, task.looks + 1]
             args += [outcome.absences, _text(outcome.absent_since), _text(outcome.finished_at), outcome.reason]
-            args += [outcome.model or task.model, _kept(outcome.record)]
+            args += [outcome.model or task.model, _kept(outcome.record), _delay(outcome, now)]
         flat = self._redis.script("settle", names, args, durable=True)
         return [
             Settled(outcome.task.id, verdict, tuple(debt_of(subscription, outcome.task.id) for subscription in debts.split()))
@@ -242,6 +242,13 @@ def _candidate(producer: str, task_id: str, due: float, row: Any) -> Candidate:
 
 def _text(value: float | None) -> str:
     return "" if value is None else repr(value)
+
+
+def _delay(outcome: Outcome, now: float) -> str:
+    """Seconds from the finish, or from a submit after it, to now; empty where nobody says when it finished."""
+    if outcome.finished_at is None:
+        return ""
+    return f"{max(now - max(outcome.finished_at, outcome.task.submitted_at), 0.0):.3f}"
 
 
 def _read(task_id: str, lane: Lane, fields: Any, record: str | None) -> TrackedTask | None:

@@ -67,14 +67,20 @@ class Parts:
         )
         self.client = Client(settings=Settings.load({"CAVENDISH_REDIS_URL": redis_url}))
 
-    def celery(self, role: str, *, shift: float = 0.0) -> subprocess.Popen[bytes]:
-        """Start a worker or a beat; returns when its heart beats."""
+    def celery(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker (of some queues only) or a beat; returns when its heart beats."""
+        process = self.begin(role, shift=shift, queues=queues)
+        wait_until(lambda: self._lives(process, role), 30, f"the {role} lives")
+        return process
+
+    def begin(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker or a beat, whatever becomes of it."""
         options = ["-P", "threads", "-n", f"w{len(self._processes)}@%h"] if role == "worker" else []
+        options += ["-Q", queues] if queues else []
         command = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", role, *options]
         environment = self.environment | {"SHIFT": str(shift)}
         process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
         self._processes.append(process)
-        wait_until(lambda: self._lives(process, role), 30, f"the {role} lives")
         return process
 
     def _lives(self, process: subprocess.Popen[bytes], role: str) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
 import pytest
-from acceptance.conftest import SERVICE, wait_until
+from acceptance.conftest import SERVICE, Stack, wait_until
 from acceptance.parts import BLUR, Parts
 from chaos.rolling import roll
 from conftest import Server
@@ -124,3 +127,13 @@ def test_a_rolling_restart_under_load_keeps_nobody_waiting_for_a_lease(own_serve
         assert parts.tally()["again"] <= 5
     finally:
         parts.close()
+
+
+def test_a_stack_whose_terminal_is_closed_leaves_nothing_behind(start: Callable[..., Stack]) -> None:
+    stack = start("--no-flower")
+    pids = stack.pids()
+    stack.process.send_signal(signal.SIGHUP)
+    assert stack.process.wait(30) == 0
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

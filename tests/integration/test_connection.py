@@ -18,6 +18,7 @@ from scheduler.errors import BookUnavailable, SettingsError
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.store.connection import SOCKET_TIMEOUT
+from scheduler.store.fleet import FORMAT
 from scheduler.store.keys import FLEET, LANES, LaneKeys, waited
 from scheduler.tracking import Lane, State
 from scheduler.verdicts import Outcome
@@ -160,7 +161,12 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     assert set(shared.wait(IDS, service="nano-banana", timeout=5)) == set(IDS)
     assert book.endpoints.add(Endpoint("shop", "https://shop.example/hook", now))
     assert book.endpoints.change("shop", lambda endpoint: endpoint) is not None
-    assert [book.view(lane, now).pending for lane in lanes] == [0] * len(lanes)
+    assert [view.counts["succeeded"] > 0 and view.pending for view in book.views(lanes, now, ends=5)] == [0] * len(lanes)
+    assert {one.id for lane in lanes for one in book.listing.ended(lane)} == set(IDS)
+    assert (book.server().policy, book.fleet.format()) == ("noeviction", None)
+    book.fleet.found()
+    assert book.fleet.format() == str(FORMAT)
+    assert Book(cluster.url).fleet.now() > now
 
 
 def test_a_server_that_forgot_the_scripts_is_given_them_again(cluster: Cluster) -> None:

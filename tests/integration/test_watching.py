@@ -1,277 +1,373 @@
-"""Dashboard, rules and alerts, held against what is really exposed after a run in which everything happened once."""
+"""Looking at a real book: top in a real terminal, status again and again, lists, and waits with an estimate."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
+import os
+import pty
+import select
+import signal
+import struct
 import subprocess
-from collections.abc import Iterator
-from itertools import combinations
-from pathlib import Path
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
 from typing import Any
 
-import httpx
 import pytest
-from integration.test_retrieve import Bench, error, items
-from owing import KEYS, LANE, Owing, Receiver, Served
-from prometheus_client.parser import text_string_to_metric_families
-from promql import Query, parse
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+from conftest import Server
 
-from scheduler.clock import Clock
-from scheduler.endpoints import Endpoint
+from scheduler import Client, State
+from scheduler.endpoints import Endpoint, endpoint_of
+from scheduler.settings import Settings, env_name
+from scheduler.store import Book
 from scheduler.store.fleet import Member
-from worker.expire import Knobs, expire_overdue
-from worker.metrics import recorded, scraped, serving
+from scheduler.store.keys import FLEET, LaneKeys
+from scheduler.store.listing import PAGE
+from scheduler.submission import Wishes
+from scheduler.tracking import Lane
+from scheduler.verdicts import Outcome
+from worker.cli import cli
+from worker.cli.operating import Memory, gather
+from worker.cli.waiting import Outcome as Waited
+from worker.cli.waiting import said
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-RULES = DEPLOY / "prometheus" / "rules.yml"
-DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "cavendish.json").read_text())
-#: What Prometheus itself puts on each sample.
-EVERYWHERE = {"job": {"cavendish-book", "cavendish-worker"}, "instance": set[str]()}
-NEEDS_PROMTOOL = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed"
-)
-Exposed = dict[str, dict[str, set[str]]]
-
-
-def rules() -> Iterator[dict[str, str]]:
-    """The rules, read as far as our own file goes: `key: text`, and expressions that are folded over several lines."""
-    lines = [line for line in RULES.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    for rest in re.split(r"^ +- (?=alert:|record:)", "\n".join(lines), flags=re.MULTILINE)[1:]:
-        block = rest.partition("\n  - name:")[0]
-        folded = re.search(r"expr: >-\n((?: {10,}.*(?:\n|\Z))+)", block)
-        found = dict(re.findall(r"^ *(\w+): (.*)$", block, re.MULTILINE))
-        yield found | ({"expr": " ".join(folded[1].split())} if folded else {})
-
-
-ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
-RECORDED = {rule["record"]: rule for rule in rules() if "record" in rule}
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-QUERIES = {rule["expr"]: name for name, rule in (RECORDED | ALERTS).items()}
-QUERIES |= {target["expr"]: panel["title"] for panel in PANELS for target in panel["targets"]}
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+HOOK = "https://example.com/hook"
 
 
 @pytest.fixture
-def exposed(owing: Owing, served: Served) -> Exposed:
-    """Which metrics there are after a run, with the values of each of their labels."""
-    book, bench = owing.book, Bench(owing.book, owing.loop)
-    book.endpoints.add(Endpoint("shop", "https://shop.example/hook", 1.0))
+def client(book: Book, settings: Settings) -> Client:
+    return Client(settings=settings)
+
+
+@pytest.fixture
+def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `cavendish` with the shared Redis."""
+    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
+    return lambda *words: CliRunner().invoke(cli, list(words))
+
+
+def end(book: Book, *ids: str, lane: Lane = LANE, state: State = State.SUCCEEDED, delay: float | None = None) -> None:
+    """Settle ids, `delay` seconds after their finish."""
     now = book.fleet.now()
-    for role in ("worker", "beat"):
-        book.fleet.beat(Member(role, role, "1", now))
-    bench.add("a", "b", "absent")
-    stamps = {"created_at": now - 30, "finished_at": now - 3, "request": {"model": "swift"}}
-    good = {"id": "a", "response": {"success": True, "data": [{"url": "https://x/y"}]}, **stamps}
-    bad = {"id": "b", "response": {"success": False, "error": {"code": "no"}}, **stamps}
-    batch = items(good, bad)
-    bench.run(lambda question: batch if question["action"] == "retrieve_batch" else httpx.Response(200, json={}))
-    bench.add("c", "d", deadline=50.0)
-    bench.run(lambda _: error(429, "too_many_requests"))
-    book.connection.redis.hset(KEYS.task("d"), "submitted_at", "nonsense")
-    expire_overdue(book, LANE, Clock(now + 1000), Knobs(60.0, 3600.0, 100))
-    refusing = Receiver(httpx.Response(400, headers={"webhook-delivery": "abort-message"}))
-    for task_id, receiver in (("paid", Receiver()), ("later", Receiver(httpx.Response(500))), ("dead", refusing)):
-        owing.end(task_id, webhook=served(receiver))
-    owing.deliver()
-    recorded.claimed("nano-banana", [now - 1], now)
-    text = serving.text(scraped.registry_of(book, 50, 10.0)) + serving.text(recorded.REGISTRY)
-    found: Exposed = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = found.setdefault(sample.name, {})
-            for name, value in sample.labels.items():
-                labels.setdefault(name, set()).add(value)
-    for name in RECORDED:
-        found[name] = {label: set() for label in name.partition(":")[0].split("_")}  # as the convention for such names has it
-    return found
+    chosen = [one for one in book.tasks.candidates(lane, now + 100, 1000) if one.id in ids]
+    book.tasks.claim(lane, now + 200, "t1", chosen)
+    tasks = book.tasks.load(lane, ids).tasks.values()
+    finished = None if delay is None else now - delay
+    outcomes = [(Outcome(task, state, record={"id": task.id}, finished_at=finished), 0.0) for task in tasks]
+    book.tasks.settle(lane, "t1", now, outcomes, 3600, 100)
 
 
-def faults(query: Query, exposed: Exposed) -> Iterator[str]:
-    """What a query names and nobody exposes."""
-    labels: set[str] = set(EVERYWHERE)
-    for named in query.metrics:
-        if named.metric not in exposed:
-            yield f"no metric is called {named.metric}"
-            continue
-        known = {**EVERYWHERE, **exposed[named.metric]}
-        labels |= set(known)
-        for label, (mark, text) in named.matchers.items():
-            if label not in known:
-                yield f"{named.metric} has no label {label}"
-            elif "$" not in text and known[label]:
-                wanted = text.split("|") if mark == "=~" else [text]
-                yield from (f"{named.metric} has no {label} {one}" for one in wanted if one not in known[label])
-    yield from (f"no metric of the query has a label {label}" for label in query.labels - labels)
+def track(book: Book, *ids: str, ago: float = 10.0, lane: Lane = LANE, producer: str = "", webhook: str = HOOK) -> None:
+    """Submit ids so many seconds ago."""
+    now = book.fleet.now() - ago
+    wishes = Wishes(lane.service, lane.account, (webhook,) if webhook else (), 1000.0, "", "", producer, again=False)
+    book.tasks.add(ids, wishes, now, now)
 
 
-def test_every_metric_label_and_word_that_a_query_names_is_exposed(exposed: Exposed) -> None:
-    assert len(QUERIES) > 60
-    found = {expr: list(faults(parse(expr.replace("$__rate_interval", "5m")), exposed)) for expr in QUERIES}
-    assert {(QUERIES[expr], *what) for expr, what in found.items() if what} == set()
+class Terminal:
+    """A pseudo terminal with a command in it."""
+
+    def __init__(self, server: Server, *words: str, rows: int = 24, columns: int = 100) -> None:
+        self.ours, theirs = pty.openpty()
+        self.theirs = theirs
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(theirs)
+        environment = os.environ | {"CAVENDISH_REDIS_URL": server.url, "TERM": "xterm-256color"}
+        environment = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+        command = [sys.executable, "-m", "worker.cli", *words]
+        self.process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+        self.seen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def press(self, keys: str) -> None:
+        self.seen = ""
+        os.write(self.ours, keys.encode())
+
+    def until(self, word: str, seconds: float = 10.0) -> str:
+        """Read on until the word has come."""
+        until = time.monotonic() + seconds
+        while word not in self.seen:
+            left = until - time.monotonic()
+            assert left > 0, f"{word!r} did not come: {self.seen[-2000:]!r}"
+            if select.select([self.ours], [], [], left)[0]:
+                self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        return self.seen
+
+    def ended(self) -> int:
+        """The exit code, once all that it wrote is read."""
+        until = time.monotonic() + 10
+        while self.process.poll() is None and time.monotonic() < until:
+            if select.select([self.ours], [], [], 0.05)[0]:
+                self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        while select.select([self.ours], [], [], 0)[0]:
+            self.seen += os.read(self.ours, 65536).decode(errors="replace")
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)
+        os.close(self.ours)
+        os.close(self.theirs)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "sum(cavendish_no_such_metric)",
-        'cavendish_tasks_ended_total{state="sleeping"}',
-        'cavendish_tasks_pending{colour="green"}',
-        "sum by (colour) (cavendish_tasks_pending)",
-        'rate(cavendish_looks_total{verdict=~"succeeded|lost"}[5m])',
-    ],
-)
-def test_a_query_that_names_what_is_not_there_is_found(exposed: Exposed, query: str) -> None:
-    assert len(list(faults(parse(query), exposed))) == 1
+@contextmanager
+def terminal(server: Server, *words: str) -> Iterator[Terminal]:
+    opened = Terminal(server, *words)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
-def test_every_metric_of_ours_has_its_place_in_the_dashboard_or_a_rule(exposed: Exposed) -> None:
-    named = {metric.metric for query in QUERIES for metric in parse(query.replace("$__rate_interval", "5m")).metrics}
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
-    ours = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("cavendish_")}
-    elsewhere = {"cavendish_set_aside_total", "cavendish_process_last_heard_seconds"}  # cavendish_tasks_set_aside, _processes
-    assert ours - families == elsewhere
+def test_top_lives_in_a_terminal_obeys_keys_and_leaves_it_as_it_was(book: Book, server: Server) -> None:
+    track(book, "a", "b", "c")
+    end(book, "a", delay=1.5)
+    with terminal(server, "top", "--every", "0.2") as seen:
+        seen.until("pending")
+        assert "\x1b[?1049h" in seen.seen  # a screen of its own
+        seen.until("1.50 s")
+        seen.press("\x1b[C")
+        seen.until("settled/s")
+        seen.press("3")
+        seen.until("https://example.com/hook")
+        seen.press("?")
+        seen.until("stay as they are")
+        seen.resize(30, 70)
+        seen.process.send_signal(signal.SIGWINCH)
+        seen.press("q")
+        assert seen.ended() == 0
+        assert "\x1b[?1049l" in seen.seen
+        assert termios.tcgetattr(seen.theirs) == seen.before
 
 
-def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> None:
-    sections = re.findall(r"^### (Cavendish\w+)$", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE)
-    assert sections == list(ALERTS)
-    for name, rule in ALERTS.items():
-        assert rule["runbook_url"] == f"RUNBOOK.md#{name.lower()}"
-        assert rule["summary"].endswith(".")
-        assert re.fullmatch(r"\{severity: (critical|warning)\}", rule["labels"])
-    parts = re.split(r"^### Cavendish\w+$", (DEPLOY / "RUNBOOK.md").read_text(), flags=re.MULTILINE)[1:]
-    assert all(re.findall(r"^\*\*(\w+)\*\*: ", part, re.MULTILINE) == ["Means", "See", "Do"] for part in parts)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)])
+def test_top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was(
+    book: Book, server: Server, number: signal.Signals, code: int
+) -> None:
+    with terminal(server, "top") as seen:
+        seen.until("q end")
+        seen.process.send_signal(number)
+        assert seen.ended() == code
+        assert "\x1b[?1049l" in seen.seen
+        assert "Traceback" not in seen.seen
+        assert termios.tcgetattr(seen.theirs) == seen.before
 
 
-def test_the_panels_of_the_dashboard_do_not_overlap_and_each_has_a_number_of_its_own() -> None:
-    panels = DASHBOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
-        aside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        assert aside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in PANELS)
-    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]} | {"__rate_interval"}
-    assert {name for query in QUERIES for name in re.findall(r"\$(\w+)", query)} <= variables
-    legends = [(target["expr"], target["legendFormat"]) for panel in PANELS for target in panel["targets"]]
-    for expr, legend in legends:
-        by = parse(expr.replace("$__rate_interval", "5m")).labels
-        if by:
-            assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= by
+def test_top_says_that_redis_is_away_and_still_obeys(own_server: Server) -> None:
+    with terminal(own_server, "top", "--every", "0.2") as seen:
+        seen.until("no ids yet")
+        own_server.kill()
+        seen.until("does not answer")
+        seen.press("q")
+        assert seen.ended() == 0
 
 
-@NEEDS_PROMTOOL
-def test_promtool_takes_rules_configuration_and_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    for command in (["check", "rules", str(RULES)], ["check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")]):
-        done = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False, timeout=30)
-        assert done.returncode == 0, done.stdout + done.stderr
-    queries = [
-        {"record": f"panel:{number}", "expr": expr.replace("$__rate_interval", "5m")} for number, expr in enumerate(QUERIES)
-    ]
-    (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": queries}]}))
-    command = ["promtool", "check", "rules", str(tmp_path / "panels.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Callable[..., Result], client: Client) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    shown = run("top", "--every", "0.1")
+    assert (shown.exit_code, "2  pending" in shown.output, "\x1b" in shown.output) == (0, True, False)
+    assert "default/nano-banana/0" in run("top", "--once", "--page", "lanes", "--every", "0.1").output
+    said = json.loads(run("top", "--json", "--once", "--every", "0.1").stdout)
+    assert (said["lanes"][0]["pending"], said["rates"]["calls"]) == (2, 0.0)
 
 
-# --- each alert rings when it should, and not before
+def test_top_prints_json_until_it_is_ended(book: Book, server: Server) -> None:
+    command = [sys.executable, "-m", "worker.cli", "top", "--json", "--every", "0.1"]
+    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        times = [json.loads(process.stdout.readline())["now"] for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert times == sorted(set(times))
 
 
-LANE_LABELS = 'account="default",service="veo"'
-#: Alert -> series that let it ring (promtool's notation, one value a minute), and series that are well.
-RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "CavendishBookDown": ({"cavendish_book_up": "0x90"}, {"cavendish_book_up": "1x90"}),
-    "CavendishNoWorker": (
-        {'cavendish_processes{role="worker"}': "0x90", 'cavendish_processes{role="beat"}': "1x90"},
-        {'cavendish_processes{role="worker"}': "1x90", 'cavendish_processes{role="beat"}': "1x90"},
-    ),
-    "CavendishNoBeat": (
-        {'cavendish_processes{role="beat"}': "0x90", 'cavendish_processes{role="worker"}': "3x90"},
-        {'cavendish_processes{role="beat"}': "1x90"},
-    ),
-    "CavendishDueLag": (
-        {f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "61x90"},
-        {f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "59x90"},
-    ),
-    "CavendishSlotLoad": (  # 2 calls/s of 50 ids; 90 or 70 ids/s come in
-        {
-            f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+5400x90",
-            f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
-            'cavendish_pace_calls_per_second{account="default"}': "9x90",
-            'cavendish_pace_ceiling_calls_per_second{account="default"}': "2x90",
-        },
-        {
-            f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+4200x90",
-            f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
-            'cavendish_pace_calls_per_second{account="default"}': "2x90",
-        },
-    ),
-    "CavendishAccountHeld": (
-        {'cavendish_hold_seconds{account="default",kind="account"}': "30 0 " * 45},
-        {'cavendish_hold_seconds{account="default",kind="rate"}': "30x90"},
-    ),
-    "CavendishServiceDown": (
-        {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "5 0 " * 45},
-        {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "0x40 5 0x50"},
-    ),
-    "CavendishRateRefused": (
-        {
-            f"cavendish_book_calls_total{{{LANE_LABELS}}}": "0+100x90",
-            f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "0+6x90",
-        },
-        {
-            f"cavendish_book_calls_total{{{LANE_LABELS}}}": "0+100x90",
-            f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "0+1x90",
-        },
-    ),
-    "CavendishWebhooksLate": (
-        {"cavendish_webhooks_oldest_owed_seconds": "70x90"},
-        {"cavendish_webhooks_oldest_owed_seconds": "20x90"},
-    ),
-    "CavendishEndpointDisabled": (
-        {'cavendish_endpoint_disabled{endpoint="shop"}': "1x90"},
-        {'cavendish_endpoint_disabled{endpoint="shop"}': "0x90"},
-    ),
-    "CavendishDeadLetters": (
-        {f"cavendish_webhooks_buried_total{{{LANE_LABELS}}}": "5x30 6x60"},
-        {f"cavendish_webhooks_buried_total{{{LANE_LABELS}}}": "5x90"},
-    ),
-    "CavendishTasksExpired": (
-        {
-            f'cavendish_tasks_ended_total{{{LANE_LABELS},state="expired"}}': "0+2x90",
-            f'cavendish_tasks_ended_total{{{LANE_LABELS},state="succeeded"}}': "0+98x90",
-        },
-        {
-            f'cavendish_tasks_ended_total{{{LANE_LABELS},state="expired"}}': "0x90",
-            f'cavendish_tasks_ended_total{{{LANE_LABELS},state="succeeded"}}': "0+98x90",
-        },
-    ),
-    "CavendishSetAside": (
-        {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "1x90"},
-        {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "0x90"},
-    ),
-}
+def test_status_is_shown_again_and_again(book: Book, client: Client, server: Server) -> None:
+    client.submit(["a"], service=SERVICE)
+    with terminal(server, "status", "--watch", "0.2") as seen:
+        seen.until("Fleet")
+        client.submit(["b", "c"], service=SERVICE)
+        seen.seen = ""
+        seen.until("      3")
+        seen.process.send_signal(signal.SIGINT)
+        assert seen.ended() == 0
 
 
-def test_every_alert_is_tried_out() -> None:
-    assert list(RINGING) == list(ALERTS)
+def ten_lanes(book: Book) -> list[Lane]:
+    lanes = [Lane(f"account-{n % 2}", f"service-{n}") for n in range(10)]
+    for lane in lanes:
+        for producer in ("one", "two"):
+            track(book, *(f"{producer}-{n}" for n in range(20)), lane=lane, producer=producer)
+        end(book, "one-1", "one-2", lane=lane, delay=2.0)
+    return lanes
 
 
-@NEEDS_PROMTOOL
-def test_each_alert_rings_when_it_should_and_not_when_all_is_well(tmp_path: Path) -> None:
-    tests = []
-    for alert, (ill, well) in RINGING.items():
-        for series, rings in ((ill, 1), (well, 0)):
-            count = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
-            tests.append(
-                {
-                    "name": f"{alert} {'rings' if rings else 'is silent'}",
-                    "interval": "1m",
-                    "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                    "promql_expr_test": [{"expr": count, "eval_time": "60m", "exp_samples": [{"labels": "{}", "value": rings}]}],
-                }
-            )
-    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
-    command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_look_at_ten_lanes_costs_fewer_than_forty_commands_and_remembers_what_it_saw(book: Book, settings: Settings) -> None:
+    ten_lanes(book)
+    memory = Memory()
+    first = gather(book, settings, memory)
+    assert [lane["pending"] for lane in first["lanes"]] == [38] * 10
+    assert [lane["due"] for lane in first["lanes"]] == [38] * 10
+    assert first["delay"] == {"of": 20, "p50": 2.0, "p95": 2.0, "p99": 2.0}
+    assert {lane["owed"] for lane in first["lanes"]} == {2}
+    calls = sent(book, lambda: gather(book, settings, memory))
+    assert len(calls) < 40, calls
+    assert gather(book, settings, memory)["delay"]["of"] == 20  # ends are told once
+    end(book, "two-1", lane=Lane("account-1", "service-1"), delay=0.5)
+    assert gather(book, settings, memory)["delay"]["of"] == 21
+
+
+def sent(book: Book, do: Callable[[], object]) -> list[str]:
+    """The commands that clients send meanwhile; what scripts do within is not counted."""
+    redis = book.connection.redis
+    heard: list[str] = []
+    with redis.monitor() as monitor:
+        do()
+        redis.echo("enough")
+        for said in monitor.listen():
+            if said["command"].startswith("ECHO"):
+                return heard
+            if said["client_type"] != "lua":
+                heard.append(said["command"].split()[0])
+    return heard
+
+
+def test_a_delay_begins_with_the_finish_or_with_a_later_submit(book: Book, settings: Settings) -> None:
+    track(book, "late", "odd", "ahead", ago=1.0)
+    end(book, "late", delay=3600.0)  # it had finished long before anybody asked us
+    end(book, "odd")
+    end(book, "ahead", delay=-5.0)  # the API's clock is ahead
+    delay = gather(book, settings)["lanes"][0]["delay"]
+    assert delay["of"] == 2
+    assert 0 <= delay["p50"] <= delay["p99"] < 5.0
+
+
+def test_ends_of_an_older_version_tell_no_delay(book: Book, client: Client, settings: Settings) -> None:
+    client.submit(["a"], service=SERVICE)
+    book.connection.redis.xadd(LaneKeys(LANE).events, {"id": "a", "state": "failed", "at": "1.0"})
+    book.connection.redis.xadd(LaneKeys(LANE).events, {"id": "a", "state": "failed", "at": "1.0", "delay": "nan"})
+    assert gather(book, settings)["lanes"][0]["delay"]["of"] == 0
+
+
+def test_a_heartbeat_of_an_older_and_of_a_newer_version_is_read(book: Book) -> None:
+    now = book.fleet.now()
+    old = {"name": "worker@a:1", "role": "worker", "version": "0.1", "at": now, "accounts": ["x"], "signs": True}
+    book.connection.redis.hset(FLEET, "worker@a:1", json.dumps(old))
+    book.connection.redis.hset(FLEET, "worker@b:1", json.dumps(old | {"name": "worker@b:1", "moods": ["good"], "queues": ["q"]}))
+    book.connection.redis.hset(FLEET, "worker@c:1", json.dumps({"name": "worker@c:1"}))
+    book.connection.redis.hset(FLEET, "worker@d:1", "[1]")
+    older, newer = book.fleet.members(now)
+    assert older == Member("worker@a:1", "worker", "0.1", now, ("x",), signs=True)
+    assert (newer.queues, newer.name) == (("q",), "worker@b:1")
+
+
+def listed(done: Result) -> list[str]:
+    assert done.exit_code == 0, done.output
+    return [task["id"] for task in json.loads(done.stdout)]
+
+
+def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
+    run: Callable[..., Result], book: Book, client: Client
+) -> None:
+    now = book.fleet.now()
+    for number, task_id in enumerate("abcde"):
+        book.tasks.add(
+            [task_id], Wishes(SERVICE, "default", (), 1000.0, "", "", f"p{number % 2}", again=False), now, now + number
+        )
+    end(book, "c")
+    end(book, "b", state=State.FAILED)
+    assert listed(run("list", "--json"))[-2:] == ["b", "c"]
+    client.submit(["f"], service="veo", model="veo-3", webhook=HOOK)
+    assert listed(run("list", "--json", "--service", SERVICE)) == ["a", "d", "e", "b", "c"]
+    assert listed(run("list", "--json", "--service", SERVICE, "--state", "failed", "--state", "expired")) == ["b"]
+    assert listed(run("list", "--json", "--model", "veo-3")) == ["f"]
+    assert listed(run("list", "--json", "--endpoint", HOOK)) == ["f"]
+    assert listed(run("list", "--json", "--producer", "p1", "--state", "pending")) == ["d"]
+    assert listed(run("list", "--json", "--since", "1h", "--until", "1m")) == []
+    assert listed(run("list", "--json", "--account", "other")) == []
+    some = run("list", "--limit", "2")
+    assert "There are more than 2" in some.stderr
+    assert run("list", "--account", "other").output == "no such ids\n"
+
+
+def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[..., Result], book: Book, client: Client) -> None:
+    for task_id in "abc":
+        client.submit([task_id], service=SERVICE, webhook=HOOK)
+        end(book, task_id)
+    book.connection.redis.xtrim(LaneKeys(LANE).events, maxlen=1, approximate=False)
+    assert listed(run("list", "--json")) == ["c", "b", "a"]
+
+
+def test_an_id_that_was_tracked_anew_is_listed_once(run: Callable[..., Result], book: Book, client: Client) -> None:
+    client.submit(["a"], service=SERVICE)
+    end(book, "a", state=State.FAILED)
+    client.submit(["a"], service=SERVICE, again=True)
+    assert listed(run("list", "--json")) == ["a"]
+    end(book, "a")
+    assert listed(run("list", "--json")) == ["a"]
+
+
+def test_many_ids_are_read_page_by_page_and_none_is_left_out(book: Book, client: Client) -> None:
+    client.submit([f"id-{n}" for n in range(2 * PAGE + 7)], service=SERVICE)
+    assert len({one.id for one in book.listing.pending(LANE)}) == 2 * PAGE + 7
+    taken = [next(book.listing.pending(LANE)).id]
+    assert sent(book, lambda: taken.append(next(book.listing.pending(LANE)).id)).count("ZRANGEBYSCORE") == 1
+
+
+def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
+    client.submit(["a", "b"], service=SERVICE, deadline=900)
+    waited = Waited(book, ["a", "b"], LANE)
+    assert waited.eta() is None
+    assert waited.look() == []
+    even, most = waited.eta() or (0.0, 0.0)
+    assert 10.0 < even < most <= 900.0
+    end(book, "a")
+    assert [task.id for task in waited.look()] == ["a"]
+    assert (waited.eta() or (0.0, 0.0))[0] < even
+    assert said((30.2, 200.0)) == "about 30 s more, at most 3 min"
+
+
+def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book, client: Client, server: Server) -> None:
+    client.submit(["first", "second"], service=SERVICE)
+    with terminal(server, "wait", "--service", SERVICE, "first", "second") as seen:
+        seen.until("more, at most")
+        end(book, "first", state=State.FAILED)
+        seen.until("1/2")
+        end(book, "second")
+        assert seen.ended() == 1
+        for word in ("failed", "first", "second", "1 failed · 1 succeeded"):
+            assert word in seen.seen
+
+
+def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
+    run: Callable[..., Result], book: Book, client: Client
+) -> None:
+    client.submit(["a"], service=SERVICE)
+    threading.Timer(0.2, end, (book, "a")).start()
+    done: Any = run("wait", "--service", SERVICE, "a")
+    assert (done.exit_code, "succeeded" in done.stdout, done.stderr) == (0, True, "")
+    assert endpoint_of(HOOK) not in done.stdout
+
+
+def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
+    run: Callable[..., Result], book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("shop", "shelf", "other"):
+        book.endpoints.add(Endpoint(name, HOOK, 1.0))
+    completes = ShellComplete(cli, {}, "cavendish", "_CAVENDISH_COMPLETE")
+    for words in (["endpoint", "rotate"], ["dead", "list", "--endpoint"], ["list", "--endpoint"]):
+        assert [item.value for item in completes.get_completions(words, "sh")] == ["shelf", "shop"]
+    monkeypatch.setenv(env_name("redis_url"), "redis://127.0.0.1:1/0")
+    assert completes.get_completions(["endpoint", "rotate"], "sh") == []

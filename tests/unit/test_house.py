@@ -33,6 +33,7 @@ DOORS = {
     },
     "kombu": {"worker/app.py", "worker/broker.py", "worker/steady.py"},
     "httpx": {
+        "worker/checkup/api.py",
         "worker/cli/demo.py",
         "worker/cli/running.py",
         "worker/webhooks/consent.py",

@@ -8,10 +8,44 @@ from importlib.metadata import version
 import click
 
 from scheduler.errors import CavendishError, SettingsError
-from worker.cli import alive, demo, endpoints, letters, metrics, operating, running, stream, tracking
+from worker.cli import (
+    alive,
+    completion,
+    demo,
+    endpoints,
+    letters,
+    listing,
+    metrics,
+    operating,
+    running,
+    stream,
+    top,
+    tracking,
+    waiting,
+)
+
+#: The rooms by what somebody wants to do.
+SECTIONS = {
+    "Track ids": (tracking, waiting, listing, stream),
+    "Watch": (top, operating, metrics, alive),
+    "Webhooks": (endpoints, letters),
+    "Run and try": (running, demo, completion),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Sections(click.Group):
+    """Lists its commands by section."""
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections of `--help`."""
+        for title, rooms in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(command.name or "", command.get_short_help_str(90)) for room in rooms for command in room.COMMANDS]
+                )
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("cavendish"), prog_name="cavendish")
 def cli() -> None:
     """Tracks remote AI image and video tasks: hand ids over, get signed webhooks.
@@ -19,13 +53,15 @@ def cli() -> None:
     \b
     cavendish up --emulate                      the whole stack on this machine, with a pretend API
     cavendish submit --service nano-banana ID   track an id
-    cavendish status                            how it goes
+    cavendish top                               everything at once, live
+    cavendish doctor                            what is wrong, and what to do about it
     """
 
 
-for room in (tracking, stream, operating, alive, metrics, endpoints, letters, running, demo):
-    for command in room.COMMANDS:
-        cli.add_command(command)
+for rooms in SECTIONS.values():
+    for room in rooms:
+        for command in room.COMMANDS:
+            cli.add_command(command)
 
 
 def main() -> None:

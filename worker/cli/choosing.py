@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from scheduler.endpoints import endpoint_of, is_url
-from scheduler.errors import EndpointError
+from scheduler.errors import CavendishError, EndpointError
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.whereabouts import book_url
@@ -66,6 +66,15 @@ def meant(book: Book, text: str) -> str:
     if not known:
         raise EndpointError(f"No endpoint is registered as {text!r}; see `cavendish endpoint list`.")
     return endpoint_of(text)
+
+
+def endpoint_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """For the shell's completion: the registered endpoints; none while Redis is away, since nobody wants errors there."""
+    try:
+        names = opened()[0].endpoints.all()
+    except CavendishError:
+        return []
+    return [name for name in names if name.startswith(begun)]
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ from rich.text import Text
 from scheduler import Client, State, TrackedTask
 from scheduler.errors import StackError
 from scheduler.settings import Settings
+from scheduler.store import Book
+from worker.cli.top import Looks
+from worker.cli.top.pages import View, overview
 
 SERVICE = "nano-banana"
+#: Seconds between two looks.
+EVERY = 0.5
 
 
-@click.command()
+@click.command(short_help="See the main job done in under a minute, and judged.")
 @click.option("--tasks", default=500, show_default=True, help="How many ids to submit.")
 @click.option("--timeout", default=55.0, show_default=True, help="Seconds after which it counts as failed.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the summary into this file.")
@@ -45,17 +51,20 @@ def demo(tasks: int, timeout: float, svg: Path | None) -> None:
     \b
     cavendish demo
     """
-    console = Console(highlight=False, record=svg is not None, width=None if sys.stdout.isatty() else 100)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     with tempfile.TemporaryDirectory(prefix="cavendish-demo-") as folder, _stack(Path(folder)) as facts:
         console.print(f"The stack is up. Flower: {facts['flower']}")
         ids = httpx.post(f"{facts['api']}/emulator/tasks", json={"count": tasks}, trust_env=False).json()["ids"]
         settings = Settings.load({"CAVENDISH_REDIS_URL": facts["book"], "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"})
         with Client(settings=settings) as client:
             _submit_by_three_doors(client, ids, facts, console)
-            run = _watch(client, ids, facts, timeout, console)
+            watch = Watch(client, Looks(Book(str(facts["book"])), settings, EVERY), ids, facts, timeout)
+            run = watch.until_done(console)
     console.print(run.summary())
     if svg is not None:
-        svg.write_text(console.export_svg(title="make demo"))
+        picture = Console(highlight=False, record=True, width=100, file=io.StringIO(), force_terminal=True)
+        picture.print(watch.midway, run.summary(), sep="\n")
+        svg.write_text(picture.export_svg(title="make demo"))
     if not run.whole:
         console.print("Not every id was settled, announced and verified.", style="bold red")
         sys.exit(1)
@@ -123,7 +132,6 @@ class Run:
     """What is known of the demo at one moment."""
 
     wanted: int
-    started: float
     seconds: float
     tasks: dict[str, TrackedTask]
     ledger: dict[str, Any]
@@ -144,12 +152,16 @@ class Run:
         done = f"settled {len(self.ended):3d} of {self.wanted}   webhooks verified {self.ledger['verified']:3d}"
         return f"{self.seconds:4.0f} s   {done}   calls {self.tally['calls']}"
 
-    def live(self) -> Group:
+    def live(self, found: dict[str, Any], width: int, height: int) -> Panel:
+        """How far it is, above what `cavendish top` shows of it."""
         bars = Table.grid(padding=(0, 2))
         for name, done in (("tracked", len(self.tasks)), ("settled", len(self.ended)), ("announced", self.ledger["verified"])):
-            bars.add_row(name, ProgressBar(total=self.wanted, completed=done, width=50), f"{done} of {self.wanted}")
-        calls, refused = self.tally["calls"], self.tally["answers"].get("429", 0)
-        return Group(bars, Text(f"{self.seconds:.0f} s · {calls} calls · {refused} times 429", style="dim"))
+            style = "green" if done == self.wanted else "dark_orange"
+            bar = ProgressBar(total=self.wanted, completed=done, width=max(width - 40, 10), complete_style=style)
+            bars.add_row(Text(name, style="dim"), bar, f"{done} of {self.wanted}")
+        below = overview(View(found=found), width - 4, height - 7)
+        title = f"[bold]Cavendish[/]  {self.seconds:.0f} s"
+        return Panel(Group(bars, Text(""), below), title=title, border_style="dark_orange", width=width)
 
     def summary(self) -> Panel:
         ended = self.ended
@@ -172,26 +184,47 @@ class Run:
         ]
         for name, value in rows:
             grid.add_row(Text(name, style="dim"), Text(value, style="bold"))
-        return Panel(grid, title="Cavendish", border_style="yellow" if self.whole else "red", expand=False)
+        return Panel(grid, title="Cavendish", border_style="dark_orange" if self.whole else "red", expand=False)
 
 
-def _watch(client: Client, ids: list[str], facts: dict[str, Any], timeout: float, console: Console) -> Run:
-    """Look twice a second until all is done or the time is over."""
-    started, said = time.monotonic(), 0.0
-    with httpx.Client(trust_env=False) as http, Live(console=console, transient=True) as live:
-        while True:
-            tasks = client.get_many(ids, service=SERVICE, with_record=False)
-            ledger = http.get(f"{facts['receiver']}/ledger").json()
-            tally = http.get(f"{facts['api']}/emulator/tally").json()
-            run = Run(len(ids), started, time.monotonic() - started, tasks, ledger, tally)
-            if console.is_terminal:
-                live.update(run.live())
-            elif run.seconds - said >= 3:
-                said = run.seconds
-                console.print(run.line())
-            if run.whole or run.seconds > timeout:
-                return run
-            time.sleep(0.5)
+@dataclass
+class Watch:
+    """Looks twice a second until all is done or the time is over."""
+
+    client: Client
+    looks: Looks
+    ids: list[str]
+    facts: dict[str, Any]
+    timeout: float
+    midway: Panel | Text = field(default_factory=Text)
+
+    def until_done(self, console: Console) -> Run:
+        """Show each look, where somebody is at a terminal; elsewhere say now and then how it goes."""
+        said = 0.0
+        with httpx.Client(trust_env=False) as http, Live(console=console, transient=True, auto_refresh=False) as live:
+            started = time.monotonic()
+            while True:
+                run, found = self._look(http, started), self.looks.look()
+                if not self._nearly_over(run):
+                    self.midway = run.live(found, 100, 26)
+                if console.is_terminal:
+                    live.update(run.live(found, min(console.width, 120), console.height - 1), refresh=True)
+                elif run.seconds - said >= 3:
+                    said = run.seconds
+                    console.print(run.line())
+                if run.whole or run.seconds > self.timeout:
+                    return run
+                time.sleep(EVERY)
+
+    def _look(self, http: httpx.Client, started: float) -> Run:
+        tasks = self.client.get_many(self.ids, service=SERVICE, with_record=False)
+        ledger = http.get(f"{self.facts['receiver']}/ledger").json()
+        tally = http.get(f"{self.facts['api']}/emulator/tally").json()
+        return Run(len(self.ids), time.monotonic() - started, tasks, ledger, tally)
+
+    def _nearly_over(self, run: Run) -> bool:
+        """True once so much is done that a picture of the work would show little of it."""
+        return len(run.ended) > 0.6 * run.wanted
 
 
 COMMANDS = (demo,)

@@ -16,7 +16,7 @@ from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import OPERATIONS
 from worker import checkup
-from worker.cli.choosing import duration, meant, opened, sure, yes_option
+from worker.cli.choosing import duration, endpoint_names, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, plain, print_json, table
 from worker.curfew import Curfew
 from worker.webhooks import announcement, consent, signing
@@ -30,7 +30,7 @@ _IN_THE_CLEAR = """\
 CAVENDISH_SECRET_KEY is not set: the book holds this secret unencrypted. `cavendish endpoint new-key` makes a key; set it \
 for the workers and here, and rotate."""
 
-which_argument = click.argument("which", metavar="NAME|URL|HASH")
+which_argument = click.argument("which", metavar="NAME|URL|HASH", shell_complete=endpoint_names)
 
 
 def _view(book: Book, text: str) -> checkup.EndpointView:
@@ -69,7 +69,7 @@ def _tell(said: dict[str, Any], first: str, vault: Vault, *, as_json: bool) -> N
         click.echo(_IN_THE_CLEAR, err=True)
 
 
-@click.group()
+@click.group(short_help="Register webhook endpoints, rotate secrets, disable, test.")
 def endpoint() -> None:
     """The webhook endpoints: registered under a name with secrets of their own, or known by their URL."""
 
@@ -176,7 +176,7 @@ def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
 
 
 @endpoint.command()
-@click.argument("name")
+@click.argument("name", shell_complete=endpoint_names)
 @click.option("--overlap", default="24h", show_default=True, metavar="HOURS|7d", help="How long the old secret signs along.")
 @as_json
 def rotate(name: str, overlap: str, as_json: bool) -> None:  # noqa: FBT001 (click)
@@ -250,7 +250,7 @@ def disable(which: str, reason: str, as_json: bool) -> None:  # noqa: FBT001 (cl
 
 
 @endpoint.command()
-@click.argument("name")
+@click.argument("name", shell_complete=endpoint_names)
 @yes_option
 @as_json
 def remove(name: str, yes: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
@@ -277,7 +277,7 @@ def remove(name: str, yes: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
 
 
 @endpoint.command("test")
-@click.argument("which", metavar="NAME|URL")
+@click.argument("which", metavar="NAME|URL", shell_complete=endpoint_names)
 @as_json
 def test_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     """Send a signed `endpoint.test` from this process, by the rules of all webhooks. Exit code 0 only if it is taken (2xx).

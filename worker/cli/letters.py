@@ -20,7 +20,7 @@ from scheduler.store import Book
 from scheduler.store.debts import PAGE, Debt
 from scheduler.store.keys import debt_of
 from scheduler.tracking import OPERATIONS, Lane
-from worker.cli.choosing import meant, opened, rate_option, since_option, sure, time_of, yes_option
+from worker.cli.choosing import endpoint_names, meant, opened, rate_option, since_option, sure, time_of, yes_option
 from worker.cli.output import as_json, moment, print_json, table
 
 #: Most debts that one run owes again, and how many of them, or drops, at once.
@@ -72,7 +72,7 @@ def _filters(command: F) -> F:
     for option in (
         click.option("--reason", metavar="TEXT", help="Only those whose reason holds this."),
         since_option,
-        click.option("--endpoint", metavar="NAME|URL", help="Only those to this endpoint."),
+        click.option("--endpoint", metavar="NAME|URL", shell_complete=endpoint_names, help="Only those to this endpoint."),
     ):
         command = option(command)
     return command
@@ -96,7 +96,7 @@ def told(log: str) -> list[dict[str, Any]]:
     return found
 
 
-@click.group()
+@click.group(short_help="List, revive or drop webhooks that no receiver took.")
 def dead() -> None:
     """The dead letters: announcements that no receiver took, each with its reason."""
 
@@ -249,8 +249,15 @@ def _over(count: int, rate: float) -> str:
 # --- what was paid
 
 
-@click.command()
-@click.option("--endpoint", "which", required=True, metavar="NAME|URL|HASH", help="Whose announcements to send again.")
+@click.command(short_help="Announce again what a receiver took and lost.")
+@click.option(
+    "--endpoint",
+    "which",
+    required=True,
+    metavar="NAME|URL|HASH",
+    shell_complete=endpoint_names,
+    help="Whose announcements to send again.",
+)
 @click.option("--since", required=True, metavar="TIME", help="Of ids that ended so long back (2h, 3d), or since a time.")
 @rate_option
 @click.option("--limit", default=MOST, type=click.IntRange(1, MOST), show_default=True, metavar="N", help="About how many.")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -11,71 +15,165 @@ import click
 from scheduler.errors import BookUnavailable
 from scheduler.settings import Settings
 from scheduler.store import Book
-from scheduler.tracking import State
+from scheduler.store.overview import UNSORTED, LaneView
+from scheduler.tracking import OPERATIONS, Lane, State
 from scheduler.whereabouts import book_url
 from worker import checkup
-from worker.cli.output import as_json, moment, print_json, table
+from worker.cli.output import as_json, moment, plain, print_json, table
+
+#: The newest ends of each lane from which the delays are measured.
+MEASURED = 200
+#: Columns of a terminal below which the lanes do not fit in a row each.
+NARROW = 140
 
 
-def gather(book: Book, settings: Settings) -> dict[str, Any]:
-    """Everything that `status` shows, as plain values. Raises BookUnavailable."""
-    now = book.fleet.now()
-    lanes, accounts = [], {}
-    for lane in book.tasks.lanes():
-        view, condition = book.view(lane, now), book.learned.condition(lane)
-        down = {"down_for": max(condition.down_until - now, 0.0), "failures": condition.failures, "reason": condition.reason}
-        owed = {"owed": sum(view.owed.values()), "owed_by_endpoint": view.owed}
-        lanes.append({**asdict(view), **owed, "lane": str(lane), "batch_limit": condition.batch_limit, "service": down})
-        pace = book.learned.pace(lane.account)
-        accounts[lane.account] = {
-            "rate": round(min(pace.rate_at(now), settings.rate or pace.rate_at(now)), 2),
-            "held_for": max(pace.hold_until - now, 0.0),
-            "hold_reason": pace.hold_reason if pace.held(now) else "",
-        }
-    members = [asdict(member) | {"alive": member.alive(now)} for member in book.fleet.members(now)]
-    troubled = [_trouble(view, now) for view in checkup.endpoints(book) if view.disabled or view.circuit.state == "open"]
-    return {"now": now, "lanes": lanes, "accounts": accounts, "endpoints": troubled, "fleet": members}
+@dataclass
+class Memory:
+    """What one who looks again and again remembers, so that the book is not asked for it twice."""
+
+    places: dict[Lane, str] = field(default_factory=dict)
+    delays: dict[Lane, deque[float]] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+
+    def see(self, view: LaneView) -> None:
+        """Add the ends that are new."""
+        known = self.delays.setdefault(view.lane, deque(maxlen=MEASURED))
+        known.extend(end.delay for end in reversed(view.ends) if end.delay is not None)
+        if view.ends:
+            self.places[view.lane] = view.ends[0].place
 
 
-def _trouble(view: checkup.EndpointView, now: float) -> dict[str, Any]:
-    """An endpoint that is disabled, or left alone for a while."""
+def gather(book: Book, settings: Settings, memory: Memory | None = None) -> dict[str, Any]:
+    """Everything that `status` and `top` show, as plain values. Raises BookUnavailable."""
+    memory, now, lanes = memory or Memory(), book.fleet.now(), book.tasks.lanes()
+    views = book.views([*lanes, OPERATIONS], now, memory.places, MEASURED)
+    owed = Counter[str]()
+    for view in views:
+        owed.update({name: count for name, count in view.owed.items() if name != UNSORTED})
+        memory.see(view)
+    webhooks = [_webhook(view, now) for view in checkup.endpoints(book, owed, memory.urls)]
+    delays = [delay for lane in lanes for delay in memory.delays[lane]]
+    return {
+        "now": now,
+        "lanes": [_lane(view, memory.delays[view.lane], now) for view in views if view.lane != OPERATIONS],
+        "delay": _percentiles(delays),
+        "accounts": {name: _account(book, settings, name, now) for name in sorted({lane.account for lane in lanes})},
+        "endpoints": [one for one in webhooks if one["disabled_at"] is not None or one["circuit"] == "open"],
+        "webhooks": webhooks,
+        "fleet": [asdict(member) | {"alive": member.alive(now)} for member in book.fleet.members(now)],
+    }
+
+
+def _lane(view: LaneView, delays: Iterable[float], now: float) -> dict[str, Any]:
+    condition = view.condition
+    return {
+        "lane": str(view.lane),
+        "pending": view.pending,
+        "due": view.due,
+        "in_flight": view.in_flight,
+        "owed": sum(view.owed.values()),
+        "owed_by_endpoint": view.owed,
+        "dead": view.dead,
+        "aside": view.aside,
+        "counts": view.counts,
+        "producers": view.producers,
+        "delay": _percentiles(list(delays)),
+        "batch_limit": condition.batch_limit,
+        "service": {
+            "down_for": max(condition.down_until - now, 0.0),
+            "failures": condition.failures,
+            "reason": condition.reason,
+        },
+    }
+
+
+def _percentiles(delays: list[float]) -> dict[str, Any]:
+    """Seconds from the finish at the API to the book, of the newest ends; None where there are none."""
+    ranked = sorted(delays)
+    cut = {f"p{share}": ranked[min(len(ranked) * share // 100, len(ranked) - 1)] if ranked else None for share in (50, 95, 99)}
+    return {"of": len(ranked), **cut}
+
+
+def _account(book: Book, settings: Settings, name: str, now: float) -> dict[str, Any]:
+    pace = book.learned.pace(name)
+    return {
+        "rate": round(min(pace.rate_at(now), settings.rate or pace.rate_at(now)), 2),
+        "ceiling": None if pace.ceiling is None else round(pace.ceiling, 2),
+        "used": round(pace.used(now), 2),
+        "window": pace.window or None,
+        "held_for": max(pace.hold_until - now, 0.0),
+        "hold_reason": pace.hold_reason if pace.held(now) else "",
+    }
+
+
+def _webhook(view: checkup.EndpointView, now: float) -> dict[str, Any]:
+    """An endpoint, and how it takes what it is sent."""
     return {
         "endpoint": view.name,
         "url": view.url,
+        "registered": view.registered is not None,
         "waiting": view.waiting,
         "disabled_at": view.disabled.at if view.disabled else None,
         "reason": view.disabled.why if view.disabled else "",
         "circuit": view.circuit.state,
         "failures": view.circuit.failures,
         "open_for": max(view.circuit.open_until - now, 0.0),
+        "allowance": int(view.circuit.allowance),
+        "seconds": round(view.circuit.seconds, 3) if view.circuit.ok_at else None,
+        "last_success": view.circuit.ok_at or None,
     }
 
 
-@click.command()
+def watched(show: Callable[[], None], seconds: float | None) -> None:
+    """Show once; or again and again, on a fresh screen where somebody looks, until Ctrl-C."""
+    if seconds is None:
+        show()
+        return
+    try:
+        while True:
+            if sys.stdout.isatty():
+                click.clear()
+            try:
+                show()
+            except BookUnavailable as away:  # it comes back, and whoever watches wants to see that
+                click.echo(str(away), err=True)
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+
+
+@click.command(short_help="Show the numbers of everything, once or again and again.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show it again every so many seconds (2 where nothing is said), until Ctrl-C.",
+)
 @as_json
-def status(as_json: bool) -> None:  # noqa: FBT001 (click)
+def status(as_json: bool, watch: float | None) -> None:  # noqa: FBT001 (click)
     """Show counts by state, what is due and in flight, debts, dead letters, pace, holds, troubled endpoints, and who lives.
 
     \b
     cavendish status
+    cavendish status --watch 5
     cavendish status --json
     """
     settings = Settings.load()
-    found = gather(Book(book_url(settings), settings.shards), settings)
+    book, memory = Book(book_url(settings), settings.shards), Memory()
+    watched(lambda: _show(gather(book, settings, memory), as_json=as_json), watch)
+
+
+def _show(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    ends = [state.value for state in State if state.terminal]
-    columns = ("lane", "pending", "due", "in flight", *ends, "owed", "paid", "dead", "set aside", "calls", "429s")
-    rows = []
-    for lane in found["lanes"]:
-        counts = lane["counts"]
-        numbers = [lane["pending"], lane["due"], lane["in_flight"], *(counts.get(state, 0) for state in ends)]
-        numbers += [lane["owed"], counts.get("paid", 0), lane["dead"], lane["aside"], counts.get("calls", 0)]
-        rows.append([lane["lane"], *numbers, counts.get("rate_refused", 0)])
-    table("Lanes", columns, rows)
+    _show_lanes(found["lanes"])
     click.echo()
-    table("Accounts", ("account", "pace (calls/s)", "hold"), [(n, a["rate"], _hold(a)) for n, a in found["accounts"].items()])
+    columns = ("account", "pace (calls/s)", "ceiling", "used", "hold")
+    accounts = [(n, a["rate"], a["ceiling"] or "", a["used"], hold(a)) for n, a in found["accounts"].items()]
+    table("Accounts", columns, accounts)
     for lane in found["lanes"]:
         if lane["service"]["down_for"]:
             click.echo(
@@ -85,7 +183,7 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (click)
             click.echo(f"{lane['lane']} takes at most {lane['batch_limit']} ids a call.")
     if found["endpoints"]:
         click.echo()
-        rows = [[e["endpoint"], _state(e), e["waiting"], e["url"]] for e in found["endpoints"]]
+        rows = [[e["endpoint"], standing(e), e["waiting"], e["url"]] for e in found["endpoints"]]
         table("Endpoints in trouble", ("endpoint", "state", "waiting", "url"), rows)
     click.echo()
     table(
@@ -95,41 +193,80 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (click)
     )
 
 
-def _hold(account: dict[str, Any]) -> str:
+def _show_lanes(lanes: list[dict[str, Any]]) -> None:
+    """A row for each lane; on a narrow terminal a column for each, or else no columns of zeros."""
+    ends = [state.value for state in State if state.terminal]
+    columns = ["lane", "pending", "due", "in flight", *ends, "owed", "paid", "dead", "set aside", "calls", "429s", "delay p50"]
+    rows = []
+    for lane in lanes:
+        counts, median = lane["counts"], lane["delay"]["p50"]
+        numbers = [lane["pending"], lane["due"], lane["in_flight"], *(counts.get(state, 0) for state in ends)]
+        numbers += [lane["owed"], counts.get("paid", 0), lane["dead"], lane["aside"], counts.get("calls", 0)]
+        rows.append([lane["lane"], *numbers, counts.get("rate_refused", 0), "" if median is None else f"{median:.2f}"])
+    if sys.stdout.isatty() and get_terminal_size().columns < NARROW and rows:
+        if len(rows) <= 3:
+            columns, *rows = [list(row) for row in zip(columns, *rows, strict=True)]
+        else:
+            kept = [place for place in range(len(columns)) if any(row[place] not in (0, "") for row in rows)]
+            columns, *rows = [[row[place] for place in kept] for row in (columns, *rows)]
+    table("Lanes", columns, rows)
+
+
+def hold(account: dict[str, Any]) -> str:
+    """For how long an account may not be asked, and why."""
     return f"{account['held_for']:.0f} s more: {account['hold_reason']}" if account["held_for"] else "none"
 
 
-def _state(endpoint: dict[str, Any]) -> str:
+def standing(endpoint: dict[str, Any]) -> str:
+    """What keeps an endpoint from being sent anything; empty where nothing does."""
     if endpoint["disabled_at"] is not None:
         return f"disabled since {moment(endpoint['disabled_at'])}: {endpoint['reason']}"
+    if endpoint["circuit"] != "open":
+        return ""
     rest = f"left alone {endpoint['open_for']:.0f} s more" if endpoint["open_for"] else "about to be probed"
     return f"circuit open, {rest}: {endpoint['failures']} failures in a row"
 
 
-@click.command()
+@click.command(short_help="Say what is wrong, and what to do about it.")
+@click.option("--offline", is_flag=True, help="Ask only Redis and the broker: neither the API, nor the resolver, nor a proxy.")
 @as_json
-def doctor(as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Check what must be right for the work to go on, and say what to do about what is not.
+def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
+    """Check what must be right for the work to go on, and say what to do about what is not. Exit code 1 if anything fails.
+
+    It asks Redis, the broker, and the API (one call that costs nothing, about an id that is nobody's); what living workers
+    say of themselves is believed, and the rest is seen with the settings of this environment.
 
     \b
     cavendish doctor
+    cavendish doctor --offline --json
     """
     settings = Settings.load()
-    findings = []
     try:
-        findings = checkup.examine(Book(book_url(settings), settings.shards), settings)
+        findings = checkup.examine(Book(book_url(settings), settings.shards), settings, offline=offline)
     except BookUnavailable as error:
         advice = "Start it, or set CAVENDISH_REDIS_URL; `cavendish up` brings its own."
         findings = [checkup.Finding("redis", ok=False, found=str(error), advice=advice)]
+    failed = [finding for finding in findings if not finding.ok]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
-            if finding.advice:
-                click.echo(f"      {finding.advice}")
-    if not all(finding.ok for finding in findings):
+            _print(finding)
+        word = "thing is" if len(failed) == 1 else "things are"
+        click.echo(f"\n{len(failed)} {word} wrong." if failed else f"\nAll is well: {len(findings)} findings.")
+    if failed:
         sys.exit(1)
+
+
+def _print(finding: checkup.Finding) -> None:
+    mark, colour = ("ok  ", "green") if finding.ok else ("FAIL", "red")
+    if finding.ok and finding.advice:
+        mark, colour = "note", "cyan"
+    if not finding.examined:
+        mark, colour = "-   ", "bright_black"
+    click.echo(f"{click.style(mark, fg=colour, bold=not finding.ok)}  {plain(f'{finding.what}: {finding.found}')}")
+    if finding.advice:
+        click.echo(f"      {plain(finding.advice)}")
 
 
 COMMANDS = (status, doctor)

@@ -19,8 +19,17 @@ from worker.emulator.receiver import Receiver
 from worker.stack import Stack
 
 _HOW_TO_BEGIN = """\
-There is no token for the remote API: set CAVENDISH_API_TOKEN (get one at https://platform.acedata.cloud),
-or try everything with a pretend API: cavendish up --emulate"""
+There is no token for the remote API yet.
+
+  To try everything on this machine, with a pretend API and nothing to sign up for:
+      cavendish up --emulate
+
+  To track real tasks, with a token of your own:
+      1. Sign in at https://platform.acedata.cloud, open the page of a service (such as Nano Banana), and copy its token.
+      2. export CAVENDISH_API_TOKEN=…
+      3. cavendish up
+
+  Several accounts: CAVENDISH_API_TOKENS_FILE names a JSON file, {"account": "token"}."""
 
 _share = click.FloatRange(0, 1)
 _rate = click.option(
@@ -38,7 +47,7 @@ _failing = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Run the whole stack on this machine.")
 @click.option("--emulate", is_flag=True, help="Bring a pretend API and a webhook receiver along.")
 @_rate
 @_median
@@ -65,7 +74,7 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
-    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish status")
+    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish top")
     if "api" in facts:
         make = f"curl -X POST {facts['api']}/emulator/tasks -d '{{\"count\": 3}}'"
         logs.logger().info(
@@ -80,7 +89,7 @@ def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, 
         raise click.BadParameter("write seconds:rate, like 120:3") from None
 
 
-@click.command()
+@click.command(short_help="Serve a pretend API and a webhook receiver.")
 @click.option("--port", default=0, show_default="any free one", help="Port on the loopback interface.")
 @_rate
 @click.option(

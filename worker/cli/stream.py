@@ -12,7 +12,7 @@ from scheduler import Client, Event
 from worker.cli.output import moment
 
 
-@click.command()
+@click.command(short_help="Print what ended, and with --follow what will.")
 @click.option("--service", metavar="NAME", help="Only this service of the remote API.")
 @click.option("--account", metavar="NAME", help="Only this account of the remote API.")
 @click.option("--after", metavar="POSITION", help="Begin behind the event that has this position; 0: with the oldest kept.")

@@ -1,4 +1,4 @@
-"""submit, show, wait: what a producer does from the shell."""
+"""submit, show: what a producer does from the shell."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scheduler import Client, State, SubmissionError, Submitted, TrackedTask
 from scheduler.store import Book
@@ -35,7 +33,7 @@ def _metadata(_context: click.Context, _option: click.Parameter, text: str | Non
         raise click.BadParameter("is no JSON.") from None
 
 
-@click.command()
+@click.command(short_help="Track ids of the remote API.")
 @click.argument("ids", nargs=-1, metavar="[ID]...|-")
 @click.option("--service", metavar="NAME", help="Service of the remote API, such as nano-banana.")
 @account_option
@@ -136,7 +134,7 @@ def _report(answers: list[Submitted]) -> None:
         click.echo(f"{answer.outcome}: {answer.id[:60]!r}: {answer.reason}", err=True)
 
 
-@click.command()
+@click.command(short_help="Show one id, its webhooks, and what the API said.")
 @click.argument("task_id", metavar="ID")
 @service_option
 @account_option
@@ -184,37 +182,4 @@ def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any
     return found
 
 
-@click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@service_option
-@account_option
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
-)
-@as_json
-def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Wait until all ids have ended. Exit code 0 only if all succeeded.
-
-    \b
-    cavendish wait --service nano-banana --timeout 300 ID1 ID2
-    """
-    columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    with Client() as client, bar:
-        row = bar.add_task("", total=len(set(ids)))
-        ended = client.wait(
-            ids, service=service, account=account, timeout=timeout, progress=lambda done, _: bar.update(row, completed=done)
-        )
-    if as_json:
-        print_json([task.to_json() for task in ended.values()])
-    else:
-        table("", ("id", "state", "reason"), [(task.id, task.state, task.reason) for task in ended.values()])
-    if not all(_succeeded(task) for task in ended.values()):
-        sys.exit(1)
-
-
-def _succeeded(task: TrackedTask) -> bool:
-    return task.state is State.SUCCEEDED
-
-
-COMMANDS = (submit, show, wait)
+COMMANDS = (submit, show)

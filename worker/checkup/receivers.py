@@ -1,30 +1,20 @@
-"""What `doctor` examines: each finding says what was found, and what to do about it."""
+"""Webhook endpoints as an operator sees them, and what is wrong with them and with how their secrets are sealed."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from scheduler.circuit import Circuit
 from scheduler.endpoints import Disabled, Endpoint, Key, name_complaint
-from scheduler.settings import PREFIX, Settings, described
+from scheduler.settings import Settings
 from scheduler.store import Book
-from scheduler.store.fleet import Member
-from scheduler.tracking import OPERATIONS, Lane
+from scheduler.tracking import OPERATIONS
+from worker.checkup.finding import Finding
 from worker.webhooks.vault import SealedShut, Vault
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was examined. `advice` is empty where nothing need be done."""
-
-    what: str
-    ok: bool
-    found: str
-    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,71 +67,31 @@ def counted(debts: int) -> str:
     return f"{debts or 'no'} debts wait" if debts != 1 else "1 debt waits"
 
 
-def endpoints(book: Book) -> list[EndpointView]:
-    """All webhook endpoints that there is something to say about, the registered ones first. Raises BookUnavailable."""
-    registered, disabled, waiting = book.endpoints.all(), book.endpoints.disabled(), Counter[str]()
+def endpoints(book: Book, owed: Mapping[str, int] | None = None, remembered: dict[str, str] | None = None) -> list[EndpointView]:
+    """All webhook endpoints that there is something to say about, the registered ones first. Raises BookUnavailable.
+
+    `owed`: how many debts wait for each, where the caller has counted them already. `remembered`: the URLs of nameless
+    endpoints that an earlier call found; this one adds to it.
+    """
+    registered, disabled, waiting = book.endpoints.all(), book.endpoints.disabled(), Counter[str](owed or {})
     lanes = [*book.tasks.lanes(), OPERATIONS]
-    for lane in lanes:
+    for lane in lanes if owed is None else ():
         waiting.update(book.debts.waiting(lane))
-    names = [*registered, *sorted({*disabled, *+waiting} - {*registered})]
+    names = [*registered, *sorted({*disabled, *+waiting, *(remembered or ())} - {*registered})]
     urls = {name: endpoint.url for name, endpoint in registered.items()}
     urls |= {name: why.url for name, why in disabled.items() if why.url and name not in urls}
-    nameless = [name for name in names if name not in urls and name_complaint(name)]
-    urls |= {debt.endpoint: debt.url for lane in lanes if nameless for debt in book.debts.examples(lane, nameless) if debt.url}
+    known = {} if remembered is None else remembered
+    nameless = [name for name in names if name not in urls and name not in known and name_complaint(name)]
+    known |= {debt.endpoint: debt.url for lane in lanes if nameless for debt in book.debts.examples(lane, nameless) if debt.url}
+    urls = known | urls
     return [
         EndpointView(name, urls.get(name, ""), registered.get(name), disabled.get(name), circuit, waiting[name])
         for name, circuit in zip(names, book.learned.circuits(names), strict=True)
     ]
 
 
-def examine(book: Book, settings: Settings) -> list[Finding]:
-    """Examine everything: what living workers say of themselves, else this environment. Raises BookUnavailable."""
-    now, lanes = book.fleet.now(), book.tasks.lanes()
-    living = [member for member in book.fleet.members(now) if member.alive(now)]
-    workers = [member for member in living if member.role == "worker"]
-    tokens = {account for member in workers for account in member.accounts} if workers else set(settings.tokens())
-    signs = any(member.signs for member in workers) if workers else bool(settings.webhook_secret)
-    seal = all(member.seals for member in workers) if workers else bool(settings.secret_key)
-    accounts = sorted({lane.account for lane in lanes} | {"default"})
-    return [
-        Finding("redis", ok=True, found=f"answers at {book.connection.where}"),
-        *(_process(role, living) for role in ("worker", "beat")),
-        *(_account(account, book, now, has_token=account in tokens) for account in accounts),
-        _secret(signs=signs),
-        *_misspelt(),
-        *(finding for view in endpoints(book) for finding in _endpoint(view)),
-        *_secrets(book, settings, now, seal=seal, elsewhere=bool(workers)),
-        *(finding for lane in lanes for finding in _lane(lane, book, now)),
-    ]
-
-
-def _process(role: str, living: list[Member]) -> Finding:
-    count = sum(member.role == role for member in living)
-    advice = "" if count else f"Start one: celery -A worker.tasks {role}, or `cavendish up`."
-    return Finding(role, bool(count), f"{count} alive", advice)
-
-
-def _account(account: str, book: Book, now: float, *, has_token: bool) -> Finding:
-    name = f"account {account}"
-    if not has_token:
-        where = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
-        return Finding(name, ok=False, found="has no token", advice=f"Set {where} for the workers.")
-    pace = book.learned.pace(account)
-    if pace.held(now):
-        refused = pace.hold_kind == "account"
-        advice = "Check the token and the credit of the account." if refused else "Nothing: it ends by itself."
-        return Finding(name, not refused, f"held {pace.hold_until - now:.0f} s more: {pace.hold_reason}", advice)
-    return Finding(name, ok=True, found=f"may ask {pace.rate_at(now):.2f} times a second")
-
-
-def _secret(*, signs: bool) -> Finding:
-    if signs:
-        return Finding("webhook secret", ok=True, found="is set")
-    advice = "Set CAVENDISH_WEBHOOK_SECRET for the workers; `cavendish up` makes one in its data folder."
-    return Finding("webhook secret", ok=False, found="is not set; unsigned webhooks are never sent", advice=advice)
-
-
-def _endpoint(view: EndpointView) -> list[Finding]:
+def trouble(view: EndpointView) -> list[Finding]:
+    """What keeps an endpoint from getting what it is owed."""
     found, what, wait = [], f"endpoint {view.name}", counted(view.waiting)
     if view.disabled:
         since = datetime.fromtimestamp(view.disabled.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -153,7 +103,7 @@ def _endpoint(view: EndpointView) -> list[Finding]:
     return found
 
 
-def _secrets(book: Book, settings: Settings, now: float, *, seal: bool, elsewhere: bool) -> list[Finding]:
+def secrets(book: Book, settings: Settings, now: float, *, seal: bool, elsewhere: bool) -> list[Finding]:
     """What is wrong with how the secrets of registered endpoints are sealed. `elsewhere`: there are workers, who have keys."""
     what, registered = "endpoint secrets", book.endpoints.all()
     if not registered:
@@ -187,26 +137,3 @@ def _opens(vault: Vault, name: str, sealed: str) -> bool:
     except SealedShut:
         return False
     return True
-
-
-def _misspelt() -> list[Finding]:
-    known = {name for name, *_ in described()}
-    strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return [Finding("environment", ok=False, found=f"{name} is no setting", advice="See README, Settings.") for name in strangers]
-
-
-def _lane(lane: Lane, book: Book, now: float) -> list[Finding]:
-    view, condition, found = book.view(lane, now), book.learned.condition(lane), []
-    if condition.down_until > now:
-        found.append(
-            Finding(f"lane {lane}", ok=False, found=f"the API fails: {condition.reason}", advice="It is asked again by itself.")
-        )
-    if view.aside:
-        task_id, why = next(iter(book.aside(lane).items()))
-        advice = "Look at the record in Redis, mend or delete it, and submit the id again."
-        found.append(
-            Finding(f"lane {lane}", ok=False, found=f"{view.aside} records set aside, such as {task_id}: {why}", advice=advice)
-        )
-    if view.dead:
-        found.append(Finding(f"lane {lane}", ok=True, found=f"{view.dead} dead letters", advice="See `cavendish dead list`."))
-    return found

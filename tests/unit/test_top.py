@@ -1,0 +1,175 @@
+"""What top shows of a look, and what keys do to it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from scheduler.law import Law, Look, Outlook, observe, outlook, until_all
+from worker.cli.top.keyboard import split
+from worker.cli.top.pages import PAGES, View, screen, sparkline
+from worker.cli.top.rates import NAMES, Rates
+
+NO_DELAY = {"of": 0, "p50": None, "p95": None, "p99": None}
+
+
+def lane(name: str, **counts: int) -> dict[str, Any]:
+    numbers = {"pending": 12_345, "due": 7, "in_flight": 50, "owed": 3, "dead": 1, "aside": 0}
+    rates = dict.fromkeys(NAMES, 1.5)
+    return {"lane": name, **numbers, "counts": counts, "delay": NO_DELAY, "rates": rates, "service": {"down_for": 0.0}}
+
+
+def endpoint(number: int, **more: Any) -> dict[str, Any]:
+    known = {
+        "endpoint": f"shop-{number}",
+        "url": "https://shop.example/hook",
+        "waiting": number,
+        "registered": True,
+        "disabled_at": None,
+    }
+    known |= {"circuit": "closed", "failures": 0, "open_for": 0.0, "allowance": 10, "seconds": 0.2, "last_success": 990.0}
+    return known | more
+
+
+def look(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
+    account = {"rate": 9.5, "ceiling": 10.0, "used": 8.0, "window": None, "held_for": 0.0, "hold_reason": ""}
+    worker = {
+        "name": "worker@host:1",
+        "role": "worker",
+        "version": "1",
+        "at": 999.0,
+        "alive": True,
+        "ahead": -0.2,
+        "queues": None,
+    }
+    found = {"now": 1000.0, "lanes": [lane(f"default/service-{n}/0", succeeded=5) for n in range(lanes)], "delay": NO_DELAY}
+    found |= {
+        "accounts": {"default": account},
+        "fleet": [worker | {"accounts": ("default",)}],
+        "rates": dict.fromkeys(NAMES, 2.0),
+    }
+    found |= {"webhooks": [endpoint(n) for n in range(endpoints)], "endpoints": [], "history": {n: [0.0, 1.0] for n in NAMES}}
+    return found | more
+
+
+def drawn(view: View, width: int, height: int | None) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height or 25, force_terminal=True, color_system=None)
+    console.print(screen(view, width, height), end="")
+    return console.file.getvalue().split("\n")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 35), (60, 12), (200, 60), (40, 5)])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_screen_is_exactly_as_high_as_the_terminal_and_never_wider(page: str, size: tuple[int, int]) -> None:
+    width, height = size
+    for found in (look(40, 60), look(0, 0, accounts={}, fleet=[]), {}):
+        lines = drawn(View(page, found), width, height)
+        assert len(lines) == height
+        assert max(map(len, lines)) <= width
+        assert lines[-1].startswith("q end")
+
+
+def test_the_overview_says_what_matters_first() -> None:
+    text = "\n".join(drawn(View("overview", look()), 120, 35))
+    for word in ("37,035  pending", "15 succeeded", "calls", "2.0/s", "delay p50", "9.50", "1 worker alive", "0 beats alive"):
+        assert word in text
+
+
+def test_what_is_wrong_stands_in_the_overview_in_words() -> None:
+    bad = endpoint(1, circuit="open", failures=7, open_for=12.0)
+    held = {"default": look()["accounts"]["default"] | {"held_for": 9.0, "hold_reason": "HTTP 401"}}
+    text = "\n".join(drawn(View("overview", look(webhooks=[bad], accounts=held), away="Redis does not answer."), 120, 35))
+    for word in ("shop-1: circuit open, left alone 12 s more", "9 s more: HTTP 401", "Redis does not answer."):
+        assert word in text
+
+
+def test_endpoints_in_trouble_come_first_then_those_that_wait_most() -> None:
+    found = look(webhooks=[endpoint(1), endpoint(5), endpoint(0, disabled_at=1.0, reason="HTTP 410")])
+    text = "\n".join(drawn(View("webhooks", found), 140, 20))
+    assert text.index("shop-0") < text.index("shop-5") < text.index("shop-1")
+    assert "disabled since" in text
+
+
+def test_keys_turn_pages_scroll_pause_help_and_end() -> None:
+    view = View(found=look(lanes=50))
+    view.press("right")
+    assert view.page == "lanes"
+    drawn(view, 120, 15)
+    for key, first in (("j", 1), ("down", 2), ("k", 1), (" ", 9), ("G", 42), ("j", 42), ("g", 0), ("k", 0)):
+        view.press(key)
+        lines = drawn(view, 120, 15)
+        assert any(f"service-{first}/" in line for line in lines[3:6]), (key, lines)
+    view.press("4")
+    assert (view.page, view.scrolled) == ("fleet", 0)
+    view.press("right")
+    assert view.page == "overview"
+    view.press("left")
+    assert view.page == "fleet"
+    view.press("?")
+    assert any("pause" in line for line in drawn(view, 80, 12)[2:-1])
+    view.press("escape")
+    view.press("p")
+    assert "paused" in drawn(view, 80, 12)[0]
+    view.press("x")
+    assert not view.ended
+    view.press("q")
+    assert view.ended
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys", "rest"),
+    [
+        (b"jk", ["j", "k"], b""),
+        (b"\x1b[C\x1bOD\t", ["right", "left", "right"], b""),
+        (b"\x1b[5~q", ["page up", "q"], b""),
+        (b"\x1b", [], b"\x1b"),
+        (b"q\x1b[", ["q"], b"\x1b["),
+        (b"\xff", ["ÿ"], b""),
+    ],
+)
+def test_what_a_terminal_sends_is_cut_into_keys(sent: bytes, keys: list[str], rest: bytes) -> None:
+    assert split(sent) == (keys, rest)
+
+
+def test_rates_come_from_the_totals_of_the_last_looks() -> None:
+    rates = Rates()
+    assert rates.see({"now": 100.0, "lanes": [lane("a/b/0", calls=10)]})[""]["calls"] is None
+    later = {"now": 102.0, "lanes": [lane("a/b/0", calls=14, rate_refused=1, paid=6), lane("a/c/0", succeeded=2, failed=2)]}
+    seen = rates.see(later)
+    assert seen["a/b/0"] == dict.fromkeys(NAMES, 0.0) | {"calls": 2.0, "refused": 0.5, "paid": 3.0}
+    assert seen[""]["settled"] == 2.0
+    assert list(rates.history["calls"]) == [0.0, 2.0]
+    for second in range(20):  # what is old is forgotten
+        seen = rates.see({"now": 103.0 + second, "lanes": [lane("a/b/0", calls=14)]})
+    assert seen[""]["calls"] == 0.0
+    assert rates.see({"now": 50.0, "lanes": []})[""]["calls"] is None  # another book
+
+
+def test_a_sparkline_is_as_wide_as_asked_and_its_largest_is_full() -> None:
+    assert sparkline([0, 1, 2, 4], 6) == "   ▃▅█"
+    assert sparkline([], 3) == "   "
+    assert sparkline([1.0] * 10, 4) == "████"
+    assert sparkline([1.0], 0) == ""
+
+
+def steady(seconds: float) -> Outlook:
+    """The outlook on tasks that all take about so long."""
+    law = Law()
+    for number in range(40):
+        took = seconds * (0.9 + 0.005 * number)
+        law = observe(law, [Look(took - 0.1, took, finished=True, duration=took)])
+    return outlook(law)
+
+
+def test_the_estimate_of_the_last_of_many_is_later_than_that_of_one_and_shrinks_with_age() -> None:
+    known = steady(20.0)
+    one, many = (until_all([(known, 0.0, 0.0)] * count, 0.5, 3600.0) for count in (1, 100))
+    assert 15.0 < one < 25.0
+    assert one < many < 120.0
+    assert until_all([(known, 10.0, 10.0)], 0.5, 3600.0) == pytest.approx(one - 10.0, abs=3.0)
+    assert until_all([(known, 0.0, 0.0)] * 100, 0.95, 3600.0) > many
+    assert until_all([(known, 0.0, 0.0)] * 100, 0.95, 5.0) == 5.0  # the deadline
+    assert until_all([], 0.5, 10.0) == 0.0

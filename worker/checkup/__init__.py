@@ -1,0 +1,80 @@
+"""What `doctor` examines, a subject a file: each finding says what was found, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+
+from scheduler.errors import ForeignBook
+from scheduler.settings import PREFIX, Settings, described
+from scheduler.store import Book
+from scheduler.store.fleet import FORMAT
+from scheduler.tracking import Lane
+from worker.checkup import accounts, api, broker, egress, processes, redis_server
+from worker.checkup.finding import Finding, ill, well
+from worker.checkup.receivers import EndpointView, counted, endpoints, secrets, trouble
+
+__all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
+
+
+def examine(book: Book, settings: Settings, *, offline: bool = False) -> list[Finding]:
+    """Examine everything: what living workers say of themselves, else this environment. Raises BookUnavailable.
+
+    `offline`: what lies beyond Redis and the broker is not asked.
+    """
+    server = book.server()
+    found = redis_server.findings(book.connection.where, server, settings)
+    try:
+        now = book.fleet.now()
+    except ForeignBook as foreign:  # nothing in it can be believed
+        return [*found, ill("book", str(foreign), "Run the version that the workers run, or name another database.")]
+    lanes = book.tasks.lanes()
+    living = [member for member in book.fleet.members(now) if member.alive(now)]
+    workers = [member for member in living if member.role == "worker"]
+    signs = any(member.signs for member in workers) if workers else bool(settings.webhook_secret)
+    seal = all(member.seals for member in workers) if workers else bool(settings.secret_key)
+    views = endpoints(book)
+    return [
+        *found,
+        _format(book),
+        *broker.findings(settings, server),
+        *processes.findings(living),
+        *accounts.findings(book, settings, now, lanes, workers),
+        *api.findings(book, settings, now, lanes, offline=offline),
+        _secret(signs=signs),
+        *_misspelt(),
+        *(finding for view in views for finding in trouble(view)),
+        *secrets(book, settings, now, seal=seal, elsewhere=bool(workers)),
+        *egress.findings(settings, [view.url for view in views if view.url], offline=offline),
+        *(finding for lane in lanes for finding in _lane(lane, book, now)),
+    ]
+
+
+def _format(book: Book) -> Finding:
+    held = book.fleet.format()
+    return well("book", f"has the format {held}" if held else f"is new: the first worker or beat gives it the format {FORMAT}")
+
+
+def _secret(*, signs: bool) -> Finding:
+    if signs:
+        return well("webhook secret", "is set")
+    advice = "Set CAVENDISH_WEBHOOK_SECRET for the workers; `cavendish up` makes one in its data folder."
+    return ill("webhook secret", "is not set; unsigned webhooks are never sent", advice)
+
+
+def _misspelt() -> list[Finding]:
+    known = {name for name, *_ in described()}
+    strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return [ill("environment", f"{name} is no setting", "See README, Settings.") for name in strangers]
+
+
+def _lane(lane: Lane, book: Book, now: float) -> list[Finding]:
+    view, what, found = book.view(lane, now), f"lane {lane}", []
+    if view.condition.down_until > now:
+        found.append(ill(what, f"the API fails: {view.condition.reason}", "It is asked again by itself."))
+    if view.aside:
+        task_id, why = next(iter(book.aside(lane).items()))
+        advice = "Look at the record in Redis, mend or delete it, and submit the id again."
+        found.append(ill(what, f"{view.aside} records set aside, such as {task_id}: {why}", advice))
+    if view.dead:
+        found.append(well(what, f"{view.dead} dead letters", "See `cavendish dead list`."))
+    return found

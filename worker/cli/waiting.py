@@ -1,0 +1,178 @@
+"""wait: until ids have ended, with what the law of durations says of how long that will take."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from scheduler import Client, State, TrackedTask
+from scheduler.clock import Clock
+from scheduler.errors import BookUnavailable
+from scheduler.forecast import Forecasts
+from scheduler.law import Outlook, until_all
+from scheduler.store import Book
+from scheduler.tracking import Lane
+from worker.cli.choosing import opened
+from worker.cli.output import account_option, as_json, plain, print_json, service_option, table
+from worker.cli.top.pages import STATE_STYLES
+
+#: Open ids from which the end of the last one is told: more would say hardly more.
+SAMPLE = 100
+#: Seconds between two looks at the ids while somebody watches, and between two plain lines where nobody does.
+AGAIN, SAID_AGAIN = 2.0, 15.0
+
+
+@dataclass
+class Outcome:
+    """What is known of the ids while they are waited for. Told by one thread, and shown by another."""
+
+    book: Book
+    ids: Sequence[str]
+    lane: Lane
+    forecasts: Forecasts = field(init=False)
+    clock: Clock = field(init=False)
+    open: list[TrackedTask] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    _known: dict[str, Outlook] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.forecasts, self.clock = Forecasts(self.book.learned), self.book.clock()
+
+    def look(self) -> list[TrackedTask]:
+        """Look at the ids that were open; returns those that have ended since. Raises BookUnavailable."""
+        left = [task_id for task_id in self.ids if task_id not in self.told]
+        found = self.book.tasks.get(self.lane.account, self.lane.service, left, with_record=False)
+        ended = [task for task in found.values() if task.state.terminal]
+        self.told.update(task.id for task in ended)
+        self.open = [task for task in found.values() if not task.state.terminal]
+        now = self.clock.now()
+        self._known = {model: self.forecasts.outlook(self.lane, model, now) for model in {task.model for task in self.open}}
+        return ended
+
+    def eta(self) -> tuple[float, float] | None:
+        """Seconds by which all have ended, with even odds and with 19 of 20; None if nothing is open."""
+        some, now = self.open, self.clock.now()
+        if not some:
+            return None
+        longest = max(task.deadline_at - now for task in some)
+        running = [
+            (
+                self._known[task.model],
+                max((task.looked_at or task.submitted_at) - task.submitted_at, 0.0),
+                now - task.submitted_at,
+            )
+            for task in some[:: max(len(some) // SAMPLE, 1)]
+            if task.model in self._known
+        ]
+        weight = len(some) / max(len(running), 1)  # each of the sample stands for so many
+        even, most = (until_all(running, share ** (1 / weight), max(longest, 0.0)) for share in (0.5, 0.95))
+        return even, most
+
+
+class Eta(ProgressColumn):
+    """How long it will take still; worked out anew each second, also while nothing ends."""
+
+    max_refresh = 1.0
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    def render(self, _task: Task) -> Text:
+        return Text(said(self._outcome.eta()), style="cyan")
+
+
+def said(eta: tuple[float, float] | None) -> str:
+    """An estimate in words."""
+    if eta is None:
+        return ""
+    even, most = (f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" for seconds in eta)
+    return f"about {even} more, at most {most}" if even != most else f"about {even} more"
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@service_option
+@account_option
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
+)
+@as_json
+def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+    """Wait until all ids have ended. Exit code 0 only if all succeeded.
+
+    At a terminal it shows how many have ended and, from the durations learned so far, when the last one will: with even
+    odds, and at most, which one wait in twenty exceeds.
+
+    \b
+    cavendish wait --service nano-banana --timeout 300 ID1 ID2
+    """
+    book, _ = opened()
+    wanted = list(dict.fromkeys(ids))
+    outcome = Outcome(book, wanted, Lane(account, service))
+    console = Console(stderr=True, highlight=False)
+    over = threading.Event()
+    with Client() as client, _bar(console, outcome) as bar:
+        row = bar.add_task("", total=len(wanted))
+        teller = threading.Thread(target=_tell, args=(outcome, console, over), daemon=True)
+        teller.start()
+        try:
+            ended = client.wait(
+                wanted,
+                service=service,
+                account=account,
+                timeout=timeout,
+                progress=lambda done, _: bar.update(row, completed=done),
+            )
+        finally:
+            over.set()
+            teller.join(timeout=1.0)
+    if as_json:
+        print_json([task.to_json() for task in ended.values()])
+    elif console.is_terminal and sys.stdout.isatty():  # the others were told already
+        _show([task for task in ended.values() if task.id not in outcome.told], console)
+        count = Counter(task.state.value for task in ended.values())
+        click.echo(" · ".join(f"{number} {state}" for state, number in count.most_common()))
+    else:
+        table("", ("id", "state", "reason"), [(task.id, task.state, task.reason) for task in ended.values()])
+    if not all(task.state is State.SUCCEEDED for task in ended.values()):
+        sys.exit(1)
+
+
+def _bar(console: Console, outcome: Outcome) -> Progress:
+    columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Eta(outcome))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _tell(outcome: Outcome, console: Console, over: threading.Event) -> None:
+    """Print what ends while it is waited for, above the bar; without a terminal a line now and then says how it goes."""
+    said_at = time.monotonic()
+    while True:
+        with suppress(BookUnavailable):  # the wait itself says that
+            ended = outcome.look()
+            if console.is_terminal:
+                _show(ended, console)
+            elif time.monotonic() - said_at >= SAID_AGAIN:
+                said_at = time.monotonic()
+                console.print(f"{len(outcome.told)} of {len(outcome.ids)} have ended; {said(outcome.eta())}")
+        if over.wait(AGAIN):
+            return
+
+
+def _show(ended: Sequence[TrackedTask], console: Console) -> None:
+    for task in ended:
+        state = (f"{task.state.value:<9} ", STATE_STYLES[task.state.value])
+        console.print(Text.assemble(state, plain(task.id), (f"  {plain(task.reason)}" if task.reason else "", "dim")))
+
+
+COMMANDS = (wait,)
