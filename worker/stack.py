@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from scheduler.errors import StackError
 from scheduler.settings import Settings
@@ -25,6 +27,8 @@ from worker.webhooks import signing
 
 #: Seconds between two looks at the parts, and before a part that ended is started again (growing while it keeps ending).
 LOOK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
+#: Seconds in which the parts that listen should do so.
+LISTENING_WITHIN = 15.0
 #: A part that lived this long is no longer «failing to start».
 SETTLED_AFTER = 10.0
 
@@ -89,6 +93,7 @@ class Stack:
         try:
             self._start_parts(data_dir)
             self._write_facts(data_dir)
+            self._wait_for_answers()
             ready(self.facts)
             while not self._stopping:
                 time.sleep(LOOK_EVERY)
@@ -123,6 +128,16 @@ class Stack:
             port, address = self._flower_port(), self._settings.flower_address
             self._start("flower", [*_CELERY, "flower", f"--port={port}", "--logging=error"], environment)
             self.facts["flower"] = _url_at(_EVERYWHERE.get(address, address), port)
+
+    def _wait_for_answers(self) -> None:
+        """What is said to be up can be called: the pretend API and Flower listen, or have had time enough to."""
+        until = time.monotonic() + LISTENING_WITHIN
+        for name in ("api", "flower"):
+            where = urlsplit(str(self.facts.get(name, "")))
+            while where.hostname and not self._stopping and time.monotonic() < until:
+                with suppress(OSError), socket.create_connection((where.hostname, where.port), timeout=1):
+                    break
+                time.sleep(LOOK_EVERY)
 
     def _environment(self, data_dir: Path) -> dict[str, str]:
         facts = {"book": book_url(self._settings), "broker": broker_url(self._settings)}

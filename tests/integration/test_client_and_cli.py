@@ -196,6 +196,20 @@ def test_cavendish_show_tells_of_a_task_and_its_record(run: Callable[..., Result
     assert json.loads(run("show", "--service", SERVICE, "--json", "a").stdout)["record"] == {"id": "a"}
 
 
+def test_cavendish_show_finds_an_id_wherever_it_is_tracked_and_asks_where_there_are_two(
+    run: Callable[..., Result], client: Client
+) -> None:
+    client.submit(["a"], service="veo")
+    assert "veo" in run("show", "a").output
+    client.submit(["a"], service=SERVICE)
+    assert str(run("show", "a").exception) == (
+        "'a' is tracked for nano-banana (account default), veo (account default): say --service or --account."
+    )
+    assert json.loads(run("show", "--service", "veo", "--json", "a").stdout)["service"] == "veo"
+    for words in (["b"], ["--service", "luma", "a"], ["--account", "other", "a"]):
+        assert isinstance(run("show", *words).exception, SubmissionError)
+
+
 def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Callable[..., Result], client: Client, book: Book) -> None:
     client.submit(["a", "b"], service=SERVICE)
     end(book, "a")

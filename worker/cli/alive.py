@@ -38,7 +38,7 @@ class Pulse:
         return f"{self.process} was heard of {self.ago:.1f} s ago{'.' if self.alive else ', which is too long.'}"
 
 
-@click.command()
+@click.command(short_help="Probe whether the worker or beat of this host lives.")
 @click.option("--role", type=click.Choice(["worker", "beat"]), help="Which process; without it any of this host.")
 @click.option("--name", "host", metavar="HOST", help="Host name of the process; without it that of this machine or container.")
 @click.option("--ready", is_flag=True, help="Also fail while Redis is away: for a readiness probe, not for a liveness probe.")

@@ -68,6 +68,7 @@ def demo(tasks: int, timeout: float, svg: Path | None) -> None:
     if not run.whole:
         console.print("Not every id was settled, announced and verified.", style="bold red")
         sys.exit(1)
+    console.print("Next: cavendish up --emulate, and cavendish top in another terminal; both lie in .venv/bin.", style="dim")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def _where(_context: click.Context, _option: click.Parameter, text: str | None) 
         raise click.BadParameter(f"{error}.") from None
 
 
-@click.command()
+@click.command(short_help="Print or serve what the book says, for Prometheus.")
 @click.option("--serve", metavar="[HOST:]PORT", callback=_where, help="Serve them for scrapes, until Ctrl-C (host: 127.0.0.1).")
 @json_option
 def metrics(serve: tuple[str, int] | None, as_json: bool) -> None:  # noqa: FBT001 (click)

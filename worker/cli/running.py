@@ -76,9 +76,9 @@ def _announce(facts: dict[str, object]) -> None:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
     logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish top")
     if "api" in facts:
-        make = f"curl -X POST {facts['api']}/emulator/tasks -d '{{\"count\": 3}}'"
+        make = f"curl -sX POST {facts['api']}/emulator/tasks/3"
         logs.logger().info(
-            "stack.hint", make_ids=make, track_them=f"cavendish submit --service nano-banana --webhook {facts['receiver']} ID …"
+            "stack.hint", try_it=f"{make} | cavendish submit --service nano-banana --webhook {facts['receiver']} -"
         )
 
 
@@ -113,7 +113,8 @@ def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, 
 def emulate(port: int, receiver_failing: float, **knobs: Any) -> None:
     """Serve a pretend Tasks API, and a webhook receiver that verifies signatures, on the loopback interface.
 
-    POST /emulator/tasks {"count": 10} makes remote tasks; GET /emulator/tally tells what was asked;
+    POST /emulator/tasks/10 makes remote tasks, an id a line (/emulator/tasks {"count": 10}: in JSON);
+    GET /emulator/tally tells what was asked;
     GET /emulator/ledger tells when each finished task was first seen finished; ?token= picks another token's.
     GET /receiver/ledger tells what arrived. Its token is `emulated`.
 

@@ -18,7 +18,7 @@ from scheduler.submission import traceparent_complaint
 from scheduler.tracking import Lane
 from worker.cli.choosing import opened
 from worker.cli.letters import show_log, told
-from worker.cli.output import account_option, as_json, moment, print_json, service_option, table
+from worker.cli.output import account_option, as_json, moment, print_json, table
 from worker.tracing import traces
 
 _WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again", "traceparent")
@@ -136,20 +136,18 @@ def _report(answers: list[Submitted]) -> None:
 
 @click.command(short_help="Show one id, its webhooks, and what the API said.")
 @click.argument("task_id", metavar="ID")
-@service_option
-@account_option
+@click.option("--service", metavar="NAME", help="Service of the remote API, where several track an id of this name.")
+@click.option("--account", metavar="NAME", help="Account of the remote API, where several track an id of this name.")
 @as_json
-def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def show(task_id: str, service: str | None, account: str | None, as_json: bool) -> None:  # noqa: FBT001 (click)
     """Show one tracked task and the deliveries of its webhooks, with the upstream record once it has ended.
 
     \b
-    cavendish show --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
+    cavendish show 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
     """
     book, settings = opened()
-    task = book.tasks.get(account, service, [task_id]).get(task_id)
-    if task is None:
-        raise SubmissionError(f"{task_id!r} is not tracked for the service {service!r}.")
-    deliveries = _deliveries(book, Lane.of(account, service, task_id, settings.shards), task)
+    task = _the_one(book, task_id, service, account)
+    deliveries = _deliveries(book, Lane.of(task.account, task.service, task_id, settings.shards), task)
     if as_json:
         print_json(task.to_json() | {"deliveries": deliveries})
         return
@@ -168,6 +166,19 @@ def show(task_id: str, service: str, account: str, as_json: bool) -> None:  # no
         click.echo()
     if task.record is not None:
         print_json(task.record)
+
+
+def _the_one(book: Book, task_id: str, service: str | None, account: str | None) -> TrackedTask:
+    """The task of this name, wherever it is tracked. Raises SubmissionError if there is none, or more than one."""
+    asked = {(lane.account, lane.service) for lane in book.tasks.lanes()}
+    asked = {pair for pair in asked if pair[0] == (account or pair[0]) and pair[1] == (service or pair[1])}
+    found = [task for pair in sorted(asked) for task in book.tasks.get(*pair, [task_id]).values()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        where = ", ".join(f"{task.service} (account {task.account})" for task in found)
+        raise SubmissionError(f"{task_id!r} is tracked for {where}: say --service or --account.")
+    raise SubmissionError(f"{task_id!r} is not tracked{f' for the service {service!r}' if service else ''}.")
 
 
 def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any]]:

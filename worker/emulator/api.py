@@ -167,6 +167,9 @@ class Emulator:
         account = self._first if token is None else self.accounts.get(token)
         if account is None:
             return self._error(self._first, 404, "no_token", "no such token")
+        made, _, count = what.partition("/")
+        if (method, made) == ("POST", "tasks") and count.isdecimal():  # for a shell: one id a line
+            return httpx.Response(200, text="".join(f"{task_id}\n" for task_id in self.create(int(count), account=account)))
         match method, what:
             case "POST", "tasks":
                 ids = self.create(int(body.get("count", 1)), str(body.get("model", "nano-banana")), account)
