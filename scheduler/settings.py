@@ -218,7 +218,7 @@ def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
 
 
 def described() -> list[tuple[str, str, str, str]]:
-    """Name, unit, default and meaning of every setting, as README and `deploy/env.example` show them."""
+    """Name, unit, default and meaning of every setting, as `deploy/env.example` shows them."""
     rows = []
     for knob in fields(Settings):
         unset = knob.default in ("", (), None, 0.0)

@@ -64,7 +64,7 @@ def _secret(*, signs: bool) -> Finding:
 def _misspelt() -> list[Finding]:
     known = {name for name, *_ in described()}
     strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return [ill("environment", f"{name} is no setting", "See README, Settings.") for name in strangers]
+    return [ill("environment", f"{name} is no setting", "deploy/env.example has every setting.") for name in strangers]
 
 
 def _lane(lane: Lane, book: Book, now: float) -> list[Finding]:

@@ -20,7 +20,7 @@ def findings(settings: Settings, book: Server) -> list[Finding]:
         where = without_password(broker_url(settings))
         app = build(settings)
     except SettingsError as error:
-        return [ill("broker", str(error), "See README, Settings.")]
+        return [ill("broker", str(error), "deploy/env.example has every setting.")]
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
