@@ -26,6 +26,8 @@ IDS, PORTION, BEFORE = 500, 10, 200
 OPTIONS = ("--rate", "20", "--median", "4", "--no-flower")
 #: What was under way when a primary died is due again after its lease.
 SOON = {"CAVENDISH_LEASE": "10", "CAVENDISH_CALL_TIMEOUT": "5", "CAVENDISH_LAST_LOOK": "5"}
+#: Seconds after which work must have gone on, however busy the machine is; what it takes in truth is printed.
+LONGEST = 45.0
 
 
 class Run:
@@ -45,8 +47,8 @@ class Run:
         for first in range(0, IDS, PORTION):
             if first == BEFORE:
                 wait_until(lambda: len(self.stack.ledger()["states"]) > 20, 30, "some are announced")
-                self.killed_at = time.time()
                 kill()
+                self.killed_at = time.time()
             self._acknowledged(self.ids[first : first + PORTION])
         self.acknowledged_at = time.time()
 
@@ -79,7 +81,7 @@ class Run:
         assert min(settled.values()) > 0
         first = min(at for task_id, at in settled.items() if where(task_id) and at > self.killed_at + 0.2) - self.killed_at
         print(f"first settled {first:.1f} s after the death, {len(self.refusals)} submits refused")  # noqa: T201
-        assert first < 15
+        assert first < LONGEST
         assert self.stack.pids() == self._pids
         celery = [sys.executable, "-m", "celery", "-A", "worker.tasks", "inspect", "stats"]
         stats = subprocess.run(celery, env=self.stack.environment, capture_output=True, text=True, check=True).stdout

@@ -132,6 +132,8 @@ def dumped(client: redis.Redis) -> str:
     lines = []
     for key in client.scan_iter(count=1000):
         kind = client.type(key)
+        if kind == "none":  # it has expired meanwhile
+            continue
         read = {
             "string": client.get,
             "hash": client.hgetall,
