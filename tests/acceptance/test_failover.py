@@ -83,7 +83,7 @@ class Run:
         print(f"first settled {first:.1f} s after the death, {len(self.refusals)} submits refused")  # noqa: T201
         assert first < LONGEST
         assert self.stack.pids() == self._pids
-        celery = [sys.executable, "-m", "celery", "-A", "worker.tasks", "inspect", "stats"]
+        celery = [sys.executable, "-m", "celery", "-A", "worker.tasks", "inspect", "stats", "--timeout", "10"]
         stats = subprocess.run(celery, env=self.stack.environment, capture_output=True, text=True, check=True).stdout
         assert "worker@" in stats
         for text in (self.stack.lines(), self.stack.cavendish("doctor").stdout, stats, *self.refusals):
