@@ -262,7 +262,7 @@ def exporting(exporter: SpanExporter, environ: Mapping[str, str], *, at_once: bo
 
 
 def _part_with(provider: TracerProvider) -> None:
-    """Send what waits, at the end of this process. PATIENCE is for one call, and the SDK would make one for each batch that waits."""
+    """Send what waits, at the end of this process: the SDK would have PATIENCE anew for each batch of it."""
     last = threading.Thread(target=provider.shutdown, name="cavendish-last-spans", daemon=True)
     try:
         last.start()
