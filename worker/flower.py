@@ -22,7 +22,7 @@ KEPT = 10_000
 _LENGTH = 160
 #: A URL, up to the end of its quotation if it is in one, else up to a space; of its parts only scheme and host are kept.
 _URL = re.compile(
-    r"""(?P<quote>['"])?(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#]*@)?(?P<host>[^\s/'"?#@,]*)(?(quote)(?:(?!(?P=quote)).)*|[^\s'",]*)""",
+    r"""(?P<quote>['"])?(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^\s/?#]*@)?(?P<host>[^\s/'"?#@,]*)(?(quote)(?:(?!(?P=quote)).)*|[^\s'",]*)""",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -45,5 +45,5 @@ def _submit(client: Client, ids: Any, wishes: dict[str, Any]) -> list[Any]:
         raise SubmissionError("cavendish.submit takes a list of ids as its first argument.")
     if len(ids) > IDS:
         raise SubmissionError(f"cavendish.submit takes at most {IDS} ids a message, not {len(ids)}.")
-    with traces().submit(str(wishes["service"])[:40], len(ids), wishes.get("traceparent") or "") as trace:
+    with traces().submit(str(wishes["service"]), len(ids), wishes.get("traceparent") or "") as trace:
         return client.submit(ids, **wishes | ({"traceparent": trace} if trace else {}))

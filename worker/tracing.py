@@ -8,7 +8,9 @@ a trace of its own, and the look of each id that ended is linked to it.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,20 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 from scheduler.store.tasks import Settled
 from scheduler.submission import traceparent_complaint
-from scheduler.tracking import Answer, Lane, Refused, State, TrackedTask
+from scheduler.tracking import Answer, Lane, Refused, State, TrackedTask, printable
 from scheduler.verdicts import Outcome
 from worker.logs import logger
 from worker.webhooks.receipts import Fate, Receipt
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
 #: Where OTLP spans go; one of them, or OTEL_TRACES_EXPORTER, is what turns tracing on.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 #: Seconds that a command or a worker that ends waits for a collector, tries again included, unless OTEL_* say otherwise.
 PATIENCE = 3.0
+#: Characters of what a stranger calls a service.
+SHOWN = 40
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -101,6 +107,7 @@ class _OtelTraces(Traces):
             return
         from opentelemetry.trace import SpanKind  # noqa: PLC0415
 
+        service = printable(service, SHOWN)  # not checked yet, and what is no Unicode costs all spans of a batch
         about: dict[str, str | int] = {"cavendish.service": service, "cavendish.ids": ids}
         parent = self.context_of(given)
         with self.tracer.start_as_current_span(f"submit {service}", parent, kind=SpanKind.CONSUMER, attributes=about):
@@ -223,18 +230,19 @@ def set_up(environ: Mapping[str, str]) -> Traces:
         return exporting(_exporter(wanted, environ), environ)
     except ImportError:
         logger().warning("tracing.off", outcome="OTEL_* variables ask for traces; install cavendish[otel] for them")
-        return Traces()
+    except Exception as error:  # the SDK raises what it likes for an OTEL_* that it cannot use; no look may fail for that
+        logger().warning("tracing.off", outcome=f"an OTEL_* variable cannot be used: {type(error).__name__}: {error}"[:200])
+    return Traces()
 
 
 def _exporter(wanted: str, environ: Mapping[str, str]) -> SpanExporter:
     if wanted == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
 
-        return ConsoleSpanExporter()
+        return ConsoleSpanExporter(out=sys.stderr)  # stdout is what a command answers
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    said = any(map(environ.get, ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")))
-    return OTLPSpanExporter(timeout=None if said else PATIENCE)
+    return OTLPSpanExporter(timeout=None if any(map(environ.get, _TIMEOUTS)) else PATIENCE)
 
 
 def exporting(exporter: SpanExporter, environ: Mapping[str, str], *, at_once: bool = False) -> Traces:
@@ -244,6 +252,21 @@ def exporting(exporter: SpanExporter, environ: Mapping[str, str], *, at_once: bo
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
 
     named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": "cavendish"}))
+    patient = any(map(environ.get, _TIMEOUTS))
+    resource = Resource.create({} if named else {"service.name": "cavendish"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=patient)
     provider.add_span_processor(SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter))
+    if not patient:
+        atexit.register(_part_with, provider)
     return _OtelTraces(provider.get_tracer("cavendish"))
+
+
+def _part_with(provider: TracerProvider) -> None:
+    """Send what waits, at the end of this process: the SDK would have PATIENCE anew for each batch of it."""
+    last = threading.Thread(target=provider.shutdown, name="cavendish-last-spans", daemon=True)
+    try:
+        last.start()
+    except RuntimeError:  # newer Pythons start no thread so late
+        provider.shutdown()
+        return
+    last.join(PATIENCE)

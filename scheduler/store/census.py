@@ -1,7 +1,7 @@
 """Everything that is counted in the book, read in a few round trips whatever the number of lanes: what a scrape asks for.
 
 The shards of a lane are summed. Nothing here reads a record of a tracked task or of a debt, so a scrape costs the same
-with ten ids and with ten million.
+with ten ids and with ten million. It grows with the lanes, and with the endpoints that something is owed to.
 """
 
 from __future__ import annotations
@@ -124,6 +124,11 @@ class Counting:
             self._unreadable += 1
             return
         owing, (pending, in_flight, aside, dead, counts, condition, *dues) = answers[:3], answers[3:]
+        try:
+            totals = {name: int(number) for name, number in counts.items()}
+        except ValueError:
+            self._unreadable += 1
+            return
         known = Condition.from_json(_text(condition))
         self._add_owing(lane, owing)
         one = self._services.setdefault((lane.account, lane.service), Counted())
@@ -132,7 +137,7 @@ class Counting:
         one.aside += aside
         one.dead += dead
         one.due += sum(dues[::2])
-        one.counts.update({name: int(number) for name, number in counts.items()})
+        one.counts.update(totals)
         firsts = [at for row in dues[1::2] for _, at in row if at <= now]
         one.oldest_due = min([*firsts, *([one.oldest_due] if one.oldest_due is not None else [])], default=None)
         one.down_until = max(one.down_until, known.down_until if known.failures else 0.0)

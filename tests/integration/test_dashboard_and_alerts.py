@@ -275,3 +275,42 @@ def test_each_alert_rings_when_it_should_and_not_when_all_is_well(tmp_path: Path
     command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+#: A stack on which nothing happens, all that the alerts look at included.
+IDLE = {
+    "cavendish_book_up": "1x90",
+    'cavendish_processes{role="worker"}': "1x90",
+    'cavendish_processes{role="beat"}': "1x90",
+    'cavendish_hold_seconds{account="default",kind="account"}': "0x90",
+    'cavendish_pace_calls_per_second{account="default"}': "2x90",
+    f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
+    f"cavendish_book_calls_total{{{LANE_LABELS}}}": "100x90",
+    f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "50x90",
+    f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0x90",
+    f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "100x90",
+    f'cavendish_tasks_ended_total{{{LANE_LABELS},state="expired"}}': "50x90",
+    f"cavendish_webhooks_buried_total{{{LANE_LABELS}}}": "9x90",
+    "cavendish_webhooks_oldest_owed_seconds": "0x90",
+}
+#: The account is held while ids come in: they wait, and a pace that nobody uses has fallen to its start.
+HELD = IDLE | {
+    'cavendish_hold_seconds{account="default",kind="account"}': "300 0 " * 45,
+    f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0+60x90",
+    f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+6000x90",
+}
+
+
+@NEEDS_PROMTOOL
+@pytest.mark.parametrize(("series", "ringing"), [(IDLE, []), (HELD, ["CavendishAccountHeld"])])
+def test_an_idle_stack_is_silent_and_a_held_account_rings_once(
+    tmp_path: Path, series: dict[str, str], ringing: list[str]
+) -> None:
+    samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in ringing]
+    expected = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "60m", "exp_samples": samples}
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    tests = [{"interval": "1m", "input_series": given, "promql_expr_test": [expected]}]
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -43,6 +43,7 @@ from worker.expire import expire_overdue
 from worker.loop import LoopThread
 from worker.metrics import recorded, scraped, serving
 from worker.metrics.families import MOST_ROWS, OTHER, Counter, Histogram
+from worker.webhooks.receipts import Fate, Receipt
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -172,6 +173,19 @@ def test_a_debt_that_was_not_sent_is_a_try_without_a_length(owing: Owing) -> Non
     assert since("webhook_tries_total", outcome="ours") == 1
     assert since("webhook_duration_seconds_count", outcome="ours") == 0
     assert since("webhook_delay_seconds_count") == 0
+
+
+def test_a_call_that_a_worker_cuts_short_as_it_ends_leaves_the_delay_to_the_try_that_counts(owing: Owing) -> None:
+    since = Since()
+    owing.end("a", webhook="http://127.0.0.1:9/hook")
+    now = owing.book.fleet.now()
+    owing.book.debts.sort([LANE], now)
+    (name,) = owing.book.debts.claim_delivery(LANE, now, now + 60, "t1", 1, {endpoint_of("http://127.0.0.1:9/hook"): 1})
+    (debt,), task = owing.book.debts.load(LANE, [name]), owing.book.tasks.load(LANE, ["a"]).tasks["a"]
+    for fate in (Fate.UNSENT, Fate.LATER):
+        recorded.tried(debt, task, Receipt(fate, "…", sent_at=now, seconds=1.0))
+    assert since("webhook_duration_seconds_count", outcome="unsent") == 1
+    assert since("webhook_delay_seconds_count") == 1
 
 
 def test_from_finish_to_acknowledgement_is_counted_once_and_not_again_for_a_replay(owing: Owing, served: Served) -> None:
@@ -307,12 +321,12 @@ def test_the_laws_of_the_latest_models_are_told_and_those_that_nobody_teaches_ar
     models = iter(["swift", "", "swift"])
     bench.run(lambda q: items(*({"id": one, "request": {"model": next(models)}, **record} for one in q["ids"])))
     say = told(book)
-    assert 0 < (say("law_duration_seconds", model="swift", quantile="0.5", **OURS) or 0) < 30
-    assert say("law_duration_seconds", model="", quantile="0.95", **OURS) is not None
+    assert 0 < (say("law_duration_seconds", model="swift", share="0.5", **OURS) or 0) < 30
+    assert say("law_duration_seconds", model="", share="0.95", **OURS) is not None
     book.learned.note_models(LANE, [f"m{number}" for number in range(500)], 1.0)
     assert book.connection.redis.zcard(KEYS.models) == 50
     assert "swift" in book.connection.redis.zrange(KEYS.models, 0, -1)
-    assert told(book)("law_duration_seconds", model="swift", quantile="0.5", **OURS) is not None
+    assert told(book)("law_duration_seconds", model="swift", share="0.5", **OURS) is not None
 
 
 def test_debts_are_told_by_name_and_all_that_have_none_together(owing: Owing) -> None:
@@ -382,16 +396,37 @@ def test_a_lane_that_cannot_be_read_is_left_out_and_told(book: Book) -> None:
     assert say("tasks_pending", account="default", service="veo") is None
 
 
-def test_services_beyond_what_a_scrape_can_bear_are_told_as_one(book: Book) -> None:
+def test_a_lane_whose_counts_are_no_numbers_is_left_out_and_told(book: Book) -> None:
+    now = book.fleet.now()
+    for service in ("nano-banana", "veo"):
+        book.tasks.add(["a"], Wishes(service, "default", (), 1000.0, "", "", "", False), now, now)
+    book.connection.redis.hset(LaneKeys(Lane("default", "veo")).counts, "calls", "many")
+    say = told(book)
+    assert say("tasks_pending", **OURS) == say("lanes_unreadable") == 1
+
+
+def test_services_beyond_what_a_scrape_can_bear_are_told_as_one_and_without_counters(book: Book) -> None:
+    """Who is among them changes, and a counter that falls looks as if it had begun anew: DeadLetters would ring."""
     now = book.fleet.now()
     for number in range(scraped.MOST_SERVICES + 3):
         book.tasks.add(["a"], Wishes(f"s{number:03}", "default", (), 1000.0, "", "", "", False), now, now)
     say = told(book)
-    assert (
-        say("tasks_pending", account="OTHER", service="OTHER")
-        == say("tasks_submitted_total", account="OTHER", service="OTHER")
-        == 3
-    )
+    assert say("tasks_pending", account=OTHER, service=OTHER) == 3
+    assert say("tasks_submitted_total", account=OTHER, service=OTHER) is None
+    assert say("tasks_submitted_total", account="default", service="s000") == 1
+
+
+def test_accounts_that_strangers_name_are_bounded_and_one_that_is_held_is_always_told(book: Book) -> None:
+    now = book.fleet.now()
+    for number in range(scraped.MOST_SERVICES + 3):
+        book.tasks.add(["a", "b"], Wishes("veo", f"a{number:03}", (), 1000.0, "", "", "", False), now, now)
+    book.tasks.add(["a"], Wishes("veo", "held", (), 1000.0, "", "", "", False), now, now)
+    held = report_refusal(Pace(began=now), Refusal.ACCOUNT, "no credit", None, now, now, 0.5)
+    book.learned.change_pace("held", lambda _: (held, None))
+    samples = read(serving.text(scraped.registry_of(book, 50)))
+    accounts = {dict(labels)["account"] for name, labels in samples if name == "cavendish_hold_seconds"}
+    assert len(accounts) == scraped.MOST_SERVICES + 1
+    assert "held" in accounts
 
 
 def test_a_scrape_takes_a_few_round_trips_whatever_the_number_of_lanes_and_ids(book: Book) -> None:
@@ -486,16 +521,25 @@ def test_a_worker_whose_port_is_taken_says_so_in_one_line_and_goes_on(capsys: py
         port = taken.getsockname()[1]
         serving.begin(("127.0.0.1", port))
     serving.begin(("no-such-host.invalid", 0))
+    serving.begin(("no..name", 0))
     serving.begin(None)
-    first, second = map(json.loads, capsys.readouterr().err.splitlines())
-    assert first["event"] == second["event"] == "metrics.unserved"
+    first, second, third = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["event"] == second["event"] == third["event"] == "metrics.unserved"
     assert first["outcome"] == f"127.0.0.1:{port} cannot be listened on (Address already in use); the worker goes on"
     assert "no-such-host.invalid:0 cannot be listened on" in second["outcome"]
+    assert third["outcome"] == "no..name:0 cannot be listened on (no name of a host); the worker goes on"
+
+
+def test_an_address_of_the_newer_kind_is_said_as_a_url() -> None:
+    assert serving.address("::1", 9809) == "http://[::1]:9809/metrics"
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed")
-def test_promtool_has_nothing_to_say_against_names_and_units(book: Book) -> None:
-    book.tasks.add(["a"], Wishes("nano-banana", "default", (), 1000.0, "", "", "", False), 1.0, 1.0)
+def test_promtool_has_nothing_to_say_against_names_and_units(book: Book, loop: LoopThread) -> None:
+    bench = Bench(book, loop)
+    bench.add("a")
+    bench.run(lambda _: items(done("a")))
+    assert told(book)("law_duration_seconds", model="", share="0.5", **OURS) is not None
     for registry in (scraped.registry_of(book, 50), recorded.REGISTRY):
         said = subprocess.run(
             ["promtool", "check", "metrics"],

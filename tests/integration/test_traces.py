@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -23,7 +25,7 @@ from scheduler.forecast import Forecasts
 from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.verdicts import Patience
-from worker import tracing
+from worker import logs, tracing
 from worker.cli import cli
 from worker.expire import Knobs as ExpireKnobs
 from worker.expire import expire_overdue
@@ -221,6 +223,18 @@ def test_the_shell_takes_the_context_of_its_option_or_of_its_environment(
     assert [task.trace for task in tasks.values()] == [GIVEN, GIVEN, ""]
 
 
+def test_a_submit_that_is_refused_cannot_spoil_the_spans_of_others(
+    road: Road, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
+    """OTLP is Unicode, and the exporter gives up a whole batch for one text that is none."""
+    with pytest.raises(ValueError, match="is no name of 1 to 40"):
+        take_in(road.client, ["a"], {"service": "bad\ud800" + "x" * 100})
+    submit = spans()["submit"]
+    texts = [submit.name, str(submit.attributes), str(submit.status.description), *(str(one.attributes) for one in submit.events)]
+    assert all(text.encode() for text in texts)
+    assert len(submit.name) < 50
+
+
 # --- what the environment asks for
 
 
@@ -266,3 +280,49 @@ def test_asked_for_without_the_extra_it_says_what_to_install_and_goes_on() -> No
 )
 def test_only_what_can_be_had_is_traced(environ: dict[str, str], kind: str) -> None:
     assert type(tracing.set_up(environ)).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1"),
+    ],
+)
+def test_a_variable_that_the_sdk_cannot_use_costs_the_traces_and_no_submit(
+    road: Road, book: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    logs.set_up("console", "warning")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    tracing.use(None)
+    try:
+        road.submit("a", webhook="https://example.com/hook", header=GIVEN)
+    finally:
+        tracing.use(None)
+    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
+    assert "an OTEL_* variable cannot be used: ValueError" in capsys.readouterr().err
+
+
+def test_a_collector_that_hangs_holds_up_the_end_of_a_process_for_its_patience_and_not_for_each_batch() -> None:
+    code = "\n".join(
+        [
+            "import time",
+            "from worker.tracing import traces",
+            "for _ in range(2000):",
+            "    with traces().submit('s', 1, ''): pass",
+            "print(time.time(), flush=True)",
+        ]
+    )
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{hanging.getsockname()[1]}")
+    assert time.time() - float(said.splitlines()[0]) < tracing.PATIENCE + 2
+
+
+def test_spans_for_the_console_are_not_mixed_into_what_a_command_answers(server: Server, book: Book) -> None:
+    command = [sys.executable, "-m", "worker.cli", "submit", "--service", "nano-banana", "--json", "a"]
+    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url, "OTEL_TRACES_EXPORTER": "console"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)[0]["outcome"] == "new"
+    assert "submit nano-banana" in done.stderr

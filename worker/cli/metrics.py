@@ -54,7 +54,7 @@ def metrics(serve: tuple[str, int] | None, as_json: bool) -> None:  # noqa: FBT0
         port = serving.serve(serve, registry)
     except OSError as error:
         raise StackError(f"{serve[0]}:{serve[1]} cannot be listened on: {error.strerror}.") from None
-    logs.logger().info("metrics.served", at=f"http://{serve[0]}:{port}/metrics")
+    logs.logger().info("metrics.served", at=serving.address(serve[0], port))
     done.wait()
 
 

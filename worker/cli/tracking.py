@@ -82,7 +82,7 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
     with Client() as client:
         for both, members in groups.values():
             try:
-                with traces().submit(str(both["service"])[:40], len(members), both.get("traceparent") or "") as trace:
+                with traces().submit(str(both["service"]), len(members), both.get("traceparent") or "") as trace:
                     answers += client.submit(members, **both | ({"traceparent": trace} if trace else {}))
             except SubmissionError as error:
                 if both == wishes:  # what the command itself says is wrong, not a line

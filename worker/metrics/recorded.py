@@ -115,7 +115,7 @@ def tried(debt: Debt, task: TrackedTask | None, receipt: Receipt) -> None:
     WEBHOOK_TRIES.add(outcome)
     if sent:
         WEBHOOK_DURATION.add(receipt.seconds, outcome)
-    if task is None or not sent:
+    if task is None or not sent or receipt.fate is Fate.UNSENT:  # who ends and cuts its call short leaves the try to another
         return
     if not debt.log and task.settled_at is not None:  # a replay, too, begins with what was tried before
         WEBHOOK_DELAY.add(receipt.sent_at - task.settled_at)

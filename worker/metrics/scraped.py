@@ -15,11 +15,10 @@ from scheduler.errors import BookUnavailable
 from scheduler.store import Book
 from scheduler.store.census import Census, Counted
 from scheduler.tracking import Refusal, State
+from worker.metrics.families import OTHER
 
 #: Labels in place of a name. No endpoint can be registered under them: names have no capitals.
 NAMELESS, UNSORTED = "URL", "INBOX"
-#: Labels where there is more than a scrape can bear.
-OTHER = "OTHER"
 #: Services, each of one account, that are told apart: strangers name them.
 MOST_SERVICES = 200
 _LANE = ("account", "service")
@@ -52,7 +51,7 @@ class OfTheBook(Collector):
         services = _bounded(census.services)
         yield from _tasks(services, census)
         yield from _calls(services, census, self._batch_size)
-        yield from _accounts(census, self._ceiling)
+        yield from _accounts(services, census, self._ceiling)
         yield from _laws(services)
         yield from _webhooks(services, census)
         yield from _endpoints(census)
@@ -69,7 +68,8 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], rows: Iterable[tuple[
 def _counter(name: str, about: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
     family = CounterMetricFamily(f"cavendish_{name}", about, labels=labels)
     for values, number in rows:
-        family.add_metric(values, number)
+        if values[0] != OTHER:
+            family.add_metric(values, number)
     return family
 
 
@@ -77,14 +77,14 @@ Services = dict[tuple[str, str], Counted]
 
 
 def _bounded(services: Services) -> Services:
-    """The services with the most pending ids; all others as one, without laws."""
+    """The services with the most pending ids; all others as one, without laws, and without counts: they come and go, and a
+    counter that falls is taken for one that began anew, with all that it counts."""
     ranked = sorted(services.items(), key=lambda pair: (-pair[1].pending, pair[0]))
     found = dict(ranked[:MOST_SERVICES])
     for _, one in ranked[MOST_SERVICES:]:
         rest = found.setdefault((OTHER, OTHER), Counted())
         for name in ("pending", "due", "in_flight", "aside", "dead"):
             setattr(rest, name, getattr(rest, name) + getattr(one, name))
-        rest.counts.update(one.counts)
         rest.oldest_due = min((at for at in (rest.oldest_due, one.oldest_due) if at is not None), default=None)
         rest.down_until = max(rest.down_until, one.down_until)
     return found
@@ -119,8 +119,10 @@ def _calls(services: Services, census: Census, batch_size: int) -> Iterable[Metr
     yield _gauge("service_down_seconds", "For how much longer a service that is out of order is not asked.", _LANE, down)
 
 
-def _accounts(census: Census, ceiling: float) -> Iterable[Metric]:
-    now, paces = census.now, census.paces.items()
+def _accounts(services: Services, census: Census, ceiling: float) -> Iterable[Metric]:
+    """Those of the services that are told, and those that were ever asked for: these have tokens, so they are few."""
+    told = {account for account, _ in services}
+    now, paces = census.now, [(name, pace) for name, pace in census.paces.items() if name in told or pace.began]
     allowed = [((name,), min(pace.rate_at(now), ceiling or pace.rate_at(now))) for name, pace in paces]
     yield _gauge("pace_calls_per_second", "Calls per second that are allowed now, when not held.", ("account",), allowed)
     ceilings = {name: min(filter(None, (pace.ceiling, ceiling)), default=0.0) for name, pace in paces}
@@ -138,13 +140,13 @@ def _accounts(census: Census, ceiling: float) -> Iterable[Metric]:
 
 def _laws(services: Services) -> Iterable[Metric]:
     rows = [
-        ((*lane, model, quantile), outlook.quantile(float(quantile)))
+        ((*lane, model, share), outlook.quantile(float(share)))
         for lane, one in services.items()
         for model, outlook in one.outlooks.items()
-        for quantile in ("0.5", "0.95")
+        for share in ("0.5", "0.95")
     ]
-    about = "How long tasks are believed to take, by model; without a model: those of the whole service."
-    yield _gauge("law_duration_seconds", about, (*_LANE, "model", "quantile"), rows)
+    about = "How long a share of the tasks is believed to take at most, by model; without a model: those of the whole service."
+    yield _gauge("law_duration_seconds", about, (*_LANE, "model", "share"), rows)  # `quantile` is kept for summaries
 
 
 def _webhooks(services: Services, census: Census) -> Iterable[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from celery import signals
@@ -29,12 +30,20 @@ def begin(where: tuple[str, int] | None) -> None:
         host = f"{where[0]}:{where[1]}"
         logger().error("metrics.unserved", outcome=f"{host} cannot be listened on ({error.strerror}); the worker goes on")
         return
-    logger().info("metrics.served", at=f"http://{where[0]}:{port}/metrics")
+    logger().info("metrics.served", at=address(where[0], port))
+
+
+def address(host: str, port: int) -> str:
+    """Where a scrape finds it."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def serve(where: tuple[str, int], registry: CollectorRegistry) -> int:
     """Answer every GET with what the registry says then, from threads of its own; returns the port. Raises OSError."""
-    server, _ = start_http_server(where[1], addr=where[0], registry=registry)
+    try:
+        server, _ = start_http_server(where[1], addr=where[0], registry=registry)
+    except UnicodeError:  # what is no name at all is not even asked for
+        raise OSError(errno.EADDRNOTAVAIL, "no name of a host") from None
     return int(server.server_port)
 
 
