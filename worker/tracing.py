@@ -22,7 +22,7 @@ from scheduler.submission import traceparent_complaint
 from scheduler.tracking import Answer, Lane, Refused, State, TrackedTask, printable
 from scheduler.verdicts import Outcome
 from worker.logs import logger
-from worker.webhooks.receipts import Fate, Receipt
+from worker.receipts import Fate, Receipt
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -43,7 +43,7 @@ from worker.expire import expire_overdue
 from worker.loop import LoopThread
 from worker.metrics import recorded, scraped, serving
 from worker.metrics.families import MOST_ROWS, OTHER, Counter, Histogram
-from worker.webhooks.receipts import Fate, Receipt
+from worker.receipts import Fate, Receipt
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 

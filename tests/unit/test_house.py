@@ -78,7 +78,7 @@ PURE = [
     "scheduler/tracking.py",
     "scheduler/verdicts.py",
     "worker/webhooks/announcement.py",
-    "worker/webhooks/receipts.py",
+    "worker/receipts.py",
 ]
 IMPURE = {"time", "random", "secrets", "os", "threading", "asyncio", "subprocess", "logging"}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scheduler.backoff import WEBHOOK_WINDOW
 from scheduler.circuit import REST
-from worker.webhooks.receipts import ANSWER_KEPT, TRIES_KEPT, Fate, Receipt, excerpt, judged, log_with
+from worker.receipts import ANSWER_KEPT, TRIES_KEPT, Fate, Receipt, excerpt, judged, log_with
 
 T = 1_700_000_000.0
 OVERLOADED = (429, 502, 504)

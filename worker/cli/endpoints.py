@@ -19,10 +19,10 @@ from worker import checkup
 from worker.cli.choosing import duration, endpoint_names, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, plain, print_json, table
 from worker.curfew import Curfew
+from worker.receipts import Fate, Receipt
 from worker.webhooks import announcement, consent, signing
 from worker.webhooks.directory import FRESH_FOR
 from worker.webhooks.post import Target, post
-from worker.webhooks.receipts import Fate, Receipt
 from worker.webhooks.vault import Vault, new_key
 from worker.wire import egress
 

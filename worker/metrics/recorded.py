@@ -14,7 +14,7 @@ from scheduler.store.tasks import Settled
 from scheduler.tracking import Answer, Refused, State, TrackedTask
 from scheduler.verdicts import Outcome, Reading
 from worker.metrics.families import Counter, Histogram
-from worker.webhooks.receipts import Fate, Receipt, paid_before
+from worker.receipts import Fate, Receipt, paid_before
 
 #: Seconds, from a twentieth to an hour: how late a look or a webhook is.
 DELAYS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 15, 30, 60, 120, 300, 900, 3600)

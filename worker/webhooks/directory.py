@@ -16,9 +16,9 @@ from scheduler.endpoints import Disabled, Endpoint, name_complaint
 from scheduler.store import Book
 from scheduler.store.debts import Debt
 from worker.logs import logger
+from worker.receipts import Fate, Receipt
 from worker.webhooks import notices
 from worker.webhooks.post import Target
-from worker.webhooks.receipts import Fate, Receipt
 from worker.webhooks.vault import SealedShut, Vault
 
 #: Seconds for which what was read of the book is believed, and until a disabled endpoint is visited again.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import httpx
 
 from worker.curfew import Curfew
+from worker.receipts import Fate, Receipt, excerpt, judged
 from worker.webhooks import signing
-from worker.webhooks.receipts import Fate, Receipt, excerpt, judged
 from worker.wire.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from worker.wire.transport import read_first
 

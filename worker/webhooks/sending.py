@@ -13,11 +13,11 @@ from scheduler.tracking import OPERATIONS, Lane, TrackedTask, compact
 from worker.curfew import Curfew
 from worker.logs import logger
 from worker.metrics import recorded
+from worker.receipts import Fate, Receipt
 from worker.tracing import traces
 from worker.webhooks import announcement
 from worker.webhooks.directory import Directory
 from worker.webhooks.post import post
-from worker.webhooks.receipts import Fate, Receipt
 
 
 @dataclass(frozen=True, slots=True)

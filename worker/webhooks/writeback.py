@@ -12,7 +12,7 @@ from scheduler.store import Book
 from scheduler.store.debts import Debt, Later, Try
 from scheduler.tracking import Lane
 from worker.logs import logger
-from worker.webhooks.receipts import Fate, Receipt, log_with
+from worker.receipts import Fate, Receipt, log_with
 from worker.webhooks.sending import Tried
 
 #: Seconds until the next try when the fault is our own; no try is charged for it.
