@@ -41,4 +41,10 @@ async function submit(broker, ids, wishes) {
 }
 
 const [broker, service, webhook, ...ids] = process.argv.slice(2);
-await submit(broker, ids, { service, webhook, deadline: 900, metadata: { from: "node" } });
+try {
+  if (!ids.length) throw new Error("Usage: node producer.mjs BROKER SERVICE WEBHOOK ID ...");
+  await submit(broker, ids, { service, webhook, deadline: 900, metadata: { from: "node" } });
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+}

@@ -74,8 +74,7 @@ class Client:
         - `traceparent` (W3C Trace Context) goes to the receiver with each webhook, and into our own traces where these are on.
         Raises SubmissionError if anything but single ids is at fault; then nothing was written.
         """
-        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-            raise SubmissionError("The ids must be a list of strings.")
+        wanted = _listed(ids)
         if webhook is not None and not isinstance(webhook, str):
             webhook = list(webhook) if isinstance(webhook, Iterable) else webhook
         wishes = check(
@@ -96,7 +95,6 @@ class Client:
         if strangers:
             name = strangers[0]
             raise SubmissionError(f"No endpoint is registered as {name!r}; `cavendish endpoint add {name} URL` does it.")
-        wanted = list(ids)
         complaints = [id_complaint(task_id) for task_id in wanted]
         sound = list(dict.fromkeys(task_id for task_id, complaint in zip(wanted, complaints, strict=True) if not complaint))
         now = self._book.fleet.now()
@@ -120,7 +118,7 @@ class Client:
         """Those of the `ids` of a `service`, under an `account`, that the book knows, by id. `with_record=False` leaves the
         upstream records out.
         """
-        return self._book.tasks.get(account, service, list(ids), with_record=with_record)
+        return self._book.tasks.get(account, service, _listed(ids), with_record=with_record)
 
     def wait(
         self,
@@ -136,7 +134,7 @@ class Client:
         `timeout` in seconds (None: for ever); when it is over WaitTimeout is raised, and the ids are still tracked.
         `progress(ended, all)` is called whenever more have ended. Raises SubmissionError for an id that is not tracked.
         """
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(_listed(ids)))
         until = math.inf if timeout is None else time.monotonic() + timeout
         # Before the first look: what ends in between is then heard of twice, rather than never.
         places = self._book.events.last({Lane.of(account, service, task_id, self._settings.shards) for task_id in wanted})
@@ -230,3 +228,10 @@ def _explained(answer: Submitted, *, again: bool) -> Submitted:
     if again and answer.outcome == "known" and answer.state is not State.PENDING:
         return replace(answer, reason="not tracked again: an announcement of its end is still owed, or lies in the dead letters")
     return answer
+
+
+def _listed(ids: Iterable[str]) -> list[str]:
+    """The ids as a list; a single text is taken for a mistake, not for its letters."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise SubmissionError("The ids must be a list of strings.")
+    return list(ids)

@@ -91,7 +91,11 @@ class Settings:
         (), readers.networks, "CIDRs", "Addresses that webhooks may reach although they are not public."
     )
     webhook_ports: tuple[range, ...] = _knob(
-        readers.ports(_WEB_PORTS), readers.ports, "ports", "Ports that webhooks may reach.", shown=_WEB_PORTS
+        readers.ports(_WEB_PORTS),
+        readers.ports,
+        "ports",
+        "Ports that webhooks may reach; at addresses of WEBHOOK_ALLOW any port.",
+        shown=_WEB_PORTS,
     )
     webhook_calls: int = _knob(
         400, readers.whole(1, 10_000), "calls", "Webhook calls that one worker process has in flight at most."

@@ -150,9 +150,14 @@ def _sentinel_options(broker: str) -> dict[str, Any]:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
     settings = Settings.load()
     logs.set_up(settings.log_format, settings.log_level)
+
+
+@signals.celeryd_after_setup.connect
+def _spare_a_warning(**_: Any) -> None:
+    """At each loss of the broker Celery advises a setting that is off on purpose. Its logging turns all such warnings on."""
+    warnings.filterwarnings("ignore", message="(?s).*on connection loss cancels all currently executed tasks")
 
 
 @signals.worker_init.connect

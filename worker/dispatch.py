@@ -34,6 +34,8 @@ Send = Callable[[Lane, list[str], str, float], None]
 _SHORT, _AGAIN = 0.005, 0.04
 #: Seconds that a drain outlives its tick, so that a late next one leaves no gap: claims and pace are shared anyway.
 _OVERLAP = 0.02
+#: Seconds between two complaints that there is no token for an account.
+_TOLD_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Desk:
     forecasts: Forecasts
     knobs: Knobs
     served: dict[Lane, float] = field(default_factory=dict)  # when each lane had its last turn
+    told: dict[str, float] = field(default_factory=dict)  # when it was last said that there is no token for an account
     stopping: threading.Event = field(default_factory=threading.Event)  # set once this process is to end
 
 
@@ -88,6 +91,7 @@ def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drai
     worthy: list[tuple[Lane, list[Candidate]]] = []
     for lane in desk.book.tasks.lanes():
         if lane.account not in accounts:
+            _tell_of_no_token(desk, lane, now)
             continue
         try:
             blocked, batch = _weigh(desk, lane, now)
@@ -107,6 +111,14 @@ def run_round(desk: Desk, accounts: frozenset[str], now: float, send: Send, drai
             drained.ids += taken
             wait = 0.0 if taken else wait
     return wait
+
+
+def _tell_of_no_token(desk: Desk, lane: Lane, now: float) -> None:
+    """Say now and then that ids wait for a token, which another worker may have: a typo in `account` would wait in silence."""
+    if now - desk.told.get(lane.account, -math.inf) >= _TOLD_EVERY and desk.book.tasks.candidates(lane, now, 1):
+        desk.told[lane.account] = now
+        setting = "CAVENDISH_API_TOKEN" if lane.account == "default" else "CAVENDISH_API_TOKENS_FILE"
+        logger().warning("account.no_token", account=lane.account, advice=f"{setting} has none for this worker; its ids wait")
 
 
 def _weigh(desk: Desk, lane: Lane, now: float) -> tuple[float, list[Candidate]]:

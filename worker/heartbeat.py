@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -94,6 +95,10 @@ def attach() -> None:
         taken = sender.app.amqp.queues
         start(Heart("worker", lambda: tuple(sorted(taken.consume_from))))
 
+    def start_beat(**_: Any) -> None:
+        start(Heart("beat"))
+        atexit.register(join)  # Celery tells nobody that a beat ends
+
     def start(heart: Heart) -> None:
         hearts.append(heart)
         heart.start()
@@ -119,6 +124,6 @@ def attach() -> None:
     signals.worker_init.connect(begin, weak=False)
     signals.beat_init.connect(begin, weak=False)
     signals.worker_ready.connect(start_worker, weak=False)
-    signals.beat_init.connect(lambda **_: start(Heart("beat")), weak=False)
+    signals.beat_init.connect(start_beat, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(join, weak=False)

@@ -38,6 +38,7 @@ def set_up(log_format: str, log_level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_without_trace_of_lost_broker)
+    handler.addFilter(_worth_a_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
@@ -63,6 +64,11 @@ def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
         if record.name == "celery.beat":  # whose message carries its whole stack, too
             record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()
     return True
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """A message that comes to a worker as it ends goes back into its queue: that is how it should be."""
+    return not str(record.msg).startswith("Requeuing undeliverable message")
 
 
 def logger() -> structlog.stdlib.BoundLogger:

@@ -196,6 +196,7 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+        logger().info("stack.stopped")
 
 
 #: The parts that end after all others, in this order.

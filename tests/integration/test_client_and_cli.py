@@ -179,6 +179,12 @@ def test_an_id_that_is_not_tracked_again_says_why(client: Client, book: Book) ->
     assert "still owed" in answer.reason
 
 
+def test_a_single_text_is_not_taken_for_its_letters(client: Client) -> None:
+    for ask in (client.submit, client.get_many, client.wait):
+        with pytest.raises(SubmissionError, match="must be a list"):
+            ask("abc", service=SERVICE)
+
+
 def test_cavendish_submit_prints_json_for_programs(run: Callable[..., Result]) -> None:
     said = json.loads(run("submit", "--service", SERVICE, "--json", "a", "a\tb").stdout)
     assert [one["outcome"] for one in said] == ["new", "refused"]

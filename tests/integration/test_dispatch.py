@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from scheduler.store import Book
 from scheduler.store.keys import LaneKeys
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane
+from worker import logs
 from worker.dispatch import Desk, Drained, Knobs, drain
 
 LANE = Lane("default", "nano-banana")
@@ -173,3 +175,19 @@ def test_a_lane_whose_keys_are_damaged_does_not_stop_the_others(book: Book) -> N
     sent = Sent()
     full_tick(book, sent)
     assert {lane.service for lane, _, _ in sent.batches} == {"flux"}
+
+
+def test_ids_of_an_account_without_a_token_are_told_of_once_a_minute(book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("json", "warning")
+    lane, sent = Lane("shpo", "nano-banana"), Sent()
+    full_tick(book, sent)
+    assert capsys.readouterr().err == ""  # nothing waits for it yet
+    add(book, 1, lane)
+    desk = Desk(book, Forecasts(book.learned), KNOBS)
+    for _ in range(3):
+        book.connection.redis.delete("cavendish:tick")
+        drain(desk, ["default"], book.clock(), sent)
+    (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (line["event"], line["account"]) == ("account.no_token", "shpo")
+    assert "CAVENDISH_API_TOKENS_FILE" in line["advice"]
+    assert not sent.ids
