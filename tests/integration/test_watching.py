@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import Server
+from shell import Run, said
 
 from scheduler import Client, State
 from scheduler.endpoints import Endpoint, endpoint_of
@@ -36,23 +37,11 @@ from scheduler.verdicts import Outcome
 from worker.cli import cli
 from worker.cli.operating import Memory, gather
 from worker.cli.waiting import Outcome as Waited
-from worker.cli.waiting import said
+from worker.cli.waiting import said as estimate
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
 HOOK = "https://example.com/hook"
-
-
-@pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    return Client(settings=settings)
-
-
-@pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `cavendish` with the shared Redis."""
-    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
-    return lambda *words: CliRunner().invoke(cli, list(words))
 
 
 def end(book: Book, *ids: str, lane: Lane = LANE, state: State = State.SUCCEEDED, delay: float | None = None) -> None:
@@ -174,7 +163,7 @@ def test_top_says_that_redis_is_away_and_still_obeys(own_server: Server) -> None
         assert seen.ended() == 0
 
 
-def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Callable[..., Result], client: Client) -> None:
+def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Run, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE)
     shown = run("top", "--every", "0.1")
     assert (shown.exit_code, "2  pending" in shown.output, "\x1b" in shown.output) == (0, True, False)
@@ -274,13 +263,10 @@ def test_a_heartbeat_of_an_older_and_of_a_newer_version_is_read(book: Book) -> N
 
 
 def listed(done: Result) -> list[str]:
-    assert done.exit_code == 0, done.output
-    return [task["id"] for task in json.loads(done.stdout)]
+    return [task["id"] for task in said(done)]
 
 
-def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
-    run: Callable[..., Result], book: Book, client: Client
-) -> None:
+def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(run: Run, book: Book, client: Client) -> None:
     now = book.fleet.now()
     for number, task_id in enumerate("abcde"):
         book.tasks.add(
@@ -302,7 +288,7 @@ def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
     assert run("list", "--account", "other").output == "no such ids\n"
 
 
-def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[..., Result], book: Book, client: Client) -> None:
+def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Run, book: Book, client: Client) -> None:
     for task_id in "abc":
         client.submit([task_id], service=SERVICE, webhook=HOOK)
         end(book, task_id)
@@ -310,7 +296,7 @@ def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[.
     assert listed(run("list", "--json")) == ["c", "b", "a"]
 
 
-def test_an_id_that_was_tracked_anew_is_listed_once(run: Callable[..., Result], book: Book, client: Client) -> None:
+def test_an_id_that_was_tracked_anew_is_listed_once(run: Run, book: Book, client: Client) -> None:
     client.submit(["a"], service=SERVICE)
     end(book, "a", state=State.FAILED)
     client.submit(["a"], service=SERVICE, again=True)
@@ -336,7 +322,7 @@ def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) ->
     end(book, "a")
     assert [task.id for task in waited.look()] == ["a"]
     assert (waited.eta() or (0.0, 0.0))[0] < even
-    assert said((30.2, 200.0)) == "about 30 s more, at most 3 min"
+    assert estimate((30.2, 200.0)) == "about 30 s more, at most 3 min"
 
 
 def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book, client: Client, server: Server) -> None:
@@ -351,9 +337,7 @@ def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book,
             assert word in seen.seen
 
 
-def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
-    run: Callable[..., Result], book: Book, client: Client
-) -> None:
+def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(run: Run, book: Book, client: Client) -> None:
     client.submit(["a"], service=SERVICE)
     threading.Timer(0.2, end, (book, "a")).start()
     done: Any = run("wait", "--service", SERVICE, "a")
@@ -362,7 +346,7 @@ def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
 
 
 def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
-    run: Callable[..., Result], book: Book, monkeypatch: pytest.MonkeyPatch
+    run: Run, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("shop", "shelf", "other"):
         book.endpoints.add(Endpoint(name, HOOK, 1.0))
