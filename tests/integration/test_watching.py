@@ -36,6 +36,7 @@ from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
 from worker.cli import cli
 from worker.cli.operating import Memory, gather
+from worker.cli.output import print_json, table
 from worker.cli.waiting import Outcome as Waited
 from worker.cli.waiting import said as estimate
 
@@ -310,6 +311,28 @@ def test_many_ids_are_read_page_by_page_and_none_is_left_out(book: Book, client:
     assert len({one.id for one in book.listing.pending(LANE)}) == 2 * PAGE + 7
     taken = [next(book.listing.pending(LANE)).id]
     assert sent(book, lambda: taken.append(next(book.listing.pending(LANE)).id)).count("ZRANGEBYSCORE") == 1
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
+    client.submit(["[/x] :x: [red]"], service=SERVICE, metadata={"a": "[/nope]"}, producer="[/p]", model=":warning:")
+    listed = run("list")
+    assert (listed.exit_code, "[/x] :x: [red]" in listed.stdout, ":warning: [/p]" in listed.stdout) == (0, True, True)
+    shown = run("show", "[/x] :x: [red]")
+    assert (shown.exit_code, '{"a": "[/nope]"}' in shown.stdout) == (0, True)
+
+
+def test_nothing_that_acts_on_a_terminal_comes_out_of_a_command(run: Run, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    acting = "\x1b\x9b\u202e\r\x07\x7f"
+    table("", ("name",), [(acting,)])
+    print_json({"a": acting})
+    told = capsys.readouterr().out
+    assert not {*told} & {*acting}
+    assert json.loads(told[told.index("{") :]) == {"a": acting}
+    book.fleet.beat(Member(f"worker@{acting}", "worker", f"[/x]{acting}", book.fleet.now()))
+    for words in (("top", "--once", "--every", "0.1", "--page", "fleet"), ("status",), ("doctor", "--offline")):
+        done = run(*words)
+        assert not {*done.stdout} & {*acting}, words
+        assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
