@@ -35,6 +35,7 @@ from scheduler.submission import Wishes
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
 from worker.cli import cli
+from worker.cli.listing import Filter, Search
 from worker.cli.operating import Memory, gather
 from worker.cli.output import print_json, table
 from worker.cli.waiting import Outcome as Waited
@@ -311,6 +312,41 @@ def test_many_ids_are_read_page_by_page_and_none_is_left_out(book: Book, client:
     assert len({one.id for one in book.listing.pending(LANE)}) == 2 * PAGE + 7
     taken = [next(book.listing.pending(LANE)).id]
     assert sent(book, lambda: taken.append(next(book.listing.pending(LANE)).id)).count("ZRANGEBYSCORE") == 1
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_no_id_of_one_moment_is_passed_over_while_others_go(book: Book, *, newest_first: bool) -> None:
+    """What was handed in at once is due at once: pages of the same score, from which ids go that were told already."""
+    redis, names = book.connection.redis, [f"id-{n:04}" for n in range(3 * PAGE)]
+    if newest_first:
+        redis.zadd(LaneKeys(LANE).ended, dict.fromkeys(names, 7.0))
+        listed, key = book.listing.ended(LANE), LaneKeys(LANE).ended
+    else:
+        redis.sadd(LaneKeys(LANE).producers, "")
+        redis.zadd(LaneKeys(LANE).due(""), dict.fromkeys(names, 7.0))
+        listed, key = book.listing.pending(LANE), LaneKeys(LANE).due("")
+    found = []
+    for one in listed:
+        found.append(one.id)
+        if len(found) % PAGE == PAGE - 100:
+            redis.zrem(key, *found[-300:])  # they settle
+            redis.zadd(key, {f"{'zz' if newest_first else 'aa'}-{len(found)}": 7.0})  # and one comes that is due before
+    assert found == sorted(names, reverse=newest_first)
+
+
+def test_an_id_that_ends_while_it_is_listed_is_listed_once(book: Book) -> None:
+    track(book, "a", "b", ago=20.0)
+    every = Filter(frozenset(State), None, None, None, float("-inf"), float("inf"))
+    listed = Search(book, every).all([LANE])
+    first = next(listed)
+    end(book, "a", "b")
+    assert [first.id, *(task.id for task in listed)] in (["a", "b"], ["b", "a"])
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_a_time_that_is_none_is_refused_under_the_name_of_its_option(run: Run, option: str) -> None:
+    done = run("list", option, "soon")
+    assert (done.exit_code, f"Invalid value for {option}" in done.stderr) == (2, True)
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
