@@ -371,6 +371,17 @@ def test_nothing_that_acts_on_a_terminal_comes_out_of_a_command(run: Run, book: 
         assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
+def test_an_estimate_is_never_made_of_half_a_look(book: Book, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread looks and another one asks: between the ids and their laws it said that all would be over in 0 s."""
+    client.submit(["a"], service=SERVICE, deadline=900)
+    waited, between = Waited(book, ["a"], LANE), []
+    outlook = waited.forecasts.outlook
+    monkeypatch.setattr(waited.forecasts, "outlook", lambda *asked: (between.append(waited.eta()), outlook(*asked))[1])
+    waited.look()
+    assert between == [None]
+    assert (waited.eta() or (0.0, 0.0))[0] > 1.0
+
+
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE, deadline=900)
     waited = Waited(book, ["a", "b"], LANE)
