@@ -349,6 +349,22 @@ def test_a_time_that_is_none_is_refused_under_the_name_of_its_option(run: Run, o
     assert (done.exit_code, f"Invalid value for {option}" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list", "--limit", "99999999999999999999"),
+        ("top", "--every", "nan"),
+        ("top", "--every", "inf"),
+        ("status", "--watch", "nan"),
+        ("status", "--watch", "inf"),
+        ("wait", "--service", SERVICE, "--timeout", "nan", "a"),
+    ],
+)
+def test_a_number_with_which_nothing_can_be_done_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert (done.exit_code, done.stderr.startswith("Usage:")) == (2, True)
+
+
 def test_what_looks_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
     client.submit(["[/x] :x: [red]"], service=SERVICE, metadata={"a": "[/nope]"}, producer="[/p]", model=":warning:")
     listed = run("list")
