@@ -26,10 +26,11 @@ from shell import Run, said
 
 from scheduler import Client, State
 from scheduler.endpoints import Endpoint, endpoint_of
+from scheduler.errors import ForeignBook
 from scheduler.settings import Settings, env_name
 from scheduler.store import Book
 from scheduler.store.fleet import Member
-from scheduler.store.keys import FLEET, LaneKeys
+from scheduler.store.keys import FLEET, FORMAT, LaneKeys
 from scheduler.store.listing import PAGE
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane
@@ -396,6 +397,14 @@ def test_an_estimate_is_never_made_of_half_a_look(book: Book, client: Client, mo
     waited.look()
     assert between == [None]
     assert (waited.eta() or (0.0, 0.0))[0] > 1.0
+
+
+def test_a_new_book_that_becomes_one_of_another_version_is_foreign(book: Book) -> None:
+    """Two versions come to an empty book at once, or it is emptied: whoever is later must see whose it has become."""
+    assert book.fleet.now() > 0
+    book.connection.redis.set(FORMAT, "2000")
+    with pytest.raises(ForeignBook):
+        book.fleet.now()
 
 
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
