@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -16,12 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import Result
 from conftest import Server
+from owing import Served
 from shell import Run, said
 
 from scheduler import Client, State
@@ -405,6 +409,25 @@ def test_a_new_book_that_becomes_one_of_another_version_is_foreign(book: Book) -
     book.connection.redis.set(FORMAT, "2000")
     with pytest.raises(ForeignBook):
         book.fleet.now()
+
+
+def test_the_doctor_asks_all_that_may_be_away_at_once(
+    run: Run, settings: Settings, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three accounts at an API that answers only when all three have asked: one after the other each would wait in vain."""
+    all_three = threading.Barrier(3, timeout=8.0)
+
+    async def together(_: httpx.Request) -> httpx.Response:
+        await asyncio.to_thread(all_three.wait)
+        return httpx.Response(200, json={"items": [], "count": 0})
+
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"b": "two", "c": "three"}))
+    for name, value in {"api_url": served(together), "api_token": "one", "api_tokens_file": str(tokens)}.items():
+        monkeypatch.setenv(env_name(name), value)
+    findings = {finding["what"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert [findings[f"api, account {name}"]["ok"] for name in ("b", "c", "default")] == [True] * 3
+    assert not all_three.broken
 
 
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
