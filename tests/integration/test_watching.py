@@ -430,6 +430,14 @@ def test_the_doctor_asks_all_that_may_be_away_at_once(
     assert not all_three.broken
 
 
+def test_a_wrong_password_is_not_called_a_server_that_is_away(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(env_name("redis_url"), f"{server.url}&username=nobody&password=hunter2")
+    (finding,) = json.loads(run("doctor", "--json").stdout)
+    assert ("refuses" in finding["found"], "does not answer" in finding["found"]) == (True, False)
+    assert "hunter2" not in str(finding)
+    assert "password" in finding["advice"]
+
+
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE, deadline=900)
     waited = Waited(book, ["a", "b"], LANE)

@@ -247,7 +247,7 @@ def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
     try:
         findings = checkup.examine(Book(book_url(settings), settings.shards), settings, offline=offline)
     except BookUnavailable as error:
-        advice = "Start it, or set CAVENDISH_REDIS_URL; `cavendish up` brings its own."
+        advice = "Start it, or mend CAVENDISH_REDIS_URL, user and password too; `cavendish up` brings its own."
         findings = [checkup.Finding("redis", ok=False, found=str(error), advice=advice)]
     failed = [finding for finding in findings if not finding.ok]
     if as_json:
