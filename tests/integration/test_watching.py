@@ -438,6 +438,25 @@ def test_a_wrong_password_is_not_called_a_server_that_is_away(run: Run, server: 
     assert "password" in finding["advice"]
 
 
+def test_the_json_of_top_goes_on_when_redis_is_back(own_server: Server) -> None:
+    command = [sys.executable, "-m", "worker.cli", "top", "--json", "--every", "0.1"]
+    environment = os.environ | {"CAVENDISH_REDIS_URL": own_server.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            began = json.loads(process.stdout.readline())["now"]
+            own_server.kill()
+            assert "does not answer" in process.stderr.readline()
+            back = time.time()
+            own_server.start()
+            while json.loads(process.stdout.readline())["now"] < back:
+                pass
+            assert began < back
+        finally:
+            process.kill()
+
+
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE, deadline=900)
     waited = Waited(book, ["a", "b"], LANE)

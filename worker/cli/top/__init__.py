@@ -96,7 +96,13 @@ def _print_json(looks: Looks, *, once: bool) -> None:
     looks.look()  # rates want two
     while True:
         time.sleep(looks.every)
-        said = looks.look()
+        try:
+            said = looks.look()
+        except BookUnavailable as away:  # it comes back, and whoever reads on wants what comes then
+            if once:
+                raise
+            click.echo(str(away), err=True)
+            continue
         del said["history"]
         click.echo(json.dumps(said))
         if once:
