@@ -17,8 +17,10 @@ import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 from owing import SECRET, Owing
+from shell import Run, shell
 
-from scheduler.settings import Settings
+from scheduler import Client
+from scheduler.settings import Settings, env_name
 from scheduler.store import Book
 from worker import embedded, logs
 from worker.emulator import serve
@@ -100,6 +102,19 @@ def settings(server: Server) -> Settings:
             "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8",
         }
     )
+
+
+@pytest.fixture
+def client(book: Book, settings: Settings) -> Client:
+    """A client of the empty book."""
+    return Client(settings=settings)
+
+
+@pytest.fixture
+def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `cavendish` with the shared Redis."""
+    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
+    return shell
 
 
 @pytest.fixture

@@ -117,6 +117,8 @@ class Connection:
         """Everything that means «Redis is away or will not write» becomes BookUnavailable."""
         try:
             yield
+        except redis.AuthenticationError as error:  # redis-py calls it a lost connection
+            raise BookUnavailable(f"Redis at {self.where} refuses ({_first_line(error)}).") from None
         except _AWAY as error:
             hint = " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?" if self.where.startswith("unix") else ""
             raise BookUnavailable(f"Redis at {self.where} does not answer ({_first_line(error)}).{hint}") from None

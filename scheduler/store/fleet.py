@@ -53,7 +53,7 @@ class Fleet:
     def now(self) -> float:
         """Redis TIME as float seconds; in a cluster that of the primary which holds the heartbeats, so there is one clock.
 
-        Everything in the book begins with the time, so its format is checked here: once, and in the same round trip.
+        Everything in the book begins with the time, so its format is checked here: until it has one, and in the same round trip.
         """
         if self._ours:
             seconds, micros = self._redis.time(keys.FLEET)
@@ -61,7 +61,7 @@ class Fleet:
         seconds, micros, held = self._redis.time_and(keys.FORMAT)
         if held is not None and held != str(FORMAT):
             raise ForeignBook(f"The book at {self._redis.where} {_foreign(held)}.")
-        self._ours = True
+        self._ours = held is not None  # a new book may yet become that of another version
         return seconds + micros / 1e6
 
     def format(self) -> str | None:

@@ -34,22 +34,14 @@ class Listing:
         self._redis = connection
 
     def pending(self, lane: Lane, producer: str | None = None) -> Iterator[Listed]:
-        """Ids that have not ended, those first that are due first. What becomes due anew meanwhile may be told twice, or not."""
+        """Ids that have not ended, those first that are due first.
+
+        What stays where it is meanwhile is told once; what becomes due anew may be told twice, or not.
+        """
         keys = LaneKeys(lane)
         with self._redis.errors():
             producers = [producer] if producer is not None else sorted(map(str, self._redis.redis.smembers(keys.producers)))
-        return heapq.merge(*(self._due(keys.due(one)) for one in producers))
-
-    def _due(self, key: str) -> Iterator[Listed]:
-        at, there = "-inf", 0
-        while True:
-            with self._redis.errors():
-                page: Any = self._redis.redis.zrangebyscore(key, at, "+inf", there, PAGE, withscores=True)
-            for task_id, due in page:
-                at, there = repr(due), (there if repr(due) == at else 0) + 1
-                yield Listed(due, task_id)
-            if len(page) < PAGE:
-                return
+        return heapq.merge(*(self._ranged(keys.due(one), "-inf") for one in producers))
 
     def ended(self, lane: Lane, until: float = float("inf")) -> Iterator[Listed]:
         """Ids that ended at `until` at the latest, the newest end first. One that was tracked anew may be told more than once."""
@@ -78,12 +70,30 @@ class Listing:
                 return
 
     def _kept(self, lane: Lane, until: float) -> Iterator[Listed]:
-        at, there = "+inf" if until == float("inf") else repr(until), 0
+        return self._ranged(LaneKeys(lane).ended, "+inf" if until == float("inf") else repr(until), newest_first=True)
+
+    def _ranged(self, key: str, begin: str, *, newest_first: bool = False) -> Iterator[Listed]:
+        """The members of a sorted set from a score on. Thousands may share a score, so a page begins with the last that was told;
+        where some before it have gone meanwhile, the page begins earlier, and nothing is passed over.
+        """
+        last: Listed | None = None
+        at, there = begin, 0
         while True:
-            with self._redis.errors():
-                page: Any = self._redis.redis.zrevrangebyscore(LaneKeys(lane).ended, at, "-inf", there, PAGE, withscores=True)
-            for task_id, ended in page:
-                at, there = repr(ended), (there if repr(ended) == at else 0) + 1
-                yield Listed(ended, task_id)
+            page = self._page(key, at, there, newest_first=newest_first)
+            new = [listed for listed in page if last is None or (listed < last if newest_first else listed > last)]
+            if there and len(new) == len(page):
+                there = max(there - PAGE, 0)
+                continue
+            yield from new
             if len(page) < PAGE:
                 return
+            there = (there if repr(page[-1].at) == at else 0) + sum(listed.at == page[-1].at for listed in page) - 1
+            last, at = new[-1] if new else last, repr(page[-1].at)
+
+    def _page(self, key: str, at: str, there: int, *, newest_first: bool) -> list[Listed]:
+        with self._redis.errors():
+            if newest_first:
+                page: Any = self._redis.redis.zrevrangebyscore(key, at, "-inf", there, PAGE, withscores=True)
+            else:
+                page = self._redis.redis.zrangebyscore(key, at, "+inf", there, PAGE, withscores=True)
+        return [Listed(score, task_id) for task_id, score in page]

@@ -5,35 +5,21 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
-from click.testing import CliRunner, Result
+from shell import Run
 
 from scheduler import BookUnavailable, Client, State, SubmissionError, WaitTimeout
-from scheduler.settings import Settings, env_name
+from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.store.fleet import Member
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
 from worker import intake
-from worker.cli import cli
 
 LANE = Lane("default", "nano-banana")
 SERVICE = "nano-banana"
 HOOK = "https://example.com/hook"
-
-
-@pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    return Client(settings=settings)
-
-
-@pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `cavendish` with the shared Redis."""
-    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
-    return lambda *words, stdin=None: CliRunner().invoke(cli, list(words), input=stdin)
 
 
 def end(book: Book, *ids: str, state: State = State.SUCCEEDED) -> None:
@@ -116,7 +102,7 @@ def test_the_password_of_redis_is_in_no_error(settings: Settings) -> None:
     assert "sesame" not in str(caught.value)
 
 
-def test_cavendish_submit_takes_ids_as_words_lines_or_json_lines(run: Callable[..., Result], client: Client) -> None:
+def test_cavendish_submit_takes_ids_as_words_lines_or_json_lines(run: Run, client: Client) -> None:
     assert run("submit", "--service", SERVICE, "a", "b").output == "2 new\n"
     lines = [
         "b",
@@ -130,7 +116,7 @@ def test_cavendish_submit_takes_ids_as_words_lines_or_json_lines(run: Callable[.
     assert client.get("e", service="flux") is not None
 
 
-def test_cavendish_submit_refuses_bad_lines_and_takes_the_others(run: Callable[..., Result], client: Client) -> None:
+def test_cavendish_submit_refuses_bad_lines_and_takes_the_others(run: Run, client: Client) -> None:
     done = run(
         "submit", "--service", SERVICE, "-", stdin='a\n{"id": \n{"nope": 1}\n' + "x" * 300 + '\n{"id": "b", "color": "red"}\nc\n'
     )
@@ -140,9 +126,7 @@ def test_cavendish_submit_refuses_bad_lines_and_takes_the_others(run: Callable[.
     assert set(client.get_many(["a", "c"], service=SERVICE)) == {"a", "c"}
 
 
-def test_a_line_whose_own_options_are_wrong_is_refused_and_the_others_go_through(
-    run: Callable[..., Result], client: Client
-) -> None:
+def test_a_line_whose_own_options_are_wrong_is_refused_and_the_others_go_through(run: Run, client: Client) -> None:
     lines = [{"id": "m-1"}, {"id": "m-2", "webhook": "ftp://x"}, {"id": "m-3", "deadline": 99}, {"id": "m-4", "deadline": 0}]
     done = run("submit", "--service", SERVICE, "--json", "-", stdin="\n".join(map(json.dumps, lines)))
     assert done.exit_code == 1
@@ -150,11 +134,11 @@ def test_a_line_whose_own_options_are_wrong_is_refused_and_the_others_go_through
     assert said == {"m-1": "new", "m-2": "refused", "m-3": "new", "m-4": "refused"}
 
 
-def test_a_deadline_of_0_is_refused_and_not_taken_for_none(run: Callable[..., Result]) -> None:
+def test_a_deadline_of_0_is_refused_and_not_taken_for_none(run: Run) -> None:
     assert run("submit", "--service", SERVICE, "--deadline", "0", "a").exit_code == 1
 
 
-def test_lines_that_look_like_json_are_read_as_json(run: Callable[..., Result], client: Client) -> None:
+def test_lines_that_look_like_json_are_read_as_json(run: Run, client: Client) -> None:
     done = run("submit", "--service", SERVICE, "-", stdin='"quoted"\n[1]\n{bad\nplain\n')
     assert "2 new · 2 refused" in done.output
     assert set(client.get_many(["quoted", "plain"], service=SERVICE)) == {"quoted", "plain"}
@@ -185,26 +169,24 @@ def test_a_single_text_is_not_taken_for_its_letters(client: Client) -> None:
             ask("abc", service=SERVICE)
 
 
-def test_cavendish_submit_prints_json_for_programs(run: Callable[..., Result]) -> None:
+def test_cavendish_submit_prints_json_for_programs(run: Run) -> None:
     said = json.loads(run("submit", "--service", SERVICE, "--json", "a", "a\tb").stdout)
     assert [one["outcome"] for one in said] == ["new", "refused"]
 
 
-def test_cavendish_submit_without_ids_or_service_is_a_usage_error(run: Callable[..., Result]) -> None:
+def test_cavendish_submit_without_ids_or_service_is_a_usage_error(run: Run) -> None:
     assert run("submit", "--service", SERVICE).exit_code == 2
     assert run("submit", "a").exit_code == 2
 
 
-def test_cavendish_show_tells_of_a_task_and_its_record(run: Callable[..., Result], client: Client, book: Book) -> None:
+def test_cavendish_show_tells_of_a_task_and_its_record(run: Run, client: Client, book: Book) -> None:
     client.submit(["a"], service=SERVICE, metadata={"n": 1})
     end(book, "a")
     assert "succeeded" in run("show", "--service", SERVICE, "a").output
     assert json.loads(run("show", "--service", SERVICE, "--json", "a").stdout)["record"] == {"id": "a"}
 
 
-def test_cavendish_show_finds_an_id_wherever_it_is_tracked_and_asks_where_there_are_two(
-    run: Callable[..., Result], client: Client
-) -> None:
+def test_cavendish_show_finds_an_id_wherever_it_is_tracked_and_asks_where_there_are_two(run: Run, client: Client) -> None:
     client.submit(["a"], service="veo")
     assert "veo" in run("show", "a").output
     client.submit(["a"], service=SERVICE)
@@ -216,7 +198,7 @@ def test_cavendish_show_finds_an_id_wherever_it_is_tracked_and_asks_where_there_
         assert isinstance(run("show", *words).exception, SubmissionError)
 
 
-def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Callable[..., Result], client: Client, book: Book) -> None:
+def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Run, client: Client, book: Book) -> None:
     client.submit(["a", "b"], service=SERVICE)
     end(book, "a")
     assert run("wait", "--service", SERVICE, "a").exit_code == 0
@@ -224,7 +206,7 @@ def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Callable[..., Re
     assert run("wait", "--service", SERVICE, "a", "b").exit_code == 1
 
 
-def test_cavendish_status_counts_by_state_and_shows_holds(run: Callable[..., Result], client: Client, book: Book) -> None:
+def test_cavendish_status_counts_by_state_and_shows_holds(run: Run, client: Client, book: Book) -> None:
     client.submit(["a", "b", "c"], service=SERVICE, webhook=HOOK)
     end(book, "a")
     (lane,) = json.loads(run("status", "--json").stdout)["lanes"]
@@ -232,7 +214,7 @@ def test_cavendish_status_counts_by_state_and_shows_holds(run: Callable[..., Res
     assert "succeeded" in run("status").output
 
 
-def test_cavendish_doctor_says_what_to_do_about_each_fault(run: Callable[..., Result]) -> None:
+def test_cavendish_doctor_says_what_to_do_about_each_fault(run: Run) -> None:
     done = run("doctor")
     assert done.exit_code == 1
     for word in ("worker", "beat", "CAVENDISH_API_TOKEN", "CAVENDISH_WEBHOOK_SECRET"):
@@ -242,7 +224,7 @@ def test_cavendish_doctor_says_what_to_do_about_each_fault(run: Callable[..., Re
 @pytest.mark.parametrize(
     "command", ["", "up", "submit", "show", "wait", "status", "doctor", "dead", "dead list", "emulate", "demo"]
 )
-def test_every_command_has_help(run: Callable[..., Result], command: str) -> None:
+def test_every_command_has_help(run: Run, command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.exit_code == 0
     assert done.output.startswith("Usage:")

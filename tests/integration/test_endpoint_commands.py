@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from shell import Run, said
 
 from scheduler import Client, State, SubmissionError
 from scheduler.circuit import TRIP, Circuit, failed
@@ -27,7 +28,6 @@ from scheduler.store.fleet import Member
 from scheduler.store.keys import ENDPOINTS
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
-from worker.cli import cli
 from worker.webhooks import consent, signing
 from worker.webhooks.signing import verify
 from worker.webhooks.vault import Vault, new_key
@@ -36,27 +36,14 @@ from worker.wire.egress import transport
 LANE = Lane("default", "nano-banana")
 SERVICE = "nano-banana"
 SHOP = "https://shop.example/hook"
-Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `cavendish` with the shared Redis and a sealing key."""
-    for name in ("redis_url", "webhook_secret"):
-        monkeypatch.setenv(env_name(name), getattr(settings, name))
+@pytest.fixture(autouse=True)
+def secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands have a sealing key here, and a secret for webhooks."""
+    monkeypatch.setenv(env_name("webhook_secret"), settings.webhook_secret)
     monkeypatch.setenv(env_name("webhook_allow"), "127.0.0.0/8")
     monkeypatch.setenv(env_name("secret_key"), new_key())
-    return lambda *words, stdin=None: CliRunner().invoke(cli, list(words), input=stdin)
-
-
-@pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    return Client(settings=settings)
-
-
-def said(done: Result) -> Any:
-    assert done.exit_code == 0, (done.output, done.exception)
-    return json.loads(done.stdout)
 
 
 def wrong(done: Result) -> str:

@@ -53,12 +53,13 @@ def stocked(owing: Owing, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
 
 
 COMMANDS = (
-    "submit|show|wait|events|status|doctor|dead list|dead show|dead revive|dead drop|replay|endpoint add|endpoint list|"
+    "submit|show|wait|events|status|doctor|list|completion|dead list|dead show|dead revive|dead drop|replay|"
+    "endpoint add|endpoint list|"
     "endpoint show|endpoint rotate|endpoint enable|endpoint disable|endpoint remove|endpoint new-key|endpoint|dead|nope|"
 ).split("|")
 OPTIONS = (
     "--service --account --webhook --deadline --meta --model --producer --again --json --timeout --endpoint --since --reason "
-    "--limit --all --rate --yes --ed25519 --overlap --after --help --nope -"
+    "--limit --all --rate --yes --ed25519 --overlap --after --state --until --help --nope -"
 ).split()
 WORDS = (
     "a b nano-banana default shop http://127.0.0.1:9/hook http://[::1 0 1 -1 1e999 nan inf 60 2h 99999999999999d 24 "

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
+from shell import Run, said
 
 from scheduler import Client, State
 from scheduler.endpoints import endpoint_of
 from scheduler.errors import CavendishError
-from scheduler.settings import Settings, env_name
+from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.store import debts as chapter
 from scheduler.store.debts import Try
@@ -23,31 +23,12 @@ from scheduler.store.fleet import Member
 from scheduler.store.keys import LaneKeys
 from scheduler.tracking import OPERATIONS, Lane
 from scheduler.verdicts import Outcome
-from worker.cli import cli
 from worker.webhooks.directory import FRESH_FOR
 from worker.wiring import Hands
 
 LANE = Lane("default", "nano-banana")
 SERVICE = "nano-banana"
 HOOK, OTHER = "https://example.com/hook", "https://other.example/x"
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `cavendish` with the shared Redis."""
-    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
-    return lambda *words, stdin=None: CliRunner().invoke(cli, list(words), input=stdin)
-
-
-@pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    return Client(settings=settings)
-
-
-def said(done: Result) -> Any:
-    assert done.exit_code == 0, (done.output, done.exception)
-    return json.loads(done.stdout)
 
 
 def owe(book: Book, webhook: str, *ids: str, at: float | None = None, service: str = SERVICE) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -16,43 +17,38 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import Server
+from owing import Served
+from shell import Run, said
 
 from scheduler import Client, State
 from scheduler.endpoints import Endpoint, endpoint_of
+from scheduler.errors import ForeignBook
 from scheduler.settings import Settings, env_name
 from scheduler.store import Book
 from scheduler.store.fleet import Member
-from scheduler.store.keys import FLEET, LaneKeys
+from scheduler.store.keys import FLEET, FORMAT, LaneKeys
 from scheduler.store.listing import PAGE
 from scheduler.submission import Wishes
 from scheduler.tracking import Lane
 from scheduler.verdicts import Outcome
 from worker.cli import cli
+from worker.cli.listing import Filter, Search
 from worker.cli.operating import Memory, gather
+from worker.cli.output import print_json, table
 from worker.cli.waiting import Outcome as Waited
-from worker.cli.waiting import said
+from worker.cli.waiting import said as estimate
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
 HOOK = "https://example.com/hook"
-
-
-@pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    return Client(settings=settings)
-
-
-@pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `cavendish` with the shared Redis."""
-    monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
-    return lambda *words: CliRunner().invoke(cli, list(words))
 
 
 def end(book: Book, *ids: str, lane: Lane = LANE, state: State = State.SUCCEEDED, delay: float | None = None) -> None:
@@ -174,7 +170,7 @@ def test_top_says_that_redis_is_away_and_still_obeys(own_server: Server) -> None
         assert seen.ended() == 0
 
 
-def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Callable[..., Result], client: Client) -> None:
+def test_top_prints_one_screen_where_nobody_looks_and_json_for_programs(run: Run, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE)
     shown = run("top", "--every", "0.1")
     assert (shown.exit_code, "2  pending" in shown.output, "\x1b" in shown.output) == (0, True, False)
@@ -274,13 +270,10 @@ def test_a_heartbeat_of_an_older_and_of_a_newer_version_is_read(book: Book) -> N
 
 
 def listed(done: Result) -> list[str]:
-    assert done.exit_code == 0, done.output
-    return [task["id"] for task in json.loads(done.stdout)]
+    return [task["id"] for task in said(done)]
 
 
-def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
-    run: Callable[..., Result], book: Book, client: Client
-) -> None:
+def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(run: Run, book: Book, client: Client) -> None:
     now = book.fleet.now()
     for number, task_id in enumerate("abcde"):
         book.tasks.add(
@@ -302,7 +295,7 @@ def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
     assert run("list", "--account", "other").output == "no such ids\n"
 
 
-def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[..., Result], book: Book, client: Client) -> None:
+def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Run, book: Book, client: Client) -> None:
     for task_id in "abc":
         client.submit([task_id], service=SERVICE, webhook=HOOK)
         end(book, task_id)
@@ -310,7 +303,7 @@ def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(run: Callable[.
     assert listed(run("list", "--json")) == ["c", "b", "a"]
 
 
-def test_an_id_that_was_tracked_anew_is_listed_once(run: Callable[..., Result], book: Book, client: Client) -> None:
+def test_an_id_that_was_tracked_anew_is_listed_once(run: Run, book: Book, client: Client) -> None:
     client.submit(["a"], service=SERVICE)
     end(book, "a", state=State.FAILED)
     client.submit(["a"], service=SERVICE, again=True)
@@ -326,6 +319,144 @@ def test_many_ids_are_read_page_by_page_and_none_is_left_out(book: Book, client:
     assert sent(book, lambda: taken.append(next(book.listing.pending(LANE)).id)).count("ZRANGEBYSCORE") == 1
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_no_id_of_one_moment_is_passed_over_while_others_go(book: Book, *, newest_first: bool) -> None:
+    """What was handed in at once is due at once: pages of the same score, from which ids go that were told already."""
+    redis, names = book.connection.redis, [f"id-{n:04}" for n in range(3 * PAGE)]
+    if newest_first:
+        redis.zadd(LaneKeys(LANE).ended, dict.fromkeys(names, 7.0))
+        listed, key = book.listing.ended(LANE), LaneKeys(LANE).ended
+    else:
+        redis.sadd(LaneKeys(LANE).producers, "")
+        redis.zadd(LaneKeys(LANE).due(""), dict.fromkeys(names, 7.0))
+        listed, key = book.listing.pending(LANE), LaneKeys(LANE).due("")
+    found = []
+    for one in listed:
+        found.append(one.id)
+        if len(found) % PAGE == PAGE - 100:
+            redis.zrem(key, *found[-300:])  # they settle
+            redis.zadd(key, {f"{'zz' if newest_first else 'aa'}-{len(found)}": 7.0})  # and one comes that is due before
+    assert found == sorted(names, reverse=newest_first)
+
+
+def test_an_id_that_ends_while_it_is_listed_is_listed_once(book: Book) -> None:
+    track(book, "a", "b", ago=20.0)
+    every = Filter(frozenset(State), None, None, None, float("-inf"), float("inf"))
+    listed = Search(book, every).all([LANE])
+    first = next(listed)
+    end(book, "a", "b")
+    assert [first.id, *(task.id for task in listed)] in (["a", "b"], ["b", "a"])
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_a_time_that_is_none_is_refused_under_the_name_of_its_option(run: Run, option: str) -> None:
+    done = run("list", option, "soon")
+    assert (done.exit_code, f"Invalid value for {option}" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list", "--limit", "99999999999999999999"),
+        ("top", "--every", "nan"),
+        ("top", "--every", "inf"),
+        ("status", "--watch", "nan"),
+        ("status", "--watch", "inf"),
+        ("wait", "--service", SERVICE, "--timeout", "nan", "a"),
+    ],
+)
+def test_a_number_with_which_nothing_can_be_done_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert (done.exit_code, done.stderr.startswith("Usage:")) == (2, True)
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
+    client.submit(["[/x] :x: [red]"], service=SERVICE, metadata={"a": "[/nope]"}, producer="[/p]", model=":warning:")
+    listed = run("list")
+    assert (listed.exit_code, "[/x] :x: [red]" in listed.stdout, ":warning: [/p]" in listed.stdout) == (0, True, True)
+    shown = run("show", "[/x] :x: [red]")
+    assert (shown.exit_code, '{"a": "[/nope]"}' in shown.stdout) == (0, True)
+
+
+def test_nothing_that_acts_on_a_terminal_comes_out_of_a_command(run: Run, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    acting = "\x1b\x9b\u202e\r\x07\x7f"
+    table("", ("name",), [(acting,)])
+    print_json({"a": acting})
+    told = capsys.readouterr().out
+    assert not {*told} & {*acting}
+    assert json.loads(told[told.index("{") :]) == {"a": acting}
+    book.fleet.beat(Member(f"worker@{acting}", "worker", f"[/x]{acting}", book.fleet.now()))
+    for words in (("top", "--once", "--every", "0.1", "--page", "fleet"), ("status",), ("doctor", "--offline")):
+        done = run(*words)
+        assert not {*done.stdout} & {*acting}, words
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_an_estimate_is_never_made_of_half_a_look(book: Book, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread looks and another one asks: between the ids and their laws it said that all would be over in 0 s."""
+    client.submit(["a"], service=SERVICE, deadline=900)
+    waited, between = Waited(book, ["a"], LANE), []
+    outlook = waited.forecasts.outlook
+    monkeypatch.setattr(waited.forecasts, "outlook", lambda *asked: (between.append(waited.eta()), outlook(*asked))[1])
+    waited.look()
+    assert between == [None]
+    assert (waited.eta() or (0.0, 0.0))[0] > 1.0
+
+
+def test_a_new_book_that_becomes_one_of_another_version_is_foreign(book: Book) -> None:
+    """Two versions come to an empty book at once, or it is emptied: whoever is later must see whose it has become."""
+    assert book.fleet.now() > 0
+    book.connection.redis.set(FORMAT, "2000")
+    with pytest.raises(ForeignBook):
+        book.fleet.now()
+
+
+def test_the_doctor_asks_all_that_may_be_away_at_once(
+    run: Run, settings: Settings, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three accounts at an API that answers only when all three have asked: one after the other each would wait in vain."""
+    all_three = threading.Barrier(3, timeout=8.0)
+
+    async def together(_: httpx.Request) -> httpx.Response:
+        await asyncio.to_thread(all_three.wait)
+        return httpx.Response(200, json={"items": [], "count": 0})
+
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"b": "two", "c": "three"}))
+    for name, value in {"api_url": served(together), "api_token": "one", "api_tokens_file": str(tokens)}.items():
+        monkeypatch.setenv(env_name(name), value)
+    findings = {finding["what"]: finding for finding in json.loads(run("doctor", "--json").stdout)}
+    assert [findings[f"api, account {name}"]["ok"] for name in ("b", "c", "default")] == [True] * 3
+    assert not all_three.broken
+
+
+def test_a_wrong_password_is_not_called_a_server_that_is_away(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(env_name("redis_url"), f"{server.url}&username=nobody&password=hunter2")
+    (finding,) = json.loads(run("doctor", "--json").stdout)
+    assert ("refuses" in finding["found"], "does not answer" in finding["found"]) == (True, False)
+    assert "hunter2" not in str(finding)
+    assert "password" in finding["advice"]
+
+
+def test_the_json_of_top_goes_on_when_redis_is_back(own_server: Server) -> None:
+    command = [sys.executable, "-m", "worker.cli", "top", "--json", "--every", "0.1"]
+    environment = os.environ | {"CAVENDISH_REDIS_URL": own_server.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            began = json.loads(process.stdout.readline())["now"]
+            own_server.kill()
+            assert "does not answer" in process.stderr.readline()
+            back = time.time()
+            own_server.start()
+            while json.loads(process.stdout.readline())["now"] < back:
+                pass
+            assert began < back
+        finally:
+            process.kill()
+
+
 def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) -> None:
     client.submit(["a", "b"], service=SERVICE, deadline=900)
     waited = Waited(book, ["a", "b"], LANE)
@@ -336,7 +467,7 @@ def test_a_wait_knows_about_how_long_it_will_take(book: Book, client: Client) ->
     end(book, "a")
     assert [task.id for task in waited.look()] == ["a"]
     assert (waited.eta() or (0.0, 0.0))[0] < even
-    assert said((30.2, 200.0)) == "about 30 s more, at most 3 min"
+    assert estimate((30.2, 200.0)) == "about 30 s more, at most 3 min"
 
 
 def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book, client: Client, server: Server) -> None:
@@ -351,9 +482,7 @@ def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(book: Book,
             assert word in seen.seen
 
 
-def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
-    run: Callable[..., Result], book: Book, client: Client
-) -> None:
+def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(run: Run, book: Book, client: Client) -> None:
     client.submit(["a"], service=SERVICE)
     threading.Timer(0.2, end, (book, "a")).start()
     done: Any = run("wait", "--service", SERVICE, "a")
@@ -362,7 +491,7 @@ def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
 
 
 def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
-    run: Callable[..., Result], book: Book, monkeypatch: pytest.MonkeyPatch
+    run: Run, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("shop", "shelf", "other"):
         book.endpoints.add(Endpoint(name, HOOK, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from scheduler.errors import ForeignBook
 from scheduler.settings import PREFIX, Settings, described
@@ -11,6 +12,7 @@ from scheduler.store.fleet import FORMAT
 from scheduler.tracking import Lane
 from worker.checkup import accounts, api, broker, egress, processes, redis_server
 from worker.checkup.finding import Finding, ill, well
+from worker.checkup.network import at_once
 from worker.checkup.receivers import EndpointView, counted, endpoints, secrets, trouble
 
 __all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
@@ -32,19 +34,25 @@ def examine(book: Book, settings: Settings, *, offline: bool = False) -> list[Fi
     workers = [member for member in living if member.role == "worker"]
     signs = any(member.signs for member in workers) if workers else bool(settings.webhook_secret)
     seal = all(member.seals for member in workers) if workers else bool(settings.secret_key)
-    views = endpoints(book)
+    views, learned = endpoints(book), accounts.findings(book, settings, now, lanes, workers)
+    outside = (
+        partial(broker.findings, settings, server),
+        partial(api.findings, book, settings, now, lanes, offline=offline),
+        partial(egress.findings, settings, [view.url for view in views if view.url], offline=offline),
+    )
+    brokers, calls, ways_out = at_once(outside)
     return [
         *found,
         _format(book),
-        *broker.findings(settings, server),
+        *brokers,
         *processes.findings(living),
-        *accounts.findings(book, settings, now, lanes, workers),
-        *api.findings(book, settings, now, lanes, offline=offline),
+        *learned,
+        *calls,
         _secret(signs=signs),
         *_misspelt(),
         *(finding for view in views for finding in trouble(view)),
         *secrets(book, settings, now, seal=seal, elsewhere=bool(workers)),
-        *egress.findings(settings, [view.url for view in views if view.url], offline=offline),
+        *ways_out,
         *(finding for lane in lanes for finding in _lane(lane, book, now)),
     ]
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,7 +20,7 @@ from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.tracking import Answer, Answered, Lane, Refusal, Refused
 from worker.checkup.finding import Finding, ill, skipped, well
-from worker.checkup.network import complaint
+from worker.checkup.network import at_once, complaint
 from worker.upstream import Limits, Upstream
 from worker.wire.transport import PooledTransport
 
@@ -36,19 +37,20 @@ def findings(book: Book, settings: Settings, now: float, lanes: Sequence[Lane], 
     tokens = settings.tokens()
     if offline or not tokens:
         return [skipped("api", "--offline" if offline else "this environment has no token; the workers' are their own")]
-    clock, found = Clock(now), []
-    for account in sorted(tokens):
-        lane = next((lane for lane in lanes if lane.account == account), Lane(account, FIRST))
-        what = f"api, account {account}"
-        held = book.learned.pace(account).held(clock.now())
-        if held or not asyncio.run(_turn(book, lane, settings, clock)):
-            found.append(skipped(what, "the account is held" if held else "the workers use the whole pace"))
-            continue
-        sent_at = clock.now()
-        answer = asyncio.run(_ask(settings, lane))
-        _report(book, account, answer, sent_at, clock.now())
-        found.append(_finding(what, answer, settings.api_url))
-    return found
+    clock = Clock(now)
+    return at_once([partial(_examine, account, book, settings, clock, lanes) for account in sorted(tokens)])
+
+
+def _examine(account: str, book: Book, settings: Settings, clock: Clock, lanes: Sequence[Lane]) -> Finding:
+    lane = next((lane for lane in lanes if lane.account == account), Lane(account, FIRST))
+    what = f"api, account {account}"
+    held = book.learned.pace(account).held(clock.now())
+    if held or not asyncio.run(_turn(book, lane, settings, clock)):
+        return skipped(what, "the account is held" if held else "the workers use the whole pace")
+    sent_at = clock.now()
+    answer = asyncio.run(_ask(settings, lane))
+    _report(book, account, answer, sent_at, clock.now())
+    return _finding(what, answer, settings.api_url)
 
 
 async def _turn(book: Book, lane: Lane, settings: Settings, clock: Clock) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from urllib.parse import urlsplit
 
 from scheduler.settings import Settings
 from scheduler.whereabouts import without_password
 from worker.checkup.finding import Finding, ill, skipped, well
-from worker.checkup.network import complaint, unresolved
+from worker.checkup.network import at_once, complaint, unresolved
 
 #: Receivers whose names are looked up.
 MOST = 5
@@ -23,7 +24,8 @@ def findings(settings: Settings, urls: Iterable[str], *, offline: bool) -> list[
     hosts = sorted({urlsplit(url).hostname or "" for url in urls} - {""})[:MOST]
     if not hosts:
         return [skipped("egress", "no webhook endpoint is known yet")]
-    lost = [(host, fault[1]) for host in hosts if (fault := unresolved(host))]
+    faults = at_once([partial(unresolved, host) for host in hosts])
+    lost = [(host, fault[1]) for host, fault in zip(hosts, faults, strict=True) if fault]
     if not lost:
         return [well("egress", f"the resolver finds {', '.join(hosts)}")]
     advice = "If it finds no name at all, mend DNS on the machines of the workers; else the URL of the endpoint is wrong."

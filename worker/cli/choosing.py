@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -20,6 +22,16 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
+class Number(click.FloatRange):
+    """A number within a range. NaN, which compares with nothing, lies in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 def duration(text: str, bare: str = "") -> float | None:
     """Seconds in a text such as 90s, 2h or 7d; a bare number has the unit `bare`. None for anything else."""
     found = _DURATION.fullmatch(text.strip())
@@ -27,14 +39,14 @@ def duration(text: str, bare: str = "") -> float | None:
     return float(found[1]) * _SECONDS[unit] if found and unit else None
 
 
-def time_of(text: str, now: float) -> float:
-    """The time that `--since` means: so long before `now`, or an RFC 3339 time (UTC where it names no offset)."""
+def time_of(text: str, now: float, option: str = "--since") -> float:
+    """The time that such an option means: so long before `now`, or an RFC 3339 time (UTC where it names no offset)."""
     back = duration(text)
     try:
         at = datetime.fromisoformat(text) if back is None else None
     except ValueError:
         raise click.BadParameter(
-            "must be a duration back such as 90s, 2h or 3d, or a time such as 2026-11-22T22:50:01Z.", param_hint="--since"
+            "must be a duration back such as 90s, 2h or 3d, or a time such as 2026-11-22T22:50:01Z.", param_hint=option
         ) from None
     if at is None:
         return now - (back or 0.0)
@@ -82,5 +94,5 @@ since_option = click.option(
     "--since", metavar="TIME", help="So long back (90s, 2h, 3d), or since a time such as 2026-11-22T22:50:01Z."
 )
 rate_option = click.option(
-    "--rate", default=50.0, type=click.FloatRange(min=0, min_open=True), show_default=True, help="How many a second."
+    "--rate", default=50.0, type=Number(min=0, min_open=True), show_default=True, help="How many a second."
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -47,6 +47,15 @@ class Search:
     book: Book
     wanted: Filter
     read: int = 0
+    _told: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def all(self, lanes: Sequence[Lane]) -> Iterator[TrackedTask]:
+        """What fits, each id once: one that was found pending may end before the ended ones are read."""
+        for task in chain(self.pending(lanes), self.ended(lanes)):
+            place = (task.account, task.service, task.id)
+            if place not in self._told:
+                self._told.add(place)
+                yield task
 
     def pending(self, lanes: Iterable[Lane]) -> Iterator[TrackedTask]:
         """Those that have not ended, the next to be asked about first."""
@@ -89,7 +98,7 @@ class Search:
 @click.option("--endpoint", metavar="NAME|URL", shell_complete=endpoint_names, help="Only with a webhook to this endpoint.")
 @since_option
 @click.option("--until", metavar="TIME", help="Only up to this time; as --since is written.")
-@click.option("--limit", default=50, type=click.IntRange(min=1), show_default=True, metavar="N", help="At most so many.")
+@click.option("--limit", default=50, type=click.IntRange(1, MOST), show_default=True, metavar="N", help="At most so many.")
 @as_json
 def list_tasks(
     service: str | None,
@@ -121,11 +130,11 @@ def list_tasks(
         names["model"],
         None if endpoint is None else endpoint_of(endpoint),
         float("-inf") if since is None else time_of(since, now),
-        float("inf") if until is None else time_of(until, now),
+        float("inf") if until is None else time_of(until, now, "--until"),
     )
     lanes = [lane for lane in book.tasks.lanes() if service in (None, lane.service) and account in (None, lane.account)]
     search = Search(book, wanted)
-    found = list(islice(_both(search, lanes), limit + 1))
+    found = list(islice(search.all(lanes), limit + 1))
     if as_json:
         print_json([task.to_json() for task in found[:limit]])
     elif found:
@@ -136,11 +145,6 @@ def list_tasks(
         click.echo(f"There are more than {limit}: raise --limit, or narrow the search.", err=True)
     elif search.read >= MOST:
         click.echo(f"Stopped after {MOST:,} records: narrow the search, by --service or --since for instance.", err=True)
-
-
-def _both(search: Search, lanes: list[Lane]) -> Iterator[TrackedTask]:
-    yield from search.pending(lanes)
-    yield from search.ended(lanes)
 
 
 def _show(tasks: Iterable[TrackedTask], now: float) -> None:

@@ -19,10 +19,13 @@ from scheduler.store.overview import UNSORTED, LaneView
 from scheduler.tracking import OPERATIONS, Lane, State
 from scheduler.whereabouts import book_url
 from worker import checkup
+from worker.cli.choosing import Number
 from worker.cli.output import as_json, moment, plain, print_json, table
 
 #: The newest ends of each lane from which the delays are measured.
 MEASURED = 200
+#: Seconds between two looks of somebody who watches, at most.
+MOST = 3600.0
 #: Columns of a terminal below which the lanes do not fit in a row each.
 NARROW = 140
 
@@ -145,7 +148,7 @@ def watched(show: Callable[[], None], seconds: float | None) -> None:
 @click.command(short_help="Show the numbers of everything, once or again and again.")
 @click.option(
     "--watch",
-    type=click.FloatRange(min=0.1),
+    type=Number(0.1, MOST),
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",
@@ -244,7 +247,7 @@ def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
     try:
         findings = checkup.examine(Book(book_url(settings), settings.shards), settings, offline=offline)
     except BookUnavailable as error:
-        advice = "Start it, or set CAVENDISH_REDIS_URL; `cavendish up` brings its own."
+        advice = "Start it, or mend CAVENDISH_REDIS_URL, user and password too; `cavendish up` brings its own."
         findings = [checkup.Finding("redis", ok=False, found=str(error), advice=advice)]
     failed = [finding for finding in findings if not finding.ok]
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+#: What acts on a terminal beside the first set of control characters: the second one, and what turns writing round.
+_ACTING = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_IN_JSON, _IN_TEXT = re.compile(f"[{_ACTING}]"), re.compile(rf"[\x00-\x1f{_ACTING}]")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 service_option = click.option("--service", required=True, metavar="NAME", help="Service of the remote API, such as nano-banana.")
@@ -19,9 +25,10 @@ account_option = click.option(
 
 
 def print_json(value: Any) -> None:
-    """One JSON text on stdout; broken Unicode in it stays in its escaped form."""
+    """One JSON text on stdout; what is broken Unicode, or would act on a terminal, stays in its escaped form."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    click.echo(text if sound(text) else json.dumps(value, indent=2))
+    shown = _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    click.echo(shown if sound(shown) else json.dumps(value, indent=2))
 
 
 def sound(text: str) -> bool:
@@ -34,8 +41,9 @@ def sound(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """The text as any terminal can show it."""
-    return text if sound(text) else text.encode(errors="backslashreplace").decode()
+    """The text as any terminal can show it, on one line; what would act on the terminal is shown by its number."""
+    shown = _IN_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return shown if sound(shown) else shown.encode(errors="backslashreplace").decode()
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -51,7 +59,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         )
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in body:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))  # never as markup: "[/x]" is a good id
     console.print(shown)
 
 

@@ -22,7 +22,7 @@ from scheduler.forecast import Forecasts
 from scheduler.law import Outlook, until_all
 from scheduler.store import Book
 from scheduler.tracking import Lane
-from worker.cli.choosing import opened
+from worker.cli.choosing import Number, opened
 from worker.cli.output import account_option, as_json, plain, print_json, service_option, table
 from worker.cli.top.pages import STATE_STYLES
 
@@ -41,9 +41,9 @@ class Outcome:
     lane: Lane
     forecasts: Forecasts = field(init=False)
     clock: Clock = field(init=False)
-    open: list[TrackedTask] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
-    _known: dict[str, Outlook] = field(default_factory=dict)
+    #: The open ids with what is known of their models: in one piece, since the other thread reads it at any time.
+    _open: tuple[list[TrackedTask], dict[str, Outlook]] = field(default_factory=lambda: ([], {}))
 
     def __post_init__(self) -> None:
         self.forecasts, self.clock = Forecasts(self.book.learned), self.book.clock()
@@ -54,27 +54,25 @@ class Outcome:
         found = self.book.tasks.get(self.lane.account, self.lane.service, left, with_record=False)
         ended = [task for task in found.values() if task.state.terminal]
         self.told.update(task.id for task in ended)
-        self.open = [task for task in found.values() if not task.state.terminal]
-        now = self.clock.now()
-        self._known = {model: self.forecasts.outlook(self.lane, model, now) for model in {task.model for task in self.open}}
+        still, now = [task for task in found.values() if not task.state.terminal], self.clock.now()
+        self._open = still, {model: self.forecasts.outlook(self.lane, model, now) for model in {task.model for task in still}}
         return ended
 
     def eta(self) -> tuple[float, float] | None:
         """Seconds by which all have ended, with even odds and with 19 of 20; None if nothing is open."""
-        some, now = self.open, self.clock.now()
+        (some, known), now = self._open, self.clock.now()
         if not some:
             return None
         longest = max(task.deadline_at - now for task in some)
         running = [
             (
-                self._known[task.model],
+                known[task.model],
                 max((task.looked_at or task.submitted_at) - task.submitted_at, 0.0),
                 now - task.submitted_at,
             )
             for task in some[:: max(len(some) // SAMPLE, 1)]
-            if task.model in self._known
         ]
-        weight = len(some) / max(len(running), 1)  # each of the sample stands for so many
+        weight = len(some) / len(running)  # each of the sample stands for so many
         even, most = (until_all(running, share ** (1 / weight), max(longest, 0.0)) for share in (0.5, 0.95))
         return even, most
 
@@ -105,7 +103,7 @@ def said(eta: tuple[float, float] | None) -> str:
 @service_option
 @account_option
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
+    "--timeout", type=Number(min=0), metavar="SECONDS", help="Give up waiting after so long; the ids are still tracked."
 )
 @as_json
 def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)

@@ -16,8 +16,8 @@ from rich.live import Live
 from scheduler.errors import BookUnavailable
 from scheduler.settings import Settings
 from scheduler.store import Book
-from worker.cli.choosing import opened
-from worker.cli.operating import Memory, gather
+from worker.cli.choosing import Number, opened
+from worker.cli.operating import MOST, Memory, gather
 from worker.cli.output import as_json
 from worker.cli.top.keyboard import Keyboard, listening
 from worker.cli.top.pages import PAGES, View, screen
@@ -63,9 +63,7 @@ class Looks:
 
 
 @click.command(short_help="Watch everything at once, live.")
-@click.option(
-    "--every", default=1.0, type=click.FloatRange(min=_LEAST), show_default=True, metavar="SECONDS", help="How often to look."
-)
+@click.option("--every", default=1.0, type=Number(_LEAST, MOST), show_default=True, metavar="SECONDS", help="How often to look.")
 @click.option("--page", type=click.Choice(PAGES), default=PAGES[0], show_default=True, help="The page to begin with.")
 @click.option("--once", is_flag=True, help="Print one screen and end, as is done wherever nobody looks at a terminal.")
 @as_json
@@ -98,7 +96,13 @@ def _print_json(looks: Looks, *, once: bool) -> None:
     looks.look()  # rates want two
     while True:
         time.sleep(looks.every)
-        said = looks.look()
+        try:
+            said = looks.look()
+        except BookUnavailable as away:  # it comes back, and whoever reads on wants what comes then
+            if once:
+                raise
+            click.echo(str(away), err=True)
+            continue
         del said["history"]
         click.echo(json.dumps(said))
         if once:

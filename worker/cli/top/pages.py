@@ -316,5 +316,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
         name, right = column.removeprefix(">"), column.startswith(">")
         shown.add_column(name, justify="right" if right else "left", no_wrap=True, min_width=len(name))
     for row in rows:
-        shown.add_row(*(cell if isinstance(cell, Text) else str(cell) for cell in row))
+        shown.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return shown
