@@ -500,3 +500,16 @@ def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
         assert [item.value for item in completes.get_completions(words, "sh")] == ["shelf", "shop"]
     monkeypatch.setenv(env_name("redis_url"), "redis://127.0.0.1:1/0")
     assert completes.get_completions(["endpoint", "rotate"], "sh") == []
+
+
+def test_an_account_that_no_living_worker_has_a_token_for_is_told_of_while_ids_wait_there(
+    run: Run, book: Book, client: Client
+) -> None:
+    client.submit(["a"], service="nano-banana", account="second")
+    hold = "no token at any worker"
+    assert hold not in run("status").output  # nobody lives who could say
+    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), accounts=("default",)))
+    for words in (("status",), ("top", "--once", "--every", "0.1")):
+        assert hold in run(*words).output
+    book.fleet.beat(Member("worker@x:2", "worker", "0", book.fleet.now(), accounts=("second",)))
+    assert hold not in run("status").output

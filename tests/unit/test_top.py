@@ -35,7 +35,7 @@ def endpoint(number: int, **more: Any) -> dict[str, Any]:
 
 
 def look(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
-    account = {"rate": 9.5, "ceiling": 10.0, "used": 8.0, "window": None, "held_for": 0.0, "hold_reason": ""}
+    account = {"rate": 9.5, "ceiling": 10.0, "used": 8.0, "window": None, "held_for": 0.0, "hold_reason": "", "no_token": False}
     worker = {
         "name": "worker@host:1",
         "role": "worker",
@@ -84,6 +84,32 @@ def test_what_is_wrong_stands_in_the_overview_in_words() -> None:
     text = "\n".join(drawn(View("overview", look(webhooks=[bad], accounts=held), away="Redis does not answer."), 120, 35))
     for word in ("shop-1: circuit open, left alone 12 s more", "9 s more: HTTP 401", "Redis does not answer."):
         assert word in text
+
+
+def test_a_service_out_of_order_and_an_account_without_a_token_stand_in_the_overview_in_words() -> None:
+    down = lane("default/flux/0") | {"service": {"down_for": 8.0, "failures": 3, "reason": "HTTP 503"}}
+    accounts = {"second": look()["accounts"]["default"] | {"no_token": True}}
+    text = "\n".join(drawn(View("overview", look() | {"lanes": [down], "accounts": accounts}), 120, 35))
+    assert "default/flux/0 is out of order, asked again in 8 s: HTTP 503" in text
+    assert "no token at any worker" in text
+
+
+def test_an_endpoint_is_called_well_only_once_it_has_taken_something() -> None:
+    def state(**known: Any) -> str:
+        return drawn(View("webhooks", look(webhooks=[endpoint(1, **known)])), 140, 20)[4]
+
+    assert "well" in state()
+    assert "no success yet" in state(last_success=None)
+    assert "2 failures in a row" in state(last_success=None, failures=2)
+
+
+def test_the_share_of_refusals_stands_behind_the_calls_and_the_address_of_redis_is_what_is_cut_off() -> None:
+    rates = dict.fromkeys(NAMES, 2.0) | {"refused": 1.0}
+    away = f"Redis at unix:///{'long/' * 20}redis.sock does not answer (ConnectionError)."
+    lines = drawn(View("overview", look(rates=rates), away=away), 60, 30)
+    assert "does not answer" in lines[1]
+    (calls,) = [line for line in lines if line.startswith("calls ")]
+    assert calls.split("delay")[0].split() == ["calls", "2.0/s", "50%", "met", "429"]
 
 
 def test_endpoints_in_trouble_come_first_then_those_that_wait_most() -> None:

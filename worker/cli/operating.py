@@ -55,15 +55,20 @@ def gather(book: Book, settings: Settings, memory: Memory | None = None) -> dict
         owed.update({name: count for name, count in view.owed.items() if name != UNSORTED})
         memory.see(view)
     webhooks = [_webhook(view, now) for view in checkup.endpoints(book, owed, memory.urls)]
+    fleet = book.fleet.members(now)
+    workers = [member for member in fleet if member.role == "worker" and member.alive(now)]
+    waiting = {view.lane.account for view in views if view.pending}
+    stranded = waiting - {name for member in workers for name in member.accounts} if workers else set()
+    accounts = {name: _account(book, settings, name, now) for name in sorted({lane.account for lane in lanes})}
     delays = [delay for lane in lanes for delay in memory.delays[lane]]
     return {
         "now": now,
         "lanes": [_lane(view, memory.delays[view.lane], now) for view in views if view.lane != OPERATIONS],
         "delay": _percentiles(delays),
-        "accounts": {name: _account(book, settings, name, now) for name in sorted({lane.account for lane in lanes})},
+        "accounts": {name: account | {"no_token": name in stranded} for name, account in accounts.items()},
         "endpoints": [one for one in webhooks if one["disabled_at"] is not None or one["circuit"] == "open"],
         "webhooks": webhooks,
-        "fleet": [asdict(member) | {"alive": member.alive(now)} for member in book.fleet.members(now)],
+        "fleet": [asdict(member) | {"alive": member.alive(now)} for member in fleet],
     }
 
 
@@ -178,10 +183,8 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     accounts = [(n, a["rate"], a["ceiling"] or "", a["used"], hold(a)) for n, a in found["accounts"].items()]
     table("Accounts", columns, accounts)
     for lane in found["lanes"]:
-        if lane["service"]["down_for"]:
-            click.echo(
-                f"{lane['lane']} is out of order, asked again in {lane['service']['down_for']:.0f} s: {lane['service']['reason']}"
-            )
+        if down := out_of_order(lane):
+            click.echo(plain(down))
         if lane["batch_limit"]:
             click.echo(f"{lane['lane']} takes at most {lane['batch_limit']} ids a call.")
     if found["endpoints"]:
@@ -216,8 +219,18 @@ def _show_lanes(lanes: list[dict[str, Any]]) -> None:
 
 
 def hold(account: dict[str, Any]) -> str:
-    """For how long an account may not be asked, and why."""
+    """Why an account is not asked, and for how long."""
+    if account["no_token"]:  # its ids wait for a worker that has one, hold or not
+        return "no token at any worker"
     return f"{account['held_for']:.0f} s more: {account['hold_reason']}" if account["held_for"] else "none"
+
+
+def out_of_order(lane: dict[str, Any]) -> str:
+    """Why a lane is not asked about, where its service fails; empty where it does not."""
+    service = lane["service"]
+    if not service["down_for"]:
+        return ""
+    return f"{lane['lane']} is out of order, asked again in {service['down_for']:.0f} s: {service['reason']}"
 
 
 def standing(endpoint: dict[str, Any]) -> str:
@@ -256,7 +269,7 @@ def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
         for finding in findings:
             _print(finding)
         word = "thing is" if len(failed) == 1 else "things are"
-        click.echo(f"\n{len(failed)} {word} wrong." if failed else f"\nAll is well: {len(findings)} findings.")
+        click.echo(f"\n{len(failed)} {word} wrong." if failed else f"\nAll is well: {len(findings)} checks.")
     if failed:
         sys.exit(1)
 

@@ -112,7 +112,7 @@ def _print_json(looks: Looks, *, once: bool) -> None:
 def _print_one(looks: Looks, page: str) -> None:
     looks.look()
     time.sleep(looks.every)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # room for URLs and reasons
     console.print(screen(View(page, looks.look()), console.width, None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +16,11 @@ from rich.text import Text
 from scheduler.beat import QUEUES
 from scheduler.circuit import NOTED_FOR
 from scheduler.tracking import State
-from worker.cli.operating import hold, standing
+from worker.cli.operating import hold, out_of_order, standing
 from worker.cli.output import plain
 
+#: How numbers are called that have another name in the book.
+_SAID = {"in_flight": "in flight", "aside": "set aside"}
 PAGES = ("overview", "lanes", "webhooks", "fleet")
 #: Colours that can be read on a dark and on a light ground.
 STATE_STYLES = {"pending": "cyan", "succeeded": "green", "failed": "red", "unknown": "magenta", "expired": "dark_orange"}
@@ -128,7 +131,8 @@ def _head(view: View) -> list[RenderableType]:
     line.add_column(no_wrap=True)
     line.add_column(justify="right", no_wrap=True)
     line.add_row(Text.assemble(("Cavendish  ", "bold dark_orange"), tabs), right)
-    notice = Text(plain(view.away), style="bold red", no_wrap=True, overflow="ellipsis") if view.away else Text("")
+    away = re.sub(r"^Redis at (\S+) (.+)$", r"Redis \2 It is \1", plain(view.away))  # what is cut off is the address
+    notice = Text(away, style="bold red", no_wrap=True, overflow="ellipsis")
     return [line, notice]
 
 
@@ -138,9 +142,10 @@ def overview(view: View, width: int, room: int | None) -> RenderableType:
     parts: list[RenderableType] = [_sums(found), _states(found, width), Text(""), _speeds(found, width), Text("")]
     parts += [_accounts(found), Text(""), _alive(found)]
     left = 10 if room is None else room - 12 - len(found["accounts"])
-    troubled = [one for one in found["webhooks"] if standing(one)][:3]
-    for one in troubled if left > 3 else ():
-        parts.append(Text(plain(f"{_called(one)}: {standing(one)}"), style="bold red", no_wrap=True, overflow="ellipsis"))
+    down = [said for said in map(out_of_order, found["lanes"]) if said][:3]
+    troubled = [f"{_called(one)}: {standing(one)}" for one in found["webhooks"] if standing(one)][:3]
+    for said in [*down, *troubled] if left > 3 else ():
+        parts.append(Text(plain(said), style="bold red", no_wrap=True, overflow="ellipsis"))
         left -= 1
     for rows, draw in ((_busiest(found["lanes"], "pending"), _lanes_table), (_busiest(found["webhooks"], "waiting"), _endpoints)):
         if rows and left > 3:
@@ -172,7 +177,7 @@ def _sums(found: dict[str, Any]) -> RenderableType:
     cells = []
     for name, number in sums.items():
         style = "bold red" if name in alarming and number else "bold"
-        cells.append(Text.assemble((f"{number:,}", style), (f"  {name.replace('_', ' ')}", "dim")))
+        cells.append(Text.assemble((f"{number:,}", style), (f"  {_SAID.get(name, name)}", "dim")))
     return _grid([cells], 3)
 
 
@@ -193,19 +198,20 @@ def _speeds(found: dict[str, Any], width: int) -> RenderableType:
     """What happens a second, with its history, beside the delays."""
     rates, delay = found["rates"], found["delay"]
     share = rates["refused"] / rates["calls"] if rates["calls"] else 0.0
-    refused = Text(f"{share:.0%} of them 429", style="bold red" if share > 0.1 else "dim") if rates["calls"] else Text("")
+    refused = Text(f"{share:.0%} met 429", style="bold red" if share > 0.1 else "dim") if rates["calls"] else Text("")
     long = max(min(width - 64, 60), 0)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True, min_width=8)
-    for _ in range(3):
+    grid.add_column(no_wrap=True, min_width=10)  # so that nothing moves when it comes and goes
+    for _ in range(2):
         grid.add_column(no_wrap=True)
     told = [("delay p50", delay["p50"]), ("delay p95", delay["p95"]), ("delay p99", delay["p99"])]
     lines = [("calls", "calls", refused), ("settled", "settled", Text("")), ("webhooks paid", "paid", Text(""))]
     for (label, name, note), (word, seconds) in zip(lines, told, strict=True):
         spark = Text(sparkline(found["history"][name], long), style="cyan")
         right = Text.assemble((f"{word}  ", "dim"), ("-" if seconds is None else f"{seconds:.2f} s", "bold"))
-        grid.add_row(Text(label, style="dim"), Text(f"{_rate(rates[name])}/s", style="bold"), spark, right, note)
+        grid.add_row(Text(label, style="dim"), Text(f"{_rate(rates[name])}/s", style="bold"), note, spark, right)
     return grid
 
 
@@ -222,7 +228,7 @@ def _accounts(found: dict[str, Any]) -> RenderableType:
     for name, account in found["accounts"].items():
         ceiling = "not met yet" if account["ceiling"] is None else f"{account['ceiling']:.2f}"
         window = f"{account['window']:.0f} s" if account["window"] else ""
-        held = Text(plain(hold(account)), style="bold red" if account["held_for"] else "dim")
+        held = Text(plain(hold(account)), style="bold red" if account["held_for"] or account["no_token"] else "dim")
         rows.append((plain(name), f"{account['rate']:.2f}", ceiling, f"{account['used']:.2f}", window, held))
     return _table(("account", ">pace calls/s", ">ceiling", ">used", ">window", "hold"), rows)
 
@@ -243,7 +249,7 @@ def _lanes_table(rows: Sequence[dict[str, Any]], _now: float, *, wide: bool) -> 
         speeds = [_rate(rates[key]) for key in ("calls", "settled", "paid")]
         body.append((name, *numbers, *(speeds if wide else speeds[1:2]), p50, *([p95] if wide else [])))
     told = (">calls/s", ">settled/s", ">paid/s") if wide else (">settled/s",)
-    columns = ("lane", ">pending", ">due", ">flying", ">owed", ">dead", *told, ">p50 s", *([">p95 s"] if wide else []))
+    columns = ("lane", ">pending", ">due", ">in flight", ">owed", ">dead", *told, ">p50 s", *([">p95 s"] if wide else []))
     return _table(columns, body)
 
 
@@ -262,14 +268,22 @@ def _called(endpoint: dict[str, Any]) -> str:
     return name
 
 
+def _health(endpoint: dict[str, Any]) -> tuple[str, str]:
+    """How an endpoint does, and in which colour: it is called well only once it has taken something."""
+    if trouble := standing(endpoint):
+        return plain(trouble), "bold red"
+    if failures := endpoint["failures"]:
+        return ("the last try failed" if failures == 1 else f"{failures} failures in a row"), "dark_orange"
+    return ("no success yet", "dim") if endpoint["last_success"] is None else ("well", "green")
+
+
 def _endpoints(endpoints: Sequence[dict[str, Any]], now: float, *, wide: bool) -> RenderableType:
     rows = []
     for one in endpoints:
-        trouble = standing(one)
         since = None if one["last_success"] is None else now - one["last_success"]
         last = "" if since is None else "lately" if since < NOTED_FOR + 5 else f"{since:.0f} s ago"
         took = "" if one["seconds"] is None else f"{one['seconds']:.2f}"
-        state = Text(plain(trouble) or "well", style="bold red" if trouble else "green", no_wrap=True, overflow="ellipsis")
+        state = Text(*_health(one), no_wrap=True, overflow="ellipsis")
         name = Text(plain(_called(one)), no_wrap=True, overflow="ellipsis")
         url = Text(plain(one["url"] if one["registered"] else ""), style="dim", no_wrap=True, overflow="ellipsis")
         rows.append((name, f"{one['waiting']:,}", one["allowance"], took, last, state, *([url] if wide else [])))
