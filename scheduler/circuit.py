@@ -105,6 +105,16 @@ def failed(circuit: Circuit, sent_at: float, now: float, chance: float, rest: fl
     )
 
 
+def afresh(circuit: Circuit) -> Circuit:
+    """What an operator makes of it by hand: nothing is held against it, and when it last took something is still known.
+
+    One that failed is trusted with all calls only once it has answered soon again.
+    """
+    if circuit.state == "closed" and not circuit.failures:
+        return circuit
+    return Circuit(ok_at=circuit.ok_at, seconds=max(circuit.seconds, SLOW) if circuit.ok_at else 0.0)
+
+
 def failing_for(circuit: Circuit, now: float) -> float:
     """Seconds for which the endpoint has failed without a single success."""
     return now - circuit.failing_since if circuit.failures else 0.0

@@ -1,19 +1,23 @@
-"""Where the book and the broker are, when the environment does not say: the embedded server of `cavendish up`."""
+"""What the environment does not say and `cavendish up` keeps in its data folder: where book and broker are, and secrets."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from scheduler.errors import SettingsError
 from scheduler.redis_url import CLUSTER, SENTINEL, many, scheme_of, with_wait, without_password, without_wait
-from scheduler.settings import Settings
+from scheduler.settings import Settings, env_name
 
-__all__ = ["book_url", "broker_url", "celery_spelling", "socket_path", "without_password"]
+__all__ = ["book_url", "broker_url", "celery_spelling", "socket_path", "with_kept", "without_password"]
 
+#: The files of the data folder with what signs webhooks, and what seals the secrets of endpoints.
+WEBHOOK_SECRET, SECRET_KEY = "webhook-secret", "secret-key"
 #: The longest path that a unix socket may have on every system.
 _SOCKET_PATH = 100
 
@@ -31,6 +35,26 @@ def book_url(settings: Settings) -> str:
     """URL of the Redis that holds the book, with what its writes wait for."""
     url = settings.redis_url or f"unix://{socket_path(settings.data_dir)}?db=0"
     return with_wait(url, settings.wait_replicas, settings.wait_timeout)
+
+
+def with_kept(settings: Settings) -> Settings:
+    """The settings of a command beside `cavendish up`: what it keeps for its parts is found as its socket is.
+
+    What the environment says wins; a kept key is added to its keys, since it may have sealed what is to be opened.
+    Raises SettingsError for a file that holds something else.
+    """
+    kept = {"webhook_secret": WEBHOOK_SECRET, "secret_key": SECRET_KEY}
+    found = Settings()
+    for knob, name in kept.items() if not settings.redis_url else ():
+        path = settings.data_dir / name
+        with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another's
+            text = path.read_text(errors="replace")
+            try:
+                found = replace(found, **{knob: getattr(Settings.load({env_name(knob): text}), knob)})
+            except SettingsError as error:
+                raise SettingsError([f"{path} cannot be used: {complaint}" for complaint in error.complaints]) from None
+    secret, keys = settings.webhook_secret or found.webhook_secret, (*settings.secret_key, *found.secret_key)
+    return replace(settings, webhook_secret=secret, secret_key=tuple(dict.fromkeys(keys)))
 
 
 def broker_url(settings: Settings) -> str:

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 from scheduler.errors import StackError
 from scheduler.settings import Settings
-from scheduler.whereabouts import book_url, broker_url, socket_path
+from scheduler.whereabouts import SECRET_KEY, WEBHOOK_SECRET, book_url, broker_url, socket_path, with_kept
 from worker import embedded
 from worker.logs import logger
-from worker.webhooks import signing
+from worker.webhooks import signing, vault
 
 #: Seconds between two looks at the parts, and before a part that ended is started again (growing while it keeps ending).
 LOOK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
@@ -142,11 +142,16 @@ class Stack:
     def _environment(self, data_dir: Path) -> dict[str, str]:
         facts = {"book": book_url(self._settings), "broker": broker_url(self._settings)}
         self.facts |= facts
-        secret = self._settings.webhook_secret or kept_secret(data_dir)
+        if not self._settings.webhook_secret:
+            keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
+        if not (self._settings.secret_key or self._settings.redis_url):  # in a book that others share, theirs would be another
+            keep(data_dir / SECRET_KEY, vault.new_key)
+        kept = with_kept(self._settings)
         return dict(os.environ) | {
             "CAVENDISH_REDIS_URL": facts["book"],
             "CAVENDISH_BROKER_URL": facts["broker"],
-            "CAVENDISH_WEBHOOK_SECRET": secret,
+            "CAVENDISH_WEBHOOK_SECRET": kept.webhook_secret or (data_dir / WEBHOOK_SECRET).read_text().strip(),
+            "CAVENDISH_SECRET_KEY": ",".join(kept.secret_key),
         }
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> Part:
@@ -209,14 +214,14 @@ _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks"]
 _CAVENDISH = [sys.executable, "-m", "worker.cli"]
 
 
-def kept_secret(data_dir: Path) -> str:
-    """The webhook secret that this data folder keeps, made at its first use, readable by its owner only."""
-    path, fresh = data_dir / "webhook-secret", data_dir / "webhook-secret.new"
-    if not path.exists():
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(signing.new_secret())
-        fresh.replace(path)  # whole or not at all
-    return path.read_text().strip()
+def keep(path: Path, make: Callable[[], str]) -> None:
+    """Let this file hold a secret, made at its first use, readable by its owner only."""
+    if path.exists():
+        return
+    fresh = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(make())
+    fresh.replace(path)  # whole or not at all
 
 
 def free_port() -> int:

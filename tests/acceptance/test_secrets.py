@@ -311,12 +311,25 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
 
 
 @pytest.mark.timeout(60)
-def test_the_secret_that_is_kept_for_its_owner_is_in_one_file_which_nobody_else_can_read(start: Callable[..., Stack]) -> None:
+def test_each_secret_that_is_kept_for_its_owner_is_in_one_file_which_nobody_else_can_read(start: Callable[..., Stack]) -> None:
     stack = start("--no-flower")
-    data, name = stack.folder / "data", "webhook-secret"
-    kept = (data / name).read_text().strip()
-    holding = [path for path in data.rglob("*") if path.is_file() and kept.removeprefix("whsec_").encode() in path.read_bytes()]
-    assert holding == [data / name]
-    assert stat.S_IMODE((data / name).stat().st_mode) == 0o600
+    data = stack.folder / "data"
+    for name in ("webhook-secret", "secret-key"):
+        kept = (data / name).read_text().strip().removeprefix("whsec_")
+        assert [path for path in data.rglob("*") if path.is_file() and kept.encode() in path.read_bytes()] == [data / name]
+        assert stat.S_IMODE((data / name).stat().st_mode) == 0o600
+        assert kept not in stack.lines() + command_lines()
     assert stat.S_IMODE((data / "stack.json").stat().st_mode) == 0o600
-    assert kept.removeprefix("whsec_") not in stack.lines() + command_lines()
+
+
+@pytest.mark.timeout(60)
+def test_commands_beside_up_seal_and_sign_with_what_it_keeps(start: Callable[..., Stack]) -> None:
+    stack = start("--no-flower", CAVENDISH_WEBHOOK_ALLOW="127.0.0.0/8")
+    wait_until(lambda: "worker" in {one["role"] for one in stack.status()["fleet"]}, 30, "a worker lives")
+    receiver = stack.facts["receiver"]
+    added = stack.cavendish("endpoint", "add", "shop", receiver, "--json")
+    assert json.loads(added.stdout)["encrypted"] is True
+    assert json.loads(stack.cavendish("endpoint", "test", receiver, "--json").stdout)["status"] == 204
+    found = {one["what"]: one for one in json.loads(stack.cavendish("doctor", "--json").stdout)}
+    assert "endpoint secrets" not in found
+    assert found["webhook secret"]["ok"]

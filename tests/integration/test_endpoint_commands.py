@@ -18,7 +18,7 @@ from click.testing import Result
 from shell import Run, said
 
 from scheduler import Client, State, SubmissionError
-from scheduler.circuit import TRIP, Circuit, failed
+from scheduler.circuit import TRIP, Circuit, failed, worked
 from scheduler.endpoints import Disabled, Endpoint, Key, endpoint_of
 from scheduler.errors import CavendishError, EndpointError
 from scheduler.settings import Settings, env_name
@@ -102,6 +102,21 @@ def test_without_a_sealing_key_a_warning_says_how_to_make_one(run: Run, monkeypa
     assert "unencrypted" in done.stderr
     assert "cavendish endpoint new-key" in done.stderr
     assert json.loads(done.stdout)["encrypted"] is False
+
+
+def test_where_workers_have_a_key_no_secret_is_stored_unencrypted_unless_somebody_says_so(
+    run: Run, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("endpoint", "add", "shop", SHOP)
+    before = book.endpoints.all()
+    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), seals=True))
+    monkeypatch.delenv(env_name("secret_key"))
+    for words in (("add", "open", SHOP), ("rotate", "shop")):
+        assert "unencrypted" in wrong(run("endpoint", *words))
+        assert book.endpoints.all() == before
+    for words in (("add", "open", SHOP), ("rotate", "shop")):
+        assert run("endpoint", *words, "--unencrypted").exit_code == 0
+    assert book.endpoints.all().keys() == {"shop", "open"}
 
 
 def test_a_new_key_can_be_taken_for_the_setting(run: Run) -> None:
@@ -326,6 +341,14 @@ def test_a_disabled_endpoint_is_enabled_with_a_fresh_circuit_and_its_queues_are_
     assert book.endpoints.disabled() == {}
     assert book.learned.circuits(["shop"]) == [Circuit()]
     assert book.debts.sort([LANE], book.fleet.now() + 1).worth == {LANE: ["shop"]}
+
+
+def test_enabling_an_endpoint_keeps_its_last_success(run: Run, book: Book) -> None:
+    run("endpoint", "add", "shop", SHOP)
+    now = book.fleet.now()
+    book.learned.change_circuit("shop", lambda known: worked(known, 1, 0.1, now, 100))
+    run("endpoint", "enable", "shop")
+    assert said(run("endpoint", "show", "shop", "--json"))["last_success"] == now
 
 
 def test_an_endpoint_known_by_its_url_is_disabled_and_enabled_by_url_or_hash(run: Run, book: Book) -> None:

@@ -17,6 +17,7 @@ from scheduler.circuit import (
     SLOW,
     TRIP,
     Circuit,
+    afresh,
     failed,
     failing_for,
     worked,
@@ -166,6 +167,14 @@ def test_only_an_endpoint_that_answers_well_and_soon_is_trusted() -> None:
     assert not worked(Circuit(), 1, SLOW, T, MOST).trusted
     assert worked(Circuit(), 1, SLOW - 0.001, T, MOST).trusted
     assert worked(failed(well, T, T, 0.0), 1, 0.1, T + 1, MOST).trusted
+
+
+def test_an_endpoint_that_is_begun_afresh_keeps_its_last_success_and_no_failure() -> None:
+    well = worked(Circuit(), 1, 0.1, T, MOST)
+    assert afresh(well) is well
+    again = afresh(fails(well, TRIP))
+    assert (again.state, again.failures, again.ok_at, again.trusted) == ("closed", 0, T, False)
+    assert worked(again, 1, 0.1, T + 9, MOST).trusted
 
 
 def test_one_slow_answer_is_smoothed_and_many_are_believed() -> None:

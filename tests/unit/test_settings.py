@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode, urlsafe_b64encode
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scheduler.errors import SettingsError
 from scheduler.readers import webhook_secret_key
 from scheduler.redis_url import many, without_password, without_wait
 from scheduler.settings import PREFIX, Settings, env_name
-from scheduler.whereabouts import book_url, broker_url, celery_spelling
+from scheduler.whereabouts import book_url, broker_url, celery_spelling, with_kept
 
 KNOBS = fields(Settings)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -408,3 +408,24 @@ def test_a_file_of_tokens_that_is_not_there_is_named(tmp_path: Path) -> None:
     (missing,), (folder,) = complaints(API_TOKENS_FILE=str(tmp_path / "no")), complaints(API_TOKENS_FILE=str(tmp_path))
     assert missing == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or directory."
     assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a directory."
+
+
+def test_what_up_keeps_in_its_folder_is_found_beside_it_and_the_environment_wins(tmp_path: Path) -> None:
+    kept, own, ours = (urlsafe_b64encode(bytes([byte]) * 32).decode() for byte in b"kou")
+    (tmp_path / "webhook-secret").write_text(SECRET + "\n")
+    (tmp_path / "secret-key").write_text(kept)
+    beside = {"CAVENDISH_DATA_DIR": str(tmp_path)}
+    assert with_kept(Settings.load(beside)) == replace(Settings.load(beside), webhook_secret=SECRET, secret_key=(kept,))
+    both = with_kept(Settings.load(beside | {"CAVENDISH_SECRET_KEY": own}))
+    assert both.secret_key == (own, kept)  # seals with the first
+    other = "whsec_" + ours
+    assert with_kept(Settings.load(beside | {"CAVENDISH_WEBHOOK_SECRET": other})).webhook_secret == other
+    elsewhere = Settings.load(beside | {"CAVENDISH_REDIS_URL": "redis://other"})
+    assert with_kept(elsewhere) == elsewhere
+
+
+def test_a_kept_file_that_holds_something_else_is_named_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "secret-key").write_text("hunter2")
+    with pytest.raises(SettingsError, match=str(tmp_path / "secret-key")) as caught:
+        with_kept(Settings.load({"CAVENDISH_DATA_DIR": str(tmp_path)}))
+    assert "hunter2" not in str(caught.value)

@@ -14,7 +14,7 @@ from scheduler.endpoints import endpoint_of, is_url
 from scheduler.errors import CavendishError, EndpointError
 from scheduler.settings import Settings
 from scheduler.store import Book
-from scheduler.whereabouts import book_url
+from scheduler.whereabouts import book_url, with_kept
 from worker.cli.output import plain, sound
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
@@ -65,8 +65,8 @@ def sure(question: str, *, yes: bool) -> None:
 
 
 def opened() -> tuple[Book, Settings]:
-    """The book that the environment names."""
-    settings = Settings.load()
+    """The book that the environment names, and its settings with what `cavendish up` keeps beside them."""
+    settings = with_kept(Settings.load())
     return Book(book_url(settings), settings.shards), settings
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from scheduler.addresses import Network, webhook_complaint
-from scheduler.circuit import Circuit
-from scheduler.endpoints import LONGEST_OVERLAP, Disabled, Endpoint, Key, endpoint_of, is_url, name_complaint
+from scheduler.circuit import Circuit, afresh
+from scheduler.endpoints import LONGEST_OVERLAP, Disabled, Endpoint, endpoint_of, is_url, name_complaint
 from scheduler.errors import EndpointError
 from scheduler.settings import Settings
 from scheduler.store import Book
@@ -18,17 +18,14 @@ from scheduler.tracking import OPERATIONS
 from worker import checkup
 from worker.cli.choosing import duration, endpoint_names, meant, opened, sure, yes_option
 from worker.cli.output import as_json, moment, plain, print_json, table
+from worker.cli.sealing import fresh_keys, tell, unencrypted_option, vault_for
 from worker.curfew import Curfew
 from worker.receipts import Fate, Receipt
-from worker.webhooks import announcement, consent, signing
+from worker.webhooks import announcement, consent
 from worker.webhooks.directory import FRESH_FOR
 from worker.webhooks.post import Target, post
 from worker.webhooks.vault import Vault, new_key
 from worker.wire import egress
-
-_IN_THE_CLEAR = """\
-CAVENDISH_SECRET_KEY is not set: the book holds this secret unencrypted. `cavendish endpoint new-key` makes a key; set it \
-for the workers and here, and rotate."""
 
 which_argument = click.argument("which", metavar="NAME|URL|HASH", shell_complete=endpoint_names)
 
@@ -48,27 +45,6 @@ def _standing(shown: dict[str, Any]) -> str:
     return "enabled" if shown["registered"] else "by its URL" if name_complaint(shown["name"]) else "not registered"
 
 
-def _fresh_keys(vault: Vault, name: str, now: float) -> tuple[str, Key, Key]:
-    """A new secret, sealed, and a new key pair for v1a."""
-    secret, private = signing.new_secret(), signing.new_signing_key()
-    asymmetric = Key(vault.seal(name, private), now, public=signing.public_key(private))
-    return secret, Key(vault.seal(name, secret), now), asymmetric
-
-
-def _tell(said: dict[str, Any], first: str, vault: Vault, *, as_json: bool) -> None:
-    """Show the one time that a secret is shown."""
-    if as_json:
-        print_json(said)
-    else:
-        click.echo(first)
-        click.echo(f"secret      {said['secret']}")
-        if said["public_key"]:
-            click.echo(f"public key  {said['public_key']}")
-        click.echo("Give it to the receiver now: it is not shown again.", err=True)
-    if not vault.encrypts:
-        click.echo(_IN_THE_CLEAR, err=True)
-
-
 @click.group(short_help="Register webhook endpoints, rotate secrets, disable, test.")
 def endpoint() -> None:
     """The webhook endpoints: registered under a name with secrets of their own, or known by their URL."""
@@ -80,8 +56,9 @@ def endpoint() -> None:
 @click.option("--ed25519", is_flag=True, help="Sign with a key pair too (v1a); only its public half is shown.")
 @click.option("--consent", "ask", is_flag=True, help="Ask the endpoint first whether it wants what we send (CloudEvents).")
 @click.option("--rate", type=click.IntRange(min=1), metavar="N", help="With --consent: ask for so many calls a minute.")
+@unencrypted_option
 @as_json
-def add(name: str, url: str, ed25519: bool, ask: bool, rate: int | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+def add(name: str, url: str, ask: bool, rate: int | None, as_json: bool, **flags: bool) -> None:  # noqa: FBT001 (click)
     """Register an endpoint, and make the secret that signs what is sent there. It is shown this once.
 
     \b
@@ -98,13 +75,16 @@ def add(name: str, url: str, ed25519: bool, ask: bool, rate: int | None, as_json
     complaint = name_complaint(name) or webhook_complaint(url, allowed, settings.webhook_ports)
     if complaint:
         raise EndpointError(f"Refused: {complaint}.")
+    if "#" in url:
+        raise EndpointError("Refused: the webhook URL must not have a #fragment, which is never sent.")
     if not book.endpoints.missing([name]):
         raise taken
+    now, ed25519 = book.fleet.now(), flags["ed25519"]
+    vault = vault_for(book, settings, now, unencrypted=flags["unencrypted"])
     answer = asyncio.run(_ask(settings, allowed, url, rate)) if ask else consent.Consent()
     if not answer.granted:
         raise EndpointError(f"{url} does not consent: {answer.complaint}. Nothing was registered.")
-    now, vault = book.fleet.now(), Vault(settings.secret_key)
-    secret, key, asymmetric = _fresh_keys(vault, name, now)
+    secret, key, asymmetric = fresh_keys(vault, name, now)
     keys = (key, asymmetric) if ed25519 else (key,)
     if not book.endpoints.add(Endpoint(name, url, now, keys, consent=ask, per_minute=answer.per_minute)):
         raise taken
@@ -117,7 +97,7 @@ def add(name: str, url: str, ed25519: bool, ask: bool, rate: int | None, as_json
         "per_minute": answer.per_minute,
         "encrypted": vault.encrypts,
     }
-    _tell(said, f"{name} is registered for {url}", vault, as_json=as_json)
+    tell(said, f"{name} is registered for {url}", vault, as_json=as_json)
 
 
 async def _ask(settings: Settings, allowed: tuple[Network, ...], url: str, rate: int | None) -> consent.Consent:
@@ -169,7 +149,9 @@ def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     rows = [
         (name.replace("_", " "), moment(value) if name in times else value) for name, value in shown.items() if name != "keys"
     ]
-    table("", ("", ""), [(name, " ".join(v) if isinstance(v, list) else v) for name, v in rows if v not in ("", None)])
+    words = {True: "yes", False: "no"}
+    told = [(n, words[v] if isinstance(v, bool) else " ".join(v) if isinstance(v, list) else v) for n, v in rows]
+    table("", ("", ""), [(name, value) for name, value in told if value not in ("", None)])
     if shown["keys"]:
         columns, keys = ("key", "made", "signs until", "public key"), shown["keys"]
         table("", columns, [(k["kind"], moment(k["made_at"]), moment(k["until"]), k["public_key"] or "") for k in keys])
@@ -178,8 +160,9 @@ def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
 @endpoint.command()
 @click.argument("name", shell_complete=endpoint_names)
 @click.option("--overlap", default="24h", show_default=True, metavar="HOURS|7d", help="How long the old secret signs along.")
+@unencrypted_option
 @as_json
-def rotate(name: str, overlap: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def rotate(name: str, overlap: str, unencrypted: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
     """Give an endpoint a new secret, shown this once; what signed until now signs along for a while.
 
     \b
@@ -191,8 +174,9 @@ def rotate(name: str, overlap: str, as_json: bool) -> None:  # noqa: FBT001 (cli
             "must be hours, or a duration such as 90m, 36h or 7d, and at most 7 days.", param_hint="--overlap"
         )
     book, settings = opened()
-    now, vault = book.fleet.now(), Vault(settings.secret_key)
-    secret, key, asymmetric = _fresh_keys(vault, name, now)
+    now = book.fleet.now()
+    vault = vault_for(book, settings, now, unencrypted=unencrypted)
+    secret, key, asymmetric = fresh_keys(vault, name, now)
 
     def step(known: Endpoint) -> Endpoint:
         both = any(old.public for old in known.living_keys(now))
@@ -203,7 +187,8 @@ def rotate(name: str, overlap: str, as_json: bool) -> None:  # noqa: FBT001 (cli
         raise EndpointError(f"No endpoint is registered as {name!r}; see `cavendish endpoint list`.")
     public = asymmetric.public if asymmetric in changed.keys else None
     said = {"name": name, "secret": secret, "public_key": public, "old_until": now + seconds, "encrypted": vault.encrypts}
-    _tell(said, f"{name} has a new secret; the old one signs along until {moment(now + seconds)} UTC", vault, as_json=as_json)
+    old = f"signs along until {moment(now + seconds)} UTC" if seconds else "no longer signs"
+    tell(said, f"{name} has a new secret; the old one {old}", vault, as_json=as_json)
 
 
 @endpoint.command()
@@ -217,7 +202,7 @@ def enable(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     """
     book, _ = opened()
     view = _view(book, which)
-    book.learned.change_circuit(view.name, lambda _: Circuit())
+    book.learned.change_circuit(view.name, afresh)
     changed = book.endpoints.enable(view.name)
     # Workers believe for a second what they have read; one that came earlier would leave it alone for a minute.
     visit = book.fleet.now() + FRESH_FOR

@@ -17,9 +17,9 @@ from scheduler.settings import Settings
 from scheduler.store import Book
 from scheduler.store.overview import UNSORTED, LaneView
 from scheduler.tracking import OPERATIONS, Lane, State
-from scheduler.whereabouts import book_url
+from scheduler.whereabouts import book_url, with_kept
 from worker import checkup
-from worker.cli.choosing import Number
+from worker.cli.choosing import Number, opened
 from worker.cli.output import as_json, moment, plain, print_json, table
 
 #: The newest ends of each lane from which the delays are measured.
@@ -168,8 +168,7 @@ def status(as_json: bool, watch: float | None) -> None:  # noqa: FBT001 (click)
     cavendish status --watch 5
     cavendish status --json
     """
-    settings = Settings.load()
-    book, memory = Book(book_url(settings), settings.shards), Memory()
+    (book, settings), memory = opened(), Memory()
     watched(lambda: _show(gather(book, settings, memory), as_json=as_json), watch)
 
 
@@ -256,7 +255,7 @@ def doctor(as_json: bool, offline: bool) -> None:  # noqa: FBT001 (click)
     cavendish doctor
     cavendish doctor --offline --json
     """
-    settings = Settings.load()
+    settings = with_kept(Settings.load())
     try:
         findings = checkup.examine(Book(book_url(settings), settings.shards), settings, offline=offline)
     except BookUnavailable as error:
