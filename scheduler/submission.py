@@ -106,6 +106,8 @@ def _webhooks(webhook: object, allowed: tuple[Network, ...], ports: tuple[range,
     for one in given:
         named = isinstance(one, str) and one and not is_url(one)
         complaint = name_complaint(str(one)) if named else webhook_complaint(one, allowed, ports)
+        if isinstance(one, str) and "#" in one and not named:
+            complaint = complaint or "the webhook URL must not have a #fragment, which is never sent"
         if complaint:
             raise SubmissionError(f"Refused: {complaint}{', or must be a URL' if named else ''}.")
     return tuple(dict.fromkeys(str(one) for one in given))

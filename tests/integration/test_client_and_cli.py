@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from conftest import Server
 from shell import Run
 
 from scheduler import BookUnavailable, Client, State, SubmissionError, WaitTimeout
@@ -204,6 +209,68 @@ def test_cavendish_wait_exits_with_0_only_if_all_succeeded(run: Run, client: Cli
     assert run("wait", "--service", SERVICE, "a").exit_code == 0
     end(book, "b", state=State.FAILED)
     assert run("wait", "--service", SERVICE, "a", "b").exit_code == 1
+
+
+def test_cavendish_wait_takes_ids_from_stdin_and_prints_json_even_when_its_time_is_over(
+    run: Run, client: Client, book: Book
+) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    end(book, "a")
+    done = run("wait", "--service", SERVICE, "--timeout", "0", "--json", "-", stdin='a\n{"id": "b"}\n\na\n')
+    assert (done.exit_code, isinstance(done.exception, WaitTimeout)) == (1, True)
+    assert [(one["id"], one["state"]) for one in json.loads(done.stdout)] == [("a", "succeeded"), ("b", "pending")]
+    assert run("wait", "--service", SERVICE, "-", stdin="a\n").exit_code == 0
+    assert "no ids" in str(run("wait", "--service", SERVICE, "-", stdin="\n").exception)
+
+
+def test_ctrl_c_ends_a_wait_with_130_and_says_what_becomes_of_the_rest(book: Book, client: Client, server: Server) -> None:
+    client.submit(["a", "b"], service=SERVICE)
+    end(book, "a")
+    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url}
+    command = [sys.executable, "-m", "worker.cli", "wait", "--service", SERVICE, "a", "b"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 10  # the wait itself blocks for events on a connection of its own
+        while not any(one["cmd"].startswith("xread") for one in book.connection.redis.client_list()):  # type: ignore[union-attr]
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said == ("", "Stopped waiting; 1 of 2 have ended, the rest is still tracked.\n")
+
+
+def test_a_submit_of_nothing_and_a_webhook_with_a_fragment_are_refused(run: Run, book: Book) -> None:
+    done = run("submit", "--service", SERVICE, "-", stdin="\n")
+    assert (done.exit_code, str(done.exception)) == (1, "Stdin held no ids.")
+    done = run("submit", "--service", SERVICE, "--webhook", f"{HOOK}#part", "a")
+    assert "#fragment" in str(done.exception)
+    assert not book.tasks.lanes()
+
+
+def test_what_is_refused_is_shown_with_each_backslash_once(run: Run) -> None:
+    done = run("submit", "--service", SERVICE, "a\x00")
+    assert "refused: 'a\\u0000': an id must not hold control characters" in done.stderr
+    assert str(run("show", "C:\\x").exception) == "'C:\\x' is not tracked."
+
+
+def test_an_endpoint_of_which_nothing_is_known_is_no_empty_answer(run: Run, client: Client) -> None:
+    client.submit(["a"], service=SERVICE)
+    for words in (("list",), ("dead", "list"), ("dead", "revive"), ("dead", "drop", "--yes")):
+        assert "No endpoint is registered as 'nosuch'" in str(run(*words, "--endpoint", "nosuch").exception)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_stdout_with_few_letters_gets_what_it_can_show(client: Client, server: Server, encoding: str) -> None:
+    client.submit(["ü→1"], service=SERVICE)
+    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url, "PYTHONIOENCODING": encoding}
+
+    def said(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "worker.cli", *words], env=environment, capture_output=True, check=True)
+        return done.stdout.decode(encoding)
+
+    assert json.loads(said("list", "--json"))[0]["id"] == "ü→1"
+    assert "default/nano-banana" in said("list")
+    assert "1 pending" in said("top", "--once", "--every", "0.1")
 
 
 def test_cavendish_status_counts_by_state_and_shows_holds(run: Run, client: Client, book: Book) -> None:

@@ -535,7 +535,7 @@ def test_show_tells_of_each_delivery(run: Run, book: Book, client: Client) -> No
     assert (shop["state"], shop["tries"], shop["outcome"], shop["url"], shop["log"]) == ("paid", 1, "HTTP 200", SHOP, [entry])
     assert (other["endpoint"], other["state"], other["url"]) == (adhoc, "owed", "https://x.example/?job=1")
     text = run("show", "--service", SERVICE, "a").output
-    for word in ("webhook to shop: paid, 1 tries, last: HTTP 200", "192.0.2.7", "webhook to https://x.example/?job=1: owed"):
+    for word in ("webhook to shop: paid, 1 try, last: HTTP 200", "192.0.2.7", "webhook to https://x.example/?job=1: owed"):
         assert word in text
 
 

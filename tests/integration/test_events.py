@@ -381,8 +381,8 @@ def test_cavendish_events_prints_what_is_kept_and_ends(client: Client, book: Boo
     said, complaint = command().communicate(timeout=20)
     assert complaint == ""
     first, second = said.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  succeeded  nano-banana/default  a", first)
-    assert re.fullmatch(r"\S+ \S+  failed     flux/default  b", second)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  succeeded  default/nano-banana  a", first)
+    assert re.fullmatch(r"\S+ \S+  failed     default/flux  b", second)
     process = command("--json", "--service", "flux")
     (line,) = process.communicate(timeout=20)[0].splitlines()
     said = json.loads(line)

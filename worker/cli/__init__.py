@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 from importlib.metadata import version
 
@@ -23,6 +25,7 @@ from worker.cli import (
     tracking,
     waiting,
 )
+from worker.cli.output import in_other_letters
 
 #: The rooms by what somebody wants to do.
 SECTIONS = {
@@ -66,6 +69,9 @@ for rooms in SECTIONS.values():
 
 def main() -> None:
     """The console script."""
+    codecs.register_error("cavendish", in_other_letters)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="cavendish")
     try:
         cli(prog_name="cavendish")
     except SettingsError as error:

@@ -40,7 +40,7 @@ EVERY = 0.5
 
 
 @click.command(short_help="See the main job done in under a minute, and judged.")
-@click.option("--tasks", default=500, show_default=True, help="How many ids to submit.")
+@click.option("--tasks", default=500, type=click.IntRange(min=1), show_default=True, help="How many ids to submit.")
 @click.option("--timeout", default=55.0, show_default=True, help="Seconds after which it counts as failed.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the summary into this file.")
 def demo(tasks: int, timeout: float, svg: Path | None) -> None:
@@ -52,6 +52,24 @@ def demo(tasks: int, timeout: float, svg: Path | None) -> None:
     cavendish demo
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    try:
+        run, midway = _run(tasks, timeout, console)
+    except KeyboardInterrupt:  # the stack has ended by now
+        console.print("Stopped before its end.")
+        sys.exit(130)
+    console.print(run.summary())
+    if svg is not None:
+        picture = Console(highlight=False, record=True, width=100, file=io.StringIO(), force_terminal=True)
+        picture.print(midway, run.summary(), sep="\n")
+        svg.write_text(picture.export_svg(title="make demo"))
+    if not run.whole:
+        console.print("Not every id was settled, announced and verified.", style="bold red")
+        sys.exit(1)
+    console.print("Next: cavendish up --emulate, and cavendish top in another terminal; both lie in .venv/bin.", style="dim")
+
+
+def _run(tasks: int, timeout: float, console: Console) -> tuple[Run, Panel | Text]:
+    """The main job, and what was shown midway."""
     with tempfile.TemporaryDirectory(prefix="cavendish-demo-") as folder, _stack(Path(folder)) as facts:
         console.print(f"The stack is up. Flower: {facts['flower']}")
         ids = httpx.post(f"{facts['api']}/emulator/tasks", json={"count": tasks}, trust_env=False).json()["ids"]
@@ -59,16 +77,7 @@ def demo(tasks: int, timeout: float, svg: Path | None) -> None:
         with Client(settings=settings) as client:
             _submit_by_three_doors(client, ids, facts, console)
             watch = Watch(client, Looks(Book(str(facts["book"])), settings, EVERY), ids, facts, timeout)
-            run = watch.until_done(console)
-    console.print(run.summary())
-    if svg is not None:
-        picture = Console(highlight=False, record=True, width=100, file=io.StringIO(), force_terminal=True)
-        picture.print(watch.midway, run.summary(), sep="\n")
-        svg.write_text(picture.export_svg(title="make demo"))
-    if not run.whole:
-        console.print("Not every id was settled, announced and verified.", style="bold red")
-        sys.exit(1)
-    console.print("Next: cavendish up --emulate, and cavendish top in another terminal; both lie in .venv/bin.", style="dim")
+            return watch.until_done(console), watch.midway
 
 
 @contextmanager
@@ -113,7 +122,8 @@ def _submit_by_three_doors(client: Client, ids: list[str], facts: dict[str, Any]
     client.submit(by_client, service=SERVICE, webhook=hook, metadata={"door": "client"})
     producer = Celery("a-producer", broker=facts["broker"], set_as_current=False)
     wishes = {"service": SERVICE, "webhook": hook, "metadata": {"door": "message"}}
-    producer.send_task("cavendish.submit", args=[by_message], kwargs=wishes, queue="cavendish.submit")
+    if by_message:
+        producer.send_task("cavendish.submit", args=[by_message], kwargs=wishes, queue="cavendish.submit")
     producer.close()
     environment = dict(os.environ) | {"CAVENDISH_REDIS_URL": str(facts["book"]), "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"}
     options = ["--service", SERVICE, "--webhook", hook, "--meta", '{"door": "shell"}', "-"]

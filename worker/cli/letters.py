@@ -57,6 +57,13 @@ class Wanted:
             if named and reason and endpoint in (None, debt.endpoint):
                 yield debt
 
+    def found(self, book: Book, limit: int | None) -> list[Debt]:
+        """The newest of them. Raises EndpointError where there are none, and nothing is known of the endpoint either."""
+        chosen = list(islice(self.among(book), limit))
+        if self.endpoint is not None and not chosen:
+            meant(book, self.endpoint)
+        return chosen
+
 
 def _dead(book: Book, lane: Lane) -> Iterator[Debt]:
     """All dead letters of a lane, page by page; one that a fresh one moves onto the next page is told once."""
@@ -113,18 +120,18 @@ def list_dead(limit: int | None, as_json: bool, **filters: Any) -> None:  # noqa
     cavendish dead list --endpoint shop --since 3d --reason "HTTP 5"
     """
     book, _ = opened()
-    debts = list(islice(Wanted(**filters).among(book), limit))
+    debts = Wanted(**filters).found(book, limit)
     if as_json:
         print_json([_said(debt) for debt in debts])
     elif debts:
         rows = [(debt.name, str(debt.lane), moment(debt.at), debt.tries, debt.outcome, debt.url) for debt in debts]
-        table("", ("debt", "lane", "died", "tries", "reason", "url"), rows)
+        table("", ("letter", "lane", "died", "tries", "reason", "url"), rows)
     else:
         click.echo("no dead letters")
 
 
 @dead.command("show")
-@click.argument("debt")
+@click.argument("debt", metavar="LETTER|ID")
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The newest so many.")
 @as_json
@@ -135,7 +142,7 @@ def show_dead(debt: str, limit: int | None, as_json: bool, **filters: Any) -> No
     cavendish dead show 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
     """
     book, _ = opened()
-    found = list(islice(Wanted(**filters, debts=[debt]).among(book), limit))
+    found = Wanted(**filters, debts=[debt]).found(book, limit)
     if not found:
         raise SubmissionError(f"No dead letter is called {debt!r}, nor announces such an id.")
     if as_json:
@@ -155,7 +162,7 @@ def show_log(tries: Sequence[dict[str, Any]]) -> None:
 
 
 @dead.command()
-@click.argument("debts", nargs=-1)
+@click.argument("debts", nargs=-1, metavar="[LETTER|ID]...")
 @click.option("--all", "everything", is_flag=True, help="Revive all of them.")
 @_filters
 @click.option("--limit", default=MOST, type=click.IntRange(1, MOST), show_default=True, metavar="N", help="The newest so many.")
@@ -172,7 +179,7 @@ def revive(debts: tuple[str, ...], everything: bool, limit: int, rate: float, as
     if not wanted.narrow and not everything:
         raise click.UsageError("Name dead letters, or give --all, --endpoint, --since or --reason.")
     book, _ = opened()
-    found = [(debt.lane, debt.name) for debt in islice(wanted.among(book), limit + 1)]
+    found = [(debt.lane, debt.name) for debt in wanted.found(book, limit + 1)]
     chosen = found[:limit]
     revived = reopen(book, chosen[::-1], book.fleet.now(), rate, dead=True)
     if as_json:
@@ -188,7 +195,7 @@ def revive(debts: tuple[str, ...], everything: bool, limit: int, rate: float, as
 
 
 @dead.command()
-@click.argument("debts", nargs=-1)
+@click.argument("debts", nargs=-1, metavar="[LETTER|ID]...")
 @click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The newest so many.")
@@ -212,7 +219,7 @@ def drop(
     if not wanted.narrow and not everything:
         raise click.UsageError("Name dead letters, or give --all, --endpoint, --since or --reason.")
     book, _ = opened()
-    chosen = [(debt.lane, debt.name) for debt in islice(wanted.among(book), limit)]
+    chosen = [(debt.lane, debt.name) for debt in wanted.found(book, limit)]
     if chosen:
         sure(f"Forget {len(chosen)} dead letters for good?", yes=yes)
     dropped = sum(book.debts.drop(lane, names) for lane, names in _chunks(chosen))

@@ -14,7 +14,7 @@ from scheduler.endpoints import endpoint_in, endpoint_of
 from scheduler.store import Book
 from scheduler.store.listing import Listed
 from scheduler.tracking import Lane, State, TrackedTask
-from worker.cli.choosing import endpoint_names, opened, since_option, time_of
+from worker.cli.choosing import endpoint_names, meant, opened, since_option, time_of
 from worker.cli.output import as_json, moment, print_json, table
 
 #: Records that are read at once, and at most for one answer.
@@ -135,6 +135,8 @@ def list_tasks(
     lanes = [lane for lane in book.tasks.lanes() if service in (None, lane.service) and account in (None, lane.account)]
     search = Search(book, wanted)
     found = list(islice(search.all(lanes), limit + 1))
+    if endpoint is not None and not found:
+        meant(book, endpoint)  # says so where nothing is known of it
     if as_json:
         print_json([task.to_json() for task in found[:limit]])
     elif found:
@@ -152,7 +154,7 @@ def _show(tasks: Iterable[TrackedTask], now: float) -> None:
         (
             task.id,
             task.state,
-            f"{task.service}/{task.account}",
+            f"{task.account}/{task.service}",
             moment(task.submitted_at),
             moment(task.settled_at) or f"{now - task.submitted_at:.0f} s so far",
             task.looks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,8 @@ from rich.text import Text
 #: What acts on a terminal beside the first set of control characters: the second one, and what turns writing round.
 _ACTING = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _IN_JSON, _IN_TEXT = re.compile(f"[{_ACTING}]"), re.compile(rf"[\x00-\x1f{_ACTING}]")
+#: What stands for marks of ours that do not draw.
+_DRAWN = {"…": ".", "·": "-", "←": "<", "→": ">", "↓": "v", "↑": "^"}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 service_option = click.option("--service", required=True, metavar="NAME", help="Service of the remote API, such as nano-banana.")
@@ -28,13 +31,32 @@ def print_json(value: Any) -> None:
     """One JSON text on stdout; what is broken Unicode, or would act on a terminal, stays in its escaped form."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     shown = _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    click.echo(shown if sound(shown) else json.dumps(value, indent=2))
+    click.echo(shown if sound(shown, _encoding()) else json.dumps(value, indent=2))
 
 
-def sound(text: str) -> bool:
-    """False for a text with half characters, which no terminal can show."""
+def one_line(value: Any) -> str:
+    """JSON on one line, in the letters that stdout has."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if sound(text, _encoding()) else json.dumps(value)
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def in_other_letters(error: UnicodeError) -> tuple[str, int]:
+    """For a stdout that has not all letters: what only draws becomes a plain character, others are shown by their number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    shown = ("#" if "\u2500" <= one <= "\u259f" else _DRAWN.get(one) or f"\\u{ord(one):04x}" for one in letters)
+    return "".join(shown), error.end
+
+
+def sound(text: str, encoding: str = "utf-8") -> bool:
+    """False for a text that cannot be shown: no terminal has half characters, and some have few letters."""
     try:
-        text.encode()
+        text.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True

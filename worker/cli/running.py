@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
+import sys
 from typing import Any
 
 import click
 import httpx
 
 from scheduler.errors import StackError
-from scheduler.settings import Settings
+from scheduler.settings import Settings, env_name
 from scheduler.whereabouts import without_password
 from worker import logs
 from worker.emulator import limits, serve
@@ -74,12 +77,23 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
-    logs.logger().info("stack.hint", stop="Ctrl-C", see="cavendish top")
+    logs.logger().info("stack.hint", stop="Ctrl-C", see=f"{_ourselves()} top")
     if "api" in facts:
         make = f"curl -sX POST {facts['api']}/emulator/tasks/3"
         logs.logger().info(
-            "stack.hint", try_it=f"{make} | cavendish submit --service nano-banana --webhook {facts['receiver']} -"
+            "stack.hint", try_it=f"{make} | {_ourselves()} submit --service nano-banana --webhook {facts['receiver']} -"
         )
+
+
+def _ourselves() -> str:
+    """How another terminal in this folder runs our commands: they may lie in a virtual environment that is not active there."""
+    command = shlex.quote(sys.argv[0])
+    if shutil.which("cavendish"):
+        command = "cavendish"
+    elif sys.argv[0].endswith("__main__.py"):
+        command = f"{shlex.quote(sys.executable)} -m worker.cli"
+    where = os.environ.get(env_name("data_dir"))
+    return f"{env_name('data_dir')}={shlex.quote(where)} {command}" if where else command
 
 
 def _steps(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> limits.Steps:

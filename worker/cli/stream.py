@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import click
 
 from scheduler import Client, Event
-from worker.cli.output import moment
+from worker.cli.output import moment, one_line
 
 
 @click.command(short_help="Print what ended, and with --follow what will.")
@@ -43,8 +42,8 @@ def events(service: str | None, account: str | None, after: str | None, follow: 
 
 def _line(event: Event, *, as_json: bool) -> str:
     if as_json:
-        return json.dumps(event.to_json(), ensure_ascii=False)
-    return f"{moment(event.at)}  {event.state:<9}  {event.service}/{event.account}  {event.id}"
+        return one_line(event.to_json())
+    return f"{moment(event.at)}  {event.state:<9}  {event.account}/{event.service}  {event.id}"
 
 
 COMMANDS = (events,)

@@ -18,7 +18,7 @@ from scheduler.submission import traceparent_complaint
 from scheduler.tracking import Lane
 from worker.cli.choosing import opened
 from worker.cli.letters import show_log, told
-from worker.cli.output import account_option, as_json, moment, print_json, table
+from worker.cli.output import account_option, as_json, moment, plain, print_json, table
 from worker.tracing import traces
 
 _WORDS = ("service", "account", "webhook", "deadline", "metadata", "model", "producer", "again", "traceparent")
@@ -74,9 +74,11 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
     wishes = {name: value for name, value in wishes.items() if value is not None and value is not False}
     groups: dict[str, tuple[dict[str, Any], list[Any]]] = {}
     answers: list[Submitted] = []
-    for task_id, own in _lines(ids, answers):
+    for task_id, own in lines(ids, answers):
         both = {**wishes, **own}
         groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1].append(task_id)
+    if not groups and not answers:
+        raise SubmissionError("Stdin held no ids.")
     if any("service" not in both for both, _ in groups.values()):
         raise click.UsageError("Missing option '--service'.")
     with Client() as client:
@@ -96,7 +98,7 @@ def submit(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **wish
         sys.exit(1)
 
 
-def _lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any, dict[str, Any]]]:
+def lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each id with the options of its own line; lines that cannot be read are refused, the others go on."""
     if ids != ("-",):
         yield from ((task_id, {}) for task_id in ids)
@@ -126,12 +128,12 @@ def _lines(ids: tuple[str, ...], refused: list[Submitted]) -> Iterator[tuple[Any
 
 def _report(answers: list[Submitted]) -> None:
     count = Counter(answer.outcome for answer in answers)
-    click.echo(" · ".join(f"{count[word]} {word}" for word in ("new", "known", "refused") if count[word]) or "no ids")
+    click.echo(" · ".join(f"{count[word]} {word}" for word in ("new", "known", "refused") if count[word]))
     ended = Counter(str(answer.state) for answer in answers if answer.outcome == "known" and answer.state is not State.PENDING)
     if ended:
         click.echo("already ended: " + " · ".join(f"{number} {state}" for state, number in sorted(ended.items())))
     for answer in [answer for answer in answers if answer.reason][:20]:
-        click.echo(f"{answer.outcome}: {answer.id[:60]!r}: {answer.reason}", err=True)
+        click.echo(f"{answer.outcome}: '{plain(answer.id[:60])}': {plain(answer.reason)}", err=True)
 
 
 @click.command(short_help="Show one id, its webhooks, and what the API said.")
@@ -159,7 +161,7 @@ def show(task_id: str, service: str | None, account: str | None, as_json: bool) 
     table("", ("", ""), [(name, value) for name, value in shown if value not in ("", None)])
     for one in deliveries:
         click.echo()
-        tries = f", {one['tries']} tries, last: {one['outcome']}" if one["outcome"] else ""
+        tries = f", {one['tries']} {'try' if one['tries'] == 1 else 'tries'}, last: {one['outcome']}" if one["outcome"] else ""
         click.echo(f"webhook to {one['endpoint'] if one['registered'] else one['url'] or one['endpoint']}: {one['state']}{tries}")
         show_log(one["log"])
     if deliveries:
@@ -178,7 +180,7 @@ def _the_one(book: Book, task_id: str, service: str | None, account: str | None)
     if found:
         where = ", ".join(f"{task.service} (account {task.account})" for task in found)
         raise SubmissionError(f"{task_id!r} is tracked for {where}: say --service or --account.")
-    raise SubmissionError(f"{task_id!r} is not tracked{f' for the service {service!r}' if service else ''}.")
+    raise SubmissionError(f"'{plain(task_id)}' is not tracked{f' for the service {service!r}' if service else ''}.")
 
 
 def _deliveries(book: Book, lane: Lane, task: TrackedTask) -> list[dict[str, Any]]:

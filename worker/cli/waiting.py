@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from scheduler import Client, State, TrackedTask
+from scheduler import Client, State, SubmissionError, Submitted, TrackedTask, WaitTimeout
 from scheduler.clock import Clock
 from scheduler.errors import BookUnavailable
 from scheduler.forecast import Forecasts
@@ -25,6 +25,7 @@ from scheduler.tracking import Lane
 from worker.cli.choosing import Number, opened
 from worker.cli.output import account_option, as_json, plain, print_json, service_option, table
 from worker.cli.top.pages import STATE_STYLES
+from worker.cli.tracking import lines
 
 #: Open ids from which the end of the last one is told: more would say hardly more.
 SAMPLE = 100
@@ -99,7 +100,7 @@ def said(eta: tuple[float, float] | None) -> str:
 
 
 @click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...|-")
 @service_option
 @account_option
 @click.option(
@@ -107,16 +108,17 @@ def said(eta: tuple[float, float] | None) -> str:
 )
 @as_json
 def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Wait until all ids have ended. Exit code 0 only if all succeeded.
+    """Wait until all ids have ended. Exit code 0 only if all succeeded. With `-` the ids come from stdin, as for `submit`.
 
     At a terminal it shows how many have ended and, from the durations learned so far, when the last one will: with even
     odds, and at most, which one wait in twenty exceeds.
 
     \b
     cavendish wait --service nano-banana --timeout 300 ID1 ID2
+    cavendish wait --service nano-banana - < ids
     """
     book, _ = opened()
-    wanted = list(dict.fromkeys(ids))
+    wanted = _wanted(ids)
     outcome = Outcome(book, wanted, Lane(account, service))
     console = Console(stderr=True, highlight=False)
     over = threading.Event()
@@ -124,19 +126,30 @@ def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None
         row = bar.add_task("", total=len(wanted))
         teller = threading.Thread(target=_tell, args=(outcome, console, over), daemon=True)
         teller.start()
+        done, late = 0, None
+
+        def progress(ended: int, _all: int) -> None:
+            nonlocal done
+            done = ended
+            bar.update(row, completed=ended)
+
         try:
-            ended = client.wait(
-                wanted,
-                service=service,
-                account=account,
-                timeout=timeout,
-                progress=lambda done, _: bar.update(row, completed=done),
-            )
+            ended = client.wait(wanted, service=service, account=account, timeout=timeout, progress=progress)
+        except WaitTimeout as over_time:
+            if not as_json:
+                raise
+            ended, late = client.get_many(wanted, service=service, account=account), over_time
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print(f"Stopped waiting; {done} of {len(wanted)} have ended, the rest is still tracked.")
+            sys.exit(130)
         finally:
             over.set()
             teller.join(timeout=1.0)
     if as_json:
         print_json([task.to_json() for task in ended.values()])
+        if late:
+            raise late
     elif console.is_terminal and sys.stdout.isatty():  # the others were told already
         _show([task for task in ended.values() if task.id not in outcome.told], console)
         count = Counter(task.state.value for task in ended.values())
@@ -145,6 +158,17 @@ def wait(ids: tuple[str, ...], service: str, account: str, timeout: float | None
         table("", ("id", "state", "reason"), [(task.id, task.state, task.reason) for task in ended.values()])
     if not all(task.state is State.SUCCEEDED for task in ended.values()):
         sys.exit(1)
+
+
+def _wanted(ids: tuple[str, ...]) -> list[str]:
+    """The ids, each once. Raises SubmissionError for a line of stdin that holds none, and where there are none at all."""
+    refused: list[Submitted] = []
+    wanted = list(dict.fromkeys(str(task_id) for task_id, _ in lines(ids, refused)))
+    if refused:
+        raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
+    if not wanted:
+        raise SubmissionError("Stdin held no ids.")
+    return wanted
 
 
 def _bar(console: Console, outcome: Outcome) -> Progress:
