@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -290,6 +291,12 @@ def test_one_endpoint_is_shown_with_its_keys(run: Run) -> None:
     assert [key["kind"] for key in shown["keys"]] == ["v1", "v1a"]
     assert shown["keys"][1]["public_key"] in run("endpoint", "show", "shop").output
     assert "nobody" in wrong(run("endpoint", "show", "nobody"))
+
+
+def test_words_for_people_say_yes_and_no_and_what_no_longer_signs(run: Run) -> None:
+    run("endpoint", "add", "shop", SHOP)
+    assert "the old one no longer signs" in run("endpoint", "rotate", "shop", "--overlap", "0").stdout
+    assert re.search(r"^registered +yes *$", run("endpoint", "show", "shop").stdout, re.MULTILINE)
 
 
 def test_after_a_rotation_the_old_secret_signs_along_for_a_while(run: Run, book: Book) -> None:

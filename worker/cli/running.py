@@ -77,15 +77,15 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("book", "broker", "api", "receiver", "flower"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
-    logs.logger().info("stack.hint", stop="Ctrl-C", see=f"{_ourselves()} top")
+    logs.logger().info("stack.hint", stop="Ctrl-C", see=f"{ourselves()} top")
     if "api" in facts:
         make = f"curl -sX POST {facts['api']}/emulator/tasks/3"
         logs.logger().info(
-            "stack.hint", try_it=f"{make} | {_ourselves()} submit --service nano-banana --webhook {facts['receiver']} -"
+            "stack.hint", try_it=f"{make} | {ourselves()} submit --service nano-banana --webhook {facts['receiver']} -"
         )
 
 
-def _ourselves() -> str:
+def ourselves() -> str:
     """How another terminal in this folder runs our commands: they may lie in a virtual environment that is not active there."""
     command = shlex.quote(sys.argv[0])
     if shutil.which("cavendish"):
