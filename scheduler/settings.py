@@ -124,7 +124,7 @@ class Settings:
         (),
         readers.sealing_keys,
         "base64",
-        "Encrypts the secrets of registered endpoints; several keys: the newest first.",
+        "Encrypts the secrets of registered endpoints; several keys: the newest first; `cavendish up` makes one.",
         secret=True,
     )
     result_ttl: tuple[tuple[str, float], ...] = _knob(

@@ -292,7 +292,8 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
         places |= {f"Flower {place}": text for place, text in shown.items()}
         for path in (stack.folder / "data").rglob("*"):
             if path.is_file():
-                assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name not in {"stack.json", "webhook-secret"}
+                private = {"stack.json", "webhook-secret", "secret-key"}
+                assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name not in private
                 if path.name != "stack.json":  # readable by its owner only: it holds the URLs that the parts are started with
                     places[str(path.relative_to(stack.folder))] = path.read_text(errors="replace")
         assert "sealed:" in places["book"]
