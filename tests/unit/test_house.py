@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -211,3 +213,14 @@ def test_a_script_is_given_every_key_and_every_moment(path: Path) -> None:
     text = path.read_text()
     assert "cavendish:" not in text
     assert "'TIME'" not in text
+
+
+def test_nothing_lies_in_the_hall() -> None:
+    """The top level is given: everything else has a room."""
+    given = {"pyproject.toml", "requirements.lock", "worker", "scheduler", "tests", "deploy", "Makefile"}
+    given |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    kept = subprocess.run([git, "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert {path.partition("/")[0] for path in kept if path and not path.startswith(".")} == given
