@@ -30,6 +30,11 @@ from worker.loop import LoopThread
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
+#: Who runs the tests in the background may have them ignore these, and then every process that they start would, too.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 
 class Server:
     """An embedded Redis that a test may kill and start again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 import termios
 import tty
@@ -28,20 +29,20 @@ class Keyboard:
     def __init__(self, keys: int | None) -> None:
         """`keys`: the file descriptor of the terminal, None where nobody can press any."""
         self._keys, self._rest = keys, b""
-        self._bell, self._rope = os.pipe()
-        os.set_blocking(self._rope, False)  # nobody waits for a bell that rings already
+        self._bell, self._rope = socket.socketpair()  # not a pipe: its number may be another file's once it is closed
+        self._rope.settimeout(0)  # nobody waits for a bell that rings already
 
     def ring(self) -> None:
-        """Wake up whoever waits. Safe in other threads and in handlers of signals."""
-        with suppress(BlockingIOError):
-            os.write(self._rope, b"!")
+        """Wake up whoever waits. Safe in other threads and in handlers of signals, and after the end."""
+        with suppress(OSError):
+            self._rope.send(b"!")
 
     def wait(self, seconds: float) -> list[str]:
         """The keys that were pressed: none after so many seconds, or when the bell rang."""
-        watched = [self._bell] if self._keys is None else [self._bell, self._keys]
+        watched: list[socket.socket | int] = [self._bell] if self._keys is None else [self._bell, self._keys]
         ready, _, _ = select.select(watched, [], [], _ESCAPE if self._rest else seconds)
         if self._bell in ready:
-            os.read(self._bell, 4096)
+            self._bell.recv(4096)
         if self._keys is None or self._keys not in ready:
             rest, self._rest = self._rest, b""
             return ["escape"] if rest else []
@@ -52,8 +53,8 @@ class Keyboard:
         return pressed
 
     def close(self) -> None:
-        os.close(self._bell)
-        os.close(self._rope)
+        self._bell.close()
+        self._rope.close()
 
 
 def split(data: bytes) -> tuple[list[str], bytes]:
