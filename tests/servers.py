@@ -198,6 +198,10 @@ class Rabbit:
             connected.sendall(b"AMQP\x00\x00\x09\x01")
             return bool(connected.recv(1))
 
+    def freeze(self) -> None:
+        """Its connections stay open, and nothing is answered."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         """End it at once, with all that it started."""
         os.killpg(self.process.pid, signal.SIGKILL)

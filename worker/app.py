@@ -98,6 +98,7 @@ def build(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),
+        broker_heartbeat=10,  # RabbitMQ: a machine that is gone is noticed within 20 s, not within 4 min
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -112,6 +113,9 @@ def build(settings: Settings) -> Celery:
         worker_pool="threads",
         worker_concurrency=settings.concurrency,
         worker_prefetch_multiplier=1,
+        # Its way back up asks RabbitMQ from the pool's threads, on the connection that the main thread reads: each may take the
+        # other's answer and wait for ever.
+        worker_enable_prefetch_count_reduction=False,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -132,6 +136,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.lease + 15,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 10,  # a worker that is killed while it gives messages back keeps the others from it for so long
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,

@@ -6,10 +6,12 @@ import asyncio
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import httpx
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -57,5 +59,6 @@ async def _answer(handler: Handler, request: HTTPServerRequest) -> None:
     body = await answer.aread()
     headers = HTTPHeaders(dict(answer.headers))
     headers["content-length"] = str(len(body))
-    await connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status_code, answer.reason_phrase), headers, body)
-    connection.finish()
+    with suppress(StreamClosedError):  # whoever asked has hung up meanwhile
+        await connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status_code, answer.reason_phrase), headers, body)
+        connection.finish()
