@@ -3,25 +3,38 @@
 Kombu takes a message out of its queue and then writes down that it did. Where Redis refuses that (`maxmemory`), the message is
 gone, and the error ends the worker. Here the few small writes of the transport are done anyway, as the book's are.
 Kombu believes that whatever lies in a queue was put there by Kombu; here the rest of an envelope is filled in, or it is refused.
+Between Kombu's two steps, and in an answer that nobody reads any more, a message is nowhere. Most are hints; those that producers
+send are not, so they are popped and noted in one step.
 """
 
 from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import Callable
+from functools import cached_property
 from queue import Empty
 from typing import Any
 
 import redis
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
+from redis.commands.core import Script
 
+from scheduler.beat import SUBMIT
 from scheduler.store.connection import script_text
 from scheduler.store.keys import nothing
 from worker.logs import logger
+from worker.steady import now
 
 #: What the transport writes that takes memory: messages, which of them are being worked on, and which queues there are.
 _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
+
+#: The queue of messages that are more than hints, and the notes of those that were popped and may not be written down yet.
+KEPT, POPPED = SUBMIT, f"{SUBMIT}.popped"
+#: Seconds after which another worker takes such a message.
+_LEFT_LYING = 15
 
 
 class _Client(redis.Redis):
@@ -38,15 +51,63 @@ class _Pipeline(redis.client.Pipeline):
         return super().execute_command(*_anyway(words), **options)  # type: ignore[no-untyped-call]
 
 
-class _Channel:
+class Channel(kombu_redis.Channel):
+    """Of one Redis."""
+
+    connection: Any
+    connection_errors: Any
+    priority_steps: list[int]
+    qos: Any
+    _q_for_pri: Callable[[str, int], str]
+    _queue_cycle: Any
+    _kept_last = False
+
     def _get_client(self) -> type[redis.Redis]:
         return _Client
 
+    def _update_queue_cycle(self) -> None:
+        """What Kombu waits for. It is told of kept messages when that wait ends, each second at the latest."""
+        self._queue_cycle.update([queue for queue in self.active_queues if queue != KEPT] or [nothing(KEPT)])
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """What is there at once, and then Kombu's wait."""
+        if KEPT in self.active_queues:
+            while self.qos.can_consume() and self._pop():
+                pass
+        if self.qos.can_consume():
+            super()._brpop_start(timeout)  # type: ignore[misc]
+
     def _brpop_read(self, **options: Any) -> Any:
         """Kombu has taken out of the queue what it then cannot read, so nothing holds up what lies behind it."""
+        return self._readable(super()._brpop_read, **options)  # type: ignore[misc]
+
+    def _pop(self) -> bool:
+        """Take one message on. Kept ones and hints take turns, so that neither waits for all of the other."""
+        hints = self._queue_cycle.consume(len(self.active_queues))
+        turn = [*hints, KEPT] if self._kept_last else [KEPT, *hints]
+        lists = [(queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in turn]
+        keys = [POPPED, nothing(POPPED), *(key for _, key in lists)]
+        with self.conn_or_acquire() as client:
+            popped = self._script(keys, [now(), _LEFT_LYING, *(int(queue == KEPT) for queue, _ in lists)], client)
+            if popped is None:
+                return False
+            message, place = popped
+            queue = lists[place - 1][0] if place else KEPT
+            self._kept_last = queue == KEPT
+            self._queue_cycle.rotate(queue)
+            self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
+            if queue == KEPT:
+                client.zrem(POPPED, message)
+        return True
+
+    @cached_property
+    def _script(self) -> Script:
+        return Script(self.client, script_text("pop"))
+
+    def _readable(self, read: Callable[..., Any], **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc]
-        except (*self.connection_errors, Empty):  # type: ignore[attr-defined]
+            return read(**options)
+        except (*self.connection_errors, Empty):
             raise
         except Exception as error:  # no JSON, or nested too deep, or marks of a type with anything in them
             logger().error("message.refused", outcome=f"it is no message: {type(error).__name__}: {error}"[:200])
@@ -66,11 +127,7 @@ class _Patient:
             super()._deliver(message, queue)  # type: ignore[misc]
 
 
-class Channel(_Channel, kombu_redis.Channel):
-    """Of one Redis."""
-
-
-class SentinelChannel(_Channel, kombu_redis.SentinelChannel):
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
     """Of the primary that Sentinel names."""
 
 

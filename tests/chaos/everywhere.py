@@ -151,7 +151,7 @@ def run(plan: Plan, say: Say) -> bool:
     say(f"\nThe last was settled and announced {took:.0f} s after the last kill.")
     say("In the logs: " + ", ".join(f"{log.count(event)} {event}" for event in TELLING))
     if plan.door:
-        say(f"By a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost with it by the broker.")
+        say(f"Submitted by a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost; bar 0.")
     say(f"\n{kills:,} kills, {kills / lasted:.1f} each second:\n")
     rows = [(ANY + ": " + kind, str(number)) for kind, number in sorted(executioner.random_kills.items())]
     rows += [(point, str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
@@ -161,9 +161,10 @@ def run(plan: Plan, say: Say) -> bool:
     broken = unexpected(log)
     say(f"Errors that nobody expects in the logs: {broken or 'none'}\n")
     for heading in ("unsettled", "unannounced", "early", "two_ids", "wrong"):
-        if found := getattr(reckoning, heading):
+        if found := [*getattr(reckoning, heading), *getattr(door, heading)]:
             say(f"{heading}: {', '.join(found[:5])}")
-    return reckoning.kept and not door.two_ids and not door.wrong and kills >= plan.kills and not (plan.every_point and missed)
+    kept = reckoning.kept and (door.kept or not mischief.posted)
+    return kept and kills >= plan.kills and not (plan.every_point and missed)
 
 
 def unexpected(log: str) -> dict[str, int]:

@@ -22,7 +22,7 @@ EVERY = 0.4
 
 
 class Mischief:
-    """Works in a thread of its own. `posted`: ids that a Celery message was to submit; they are as safe as the broker."""
+    """Works in a thread of its own. `posted`: ids that a Celery message was to submit, which the broker acknowledged."""
 
     def __init__(self, world: World, *, door: bool = True) -> None:
         self._world, self._door, self._stopped = world, door, threading.Event()

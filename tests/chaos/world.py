@@ -153,16 +153,11 @@ class Zygote:
         return self.report.read_text().splitlines()
 
     def close(self) -> None:
-        """End every life, with its pool, and the zygote."""
-        for life in list(self.lives.values()):
-            for reach in (os.killpg, os.kill):
-                try:
-                    reach(life.pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    continue
-        with self._process:  # closes its pipes
-            self._process.kill()
-        self._listener.join()
+        """End every life, the orphans of pools too, and the zygote."""
+        with self._process as zygote:  # waits for its end
+            assert zygote.stdin is not None
+            zygote.stdin.close()
+            self._listener.join()
 
 
 class World:

@@ -3,7 +3,8 @@
     {"name": "w1", "words": ["worker", …], "aim": {…} | null}   on stdin: fork one
     {"name": "w1", "pid": 4711} and later {"name": "w1", "pid": 4711, "ended": -9}   on stdout
 
-It runs no thread and builds no hands, so what it forks is what a fresh interpreter would be, a second sooner.
+It runs no thread and builds no hands, so what it forks is what a fresh interpreter would be, a second sooner. Children of a pool
+whose parent is killed live on, as they do elsewhere; here until the end of the run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from chaos import points
 import worker.tasks
 from worker import wiring
 
-_DIE_WITH_PARENT = 1
+_DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
 
 
 def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
@@ -64,8 +65,17 @@ def say(**fact: Any) -> None:
     os.write(1, (json.dumps(fact) + "\n").encode())
 
 
+def bury() -> None:
+    """Kill all that still lives, with the orphans."""
+    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for pid in map(int, children):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def serve(log: str) -> None:
     """Fork what is asked for, and tell of each end, until stdin ends."""
+    ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1)
     lives: dict[int, str] = {}
     heard = b""
     gc.freeze()
@@ -73,7 +83,7 @@ def serve(log: str) -> None:
         if select.select([0], [], [], 0.01)[0]:
             chunk = os.read(0, 65536)
             if not chunk:
-                return
+                return bury()
             heard += chunk
         while b"\n" in heard:
             line, _, heard = heard.partition(b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -21,6 +20,7 @@ from hostile import cases, values
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
+from messages import ENVELOPE, GOOD, Message, envelope, message
 
 from scheduler.client import Client
 from scheduler.errors import SubmissionError
@@ -99,40 +99,10 @@ def test_a_keyword_of_a_hundred_kilobytes_is_not_repeated_whole_in_the_log(clien
 
 # --- messages that are none, to a real worker process
 
-Message = tuple[bytes, dict[str, Any] | None, Any, Any]
-GOOD = json.dumps([[["x"]], {"service": "nano-banana"}, {}]).encode()
-
-
-def message(body: bytes = GOOD, kind: Any = "application/json", charset: Any = "utf-8", **headers: Any) -> Message:
-    """A message of protocol 2, with headers of its own."""
-    usual: dict[str, Any] = dict.fromkeys(("eta", "expires", "group", "root_id", "parent_id"))
-    usual |= {"lang": "py", "argsrepr": "", "kwargsrepr": "", "retries": 0, "timelimit": [None, None], "origin": "a-stranger"}
-    return body, {**usual, "task": "cavendish.submit", "id": str(uuid.uuid4()), **headers}, kind, charset
-
 
 def old_message(body: bytes) -> Message:
     """A message of protocol 1, which has no headers."""
     return body, None, "application/json", "utf-8"
-
-
-#: How Kombu lays a message into the list of the broker.
-ENVELOPE: dict[str, Any] = {
-    "body": base64.b64encode(GOOD).decode(),
-    "content-encoding": "utf-8",
-    "content-type": "application/json",
-    "headers": message()[1],
-    "properties": {
-        "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": "cavendish.submit"},
-        "delivery_tag": "a-stranger's",
-    },
-}
-
-
-def envelope(tag: Any = "x", **odd: Any) -> bytes:
-    """One with something odd about it."""
-    properties = {**ENVELOPE["properties"], "delivery_tag": tag}
-    return json.dumps({**ENVELOPE, "properties": properties, **odd}).encode()
 
 
 REFUSED: dict[str, Message] = {
