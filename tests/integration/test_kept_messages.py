@@ -46,6 +46,7 @@ class Broker:
         broker.install()
         self.settings = Settings.load({"CAVENDISH_REDIS_URL": server.url})
         self.redis = redis.Redis(unix_socket_path=str(server.socket))
+        self.started: list[subprocess.Popen[bytes]] = []
         self.log = (folder / "log").open("w")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
         self.environment = environment | {"CAVENDISH_REDIS_URL": server.url, "CAVENDISH_API_TOKEN": "emulated"}
@@ -69,13 +70,17 @@ class Broker:
 
     def worker(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, *words]
-        return subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        self.started.append(subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log))
+        return self.started[-1]
 
 
 @pytest.fixture
 def lists(own_server: Server, tmp_path: Path) -> Iterator[Broker]:
     one = Broker(own_server, tmp_path)
     yield one
+    for process in one.started:
+        process.kill()
+        process.wait(10)
     one.redis.close()
     one.log.close()
 
