@@ -46,6 +46,8 @@ class WaryConsumer(Consumer):
             try:
                 flower.tidy(message.headers)
                 handle(message)
+            except MemoryError:
+                raise  # it is not the message's fault
             except Exception as error:  # whatever a stranger may have sent
                 logs.logger().error("message.refused", outcome=f"{type(error).__name__}: {error}"[:200])
                 message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)  # type: ignore[attr-defined]

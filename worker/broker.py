@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from functools import cached_property
 from queue import Empty
+from time import monotonic
 from typing import Any
 
 import redis
@@ -35,6 +36,8 @@ _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
 KEPT, POPPED = SUBMIT, f"{SUBMIT}.popped"
 #: Seconds after which another worker takes such a message.
 _LEFT_LYING = 15
+#: Messages that are taken on before anything else has its turn.
+_AT_ONCE = 16
 
 
 class _Client(redis.Redis):
@@ -71,15 +74,20 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """What is there at once, and then Kombu's wait."""
-        if KEPT in self.active_queues:
-            while self.qos.can_consume() and self._pop():
-                pass
-        if self.qos.can_consume():
+        if KEPT in self.active_queues and self._pop_some():
+            # There may be more, but Celery's other work comes first: an answer that is there at once brings its loop back here.
+            self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
+            self.client.connection.send_command("RPOP", nothing(KEPT))
+        elif self.qos.can_consume():
             super()._brpop_start(timeout)  # type: ignore[misc]
 
     def _brpop_read(self, **options: Any) -> Any:
         """Kombu has taken out of the queue what it then cannot read, so nothing holds up what lies behind it."""
         return self._readable(super()._brpop_read, **options)  # type: ignore[misc]
+
+    def _pop_some(self) -> bool:
+        """True if more may be there: what is refused uses up no credit."""
+        return all(self.qos.can_consume() and self._pop() for _ in range(_AT_ONCE))
 
     def _pop(self) -> bool:
         """Take one message on. Kept ones and hints take turns, so that neither waits for all of the other."""
@@ -95,8 +103,8 @@ class Channel(kombu_redis.Channel):
             queue = lists[place - 1][0] if place else KEPT
             self._kept_last = queue == KEPT
             self._queue_cycle.rotate(queue)
-            self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
-            if queue == KEPT:
+            taken = self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
+            if queue == KEPT and taken:
                 client.zrem(POPPED, message)
         return True
 
@@ -104,14 +112,18 @@ class Channel(kombu_redis.Channel):
     def _script(self) -> Script:
         return Script(self.client, script_text("pop"))
 
-    def _readable(self, read: Callable[..., Any], **options: Any) -> Any:
+    def _readable(self, read: Callable[..., Any], **options: Any) -> bool:
+        """True once a message was taken or refused; one that there is no memory for is left to somebody else."""
         try:
-            return read(**options)
+            read(**options)
         except (*self.connection_errors, Empty):
             raise
+        except MemoryError:
+            logger().error("message.left", outcome="no memory is left in this process")
+            return False
         except Exception as error:  # no JSON, or nested too deep, or marks of a type with anything in them
             logger().error("message.refused", outcome=f"it is no message: {type(error).__name__}: {error}"[:200])
-            return True
+        return True
 
 
 class _Patient:
@@ -150,7 +162,11 @@ def install() -> None:
 
 
 def complete(envelope: Any, queue: str | None) -> str | None:
-    """Fill in what an envelope need not say, in place; or say why it is none."""
+    """Fill in what an envelope need not say, in place; or say why it is none.
+
+    Kombu gives back what a dead worker had by what the envelope says, and forgets what it cannot give back. So a kept one goes
+    back whence it came, whatever it says, and has a name of its own even if two were sent under one.
+    """
     if not isinstance(envelope, dict):
         return "no JSON object lies around it"
     if not envelope.get("content-type"):
@@ -158,11 +174,16 @@ def complete(envelope: Any, queue: str | None) -> str | None:
     properties = envelope.setdefault("properties", {})
     if not isinstance(properties, dict):
         return "its properties are no JSON object"
-    if not isinstance(properties.get("delivery_tag"), str):
-        properties["delivery_tag"] = str(uuid.uuid4())
+    if not isinstance(envelope.get("headers"), dict):
+        envelope["headers"] = {}
     info = properties.get("delivery_info")
-    if not isinstance(info, dict) or not {"exchange", "routing_key"} <= {name for name in info if isinstance(info[name], str)}:
-        properties["delivery_info"] = {"exchange": "", "routing_key": queue}  # it goes back whence it came if its worker dies
+    said = {name for name in info if isinstance(info[name], str)} if isinstance(info, dict) else set()
+    if queue == KEPT or not {"exchange", "routing_key"} <= said:
+        properties["delivery_info"] = {"exchange": "", "routing_key": queue}
+    if queue == KEPT or not isinstance(properties.get("delivery_tag"), str):
+        properties["delivery_tag"] = str(uuid.uuid4())
+    if queue == KEPT:
+        properties["priority"] = 0
     return _body_complaint(envelope.get("body"), properties.get("body_encoding"))
 
 

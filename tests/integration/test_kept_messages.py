@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
+import kombu.transport
 import pytest
 import redis
 from conftest import Server
@@ -43,7 +45,6 @@ class Broker:
     """A Redis with lists, a consumer of them by our transport, and worker processes."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        broker.install()
         self.settings = Settings.load({"CAVENDISH_REDIS_URL": server.url})
         self.redis = redis.Redis(unix_socket_path=str(server.socket))
         self.started: list[subprocess.Popen[bytes]] = []
@@ -51,17 +52,17 @@ class Broker:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
         self.environment = environment | {"CAVENDISH_REDIS_URL": server.url, "CAVENDISH_API_TOKEN": "emulated"}
 
-    def push(self, key: str, tag: str) -> None:
-        self.redis.lpush(key, envelope(tag))
+    def push(self, key: str, name: str) -> None:
+        self.redis.lpush(key, envelope(headers={"id": name}))
 
-    def consume(self, queues: list[str], count: int, credit: int = 4, seconds: float = 10) -> list[str]:
-        """The tags of so many messages, in the order in which they come."""
+    def consume(self, queues: list[str], count: int, credit: int = 4, seconds: float = 10, done: bool = True) -> list[str]:
+        """The ids of so many messages, in the order in which they come. Those that are not `done` go back at the end."""
         taken: list[str] = []
         with ExitStack() as ends:
             connection = ends.enter_context(Connection(broker_url(self.settings)))
             channel = ends.enter_context(connection.channel())
             consumer = ends.enter_context(Consumer(channel, [Queue(name) for name in queues], prefetch_count=credit))
-            consumer.register_callback(lambda _, message: (taken.append(message.delivery_tag), message.ack()))
+            consumer.register_callback(lambda _, message: (taken.append(message.headers.get("id")), done and message.ack()))
             end = time.monotonic() + seconds
             while len(taken) < count and time.monotonic() < end:
                 with suppress(TimeoutError):
@@ -75,7 +76,10 @@ class Broker:
 
 
 @pytest.fixture
-def lists(own_server: Server, tmp_path: Path) -> Iterator[Broker]:
+def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setitem(
+        kombu.transport._transport_cache, "redis", broker.Transport
+    )  # in a worker, nobody asks before it is set up
     one = Broker(own_server, tmp_path)
     yield one
     for process in one.started:
@@ -93,7 +97,7 @@ def until(lists: Broker, client: Client, task_id: str) -> None:
 
 
 def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(lists: Broker) -> None:
-    lists.push(KEPT, "x")
+    lists.redis.lpush(KEPT, envelope())
     assert lists.worker("-c", DIES).wait(30) == -signal.SIGKILL
     assert lists.redis.llen(KEPT) == 0
     assert lists.redis.hlen("unacked") == 0  # for Kombu, it is gone
@@ -110,10 +114,11 @@ def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(list
 
 def test_a_note_of_a_moment_ago_is_left_to_whoever_made_it(lists: Broker) -> None:
     now = int(lists.redis.time()[0])
-    lists.redis.zadd(POPPED, {envelope("theirs"): now, envelope("nobody's"): now - 60})
+    theirs, nobodys = envelope(headers={"id": "theirs"}), envelope(headers={"id": "nobody's"})
+    lists.redis.zadd(POPPED, {theirs: now, nobodys: now - 60})
     lists.push(KEPT, "new")
-    assert len(lists.consume([KEPT, EXPIRE], 2)) == 2
-    assert lists.redis.zrange(POPPED, 0, -1) == [envelope("theirs")]
+    assert lists.consume([KEPT, EXPIRE], 2) == ["nobody's", "new"]
+    assert lists.redis.zrange(POPPED, 0, -1) == [theirs]
 
 
 @pytest.mark.parametrize("credit", [1, 4, 100])
@@ -122,9 +127,9 @@ def test_many_messages_of_producers_and_many_hints_take_turns(lists: Broker, cre
         lists.push(KEPT, f"kept {number}")
         lists.push(EXPIRE, f"hint {number}")
     taken = lists.consume([KEPT, EXPIRE], 40, credit)
-    assert [tag for tag in taken if tag.startswith("kept")] == [f"kept {number}" for number in range(20)]
-    assert [tag for tag in taken if tag.startswith("hint")] == [f"hint {number}" for number in range(20)]
-    assert all(sum(tag.startswith("kept") for tag in taken[start : start + 4]) == 2 for start in range(0, 40, 4))
+    assert [name for name in taken if name.startswith("kept")] == [f"kept {number}" for number in range(20)]
+    assert [name for name in taken if name.startswith("hint")] == [f"hint {number}" for number in range(20)]
+    assert all(sum(name.startswith("kept") for name in taken[start : start + 4]) == 2 for start in range(0, 40, 4))
     assert lists.redis.zcard(POPPED) == lists.redis.hlen("unacked") == 0
 
 
@@ -140,3 +145,53 @@ def test_a_worker_of_nothing_else_waits_and_takes_it(lists: Broker) -> None:
     assert lists.redis.info("stats")["total_commands_processed"] - before < 200  # it is no busy loop
     lists.push(KEPT, "x")
     assert lists.consume([KEPT], 1) == ["x"]
+
+
+# --- one test for each bug that was found here, named after it
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"delivery_info": {"exchange": "celery", "routing_key": "cavendish.submit"}},
+        {"delivery_info": {"exchange": "", "routing_key": ""}},
+        {"delivery_info": {"exchange": "", "routing_key": "submit"}},
+        {"delivery_info": [], "priority": 1e999},
+        {"priority": 9},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("headers", [None, [], {"id": "x"}], ids=str)
+def test_a_message_goes_back_whence_it_came_whatever_its_envelope_says(lists: Broker, odd: dict[str, Any], headers: Any) -> None:
+    lists.redis.lpush(KEPT, envelope(headers=headers, properties={"delivery_tag": "x", "body_encoding": "base64", **odd}))
+    for done in (False, False, True):
+        assert len(lists.consume([KEPT, EXPIRE], 1, done=done)) == 1
+        assert lists.redis.llen(KEPT) == int(not done)
+    assert [key for key in lists.redis.scan_iter() if not key.startswith(b"_kombu")] == []
+
+
+def test_messages_that_share_a_delivery_tag_are_not_taken_for_one(lists: Broker) -> None:
+    for name in ("one", "two"):
+        lists.redis.lpush(KEPT, envelope(tag="T", headers={"id": name}))
+    assert lists.consume([KEPT, EXPIRE], 2, done=False) == ["one", "two"]
+    assert lists.redis.llen(KEPT) == 2
+
+
+def test_junk_without_end_leaves_time_for_everything_else(lists: Broker) -> None:
+    lists.redis.lpush(KEPT, *(b"{%d" % number for number in range(5_000)))
+    assert lists.consume([KEPT, EXPIRE], 1, seconds=0.05) == []
+    assert lists.redis.llen(KEPT) > 1_000
+
+
+def test_a_message_that_there_is_no_memory_for_is_left_to_another_worker(lists: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists.push(KEPT, "x")
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker.Transport, "_deliver", full)
+        assert lists.consume([KEPT, EXPIRE], 1, seconds=0.5) == []
+    ((note, popped_at),) = lists.redis.zrange(POPPED, 0, -1, withscores=True)
+    lists.redis.zadd(POPPED, {note: popped_at - 20})
+    assert lists.consume([KEPT, EXPIRE], 1) == ["x"]
