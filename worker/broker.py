@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from queue import Empty
 from time import monotonic
@@ -90,12 +91,15 @@ class Channel(kombu_redis.Channel):
         return all(self.qos.can_consume() and self._pop() for _ in range(_AT_ONCE))
 
     def _pop(self) -> bool:
-        """Take one message on. Kept ones and hints take turns, so that neither waits for all of the other."""
+        """Take one message on. Kept ones and hints take turns, so that neither waits for all of the other.
+
+        A lost connection is for Kombu to notice, in its own wait: an error from here finds Celery's consumer half started.
+        """
         hints = self._queue_cycle.consume(len(self.active_queues))
         turn = [*hints, KEPT] if self._kept_last else [KEPT, *hints]
         lists = [(queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in turn]
         keys = [POPPED, nothing(POPPED), *(key for _, key in lists)]
-        with self.conn_or_acquire() as client:
+        with suppress(*self.connection_errors), self.conn_or_acquire() as client:
             popped = self._script(keys, [now(), _LEFT_LYING, *(int(queue == KEPT) for queue, _ in lists)], client)
             if popped is None:
                 return False
@@ -106,7 +110,13 @@ class Channel(kombu_redis.Channel):
             taken = self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
             if queue == KEPT and taken:
                 client.zrem(POPPED, message)
-        return True
+            return True
+        return False
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        """A channel that never subscribed has nothing to end. Kombu connects for it, and the worker ends if it cannot."""
+        if "subclient" in self.__dict__:
+            super()._unsubscribe_from(queue)  # type: ignore[misc]
 
     @cached_property
     def _script(self) -> Script:

@@ -57,9 +57,10 @@ def set_up(log_format: str, log_level: str) -> None:
 
 
 def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
-    """A broker that went away is a sentence; the place in the transport where it was noticed tells nobody anything."""
+    """A broker or a book that went away is a sentence; the place in the code where it was noticed tells nobody anything."""
     trouble = record.exc_info[1] if record.exc_info else None
-    if any(word in type(trouble).__name__ for word in _LOST) and record.name.startswith(("celery.worker", "celery.beat")):
+    lost = any(word in type(trouble).__name__ for word in _LOST) and record.name.startswith(("celery.worker", "celery.beat"))
+    if lost or type(trouble).__name__ == "Reject":  # a message that was put back, since the book is away
         record.exc_info = record.exc_text = None
         if record.name == "celery.beat":  # whose message carries its whole stack, too
             record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()

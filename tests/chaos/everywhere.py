@@ -152,6 +152,8 @@ def run(plan: Plan, say: Say) -> bool:
     say("In the logs: " + ", ".join(f"{log.count(event)} {event}" for event in TELLING))
     if plan.door:
         say(f"Submitted by a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost; bar 0.")
+    ended = log.count("Unrecoverable error")
+    say(f"Workers that ended by themselves: {ended}; bar 0.")
     say(f"\n{kills:,} kills, {kills / lasted:.1f} each second:\n")
     rows = [(ANY + ": " + kind, str(number)) for kind, number in sorted(executioner.random_kills.items())]
     rows += [(point, str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
@@ -163,7 +165,7 @@ def run(plan: Plan, say: Say) -> bool:
     for heading in ("unsettled", "unannounced", "early", "two_ids", "wrong"):
         if found := [*getattr(reckoning, heading), *getattr(door, heading)]:
             say(f"{heading}: {', '.join(found[:5])}")
-    kept = reckoning.kept and (door.kept or not mischief.posted)
+    kept = reckoning.kept and (door.kept or not mischief.posted) and not ended
     return kept and kills >= plan.kills and not (plan.every_point and missed)
 
 

@@ -16,7 +16,7 @@ import kombu.transport
 import pytest
 import redis
 from conftest import Server
-from kombu import Connection, Consumer, Queue
+from kombu import Connection, Consumer, Exchange, Queue
 from messages import envelope
 
 from scheduler.beat import EXPIRE
@@ -195,3 +195,23 @@ def test_a_message_that_there_is_no_memory_for_is_left_to_another_worker(lists: 
     ((note, popped_at),) = lists.redis.zrange(POPPED, 0, -1, withscores=True)
     lists.redis.zadd(POPPED, {note: popped_at - 20})
     assert lists.consume([KEPT, EXPIRE], 1) == ["x"]
+
+
+def test_a_channel_that_never_subscribed_can_be_closed_after_its_connection(lists: Broker) -> None:
+    """Redis restarts just as a worker has connected: Celery closes what it has begun, and would end itself where that fails."""
+    with Connection(broker_url(lists.settings)) as connection:
+        channel = connection.channel()
+        Consumer(channel, [Queue("news", Exchange("news", "fanout"))]).consume()
+        channel.connection.client = None  # as Kombu leaves it when it gives a connection up
+        channel.close()
+
+
+def test_a_connection_that_is_lost_while_a_message_is_popped_is_no_error(lists: Broker, own_server: Server) -> None:
+    with Connection(broker_url(lists.settings)) as connection:
+        channel = connection.channel()
+        Consumer(channel, [Queue(KEPT)]).consume()
+        lists.push(KEPT, "x")
+        own_server.kill()
+        assert channel._pop() is False
+        own_server.start()
+    assert lists.consume([KEPT], 1) == ["x"]
