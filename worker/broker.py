@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property
 from queue import Empty
 from time import monotonic
@@ -95,11 +94,19 @@ class Channel(kombu_redis.Channel):
 
         A lost connection is for Kombu to notice, in its own wait: an error from here finds Celery's consumer half started.
         """
+        try:
+            return self._pop_one()
+        except self.connection_errors as error:
+            if isinstance(error, redis.ResponseError):  # which Kombu's wait may not meet: no permission for scripts, say
+                logger().error("message.left", outcome=f"Redis refuses to give messages out: {error}"[:200])
+            return False
+
+    def _pop_one(self) -> bool:
         hints = self._queue_cycle.consume(len(self.active_queues))
         turn = [*hints, KEPT] if self._kept_last else [KEPT, *hints]
         lists = [(queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in turn]
         keys = [POPPED, nothing(POPPED), *(key for _, key in lists)]
-        with suppress(*self.connection_errors), self.conn_or_acquire() as client:
+        with self.conn_or_acquire() as client:
             popped = self._script(keys, [now(), _LEFT_LYING, *(int(queue == KEPT) for queue, _ in lists)], client)
             if popped is None:
                 return False
@@ -110,8 +117,7 @@ class Channel(kombu_redis.Channel):
             taken = self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
             if queue == KEPT and taken:
                 client.zrem(POPPED, message)
-            return True
-        return False
+        return True
 
     def _unsubscribe_from(self, queue: str) -> None:
         """A channel that never subscribed has nothing to end. Kombu connects for it, and the worker ends if it cannot."""

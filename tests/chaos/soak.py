@@ -75,6 +75,7 @@ class Soak:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
         environment |= {f"CAVENDISH_{name}": value for name, value in SETTINGS.items()}
         environment |= {"CAVENDISH_DATA_DIR": str(folder / "data")}
+        environment |= {"FLOWER_MAX_TASKS": "1000"}  # its 10,000 messages would still be filling it up when a short soak ends
         command = [sys.executable, "-m", "worker.cli", "up", "--emulate", "--rate", "0", "--median", "3", "--sigma", "0.3"]
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._facts_at, self.log_at = folder / "data" / "stack.json", folder / "log"

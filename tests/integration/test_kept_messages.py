@@ -215,3 +215,14 @@ def test_a_connection_that_is_lost_while_a_message_is_popped_is_no_error(lists: 
         assert channel._pop() is False
         own_server.start()
     assert lists.consume([KEPT], 1) == ["x"]
+
+
+def test_a_redis_that_permits_no_scripts_is_told_of(lists: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    with Connection(broker_url(lists.settings)) as connection:
+        channel = connection.channel()
+        Consumer(channel, [Queue(KEPT)]).consume()
+        lists.push(KEPT, "x")
+        lists.redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-evalsha"])
+        assert channel._pop() is False
+    assert "Redis refuses to give messages out" in caplog.text
+    assert lists.redis.llen(KEPT) == 1
