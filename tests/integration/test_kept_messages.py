@@ -77,9 +77,8 @@ class Broker:
 
 @pytest.fixture
 def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    monkeypatch.setitem(
-        kombu.transport._transport_cache, "redis", broker.Transport
-    )  # in a worker, nobody asks before it is set up
+    # In a worker, nobody asks for a transport before ours is installed; here another test may have.
+    monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
     one = Broker(own_server, tmp_path)
     yield one
     for process in one.started:
