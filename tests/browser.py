@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+
 from cavendish_worker.devstack.stack import free_port
 
 #: Nothing that a browser does of its own accord, and what it needs to run as root in a container.

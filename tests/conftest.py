@@ -18,6 +18,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
+
 from cavendish import Client
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
@@ -25,8 +27,7 @@ from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.devstack.emulator import serve
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.telemetry import logs
-from endpoint_index import SECRET, Delivering
-from hypothesis import settings as hypothesis_settings
+from delivering import SECRET, Delivering
 from shell import Run, shell
 
 #: Nothing is timed in a test: the machine may have better things to do.

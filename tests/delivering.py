@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import httpx
+
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import redis
+
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.devstack.stack import free_port
 

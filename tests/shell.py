@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cavendish_worker.cli import cli
 from click.testing import CliRunner, Result
+
+from cavendish_worker.cli import cli
 
 #: Runs `cavendish` with these words, and with this text on stdin: the fixture `run`.
 Run = Callable[..., Result]

@@ -15,13 +15,13 @@ from cavendish.errors import (
 from cavendish.model import Event, State, Submitted, TrackedTask
 
 __all__ = [
-    "BookUnavailable",
     "CavendishError",
     "Client",
     "Event",
     "EventsMissed",
     "SettingsError",
     "State",
+    "StoreUnavailable",
     "SubmissionError",
     "Submitted",
     "TrackedTask",

@@ -36,7 +36,7 @@ class Client:
 
     `url` is the Redis of the store; without it `settings` say where it is, or the environment
     (`CAVENDISH_REDIS_URL`, else the embedded server of `cavendish up`). Raises SettingsError where
-    they make no sense; connects at the first question. Every method raises BookUnavailable when
+    they make no sense; connects at the first question. Every method raises StoreUnavailable when
     Redis is away.
 
         with Client() as client:
@@ -216,12 +216,12 @@ class Client:
         account: str | None = None,
         *,
         after: str | None = None,
-        decide: bool = True,
+        follow: bool = True,
     ) -> Iterator[Event]:
         """What ended, in the order of time (to the millisecond), and then what ends from now on; of
         all services and accounts unless one is named.
 
-        Without `decide` it ends with the last event that there is now. `after` says where to begin:
+        Without `follow` it ends with the last event that there is now. `after` says where to begin:
         - None: now, that is when `events` is called, not when the first event is asked for;
         - "" or "0": with the oldest event that is still kept;
         - the `position` of the last event that was handled: behind that one, over all lanes, with
@@ -233,7 +233,7 @@ class Client:
         raised, at once or on the way, where events behind the place of the reader were trimmed
         away; its `position` goes on with what is kept. (Rarely it is raised although just the
         handled ones were trimmed.) Raises SubmissionError for a position that is none, and
-        BookUnavailable, also while it follows: then begin again with the last position. After an
+        StoreUnavailable, also while it follows: then begin again with the last position. After an
         error it is exhausted.
         """
         lanes = self._lanes(service, account)
@@ -245,7 +245,7 @@ class Client:
             known = places_of(after)
             places = {lane: known.get(lane, START) for lane in lanes}
         reader = Reader(self._store.events, places)
-        if decide:
+        if follow:
             return self._following(reader, service, account)
         return self._kept(reader, self._store.events.last(lanes))
 

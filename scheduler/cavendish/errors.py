@@ -4,7 +4,7 @@ CavendishError
 ├── SettingsError       environment settings that make no sense; carries every complaint at once
 ├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline
 ...) ├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not
-give its consent ├── BookUnavailable     Redis did not answer, or refuses to write; what was not
+give its consent ├── StoreUnavailable     Redis did not answer, or refuses to write; what was not
 acknowledged is handed in again │   └── ForeignBook     Redis answers, but the store has a format
 that this version of Cavendish cannot read ├── WaitTimeout         `Client.wait` ran out of time;
 carries what was still pending ├── EventsMissed        events were trimmed from a stream before they

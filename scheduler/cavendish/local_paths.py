@@ -26,10 +26,10 @@ from cavendish.redis_url import (
 from cavendish.settings import Settings, env_name
 
 __all__ = [
-    "book_url",
     "broker_url",
     "celery_spelling",
     "socket_path",
+    "store_url",
     "with_kept",
     "without_password",
 ]

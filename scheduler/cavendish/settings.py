@@ -313,7 +313,7 @@ class Settings:
             )
         if self.last_poll < self.call_timeout:
             found.append(
-                f"{PREFIX}LAST_LOOK must be at least {PREFIX}CALL_TIMEOUT, or a last poll is cut short."
+                f"{PREFIX}LAST_POLL must be at least {PREFIX}CALL_TIMEOUT, or a last poll is cut short."
             )
         if not (self.flower_basic_auth or ip_address(self.flower_address).is_loopback):
             found.append(

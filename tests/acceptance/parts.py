@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from celery import Celery
+
 from acceptance.conftest import SERVICE, wait_until
 from cavendish import Client
 from cavendish.local_paths import broker_url
@@ -26,8 +28,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.devstack.emulator.api import Config, Emulator
 from cavendish_worker.devstack.emulator.receiver import Receiver
-from celery import Celery
-from endpoint_index import SECRET, Served
+from delivering import SECRET, Served
 
 #: Seconds by which a settle may seem to come before the finish that it tells of.
 BLUR = 0.1
@@ -99,7 +100,7 @@ class Parts:
             "celery",
             "-q",
             "-A",
-            "cavendish_worker.tasks",
+            "cavendish_worker",
             role,
             *options,
         ]

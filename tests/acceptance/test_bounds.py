@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
+
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish import Client
@@ -29,9 +31,8 @@ from cavendish.submission import SubmitOptions
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.devstack.emulator.api import Config
 from cavendish_worker.webhooks.reconcile import reconcile
-from celery import Celery
 from conftest import Server
-from endpoint_index import KEYS, LANE, Delivering, Served
+from delivering import KEYS, LANE, Delivering, Served
 
 #: What may stay in the store for ever: its size does not depend on how many ids there were.
 PERMANENT = {"lanes", "fleet", "tick", "counts", "events", "service-health", "reconciled", "dead"}
@@ -305,8 +306,11 @@ class Cramped(Server):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
         self.process = subprocess.Popen(
-            command, env=embedded.environment(), process_group=0, preexec_fn=cramp
-        )  # noqa: PLW1509 (it only sets limits)
+            command,
+            env=embedded.environment(),
+            process_group=0,
+            preexec_fn=cramp,  # noqa: PLW1509 (it only sets limits)
+        )
         embedded.wait_for(self.url, self.process, self.folder / "redis" / "server.log")
 
     def room(self, size: int | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import BLUR, Parts
 from cavendish_worker.devstack.emulator.api import Config
 from conftest import Server
-from endpoint_index import Served
+from delivering import Served
 
 HOUR = 3600.0
 COUNT = 400

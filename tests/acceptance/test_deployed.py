@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from acceptance.conftest import wait_until
 from cavendish.store import Store
 from cavendish_worker.cli import cli

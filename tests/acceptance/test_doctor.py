@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
 from acceptance.conftest import wait_until
 from acceptance.parts import Parts
 from cavendish.model import UpstreamErrorKind
-from cavendish.policy.rate_limit import report_error
+from cavendish.policy.rate_limit import RateLimit, report_error
 from cavendish.store import keys
 from cavendish.store.fleet import FORMAT
 from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.api import Config
 from cavendish_worker.http.event_loop import LoopThread
-from click.testing import CliRunner
 from conftest import Server
-from endpoint_index import SECRET, Served
+from delivering import SECRET, Served
 from receiving import Authority
 
 HOUR = 3600.0
@@ -122,7 +123,7 @@ def test_a_redis_that_drops_keys_when_it_is_full_is_found(parts: Parts, policy: 
     assert "noeviction" in finding["advice"]
 
 
-def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_held_for_it(
+def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_paused_for_it(
     parts: Parts,
 ) -> None:
     finding = said(parts, API_TOKEN="stolen")["api, account default"]
@@ -154,12 +155,11 @@ def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out
 
 def test_a_hold_for_a_refused_credential_is_found(parts: Parts) -> None:
     now = parts.store.fleet.now()
-    change = lambda rate_limit: (
-        report_error(
-            rate_limit, UpstreamErrorKind.ACCOUNT, "HTTP 403 used_up", None, now, now, 1.0
-        ),
-        None,
-    )  # noqa: E731
+
+    def change(known: RateLimit) -> tuple[RateLimit, None]:
+        kind = UpstreamErrorKind.ACCOUNT
+        return report_error(known, kind, "HTTP 403 used_up", None, now, now, 1.0), None
+
     parts.store.shared_state.change_rate_limit("default", change)
     finding = said(parts)["account default"]
     assert not finding["ok"]
@@ -191,7 +191,7 @@ def test_no_beat_and_no_worker_are_found(parts: Parts) -> None:
     findings = said(parts)
     assert not findings["beat"]["ok"]
     assert not findings["worker"]["ok"]
-    assert "celery -A cavendish_worker.tasks beat" in findings["beat"]["advice"]
+    assert "celery -A cavendish_worker beat" in findings["beat"]["advice"]
     assert "queues" not in findings
 
 

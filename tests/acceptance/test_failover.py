@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
@@ -98,9 +99,8 @@ class Run:
             )
             - self.killed_at
         )
-        print(
-            f"first settled {first:.1f} s after the death, {len(self.upstream_errors)} submits refused"
-        )  # noqa: T201
+        refused = len(self.upstream_errors)
+        print(f"first settled {first:.1f} s after the death, {refused} submits refused")  # noqa: T201
         assert first < LONGEST
         assert self.stack.pids() == self._pids
         celery = [
@@ -108,7 +108,7 @@ class Run:
             "-m",
             "celery",
             "-A",
-            "cavendish_worker.tasks",
+            "cavendish_worker",
             "inspect",
             "stats",
             "--timeout",

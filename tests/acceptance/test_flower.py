@@ -18,10 +18,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from celery import Celery
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from browser import Browser, browser
 from cavendish_worker.devstack.stack import free_port
-from celery import Celery
 from conftest import Server
 from programs import need
 
@@ -154,9 +155,9 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
 
 @contextmanager
 def running(part: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """A part as production starts it: `celery -A cavendish_worker.tasks PART`."""
+    """A part as production starts it: `celery -A cavendish_worker PART`."""
     with (folder / f"{part}.log").open("w") as log:
-        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker.tasks", part]
+        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker", part]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             yield

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client, TrackedTask
-from celery import Celery
 from programs import need
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -44,7 +45,7 @@ def broker(stack: Stack) -> Iterator[redis.Redis]:
 
 def tracked(stack: Stack, task_id: str) -> TrackedTask | None:
     """What the store knows of the id by now."""
-    with Client(stack.facts["book"]) as client:
+    with Client(stack.facts["store"]) as client:
         return client.get(task_id, service=SERVICE)
 
 

@@ -8,11 +8,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 from chaos import everywhere, restarts
 from chaos.points import BEAT_POINTS, BEAT_STEPS, STEPS, WORKER_POINTS, Aim, install
 from chaos.reckoning import Evidence, Reckoning, Settled
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 

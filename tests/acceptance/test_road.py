@@ -16,12 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from celery import Celery
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
 from cavendish.settings import Settings
-from celery import Celery
-from endpoint_index import Served
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from delivering import Served
 
 Start = Callable[..., Stack]
 
@@ -59,7 +60,7 @@ def settled_early(stack: Stack, ids: list[str]) -> list[str]:
             "tasks"
         ]
     }
-    with Client(settings=Settings.load({"CAVENDISH_REDIS_URL": stack.facts["book"]})) as client:
+    with Client(settings=Settings.load({"CAVENDISH_REDIS_URL": stack.facts["store"]})) as client:
         tasks = client.get_many(ids, service=SERVICE, with_record=False)
     return [task_id for task_id in ids if (tasks[task_id].settled_at or 0.0) < finished[task_id]]
 
@@ -128,11 +129,11 @@ def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through
 def test_no_call_asks_about_an_id_that_is_settled_though_two_beats_run(start: Start) -> None:
     stack = start("--rate", "10", "--faults", "0.05", "--median", "3", "--no-flower")
     where = {
-        "CAVENDISH_REDIS_URL": stack.facts["book"],
+        "CAVENDISH_REDIS_URL": stack.facts["store"],
         "CAVENDISH_BROKER_URL": stack.facts["broker"],
     }
     second = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker.tasks", "beat"],
+        [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker", "beat"],
         env=stack.environment | where,
     )
     try:
@@ -305,7 +306,7 @@ def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() 
     }
     for command in (
         ["-m", "cavendish_worker.cli", "status"],
-        ["-m", "celery", "-A", "cavendish_worker.tasks", "worker"],
+        ["-m", "celery", "-A", "cavendish_worker", "worker"],
     ):
         said = subprocess.run(
             [sys.executable, *command], env=wrong, capture_output=True, text=True, check=False
@@ -324,7 +325,7 @@ def test_a_pool_without_threads_is_refused_in_one_sentence() -> None:
         "celery",
         "-q",
         "-A",
-        "cavendish_worker.tasks",
+        "cavendish_worker",
         "worker",
         "-P",
         "solo",

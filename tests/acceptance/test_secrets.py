@@ -23,12 +23,13 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 import redis
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish.store import Store
 from cavendish_worker.devstack.emulator.api import Config, Emulator
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.signing import new_secret
-from endpoint_index import Served
+from delivering import Served
 from servers import Node
 
 TOKEN = "tok-Ein_Geheimnis/of+the=API"

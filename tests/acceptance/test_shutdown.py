@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from acceptance.parts import BLUR, Parts
 from cavendish.model import Lane
@@ -23,7 +24,7 @@ from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.devstack.emulator.api import Config
 from chaos.rolling import roll
 from conftest import Server
-from endpoint_index import Served
+from delivering import Served
 
 LANE = Lane("default", SERVICE)
 LEASES = LaneKeys(LANE).leases

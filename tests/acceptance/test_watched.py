@@ -9,14 +9,15 @@ import re
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client.parser import text_string_to_metric_families
+
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish_worker.devstack.emulator.api import Config
 from conftest import Server
-from endpoint_index import Receiver, Served
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from prometheus_client.parser import text_string_to_metric_families
+from delivering import Receiver, Served
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from celery import Celery
+from ground import HERE, Ground
+
 from cavendish import Client
 from cavendish.local_paths import celery_spelling
 from cavendish.settings import Settings
-from celery import Celery
-from ground import HERE, Ground
 
 SERVICE, BATCH = "nano-banana", 100
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
 from cavendish_worker.devstack import embedded_redis as embedded

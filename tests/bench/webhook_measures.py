@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import httpx
-from cavendish.task_names import DELIVER, RECONCILE
 from webhook_road import BATCH, Road, between, others
+
+from cavendish.task_names import DELIVER, RECONCILE
 
 #: Deliveries of a throughput run, and share of them at either end that is left out.
 DELIVERIES, LEFT_OUT = 20_000, 0.1

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ground import HERE, Ground
+
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
@@ -30,7 +32,6 @@ from cavendish_worker.celeryapp.app import build
 from cavendish_worker.devstack.stack import free_port
 from cavendish_worker.webhooks.payload import webhook_id
 from cavendish_worker.webhooks.signing import new_secret
-from ground import HERE, Ground
 
 LANE = Lane("default", "nano-banana")
 TOKEN, KEPT, EVENTS = "bench", 86400.0, 10_000
@@ -39,7 +40,7 @@ BATCH = 20
 _WORKER = [
     "-q",
     "-A",
-    "cavendish_worker.tasks",
+    "cavendish_worker",
     "worker",
     "-P",
     "threads",

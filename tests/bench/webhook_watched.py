@@ -1,7 +1,7 @@
 """Celery's command line in a process that notes each address it is about to connect to, one JSON
 text a line.
 
-    python tests/bench/webhook_watched.py FILE NAMES -A cavendish_worker.tasks worker …
+    python tests/bench/webhook_watched.py FILE NAMES -A cavendish_worker worker …
 
 NAMES is a JSON object: name -> the addresses that the resolver says for it. Everything else is as
 it always is.

@@ -30,10 +30,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cavendish import Client
 from contestants import BATCH, CONTESTANTS, ROUNDS, SERVICE, HandOver, settings_of_ours
 from ground import Ground, ground
 from score import Mark, Row, row, spread, table
+
+from cavendish import Client
 
 #: Seconds that a task takes: lognormal, with this median and this sigma; their mean; and how many
 #: are in flight.

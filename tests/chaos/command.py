@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import click
+
 from chaos import disk, everywhere, restarts, rolling
 
 #: Seconds of killing, at least and at most, in which there must be a thousand kills, and one at

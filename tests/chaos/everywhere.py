@@ -26,7 +26,7 @@ VISIBILITY = float(SOON["LEASE"]) + 15
 AWAY = (
     "WorkerLostError",
     "ConnectionError",
-    "BookUnavailable",
+    "StoreUnavailable",
     "OperationalError",
     "BrokenPipe",
     "ConnectionRe",

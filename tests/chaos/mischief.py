@@ -10,14 +10,15 @@ from contextlib import suppress
 from itertools import count
 
 import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.keys import LaneKeys
 from cavendish.task_names import DELIVER, EXPIRE, RECONCILE, SUBMIT
-from celery import Celery
 from chaos.world import SERVICE, World
-from kombu.exceptions import OperationalError
 
 DECOYS = "decoys"
 EVERY = 0.4

@@ -18,9 +18,10 @@ import zlib
 from typing import Any
 
 import httpx
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
 from cavendish_worker.devstack.emulator import serve
 from cavendish_worker.devstack.emulator.api import Config, Emulator
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 #: Seconds that the receiver takes, so that there is time to die while it works.
 TAKES = 0.01

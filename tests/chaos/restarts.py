@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import redis
+
 from chaos.reckoning import Reckoning, table
 from chaos.world import HERE, Producer, World, die_with_parent, world
 
@@ -143,7 +144,7 @@ def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
         "celery",
         "-q",
         "-A",
-        "cavendish_worker.tasks",
+        "cavendish_worker",
         "worker",
         "-P",
         "threads",

@@ -30,11 +30,12 @@ from typing import Any
 
 import httpx
 import redis
+from rich.console import Console
+from rich.table import Table
+
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
-from rich.console import Console
-from rich.table import Table
 
 SERVICE = "nano-banana"
 #: Seconds between samples; from the end of the load until everything has expired (retention, and a
@@ -102,11 +103,11 @@ class Soak:
         self._http = httpx.Client(trust_env=False, timeout=30)
         self.facts = self._wait_for_facts()
         ours = {
-            "CAVENDISH_REDIS_URL": self.facts["book"],
+            "CAVENDISH_REDIS_URL": self.facts["store"],
             "CAVENDISH_WEBHOOK_ALLOW": SETTINGS["WEBHOOK_ALLOW"],
         }
         self.client = Client(settings=Settings.load(ours))
-        path = self.facts["book"].removeprefix("unix://").partition("?")[0]
+        path = self.facts["store"].removeprefix("unix://").partition("?")[0]
         self.store, self.broker = (
             redis.Redis(unix_socket_path=path, db=db, decode_responses=True) for db in (0, 1)
         )

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
@@ -43,9 +44,9 @@ SOON = {
     "CONCURRENCY": "8",
     "BATCH_SIZE": "6",
     "TICK": "0.1",
-    "LAST_LOOK": "5",
+    "LAST_POLL": "5",
     "ABSENT_GRACE": "1",
-    "ABSENT_TRIES": "2",
+    "ABSENT_POLLS": "2",
     "ABSENT_OVER": "1",
     "LOG_LEVEL": "warning",
     "LOG_FORMAT": "json",
@@ -89,8 +90,11 @@ class Redis:
     def start(self) -> None:
         """Returns once it answers."""
         self.process = subprocess.Popen(
-            self._words, env=embedded.environment(), process_group=0, preexec_fn=die_with_parent
-        )  # noqa: PLW1509
+            self._words,
+            env=embedded.environment(),
+            process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
         embedded.wait_for(self.url, self.process, self.folder / "redis" / "server.log")
 
     def kill(self) -> None:

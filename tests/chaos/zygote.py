@@ -23,7 +23,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import cavendish_worker.tasks
 import celery.apps.beat
 import celery.apps.worker
 import celery.bin.celery
@@ -31,6 +30,8 @@ import celery.concurrency.prefork
 import celery.concurrency.thread
 import celery.worker.consumer
 import flower.command  # noqa: F401 (so that Flower's lives are short of imports too)
+
+import cavendish_worker.tasks
 from cavendish_worker import runtime as wiring
 from chaos import points
 
@@ -54,7 +55,7 @@ def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
     ):  # Celery takes `-P prefork` for its own default, which the app's own setting goes before
         cavendish_worker.tasks.app.conf.worker_pool = "prefork"
         os.register_at_fork(after_in_child=forget_runtime)
-    sys.argv = ["celery", "-q", "-A", "cavendish_worker.tasks", *words]
+    sys.argv = ["celery", "-q", "-A", "cavendish_worker", *words]
     celery.bin.celery.celery.main(args=sys.argv[1:], prog_name="celery")
 
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner, Result
+
 from acceptance.parts import Parts
 from cavendish.errors import SettingsError
 from cavendish.settings import env_name
@@ -20,9 +22,8 @@ from cavendish.store import Store
 from cavendish.store.fleet import GONE_AFTER, Member
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.api import Config
-from click.testing import CliRunner, Result
 from conftest import Server
-from endpoint_index import Served
+from delivering import Served
 
 HERE = socket.gethostname()
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+
 from cavendish.store import Store
 from cavendish.store.fleet import GONE_AFTER, Member
 from cavendish.submission import SubmitOptions
@@ -35,7 +36,7 @@ def add(store: Store) -> None:
 def beat(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BeatScheduler]:
     """Beat's scheduler as its process would load it."""
     monkeypatch.setenv("CAVENDISH_REDIS_URL", server.url)
-    monkeypatch.setattr(wiring, "_hands", None)
+    monkeypatch.setattr(wiring, "_runtime", None)
     runtime = wiring.get_runtime()
     app = build(runtime.settings)
     scheduler = BeatScheduler(app=app)

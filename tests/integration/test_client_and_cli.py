@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from cavendish import Client, State, StoreUnavailable, SubmissionError, WaitTimeout
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+
 from cavendish import Client
 from cavendish.errors import SettingsError, StoreUnavailable
 from cavendish.model import Lane, State
@@ -194,7 +195,7 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
         assert {
             one.verdict for one in store.tasks.settle(lane, "token", now, outcomes, 60, 100)
         } == {"succeeded"}
-    assert {event.id for event in shared.events(after="0", decide=False)} == set(IDS)
+    assert {event.id for event in shared.events(after="0", follow=False)} == set(IDS)
     assert set(shared.wait(IDS, service="nano-banana", timeout=5)) == set(IDS)
     assert store.endpoints.add(Endpoint("shop", "https://shop.example/hook", now))
     assert store.endpoints.change("shop", lambda endpoint: endpoint) is not None

@@ -15,14 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from cavendish.clock import Clock
 from cavendish.store.fleet import Member
 from cavendish.webhook_endpoint import Endpoint
 from cavendish_worker.polling.expire import Config, expire_overdue
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
-from endpoint_index import KEYS, LANE, Delivering, Receiver, Served
+from delivering import KEYS, LANE, Delivering, Receiver, Served
 from integration.test_retrieve import Bench, error, items
-from prometheus_client.parser import text_string_to_metric_families
 from promql import Query, parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from cavendish import Client, State
 from cavendish.errors import CavendishError, EndpointError
 from cavendish.model import OPERATIONS, Lane

@@ -13,18 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
+
 from cavendish.errors import StoreUnavailable
 from cavendish.model import TrackedTask
 from cavendish.policy import backoff
 from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.telemetry import logs
-from cavendish_worker.webhooks import payload
-from cavendish_worker.webhooks import round as round_of_deliveries
+from cavendish_worker.webhooks import delivery_loop, payload
 from cavendish_worker.webhooks.reconcile import reconcile
 from conftest import SECRET, Server
-from endpoint_index import KEYS, LANE, Delivering, Receiver, Served
-from standardwebhooks import Webhook
+from delivering import KEYS, LANE, Delivering, Receiver, Served
 
 
 @pytest.fixture
@@ -422,7 +422,7 @@ def test_a_stopped_delivery_worker_takes_nothing_new_and_writes_down_what_is_und
 def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
     endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(round_of_deliveries, "PATIENCE", 8.0)
+    monkeypatch.setattr(delivery_loop, "PATIENCE", 8.0)
     arrived: list[float] = []
 
     async def handler(_: httpx.Request) -> httpx.Response:

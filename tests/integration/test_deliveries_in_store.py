@@ -11,13 +11,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 import pytest
-from cavendish.model import OPERATIONS, Lane, State
-from cavendish.policy.verdicts import Outcome
-from cavendish.store import Store
-from cavendish.store.deliveries import SORTED_AT_ONCE, Attempt, RetryAt
-from cavendish.store.keys import LaneKeys, delivery_of, task_of
-from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import endpoint_in, subscription_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +20,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+
+from cavendish.model import OPERATIONS, Lane, State
+from cavendish.policy.verdicts import Outcome
+from cavendish.store import Store
+from cavendish.store.deliveries import SORTED_AT_ONCE, Attempt, RetryAt
+from cavendish.store.keys import LaneKeys, delivery_of, task_of
+from cavendish.submission import SubmitOptions
+from cavendish.webhook_endpoint import endpoint_in, subscription_of
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)
@@ -121,7 +122,7 @@ def places(store: Store, delivery: str, keys: LaneKeys = KEYS) -> list[str]:
     """Where a delivery lies."""
     endpoint, raw = endpoint_in(delivery), store.connection.redis
     lies = {
-        "inbox": keys.pending_deliveries,
+        "inbox": keys.inbox,
         "queue": keys.queue(endpoint),
         "retries": keys.retries(endpoint),
         "dead": keys.dead,
@@ -871,7 +872,7 @@ def test_a_notice_is_pending_once_and_delivered_like_any_delivery(
 
 def test_a_lost_notice_is_pending_again(store: Store) -> None:
     store.deliveries.notify("n", "ops", "{}", 1000.0)
-    store.connection.redis.delete(LaneKeys(OPERATIONS).pending_deliveries)
+    store.connection.redis.delete(LaneKeys(OPERATIONS).inbox)
     assert reconcile(store, 1001.0, 5, OPERATIONS) == ["ops:n"]
 
 
@@ -1242,7 +1243,7 @@ class Ledger(RuleBasedStateMachine):
         ):
             endpoint, place = endpoint_in(delivery), self.lies[delivery][0]
             key = {
-                "inbox": self.keys.pending_deliveries,
+                "inbox": self.keys.inbox,
                 "queue": self.keys.queue(endpoint),
                 "retries": self.keys.retries(endpoint),
             }[place]
@@ -1250,7 +1251,7 @@ class Ledger(RuleBasedStateMachine):
             self.lies[delivery] = ("lost", 0.0)
 
     @rule(picks=PICKS)
-    def lose_deliveries(self, picks: list[int]) -> None:
+    def lose_attempts(self, picks: list[int]) -> None:
         for delivery in self.picked(self.attempts, picks):
             self.raw.delete(self.keys.delivery(delivery))
             self.attempts[delivery] = 0
@@ -1291,7 +1292,7 @@ class Ledger(RuleBasedStateMachine):
             if hook not in task.closed
         }
         assert {*self.lies} == expected
-        sets = {("inbox", ""): self.keys.pending_deliveries}
+        sets = {("inbox", ""): self.keys.inbox}
         sets |= {("queue", name): self.keys.queue(name) for name in ENDPOINTS}
         sets |= {("retries", name): self.keys.retries(name) for name in ENDPOINTS}
         pipe = self.raw.pipeline(transaction=False)

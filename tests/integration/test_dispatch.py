@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
+
 from cavendish.model import Lane
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import failed

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from cavendish_worker.http import egress
 from cavendish_worker.http.egress import (
     AddressRefused,

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from cavendish_worker.devstack.emulator.api import Config, Emulator, transport
 from cavendish_worker.devstack.emulator.limits import Bucket, steps
 

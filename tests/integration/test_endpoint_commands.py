@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
+
 from cavendish import Client, State, SubmissionError
 from cavendish.errors import CavendishError, EndpointError
 from cavendish.model import Lane
@@ -33,7 +35,6 @@ from cavendish_worker.http.egress import transport
 from cavendish_worker.webhooks import consent, signing
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.signing import verify
-from click.testing import Result
 from shell import Run, said
 
 LANE = Lane("default", "nano-banana")

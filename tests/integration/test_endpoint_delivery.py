@@ -12,6 +12,8 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
+
 from cavendish.model import OPERATIONS
 from cavendish.policy.circuit import TRIP
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
@@ -19,8 +21,7 @@ from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.reconcile import reconcile
 from cavendish_worker.webhooks.signing import new_secret, new_signing_key, public_key, verify
 from conftest import SECRET
-from endpoint_index import LANE, Delivering, Receiver, Served
-from standardwebhooks import Webhook
+from delivering import LANE, Delivering, Receiver, Served
 
 
 def registered(

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+
 from cavendish.store import Store
 from cavendish.store.keys import DISABLED, ENDPOINTS
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+
 from cavendish import (
     CavendishError,
     Client,
@@ -92,7 +93,7 @@ def ids(events: Iterator[Event]) -> list[str]:
 
 
 def kept(client: Client, after: str = "0") -> list[Event]:
-    return list(client.events(after=after, decide=False))
+    return list(client.events(after=after, follow=False))
 
 
 def test_every_end_is_an_event_in_the_order_of_time_over_all_lanes(
@@ -110,9 +111,9 @@ def test_every_end_is_an_event_in_the_order_of_time_over_all_lanes(
         ("d", "nano-banana", "default", State.EXPIRED),
     ]
     assert all(before <= event.at <= store.fleet.now() for event in events)
-    assert ids(client.events("flux", after="", decide=False)) == ["c"]
-    assert ids(client.events(account="nobody", after="0", decide=False)) == []
-    assert list(client.events(decide=False)) == []
+    assert ids(client.events("flux", after="", follow=False)) == ["c"]
+    assert ids(client.events(account="nobody", after="0", follow=False)) == []
+    assert list(client.events(follow=False)) == []
 
 
 def test_the_order_holds_where_one_lane_has_much_more_to_read_than_another(
@@ -315,7 +316,7 @@ def test_the_streams_are_read_over_either_protocol_of_redis(
 def test_a_read_never_blocks_as_long_as_the_socket_waits(store: Store, server: Server) -> None:
     hasty = Store(f"{server.url}&socket_timeout=0.5")
     started = time.monotonic()
-    assert hasty.events.read({NANO: START}, 10, 60) == []  # and no BookUnavailable
+    assert hasty.events.read({NANO: START}, 10, 60) == []  # and no StoreUnavailable
     assert time.monotonic() - started < 0.5
     hasty.close()
 
@@ -380,7 +381,7 @@ def test_a_wait_listens_to_all_shards_of_its_service(store: Store, server: Serve
             settled = time.monotonic()
         assert set(waiting.end()) == set(wanted)  # type: ignore[arg-type]
         assert waiting.ended - settled < 1.0
-        assert sorted(ids(client.events(after="0", decide=False))) == sorted(wanted)
+        assert sorted(ids(client.events(after="0", follow=False))) == sorted(wanted)
 
 
 def test_a_wait_ends_although_its_event_was_lost(client: Client, store: Store) -> None:

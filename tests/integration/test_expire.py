@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from cavendish.model import Lane, State
 from cavendish.store import Store
 from cavendish.store.keys import LaneKeys

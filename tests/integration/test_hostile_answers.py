@@ -18,6 +18,10 @@ from dataclasses import dataclass, replace
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
 from cavendish.clock import Clock
 from cavendish.model import State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import Patience, decide, match
@@ -33,12 +37,9 @@ from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
 from cavendish_worker.polling.upstream import Limits, Upstream, _parsed
 from cavendish_worker.telemetry import logs
 from cavendish_worker.webhooks import payload, signing
-from endpoint_index import KEYS, LANE, SECRET, Delivering
+from delivering import KEYS, LANE, SECRET, Delivering
 from hostile import DEEP, bodies, cases, objects, values
-from hypothesis import given
-from hypothesis import strategies as st
 from receiving import Peer, Receiver, receiving
-from standardwebhooks import Webhook
 
 LIMIT = 2**20
 PIXELS = "https://x/y.png"

@@ -12,12 +12,13 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import pytest
-from cavendish.settings import Settings
-from cavendish_worker.cli import main
-from endpoint_index import Delivering
-from hostile import bodies, cases, objects, values
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cavendish.settings import Settings
+from cavendish_worker.cli import main
+from delivering import Delivering
+from hostile import bodies, cases, objects, values
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import Connection
+
 from cavendish.client import Client
 from cavendish.errors import SubmissionError
 from cavendish.local_paths import broker_url
@@ -27,9 +31,6 @@ from cavendish_worker.celeryapp.submit_message import IDS, WORDS, take_in
 from cavendish_worker.telemetry import logs
 from conftest import Server
 from hostile import cases, values
-from hypothesis import given
-from hypothesis import strategies as st
-from kombu import Connection
 from messages import ENVELOPE, GOOD, Message, envelope, message
 
 
@@ -215,7 +216,7 @@ class Fleet:
             "celery",
             "-q",
             "-A",
-            "cavendish_worker.tasks",
+            "cavendish_worker",
             "worker",
             "-P",
             "threads",

@@ -18,6 +18,8 @@ from typing import Any
 import kombu.transport
 import pytest
 import redis
+from kombu import Connection, Consumer, Exchange, Queue
+
 from cavendish.client import Client
 from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
@@ -25,14 +27,13 @@ from cavendish.task_names import EXPIRE
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.redis_transport import KEPT, POPPED
 from conftest import Server
-from kombu import Connection, Consumer, Exchange, Queue
 from messages import envelope
 
 #: A worker that is killed between Kombu's two steps: a message is out of its list, and not written
 #: down as taken.
 DIES = """
 import os, signal
-from worker import broker
+from cavendish_worker.celeryapp import redis_transport as broker
 real = broker.Transport._deliver
 def deliver(self, message, queue):
     if queue == broker.KEPT:
@@ -123,7 +124,7 @@ def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(list
     assert abs(popped_at - time.time()) < 60
     lists.redis.zadd(POPPED, {note: popped_at - 20})  # as if it had been a while ago
     process = lists.worker(
-        "-m", "celery", "-q", "-A", "cavendish_worker.tasks", "worker", "-P", "threads"
+        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
     )
     with Client(settings=lists.settings) as client:
         until(lists, client, "x")

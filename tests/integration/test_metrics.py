@@ -20,6 +20,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+
 from cavendish.client import Client
 from cavendish.clock import Clock
 from cavendish.model import Lane, State, UpstreamErrorKind
@@ -42,11 +45,9 @@ from cavendish_worker.telemetry import logs
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
 from cavendish_worker.telemetry.metrics.families import MOST_ROWS, OTHER, Counter, Histogram
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
-from click.testing import CliRunner
 from conftest import Server
-from endpoint_index import KEYS, LANE, Delivering, Receiver, Served
+from delivering import KEYS, LANE, Delivering, Receiver, Served
 from integration.test_retrieve import Bench, done, error, items
-from prometheus_client.parser import text_string_to_metric_families
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 

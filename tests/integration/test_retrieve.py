@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from cavendish.clock import Clock
 from cavendish.model import Lane, State
 from cavendish.policy.rate_limit import RateLimit
@@ -313,7 +314,7 @@ def test_a_refused_credential_holds_the_whole_account_and_fails_nobody(
     bench.run(lambda _: error(status, code, "sorry"))
     assert bench.all_still_tracked("a", "b")
     rate_limit = bench.store.shared_state.rate_limit("default")
-    assert rate_limit.held(bench.store.fleet.now())
+    assert rate_limit.paused(bench.store.fleet.now())
     assert code in rate_limit.pause_reason
 
 

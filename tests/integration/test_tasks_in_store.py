@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
@@ -25,11 +26,11 @@ def options(*webhooks: str, restart: bool = False, deadline: float = 100.0) -> S
     )
 
 
-def add(store: Store, *ids: str, now: float = 1000.0, **options: object) -> dict[str, str]:
-    hooks = options.pop("webhooks", ())
+def add(store: Store, *ids: str, now: float = 1000.0, **more: object) -> dict[str, str]:
+    hooks = more.pop("webhooks", ())
     return {
         name: one.outcome
-        for name, one in store.tasks.add(ids, options(*hooks, **options), now, now + 2).items()
+        for name, one in store.tasks.add(ids, options(*hooks, **more), now, now + 2).items()
     }  # type: ignore[misc, arg-type]
 
 

@@ -15,6 +15,11 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
 from cavendish.client import Client
 from cavendish.clock import Clock
 from cavendish.policy.verdicts import Patience
@@ -30,12 +35,8 @@ from cavendish_worker.polling.expire import expire_overdue
 from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
 from cavendish_worker.polling.upstream import Limits, Upstream
 from cavendish_worker.telemetry import logs, tracing
-from click.testing import CliRunner
 from conftest import Server
-from endpoint_index import LANE, Delivering, Receiver, Served
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from delivering import LANE, Delivering, Receiver, Served
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{PARENT}-01"

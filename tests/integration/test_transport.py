@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from cavendish_worker.http import stream, transport
 from cavendish_worker.http.stream import Backend, Stream
 from cavendish_worker.http.transport import PooledTransport, read_first, read_raw

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+
 from cavendish.model import Answered, Lane, Quota, UpstreamError, UpstreamErrorKind
 from cavendish_worker.devstack.emulator.api import Reset, Stall
 from cavendish_worker.http.event_loop import LoopThread

@@ -25,6 +25,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.shell_completion import ShellComplete
+from click.testing import Result
+
 from cavendish import Client, State
 from cavendish.errors import StoreFormatError
 from cavendish.model import Lane
@@ -39,13 +42,11 @@ from cavendish.webhook_endpoint import Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.cli.list import Filter, Search
 from cavendish_worker.cli.output import print_json, table
-from cavendish_worker.cli.status import Memory, gather
 from cavendish_worker.cli.wait import Outcome as Waited
 from cavendish_worker.cli.wait import said as estimate
-from click.shell_completion import ShellComplete
-from click.testing import Result
+from cavendish_worker.telemetry.statistics import Memory, gather
 from conftest import Server
-from endpoint_index import Served
+from delivering import Served
 from shell import Run, said
 
 SERVICE = "nano-banana"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.policy.addresses import (
     innermost,
     is_public,
@@ -13,8 +16,6 @@ from cavendish.policy.addresses import (
     parse_networks,
     webhook_complaint,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 PUBLIC = (
     "8.8.8.8 1.1.1.1 2001:4860:4860::8888 2606:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split()

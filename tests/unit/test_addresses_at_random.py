@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import idna
+from ssrfguard import BlockedURLError, Policy
+
 from cavendish.policy.addresses import (
     Address,
     Network,
@@ -28,7 +30,6 @@ from cavendish.policy.addresses import (
     parse_networks,
     webhook_complaint,
 )
-from ssrfguard import BlockedURLError, Policy
 
 EACH = 12_000  # at least so many different addresses, and as many URLs
 SSRFGUARD = Policy(allowed_ports=frozenset(range(1, 65536)))

@@ -7,6 +7,9 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.policy.backoff import WEBHOOK_WINDOW
 from cavendish.policy.circuit import REST
 from cavendish_worker.webhooks.attempt_result import (
@@ -18,8 +21,6 @@ from cavendish_worker.webhooks.attempt_result import (
     excerpt,
     log_with,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 T = 1_700_000_000.0
 OVERLOADED = (429, 502, 504)
@@ -105,7 +106,7 @@ def test_what_pays_rests_nobody_whatever_its_headers_say() -> None:
 @pytest.mark.parametrize("name", ["webhook-delivery", "Webhook-Delivery", "WEBHOOK-DELIVERY"])
 @pytest.mark.parametrize("wish", ["disable", "Disable", "DISABLE", "  disable  "])
 @pytest.mark.parametrize(
-    ("status", "fate"),
+    ("status", "kind"),
     [
         (200, ResultKind.DELIVERED),
         (204, ResultKind.DELIVERED),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cavendish.policy.backoff import JITTER, WEBHOOK_WAITS, WEBHOOK_WINDOW, exponential, webhook
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cavendish.policy.backoff import JITTER, WEBHOOK_WAITS, WEBHOOK_WINDOW, exponential, webhook
 
 CHANCE = st.floats(0, 1, exclude_max=True)
 

@@ -9,6 +9,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.policy.circuit import (
     FIRST_ALLOWANCE,
     FIRST_WAIT,
@@ -22,8 +25,6 @@ from cavendish.policy.circuit import (
     failing_for,
     worked,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 MOST = 50
 T = 1_700_000_000.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from cavendish_worker.polling.concurrency_limit import OTHERS, ConcurrencyLimit
 
 

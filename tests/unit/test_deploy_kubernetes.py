@@ -14,6 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
 from cavendish.store.fleet import EVERY, GONE_AFTER
 from cavendish_worker.cli import alive
 from deployed import DEPLOY, KUBERNETES, OURS, ROOT, in_kubernetes, manifests, of_kind, read

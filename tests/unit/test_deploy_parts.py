@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cavendish.settings import Settings, described
-from cavendish_worker.cli import alive, cli
 from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
+from flower import options as _flower  # noqa: F401 (defines Flower's options)
+from tornado.options import options
+
+from cavendish.settings import Settings, described
+from cavendish_worker.cli import alive, cli
 from deployed import (
     DEPLOY,
     OURS,
@@ -32,8 +35,6 @@ from deployed import (
     of_kind,
     read,
 )
-from flower import options as _flower  # noqa: F401 (defines Flower's options)
-from tornado.options import options
 
 SETTINGS = {name for name, *_ in described()}
 TEXTS = sorted(
@@ -85,13 +86,10 @@ def test_every_command_line_is_one_that_its_program_takes(part: Part) -> None:
 
 def test_a_command_line_that_does_not_exist_is_noticed() -> None:
     assert "No such option" in complaint(
-        ("celery", "-A", "cavendish_worker.tasks", "worker", "--pool-size", "3")
+        ("celery", "-A", "cavendish_worker", "worker", "--pool-size", "3")
     )
-    assert "No such command" in complaint(("celery", "-A", "cavendish_worker.tasks", "wrker"))
-    assert (
-        complaint(("celery", "-A", "cavendish_worker.tasks", "flower", "--adress=x"))
-        == "--adress=x"
-    )
+    assert "No such command" in complaint(("celery", "-A", "cavendish_worker", "wrker"))
+    assert complaint(("celery", "-A", "cavendish_worker", "flower", "--adress=x")) == "--adress=x"
     assert "No such option" in complaint(("cavendish", "alive", "--rolle", "worker"))
     assert "No such command" in complaint(("cavendish", "alife"))
 

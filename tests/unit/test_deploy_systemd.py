@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from deployed import DEPLOY
 
 UNITS = DEPLOY / "systemd"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from cavendish.settings import described
 
 ROOT = Path(__file__).parents[2]

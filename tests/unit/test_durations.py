@@ -11,6 +11,9 @@ from itertools import pairwise
 from statistics import median
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.policy.durations import (
     BINS,
     EDGES,
@@ -24,8 +27,6 @@ from cavendish.policy.durations import (
     forecast,
     observe,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 WILD = st.floats() | st.sampled_from([0.0, -1.0, 1e300, -1e300, math.inf, math.nan])
 GARBAGE = st.lists(st.builds(Observation, WILD, WILD, st.booleans(), st.none() | WILD), max_size=20)
@@ -91,10 +92,10 @@ def test_exact_durations_teach_a_lognormal() -> None:
 def test_own_observation_teaches_a_lognormal_where_the_server_gives_no_stamps() -> None:
     chance, durations = random.Random(2), DurationModel()
     for _ in range(100):
-        durations = [lognormal(chance) for _ in range(20)]
+        drawn = [lognormal(chance) for _ in range(20)]
         durations = observe(
             durations,
-            [poll for each in durations for poll in watched(each, 0.0, chance.uniform(2, 6))],
+            [poll for each in drawn for poll in watched(each, 0.0, chance.uniform(2, 6))],
         )
     known = forecast(durations)
     assert known.quantile(0.5) == pytest.approx(15, rel=0.1)

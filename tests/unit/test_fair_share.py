@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cavendish.model import Candidate
-from cavendish.policy.fair_share import fair_share
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cavendish.model import Candidate
+from cavendish.policy.fair_share import fair_share
 
 
 def candidate(producer: str, number: int, due: float) -> Candidate:

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+
 from cavendish.errors import SettingsError, SubmissionError
 from cavendish.model import UpstreamErrorKind
 from cavendish.policy.addresses import may_dial, webhook_complaint

@@ -12,9 +12,10 @@ from typing import cast
 
 import click
 import pytest
-from cavendish_worker.cli import cli
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+
+from cavendish_worker.cli import cli
 
 
 def tree(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cavendish.settings import env_name
 from cavendish_worker.cli.up import ourselves
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from cavendish.model import State, TrackedTask
 from cavendish.submission import METADATA_BYTES
 from cavendish_worker.webhooks.payload import LARGEST, body, endpoint_event, event_id, webhook_id
@@ -34,7 +35,7 @@ TASK = TrackedTask(
 GOLDEN = (
     '{"type":"task.succeeded","timestamp":"2026-01-24T13:52:02.250000Z","data":{"id":"4d320ead-4af4-4a55-8f3e-f2afebdf4fd0",'
     '"service":"nano-banana","account":"default","state":"succeeded","reason":"","submitted_at":1769262700.5,'
-    '"finished_at":1769262721.823,"settled_at":1769262722.25,"looks":3,"metadata":{"order":7,"größe":"XL"},'
+    '"finished_at":1769262721.823,"settled_at":1769262722.25,"polls":3,"metadata":{"order":7,"größe":"XL"},'
     '"task":{"id":"4d320ead-4af4-4a55-8f3e-f2afebdf4fd0","response":{"success":true,"data":[]}}}}'
 ).encode()
 GOLDEN_NAME = "msg_61cd216d0391e3ad8ab5fbfe6524ef6e"

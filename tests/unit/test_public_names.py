@@ -8,12 +8,13 @@ import inspect
 import re
 from collections.abc import Iterator
 
-import cavendish
 import click
 import pytest
+
+import cavendish
 from cavendish_worker.cli import cli
 
-NAMES = sorted(scheduler.__all__)
+NAMES = sorted(cavendish.__all__)
 
 
 def said(thing: object) -> str:
@@ -27,7 +28,7 @@ def said(thing: object) -> str:
 
 def functions(name: str) -> Iterator[tuple[str, object]]:
     """Public methods and properties of a public class."""
-    for each, value in vars(getattr(scheduler, name)).items():
+    for each, value in vars(getattr(cavendish, name)).items():
         if not each.startswith("_") and (
             inspect.isfunction(value) or isinstance(value, property | classmethod)
         ):
@@ -41,7 +42,7 @@ METHODS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_class_says_what_it_is_and_what_each_of_its_parts_means(name: str) -> None:
-    public = getattr(scheduler, name)
+    public = getattr(cavendish, name)
     text = said(public)
     assert text
     parts = (
@@ -50,7 +51,7 @@ def test_a_public_class_says_what_it_is_and_what_each_of_its_parts_means(name: s
         else []
     )
     parts += [member.name for member in public] if issubclass(public, enum.Enum) else []
-    if issubclass(public, scheduler.CavendishError) and "__init__" in vars(public):
+    if issubclass(public, cavendish.CavendishError) and "__init__" in vars(public):
         parts += re.findall(r"self\.(\w+) =", inspect.getsource(public.__init__))
     assert [part for part in parts if not re.search(rf"\b{part}\b", text)] == []
     assert (

@@ -9,6 +9,9 @@ from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.model import Quota, UpstreamErrorKind
 from cavendish.policy.rate_limit import (
     LONGEST_RETRY_AFTER,
@@ -18,8 +21,6 @@ from cavendish.policy.rate_limit import (
     report_answer,
     report_error,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 T0 = 1_800_000_000.0
 LATENCY = 0.2
@@ -138,7 +139,7 @@ def test_a_held_account_grants_nothing_until_the_hold_is_over(
     for rate_limit, _ in live(RateLimit(), happenings):
         now = T0 + later
         after, wait = acquire(rate_limit, now)
-        if rate_limit.held(now):
+        if rate_limit.paused(now):
             assert wait >= rate_limit.paused_until - now
         if wait:
             assert after == rate_limit

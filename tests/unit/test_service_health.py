@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.policy.service_health import (
     FIRST_WAIT,
     LONGEST_WAIT,
@@ -12,8 +15,6 @@ from cavendish.policy.service_health import (
     too_many,
     worked,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 SOUND = ServiceHealth()
 

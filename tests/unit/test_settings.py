@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cavendish.env_parsers import webhook_secret_key
 from cavendish.errors import SettingsError
 from cavendish.local_paths import broker_url, celery_spelling, store_url, with_kept
@@ -54,13 +55,13 @@ BAD = {
     "BATCH_SIZE": ["0", "1001", "1.5", "-1", "many", "nan"],
     "TICK": ["0", "0.04", "61", "nan", "x"],
     "DEADLINE": ["0", "2592001", "inf", "1h"],
-    "LAST_LOOK": ["0", "86401", "x"],
+    "LAST_POLL": ["0", "86401", "x"],
     "LEASE": ["9", "3601", "x"],
     "CONNECT_TIMEOUT": ["0", "61", "x"],
     "CALL_TIMEOUT": ["0", "301", "x"],
     "ANSWER_LIMIT": ["1023", "1073741825", "1e6", "16 MB"],
     "ABSENT_GRACE": ["-1", "86401", "x"],
-    "ABSENT_TRIES": ["0", "1001", "x"],
+    "ABSENT_POLLS": ["0", "1001", "x"],
     "ABSENT_OVER": ["-1", "86401", "x"],
     "RETENTION": ["59", "x", "inf"],
     "DEAD_RETENTION": ["59", "x", "inf"],
@@ -128,13 +129,13 @@ EDGES = {
     "BATCH_SIZE": "1 1000",
     "TICK": "0.05 60",
     "DEADLINE": "1 2592000",
-    "LAST_LOOK": "1 86400",
+    "LAST_POLL": "1 86400",
     "LEASE": "10 3600",
     "CONNECT_TIMEOUT": "0.1 60",
     "CALL_TIMEOUT": "0.5 300",
     "ANSWER_LIMIT": "1024 1073741824",
     "ABSENT_GRACE": "0 86400",
-    "ABSENT_TRIES": "1 1000",
+    "ABSENT_POLLS": "1 1000",
     "ABSENT_OVER": "0 86400",
     "RETENTION": "60 315360000",
     "DEAD_RETENTION": "60 315360000",
@@ -169,14 +170,14 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.load({env_name(setting.name): "  " for setting in CONFIG}) == Settings()
 
 
-@pytest.mark.parametrize("knob", CONFIG, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", CONFIG, ids=lambda setting: setting.name)
 def test_every_setting_has_a_default_a_unit_and_a_meaning(setting: Any) -> None:
     assert setting.default is not MISSING
     assert setting.metadata["unit"]
     assert setting.metadata["meaning"]
 
 
-@pytest.mark.parametrize("knob", CONFIG, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", CONFIG, ids=lambda setting: setting.name)
 def test_every_default_would_be_taken_from_the_environment_too(setting: Any) -> None:
     unset = setting.default in ("", None, ()) or setting.name == "rate"
     if not unset:
@@ -200,7 +201,7 @@ def test_a_range_includes_its_edges(name: str, texts: str) -> None:
     for text in texts.split():
         settings = load(
             **{"CALL_TIMEOUT": "0.5", name: text}
-            | ({"LEASE": "3600", "LAST_LOOK": "3600"} if text == "300" else {})
+            | ({"LEASE": "3600", "LAST_POLL": "3600"} if text == "300" else {})
         )
         assert getattr(settings, name.lower()) == float(text)
 
@@ -333,13 +334,13 @@ def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
     ("environ", "names"),
     [
         ({"LEASE": "59"}, ["CAVENDISH_LEASE"]),
-        ({"CALL_TIMEOUT": "38", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
-        ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_POLL"]),
+        ({"CALL_TIMEOUT": "38", "LAST_POLL": "61"}, ["CAVENDISH_LEASE"]),
+        ({"LAST_POLL": "29"}, ["CAVENDISH_LAST_POLL"]),
         ({"FLOWER_ADDRESS": "0.0.0.0"}, ["CAVENDISH_FLOWER_ADDRESS"]),
         ({"FLOWER_ADDRESS": "::"}, ["CAVENDISH_FLOWER_ADDRESS"]),
         ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_POLL"]),
         (
-            {"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"},
+            {"LEASE": "59", "LAST_POLL": "29", "SHARDS": "x"},
             ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_POLL"],
         ),
     ],
@@ -355,7 +356,7 @@ def test_settings_that_contradict_each_other_are_refused(
     [
         {"LEASE": "60"},
         {"CALL_TIMEOUT": "37.5"},
-        {"LAST_LOOK": "30"},
+        {"LAST_POLL": "30"},
         {"FLOWER_ADDRESS": "::", "FLOWER_BASIC_AUTH": "a:b"},
     ],
 )
@@ -473,9 +474,9 @@ def test_a_file_of_tokens_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
     assert (
         missing
-        == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or endpoint cache."
+        == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or directory."
     )
-    assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a endpoint cache."
+    assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a directory."
 
 
 def test_what_up_keeps_in_its_folder_is_found_beside_it_and_the_environment_wins(

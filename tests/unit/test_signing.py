@@ -13,6 +13,10 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
 from cavendish.env_parsers import webhook_secret_key
 from cavendish_worker.webhooks.signing import (
     TOLERANCE,
@@ -24,9 +28,6 @@ from cavendish_worker.webhooks.signing import (
     signed_content,
     verify,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from standardwebhooks import Webhook, WebhookVerificationError
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.errors import SubmissionError
 from cavendish.policy.addresses import parse_networks
 from cavendish.submission import SubmitOptions, check, id_complaint
-from hypothesis import given
-from hypothesis import strategies as st
 
 HOOK = "https://hook.example/x"
 

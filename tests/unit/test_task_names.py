@@ -6,12 +6,13 @@ import inspect
 from importlib import import_module
 
 import pytest
+from celery import Celery
+
 from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, QUEUES, RECONCILE, Entry, beat_schedule
 from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.celeryapp.shutdown import time_for_calls
-from celery import Celery
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import io
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from cavendish.policy.durations import (
     DurationModel,
     Forecast,
@@ -17,7 +19,6 @@ from cavendish.policy.durations import (
 from cavendish_worker.cli.top.keyboard import split
 from cavendish_worker.cli.top.pages import PAGES, View, screen, sparkline
 from cavendish_worker.cli.top.rates import NAMES, Rates
-from rich.console import Console
 
 NO_DELAY = {"of": 0, "p50": None, "p95": None, "p99": None}
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.model import Quota, UpstreamError, UpstreamErrorKind
 from cavendish_worker.polling.upstream_errors import (
     NOT_FOUND,
@@ -13,8 +16,6 @@ from cavendish_worker.polling.upstream_errors import (
     retry_after,
     upstream_error,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 RATE, ACCOUNT, FORBIDDEN, TOO_MANY, DOWN = (
     UpstreamErrorKind.RATE,

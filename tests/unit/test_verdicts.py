@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.model import State, TrackedTask
 from cavendish.policy.verdicts import (
     RUNNING,
@@ -22,8 +25,6 @@ from cavendish.policy.verdicts import (
     response_of,
     timestamp,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 IMAGE = {"image_url": "https://cdn.example/a.png"}
 ERROR = {"code": "api_error", "message": "it broke"}

@@ -8,6 +8,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cavendish.store.keys import delivery_of, task_of
 from cavendish.webhook_endpoint import (
     KEYS,
@@ -20,8 +23,6 @@ from cavendish.webhook_endpoint import (
     name_complaint,
     subscription_of,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 HOOK = "https://hook.example/x"
 T = 1_700_000_000.0

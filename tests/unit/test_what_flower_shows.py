@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from cavendish.settings import Settings
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.console.flower import plain, tidy, without_python
@@ -100,7 +101,7 @@ def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) 
             "SubmissionError(\"cavendish.submit needs the keyword 'service'.\")",
             "cavendish.submit needs the keyword 'service'.",
         ),
-        (None, "BookUnavailable('Redis is away.',)", "Redis is away."),
+        (None, "StoreUnavailable('Redis is away.',)", "Redis is away."),
         (None, "KeyError(7)", "KeyError(7)"),
         ("'cut off...", None, "'cut off..."),
         (None, None, None),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import httpx
+
 from cavendish.client import Client
 from cavendish.clock import Clock
 from cavendish.local_paths import store_url
@@ -19,7 +20,6 @@ from cavendish.policy.verdicts import Patience
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
-
 from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
@@ -133,7 +133,7 @@ def get_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             _runtime = Runtime(Settings.load())
-            for part in ("book", "client", "loop", "upstream", "courier"):
+            for part in ("store", "client", "loop", "upstream", "delivery_worker"):
                 getattr(
                     _runtime, part
                 )  # built here under the lock: Celery's threads must not race for them

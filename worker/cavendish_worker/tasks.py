@@ -14,12 +14,12 @@ import sys
 import time
 from typing import Any
 
+from celery.exceptions import OperationalError, Reject
+
 from cavendish.errors import SettingsError, StoreUnavailable, SubmissionError
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
-from celery.exceptions import OperationalError, Reject
-
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.polling.dispatch import drain

@@ -115,7 +115,7 @@ class RateLimit:
     def to_json(self) -> str:
         return json.dumps({name: getattr(self, name) for name in _NAMES})
 
-    def held(self, now: float) -> bool:
+    def paused(self, now: float) -> bool:
         """True while nobody may ask for this account."""
         return now < self.paused_until
 
@@ -227,7 +227,9 @@ def report_answer(
         and sent_at >= rate_limit.anchor + (turn + 1) * rate_limit.window
     ):
         turn, before = int((sent_at - rate_limit.anchor) / rate_limit.window), rate_limit.taken
-    resumed = rate_limit.pauses and not rate_limit.held(now) and sent_at >= rate_limit.paused_until
+    resumed = (
+        rate_limit.pauses and not rate_limit.paused(now) and sent_at >= rate_limit.paused_until
+    )
     heard = (
         _faded(rate_limit.heard_rate, rate_limit.heard_at, now, rate_limit.recent)
         + 1 / rate_limit.recent
@@ -273,14 +275,14 @@ def report_error(
             )  # refused until then, says the API
         until = max(cut.paused_until, now + wait)
         if until == cut.paused_until or (
-            cut.pause_kind == UpstreamErrorKind.ACCOUNT and cut.held(now)
+            cut.pause_kind == UpstreamErrorKind.ACCOUNT and cut.paused(now)
         ):
             return replace(cut, paused_until=until)
         return replace(cut, paused_until=until, pause_kind=why.value, pause_reason=detail, pauses=1)
     if why is UpstreamErrorKind.ACCOUNT and not (
         rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT
         and sent_at < rate_limit.paused_until
-        and rate_limit.held(now)
+        and rate_limit.paused(now)
     ):
         pauses = rate_limit.pauses + 1 if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT else 1
         until = max(

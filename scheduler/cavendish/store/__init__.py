@@ -37,12 +37,12 @@ class Store:
         self.listing = Listing(self.connection)
 
     def clock(self) -> Clock:
-        """A clock set by Redis TIME. Raises BookUnavailable."""
+        """A clock set by Redis TIME. Raises StoreUnavailable."""
         asked_at = time.monotonic()
         return Clock(self.fleet.now(), asked_at)
 
     def view(self, lane: Lane, now: float) -> LaneView:
-        """The numbers of one lane. Raises BookUnavailable."""
+        """The numbers of one lane. Raises StoreUnavailable."""
         return views(self.connection, [lane], now)[0]
 
     def views(
@@ -54,23 +54,23 @@ class Store:
     ) -> list[LaneView]:
         """The numbers of lanes, with the newest `ends` of each behind its place in `after`.
 
-        Raises BookUnavailable.
+        Raises StoreUnavailable.
         """
         return views(self.connection, lanes, now, after, ends)
 
     def server(self) -> Server:
-        """What the Redis server says of itself. Raises BookUnavailable."""
+        """What the Redis server says of itself. Raises StoreUnavailable."""
         return server(self.connection)
 
     def statistics(self) -> Statistics:
-        """Everything that is counted, over all lanes. Raises BookUnavailable."""
+        """Everything that is counted, over all lanes. Raises StoreUnavailable."""
         now = self.fleet.now()
         return StatisticsReader(self.connection).count(
             self.tasks.lanes(), self.fleet.members(now), now
         )
 
     def quarantined(self, lane: Lane) -> dict[str, str]:
-        """The ids of a lane whose records could not be read. Raises BookUnavailable."""
+        """The ids of a lane whose records could not be read. Raises StoreUnavailable."""
         return quarantined(self.connection, lane)
 
     def close(self) -> None:

@@ -144,7 +144,7 @@ class Connection:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Everything that means «Redis is away or will not write» becomes BookUnavailable."""
+        """Everything that means «Redis is away or will not write» becomes StoreUnavailable."""
         try:
             yield
         except redis.AuthenticationError as error:  # redis-py calls it a lost connection
@@ -207,7 +207,7 @@ class Connection:
     def batch(self) -> Batch:
         """Writes that count together.
 
-        Raises BookUnavailable when too few replicas have them in time.
+        Raises StoreUnavailable when too few replicas have them in time.
         """
         return Batch(self, self._replicas, self._wait)
 
@@ -267,7 +267,7 @@ class Connection:
     def with_cluster_retries(self, do: Callable[[], T]) -> T:
         """Do what goes to primaries by itself.
 
-        In a cluster again, where they moved meanwhile. Raises BookUnavailable.
+        In a cluster again, where they moved meanwhile. Raises StoreUnavailable.
         """
         with self.errors():
             for _ in range(CLUSTER_ATTEMPTS - 1 if self.clustered else 0):
@@ -350,7 +350,7 @@ def _refuses(error: redis.ResponseError) -> bool:
 @cache
 def _script(name: str) -> tuple[str, str]:
     """The text of a script and its SHA-1, by which Redis knows it."""
-    text = files("scheduler").joinpath("scripts", f"{name}.lua").read_text()
+    text = files("cavendish").joinpath("store", "scripts", f"{name}.lua").read_text()
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

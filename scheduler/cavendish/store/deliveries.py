@@ -79,7 +79,7 @@ class Visits:
 
 
 class Deliveries:
-    """One method per script, same verb. Every method raises BookUnavailable."""
+    """One method per script, same verb. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
@@ -91,7 +91,7 @@ class Deliveries:
         lanes = list(lanes)
         pipe = self._redis.pipeline()
         for lane in lanes:
-            pipe.zrange(LaneKeys(lane).pending_deliveries, 0, SORTED_AT_ONCE - 1)
+            pipe.zrange(LaneKeys(lane).inbox, 0, SORTED_AT_ONCE - 1)
             pipe.zrangebyscore(LaneKeys(lane).endpoint_index, "-inf", now)
             pipe.zrangebyscore(
                 LaneKeys(lane).endpoint_index, f"({now}", "+inf", 0, 1, withscores=True
@@ -103,7 +103,7 @@ class Deliveries:
             if fresh:
                 keys = LaneKeys(lane)
                 names = [
-                    keys.pending_deliveries,
+                    keys.inbox,
                     keys.endpoint_index,
                     *(keys.queue(endpoint_in(delivery)) for delivery in fresh),
                 ]
@@ -154,7 +154,7 @@ class Deliveries:
         pipe = self._redis.pipeline()
         for lane in lanes:
             for place in (
-                LaneKeys(lane).pending_deliveries,
+                LaneKeys(lane).inbox,
                 LaneKeys(lane).endpoint_index,
             ):  # the inbox may hold more than one sorting takes
                 pipe.zrange(place, 0, 0, withscores=True)
@@ -260,7 +260,7 @@ class Deliveries:
         missing: list[str] = []
         if open_deliveries:
             names, args = (
-                [keys.pending_deliveries, keys.endpoint_index, keys.delivery_leases],
+                [keys.inbox, keys.endpoint_index, keys.delivery_leases],
                 list[Any]([now]),
             )
             for delivery in open_deliveries:
@@ -293,7 +293,7 @@ class Deliveries:
         False if that id was used before.
         """
         keys, subscription = LaneKeys(OPERATIONS), subscription_of(webhook)
-        names = [keys.pending_deliveries, keys.ended, keys.task(task_id), keys.result(task_id)]
+        names = [keys.inbox, keys.ended, keys.task(task_id), keys.result(task_id)]
         return bool(
             self._redis.script(
                 "notify",
@@ -337,7 +337,7 @@ class Deliveries:
     def examples(self, lane: Lane, endpoints: Iterable[str]) -> list[Delivery]:
         """One open delivery of each of these endpoints, where the lane has one."""
         keys, pipe, endpoints = LaneKeys(lane), self._redis.pipeline(), list(endpoints)
-        pipe.zrange(keys.pending_deliveries, 0, SORTED_AT_ONCE - 1)
+        pipe.zrange(keys.inbox, 0, SORTED_AT_ONCE - 1)
         for endpoint in endpoints:
             pipe.zrange(keys.queue(endpoint), 0, 0)
             pipe.zrange(keys.retries(endpoint), 0, 0)
@@ -352,7 +352,7 @@ class Deliveries:
         """
         keys = LaneKeys(lane)
         with self._redis.errors():
-            inbox: list[str] = self._redis.redis.zrange(keys.pending_deliveries, 0, -1)  # type: ignore[assignment]
+            inbox: list[str] = self._redis.redis.zrange(keys.inbox, 0, -1)  # type: ignore[assignment]
             endpoints: list[str] = self._redis.redis.zrange(keys.endpoint_index, 0, -1)  # type: ignore[assignment]
             pipe = self._redis.pipeline()
             for endpoint in endpoints:

@@ -11,7 +11,7 @@ from cavendish.webhook_endpoint import Disabled, Endpoint
 
 
 class Endpoints:
-    """Every method raises BookUnavailable."""
+    """Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection

@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Events:
-    """Reads the streams; `settle` writes them. Every method raises BookUnavailable."""
+    """Reads the streams; `settle` writes them. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
@@ -171,7 +171,7 @@ class Reader:
     """Reads lanes on from their places and merges them in the order of time, also where one has
     much more than others.
 
-    For one thread. Raises BookUnavailable, and EventsMissed where entries behind a place were
+    For one thread. Raises StoreUnavailable, and EventsMissed where entries behind a place were
     trimmed away.
     """
 

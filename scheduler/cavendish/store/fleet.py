@@ -55,7 +55,7 @@ class Member:
 class Fleet:
     """Heartbeats and ticks.
 
-    Every method raises BookUnavailable; `now` at its first call ForeignBook too.
+    Every method raises StoreUnavailable; `now` at its first call ForeignBook too.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from cavendish.model import Candidate, Lane
-from cavendish.policy.durations import Forecast, Observation, forecast, observe
+from cavendish.policy.durations import DurationModel, Forecast, Observation, forecast, observe
 from cavendish.store.shared_state import SharedState
 
 #: Seconds that an forecast is kept, and how many are.
@@ -20,7 +21,7 @@ NOTED_FOR = 600.0
 class Forecasts:
     """Outlooks by lane and model.
 
-    Safe to share between threads; every method raises BookUnavailable.
+    Safe to share between threads; every method raises StoreUnavailable.
     """
 
     def __init__(self, shared_state: SharedState) -> None:
@@ -72,9 +73,7 @@ class Forecasts:
         shared = self._shared(lane)
         for model, seen in polls.items():
             if model:
-                self._shared_state.change_durations(
-                    shared, model, lambda durations, seen=seen: observe(durations, seen)
-                )  # type: ignore[misc]
+                self._shared_state.change_durations(shared, model, partial(_learned, seen))
         everything = [poll for seen in polls.values() for poll in seen]
         if everything:
             self._shared_state.change_durations(
@@ -98,3 +97,7 @@ class Forecasts:
     def _shared(lane: Lane) -> Lane:
         """All shards of a lane share their duration models."""
         return Lane(lane.account, lane.service)
+
+
+def _learned(seen: Sequence[Observation], durations: DurationModel) -> DurationModel:
+    return observe(durations, seen)

@@ -1,41 +1,44 @@
 """The keys of the store, all spelt here.
 
 All keys of a lane carry its hash tag `{account/service/shard}`, so each script touches one slot of
-a cluster. The clock of a cluster is that of the primary which holds `cavendish:fleet`.
+a cluster. The clock of a cluster is that of the primary which holds `cavendish:fleet`. A delivery
+is named `SUBSCRIPTION:ID`. Below, `cavendish:` stands before every key.
 
-| key                           | type   | content                                                                     |
-|-------------------------------|--------|-----------------------------------------------------------------------------|
-| cavendish:lanes               | set    | the lanes that exist                                                        |
-| cavendish:fleet               | hash   | process -> its last heartbeat, as JSON                                      |
-| cavendish:{cavendish:fleet}:format| string | the format of all that lies here, written by the first worker or beat      |
-| cavendish:tick                | string | taken by the one dispatch that runs this tick                               |
-| cavendish:{account}:rate limit      | hash   | version, value: the rate limit of an account                                      |
-| cavendish:endpoints           | hash   | name -> a registered webhook endpoint, as JSON; its secrets are encrypted      |
-| cavendish:{tag}:waited        | string | rewritten where replicas are waited for; in the slot of what was written    |
-| cavendish:disabled            | hash   | endpoint -> since when and why it is sent nothing, as JSON                  |
-| cavendish:{endpoint}:circuit  | hash   | version, value: how well an endpoint takes what it is sent                  |
-| cavendish:{lane}:producers    | set    | the producers that have pending ids                                         |
-| cavendish:{lane}:due:PRODUCER | zset   | id -> when it is worth a poll, or when its lease ends                       |
-| cavendish:{lane}:deadlines    | zset   | id -> its deadline                                                          |
-| cavendish:{lane}:leases       | hash   | id -> lease token and the due time before it was claimed                    |
-| cavendish:{lane}:task:ID      | hash   | state, times, polls, absences, metadata, trace; webhooks (subscriptions),   |
-|                               |        | `to:` each its URL, `closed`: those of them that are delivered or dead           |
-| cavendish:{lane}:result:ID    | string | the upstream record as it came                                              |
-| cavendish:{lane}:ended        | zset   | id with webhooks -> when it ended                                           |
-| cavendish:{lane}:swept        | string | how far the reconcile run has come in `ended`                                       |
-| cavendish:{lane}:pending         | zset   | the inbox: fresh delivery -> since when; a delivery is `SUBSCRIPTION:ID`             |
-| cavendish:{lane}:pending        | zset   | endpoint -> when its queues are worth a visit, never later than they are    |
-| cavendish:{lane}:queue:ENDPOINT| zset  | delivery -> since when it is due, or when its lease ends                        |
-| cavendish:{lane}:retries:ENDPOINT| zset| delivery that was tried -> its next try                                         |
-| cavendish:{lane}:delivery-leases  | hash   | delivery -> lease token                                                         |
-| cavendish:{lane}:dead         | zset   | delivery -> time of death                                                       |
-| cavendish:{lane}:delivery:DEBT| hash   | attempts, state, last outcome, log: from the first try on                      |
-| cavendish:{lane}:aside        | hash   | id -> why its record could not be read                                      |
-| cavendish:{lane}:counts       | hash   | how many were submitted, ended in each state, delivered, buried                  |
-| cavendish:{lane}:duration model:MODEL    | hash   | version, value: how long tasks of a model take; without a name: of any       |
-| cavendish:{lane}:models       | zset   | model with a duration model of its own -> when it was last taught; the latest of them    |
-| cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
-| cavendish:{lane}:events       | stream | what ended, capped; with the delay from the finish to the store, in seconds   |
+| key                       | type   | content                                                     |
+|---------------------------|--------|-------------------------------------------------------------|
+| lanes                     | set    | the lanes that exist                                        |
+| fleet                     | hash   | process -> its last heartbeat, as JSON                      |
+| {cavendish:fleet}:format  | string | format number of all keys, written by the first process     |
+| tick                      | string | taken by the one dispatch that runs this tick               |
+| {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
+| endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
+| {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
+|                           |        | what was written                                            |
+| disabled                  | hash   | endpoint -> since when and why it is sent nothing, as JSON  |
+| {endpoint}:circuit        | hash   | version, value: how well an endpoint takes its webhooks     |
+| {lane}:producers          | set    | the producers that have pending ids                         |
+| {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
+| {lane}:deadlines          | zset   | id -> its deadline                                          |
+| {lane}:leases             | hash   | id -> lease token and the due time before it was claimed    |
+| {lane}:task:ID            | hash   | state, times, polls, absences, metadata, trace, `webhooks`  |
+|                           |        | (subscriptions), `to:` each its URL, `closed` (those that   |
+|                           |        | are delivered or dead)                                      |
+| {lane}:result:ID          | string | the upstream record                                         |
+| {lane}:ended              | zset   | id with webhooks -> when it ended                           |
+| {lane}:reconciled         | string | how far the reconcile run has come in `ended`               |
+| {lane}:inbox              | zset   | new delivery, not yet in a queue -> since when              |
+| {lane}:endpoint-index     | zset   | endpoint -> when its queues are due, or earlier             |
+| {lane}:queue:ENDPOINT     | zset   | delivery -> since when it is due, or when its lease ends    |
+| {lane}:retries:ENDPOINT   | zset   | delivery that was attempted -> its next attempt             |
+| {lane}:delivery-leases    | hash   | delivery -> lease token                                     |
+| {lane}:dead               | zset   | delivery -> when it became a dead letter                    |
+| {lane}:delivery:DELIVERY  | hash   | attempts, state, last outcome, log: from the first attempt  |
+| {lane}:quarantined        | hash   | id -> why its record could not be read                      |
+| {lane}:counts             | hash   | totals: submitted, ended by state, delivered, buried        |
+| {lane}:durations:MODEL    | hash   | version, value: duration model; without a name: of all      |
+| {lane}:models             | zset   | model -> when its duration model last learned; the latest   |
+| {lane}:service-health     | hash   | version, value: batch limit, and whether the service fails  |
+| {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to store |
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ FORMAT = f"cavendish:{{{FLEET}}}:format"
 
 
 def rate_limit(account: str) -> str:
-    return f"cavendish:{{{account}}}:pace"
+    return f"cavendish:{{{account}}}:rate-limit"
 
 
 def circuit(endpoint: str) -> str:
@@ -102,8 +105,8 @@ class LaneKeys:
         return self._key("leases")
 
     @property
-    def pending_deliveries(self) -> str:
-        return self._key("pending_deliveries")
+    def inbox(self) -> str:
+        return self._key("inbox")
 
     @property
     def endpoint_index(self) -> str:
@@ -152,7 +155,7 @@ class LaneKeys:
         return self._key("events")
 
     def durations(self, model: str) -> str:
-        return self._key(f"law:{model}")
+        return self._key(f"durations:{model}")
 
     def task(self, task_id: str) -> str:
         return self._key(f"task:{task_id}")

@@ -65,7 +65,7 @@ def views(
 ) -> list[LaneView]:
     """Look at lanes, and at the newest `ends` of each, behind its place in `after` if there is one.
 
-    Raises BookUnavailable.
+    Raises StoreUnavailable.
     """
     lanes, summaries, places = list(lanes), connection.reads(), after or {}
     for lane in lanes:
@@ -76,7 +76,7 @@ def views(
             k.dead,
             k.quarantined,
             k.counts,
-            k.pending_deliveries,
+            k.inbox,
             k.endpoint_index,
             k.producers,
             k.service_health,
@@ -178,7 +178,7 @@ def _number(text: str) -> float | None:
 
 
 def quarantined(connection: Connection, lane: Lane) -> dict[str, str]:
-    """The ids whose records could not be read, with the reason. Raises BookUnavailable."""
+    """The ids whose records could not be read, with the reason. Raises StoreUnavailable."""
     with connection.errors():
         found: dict[str, str] = connection.redis.hgetall(LaneKeys(lane).quarantined)  # type: ignore[assignment]
     return found

@@ -29,7 +29,7 @@ class Listed:
 
 
 class Listing:
-    """Each method reads on only while somebody takes what it yields; both raise BookUnavailable."""
+    """Each method reads on only while somebody takes what it yields; both raise StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection

@@ -35,7 +35,7 @@ class Server:
 def server(connection: Connection) -> Server:
     """Ask the server (in a cluster.
 
-    The primary that holds the heartbeats). Raises BookUnavailable.
+    The primary that holds the heartbeats). Raises StoreUnavailable.
     """
     asked_at = time.time()
     seconds, micros, _ = connection.time_and(keys.FORMAT)

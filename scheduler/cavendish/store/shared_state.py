@@ -45,7 +45,7 @@ class SharedState:
     """The rate limit of each account, the condition of each lane, the duration model of each model,
     the circuit of each endpoint.
 
-    Every method raises BookUnavailable.
+    Every method raises StoreUnavailable.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -71,7 +71,7 @@ class Statistics:
 
 
 class StatisticsReader:
-    """Counts once. Every method raises BookUnavailable."""
+    """Counts once. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
@@ -235,8 +235,8 @@ def _ask_lane(pipe: Any, lane: Lane, producers: Iterable[str], now: float) -> No
 
 def _ask_pending(pipe: Any, lane: Lane) -> None:
     of = LaneKeys(lane)
-    pipe.zcard(of.pending_deliveries)
-    pipe.zrange(of.pending_deliveries, 0, 0, withscores=True)
+    pipe.zcard(of.inbox)
+    pipe.zrange(of.inbox, 0, 0, withscores=True)
     pipe.zrange(of.endpoint_index, 0, -1, withscores=True)
 
 

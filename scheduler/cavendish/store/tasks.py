@@ -60,7 +60,7 @@ class Loaded:
 class Tasks:
     """One method per script, same verb.
 
-    Times in float seconds; every method raises BookUnavailable.
+    Times in float seconds; every method raises StoreUnavailable.
     """
 
     def __init__(self, connection: Connection, shards: int) -> None:
@@ -128,7 +128,7 @@ class Tasks:
             names = [
                 keys.due(producer),
                 keys.deadlines,
-                keys.pending_deliveries,
+                keys.inbox,
                 keys.counts,
                 keys.producers,
             ]
@@ -254,7 +254,7 @@ class Tasks:
         names = [
             keys.deadlines,
             keys.leases,
-            keys.pending_deliveries,
+            keys.inbox,
             keys.counts,
             keys.events,
             keys.producers,

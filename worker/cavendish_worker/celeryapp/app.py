@@ -9,10 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import kombu
-from cavendish.local_paths import broker_url
-from cavendish.redis_url import many
-from cavendish.settings import Settings
-from cavendish.task_names import QUEUES, beat_schedule
 from celery import Celery, signals
 from celery.app.amqp import AMQP
 from celery.app.events import Events
@@ -20,6 +16,10 @@ from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
+from cavendish.local_paths import broker_url
+from cavendish.redis_url import many
+from cavendish.settings import Settings
+from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.console import flower
 from cavendish_worker.telemetry import logs

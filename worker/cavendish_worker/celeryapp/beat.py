@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.beat import ScheduleEntry, Scheduler
+
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
 from cavendish.task_names import FOR_PENDING, beat_schedule
-from celery.beat import ScheduleEntry, Scheduler
-
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger
 

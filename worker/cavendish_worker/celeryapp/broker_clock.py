@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 
-from cavendish.clock import Clock
 from kombu.transport import redis
+
+from cavendish.clock import Clock
 
 _clock: Clock | None = None
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
-from cavendish.errors import StoreFormatError, StoreUnavailable
-from cavendish.store.fleet import EVERY, Member
 from celery import signals
 
+from cavendish.errors import StoreFormatError, StoreUnavailable
+from cavendish.store.fleet import EVERY, Member
 from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger

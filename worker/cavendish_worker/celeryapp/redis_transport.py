@@ -20,14 +20,14 @@ from time import monotonic
 from typing import Any
 
 import redis
-from cavendish.store.connection import script_text
-from cavendish.store.keys import nothing
-from cavendish.task_names import SUBMIT
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
 from redis.commands.core import Script
 
+from cavendish.store.connection import script_text
+from cavendish.store.keys import nothing
+from cavendish.task_names import SUBMIT
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.telemetry.logs import logger
 

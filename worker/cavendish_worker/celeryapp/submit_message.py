@@ -10,7 +10,6 @@ from typing import Any
 from cavendish.client import Client
 from cavendish.errors import SubmissionError
 from cavendish.submission import shown, traceparent_complaint
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.tracing import traces
 
@@ -32,7 +31,7 @@ IDS = 20_000
 
 def take_in(client: Client, ids: Any, options: dict[str, Any], header: Any = None) -> str:
     """Submit what a message asks for. Raises SubmissionError (the message is refused whole) and
-    BookUnavailable.
+    StoreUnavailable.
 
     `header`: the `traceparent` that came with the message, as the instrumentation of Celery sends
     it; passed over if it is none.

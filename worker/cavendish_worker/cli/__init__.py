@@ -11,31 +11,35 @@ import sys
 from importlib.metadata import version
 
 import click
-from cavendish.errors import CavendishError, SettingsError
 
+from cavendish.errors import CavendishError, SettingsError
 from cavendish_worker.cli import (
     alive,
     completion,
-    dead_letters,
+    dead,
     demo,
-    endpoints,
-    listing,
+    doctor,
+    emulate,
+    endpoint,
+    events,
     metrics,
-    operating,
-    running,
-    stream,
+    replay,
+    show,
+    status,
+    submit,
     top,
-    tracking,
-    waiting,
+    up,
+    wait,
 )
+from cavendish_worker.cli import list as listing
 from cavendish_worker.cli.output import in_other_letters
 
 #: The rooms by what somebody wants to do.
 SECTIONS = {
-    "Track ids": (tracking, waiting, listing, stream),
-    "Watch": (top, operating, metrics, alive),
-    "Webhooks": (endpoints, dead_letters),
-    "Run and try": (running, demo, completion),
+    "Track ids": (submit, show, wait, listing, events),
+    "Watch": (top, status, doctor, metrics, alive),
+    "Webhooks": (endpoint, dead, replay),
+    "Run and try": (up, emulate, demo, completion),
 }
 
 

@@ -8,11 +8,11 @@ import threading
 from dataclasses import asdict, dataclass
 
 import click
+
 from cavendish.errors import StoreUnavailable
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
-
 from cavendish_worker.cli.output import as_json, print_json
 
 #: Seconds after which the store counts as away, whatever holds it up (a resolver, for one, may take
@@ -60,7 +60,7 @@ class Pulse:
     help="Also fail while Redis is away: for a readiness probe, not for a liveness probe.",
 )
 @as_json
-def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:
     """Exit with 0 if the worker or beat of this host was heard of lately.
 
     While Redis is away nobody can be heard, and to end a worker for it would help nobody: the

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+
 from cavendish.errors import CavendishError, EndpointError
 from cavendish.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.webhook_endpoint import endpoint_of, is_url
-
 from cavendish_worker.cli.output import plain, sound
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")

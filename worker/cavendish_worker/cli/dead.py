@@ -1,25 +1,22 @@
-"""dead, replay: webhooks that no receiver took, and those that one took and wants again."""
+"""dead: webhooks that no receiver took."""
 
 from __future__ import annotations
 
 import heapq
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
 import click
+
 from cavendish.errors import SubmissionError
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
-from cavendish.store.keys import delivery_of
-from cavendish.webhook_endpoint import endpoint_in, endpoint_of
-
+from cavendish.webhook_endpoint import endpoint_of
 from cavendish_worker.cli.arguments import (
     endpoint_names,
     meant,
@@ -31,12 +28,9 @@ from cavendish_worker.cli.arguments import (
     yes_option,
 )
 from cavendish_worker.cli.output import as_json, moment, print_json, table
+from cavendish_worker.cli.reopening import MOST, chunks, over, reopen
 
-#: Most deliveries that one run has pending again, and how many of them, or drops, at once.
-MOST, CHUNK = 10_000, 500
 F = TypeVar("F", bound=Callable[..., Any])
-#: When an id ended, its lane, and the delivery.
-Ended = tuple[float, Lane, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +134,7 @@ def dead() -> None:
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The newest so many.")
 @as_json
-def list_dead(limit: int | None, as_json: bool, **filters: Any) -> None:  # noqa: FBT001 (click)
+def list_dead(limit: int | None, as_json: bool, **filters: Any) -> None:
     """List the dead letters, the newest first.
 
     \b
@@ -169,11 +163,11 @@ def list_dead(limit: int | None, as_json: bool, **filters: Any) -> None:  # noqa
 
 
 @dead.command("show")
-@click.argument("debt", metavar="LETTER|ID")
+@click.argument("delivery", metavar="LETTER|ID")
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The newest so many.")
 @as_json
-def show_dead(delivery: str, limit: int | None, as_json: bool, **filters: Any) -> None:  # noqa: FBT001 (click)
+def show_dead(delivery: str, limit: int | None, as_json: bool, **filters: Any) -> None:
     """Show dead letters with all their attempts, by the name of one or by the id that they
     announce.
 
@@ -212,7 +206,7 @@ def show_log(attempts: Sequence[dict[str, Any]]) -> None:
 
 
 @dead.command()
-@click.argument("debts", nargs=-1, metavar="[LETTER|ID]...")
+@click.argument("deliveries", nargs=-1, metavar="[LETTER|ID]...")
 @click.option("--all", "everything", is_flag=True, help="Revive all of them.")
 @_filters
 @click.option(
@@ -232,7 +226,7 @@ def revive(
     rate: float,
     as_json: bool,
     **filters: Any,
-) -> None:  # noqa: FBT001 (click)
+) -> None:
     """Bring dead letters back among the pending, with all their attempts, by name, by the id that
     they announce, or by options.
 
@@ -250,7 +244,7 @@ def revive(
     if as_json:
         print_json(revived)
     else:
-        click.echo(f"{len(revived)} revived" + _over(len(revived), rate))
+        click.echo(f"{len(revived)} revived" + over(len(revived), rate))
     if len(revived) < len(chosen):
         click.echo(
             f"{len(chosen) - len(revived)} were not: what they announce is forgotten, or others were faster.",
@@ -263,7 +257,7 @@ def revive(
 
 
 @dead.command()
-@click.argument("debts", nargs=-1, metavar="[LETTER|ID]...")
+@click.argument("deliveries", nargs=-1, metavar="[LETTER|ID]...")
 @click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The newest so many.")
@@ -271,10 +265,10 @@ def revive(
 @as_json
 def drop(
     deliveries: tuple[str, ...],
-    everything: bool,  # noqa: FBT001 (click)
+    everything: bool,
     limit: int | None,
-    yes: bool,  # noqa: FBT001 (click)
-    as_json: bool,  # noqa: FBT001 (click)
+    yes: bool,
+    as_json: bool,
     **filters: Any,
 ) -> None:
     """Forget dead letters for good, so that `submit --restart` may track their ids anew.
@@ -290,7 +284,7 @@ def drop(
     chosen = [(delivery.lane, delivery.name) for delivery in wanted.found(store, limit)]
     if chosen:
         sure(f"Forget {len(chosen)} dead letters for good?", yes=yes)
-    dropped = sum(store.deliveries.drop(lane, names) for lane, names in _chunks(chosen))
+    dropped = sum(store.deliveries.drop(lane, names) for lane, names in chunks(chosen))
     if as_json:
         print_json({"dropped": dropped})
     else:
@@ -299,119 +293,4 @@ def drop(
         sys.exit(1)
 
 
-def _chunks(deliveries: Iterable[tuple[Lane, str]]) -> Iterator[tuple[Lane, list[str]]]:
-    by_lane = defaultdict[Lane, list[str]](list)
-    for lane, name in deliveries:
-        by_lane[lane].append(name)
-    for lane, names in by_lane.items():
-        for start in range(0, len(names), CHUNK):
-            yield lane, names[start : start + CHUNK]
-
-
-def reopen(
-    store: Store, deliveries: Sequence[tuple[Lane, str]], start: float, rate: float, *, dead: bool
-) -> list[str]:
-    """Owe closed deliveries again, `rate` a second from `start` on, in their order.
-
-    Returns those that were reopened.
-    """
-    times = {delivery: start + place / rate for place, delivery in enumerate(deliveries)}
-    done: list[str] = []
-    for lane, names in _chunks(deliveries):
-        done += store.deliveries.reopen(
-            lane, {name: times[lane, name] for name in names}, dead=dead
-        )
-    return done
-
-
-def _over(count: int, rate: float) -> str:
-    return f", spread over {count / rate:.0f} s" if count / rate > 1 else ""
-
-
-# --- what was delivered
-
-
-@click.command(short_help="Announce again what a receiver took and lost.")
-@click.option(
-    "--endpoint",
-    "which",
-    required=True,
-    metavar="NAME|URL|HASH",
-    shell_complete=endpoint_names,
-    help="Whose webhooks to send again.",
-)
-@click.option(
-    "--since",
-    required=True,
-    metavar="TIME",
-    help="Of ids that ended so long back (2h, 3d), or since a time.",
-)
-@rate_option
-@click.option(
-    "--limit",
-    default=MOST,
-    type=click.IntRange(1, MOST),
-    show_default=True,
-    metavar="N",
-    help="About how many.",
-)
-@as_json
-def replay(which: str, since: str, rate: float, limit: int, as_json: bool) -> None:  # noqa: FBT001 (click)
-    """Announce again what a receiver took and lost, under the same webhook-ids, the oldest first.
-
-    It goes as far back as ended ids are kept (CAVENDISH_RETENTION). What ended within one second is
-    never cut by --limit.
-
-    \b
-    cavendish replay --endpoint shop --since 3h
-    """
-    store, _ = opened()
-    endpoint, now = meant(store, which), store.fleet.now()
-    start = time_of(since, now)
-    lanes = [*store.tasks.lanes(), OPERATIONS]
-    ended = heapq.merge(*(_ended(store, lane, start, endpoint) for lane in lanes))
-    replayed, cut = _replay(store, ended, now, rate, limit)
-    go_on = (
-        None if cut is None else datetime.fromtimestamp(cut, UTC).isoformat().replace("+00:00", "Z")
-    )
-    if as_json:
-        print_json({"endpoint": endpoint, "replayed": replayed, "since": go_on})
-    else:
-        click.echo(f"{replayed} are announced again" + _over(replayed, rate))
-    if go_on:
-        click.echo(f"There are more: go on with --since {go_on}", err=True)
-
-
-def _replay(
-    store: Store, ended: Iterable[Ended], now: float, rate: float, limit: int
-) -> tuple[int, int | None]:
-    """Returns how many were reopened, and the second in which the limit cut the rest off."""
-    done, second, batch = 0, None, list[tuple[Lane, str]]()
-    for at, lane, name in ended:
-        fresh = int(at) != second
-        if len(batch) >= CHUNK or (fresh and done + len(batch) >= limit):
-            done += len(reopen(store, batch, now + done / rate, rate, dead=False))
-            batch = []
-        if fresh and done >= limit:
-            return done, int(at)
-        second = int(at)
-        batch.append((lane, name))
-    return done + len(reopen(store, batch, now + done / rate, rate, dead=False)), None
-
-
-def _ended(store: Store, lane: Lane, since: float, endpoint: str) -> Iterator[Ended]:
-    """What an endpoint was pending for the ids of a lane that ended since then, in that order.
-
-    The next page begins at the time of the last, behind those of that very time: the reconcile run
-    may remove some meanwhile.
-    """
-    at, there = since, 0
-    while page := store.deliveries.ended_since(lane, at, there, PAGE):
-        for task_id, ended, webhooks in page:
-            at, there = ended, (there if ended == at else 0) + 1
-            for subscription in webhooks.split():
-                if endpoint_in(subscription) == endpoint:
-                    yield ended, lane, delivery_of(subscription, task_id)
-
-
-COMMANDS = (dead, replay)
+COMMANDS = (dead,)

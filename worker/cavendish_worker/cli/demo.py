@@ -20,10 +20,6 @@ from typing import Any
 
 import click
 import httpx
-from cavendish import Client, State, TrackedTask
-from cavendish.errors import StackError
-from cavendish.settings import Settings
-from cavendish.store import Store
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -31,6 +27,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cavendish import Client, State, TrackedTask
+from cavendish.errors import StackError
+from cavendish.settings import Settings
+from cavendish.store import Store
 from cavendish_worker.cli.top import Polls
 from cavendish_worker.cli.top.pages import View, lane_view
 
@@ -97,12 +97,12 @@ def _run(tasks: int, timeout: float, console: Console) -> tuple[Run, Panel | Tex
             f"{facts['api']}/emulator/tasks", json={"count": tasks}, trust_env=False
         ).json()["ids"]
         settings = Settings.load(
-            {"CAVENDISH_REDIS_URL": facts["book"], "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"}
+            {"CAVENDISH_REDIS_URL": facts["store"], "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8"}
         )
         with Client(settings=settings) as client:
             _submit_by_three_doors(client, ids, facts, console)
             watch = Watch(
-                client, Polls(Store(str(facts["book"])), settings, EVERY), ids, facts, timeout
+                client, Polls(Store(str(facts["store"])), settings, EVERY), ids, facts, timeout
             )
             return watch.until_done(console), watch.midway
 
@@ -178,12 +178,12 @@ def _submit_by_three_doors(
         )
     producer.close()
     environment = dict(os.environ) | {
-        "CAVENDISH_REDIS_URL": str(facts["book"]),
+        "CAVENDISH_REDIS_URL": str(facts["store"]),
         "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8",
     }
-    options = ["--service", SERVICE, "--webhook", hook, "--meta", '{"door": "shell"}', "-"]
+    words = ["--service", SERVICE, "--webhook", hook, "--meta", '{"door": "shell"}', "-"]
     said = subprocess.run(  # noqa: S603 (our own command)
-        [sys.executable, "-m", "cavendish_worker.cli", "submit", *options],
+        [sys.executable, "-m", "cavendish_worker.cli", "submit", *words],
         env=environment, input="\n".join(by_shell), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if said.returncode:

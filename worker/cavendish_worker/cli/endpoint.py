@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import click
+
 from cavendish.errors import EndpointError
 from cavendish.model import OPERATIONS
 from cavendish.policy.addresses import Network, webhook_complaint
@@ -24,7 +25,6 @@ from cavendish.webhook_endpoint import (
     is_url,
     name_complaint,
 )
-
 from cavendish_worker import doctor
 from cavendish_worker.cli.arguments import duration, endpoint_names, meant, opened, sure, yes_option
 from cavendish_worker.cli.output import as_json, moment, plain, print_json, table
@@ -89,7 +89,7 @@ def endpoint() -> None:
 )
 @unencrypted_option
 @as_json
-def add(name: str, url: str, ask: bool, rate: int | None, as_json: bool, **flags: bool) -> None:  # noqa: FBT001 (click)
+def add(name: str, url: str, ask: bool, rate: int | None, as_json: bool, **flags: bool) -> None:
     """Register an endpoint, and make the secret that signs what is sent there. It is shown this
     once.
 
@@ -151,7 +151,7 @@ async def _ask(
 
 @endpoint.command("list")
 @as_json
-def list_endpoints(as_json: bool) -> None:  # noqa: FBT001 (click)
+def list_endpoints(as_json: bool) -> None:
     """List the endpoints: the registered ones, and those known by their URL that are pending
     something or are disabled.
 
@@ -191,7 +191,7 @@ def _row(shown: dict[str, Any]) -> tuple[object, ...]:
 @endpoint.command("show")
 @which_argument
 @as_json
-def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def show_endpoint(which: str, as_json: bool) -> None:
     """Show one endpoint: its state, its circuit, and its keys, but no secret.
 
     \b
@@ -237,7 +237,7 @@ def show_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
 )
 @unencrypted_option
 @as_json
-def rotate(name: str, overlap: str, unencrypted: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+def rotate(name: str, overlap: str, unencrypted: bool, as_json: bool) -> None:
     """Give an endpoint a new secret, shown this once; what signed until now signs along for a
     while.
 
@@ -279,7 +279,7 @@ def rotate(name: str, overlap: str, unencrypted: bool, as_json: bool) -> None:  
 @endpoint.command()
 @which_argument
 @as_json
-def enable(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def enable(which: str, as_json: bool) -> None:
     """Send to an endpoint again, whether it was disabled or its circuit is open; what waits for it
     is due at once.
 
@@ -321,7 +321,7 @@ def enable(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
     help="Why, for those who look later.",
 )
 @as_json
-def disable(which: str, reason: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def disable(which: str, reason: str, as_json: bool) -> None:
     """Send nothing more to an endpoint until it is enabled; what is pending to it waits.
 
     \b
@@ -351,7 +351,7 @@ def disable(which: str, reason: str, as_json: bool) -> None:  # noqa: FBT001 (cl
 @click.argument("name", shell_complete=endpoint_names)
 @yes_option
 @as_json
-def remove(name: str, yes: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+def remove(name: str, yes: bool, as_json: bool) -> None:
     """Forget a registered endpoint and its secrets; what is pending to it goes to the dead letters
     when its turn comes.
 
@@ -382,7 +382,7 @@ def remove(name: str, yes: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
 @endpoint.command("test")
 @click.argument("which", metavar="NAME|URL", shell_complete=endpoint_names)
 @as_json
-def test_endpoint(which: str, as_json: bool) -> None:  # noqa: FBT001 (click)
+def test_endpoint(which: str, as_json: bool) -> None:
     """Send a signed `endpoint.test` from this process, by the rules of all webhooks. Exit code 0
     only if it is taken (2xx).
 
@@ -462,7 +462,7 @@ async def _send(
 
 @endpoint.command("new-key")
 @as_json
-def make_key(as_json: bool) -> None:  # noqa: FBT001 (click)
+def make_key(as_json: bool) -> None:
     """Print a fresh key for CAVENDISH_SECRET_KEY, which encrypts the secrets of endpoints in the
     store.
 

@@ -6,8 +6,8 @@ import os
 import sys
 
 import click
-from cavendish import Client, Event
 
+from cavendish import Client, Event
 from cavendish_worker.cli.output import moment, one_line
 
 
@@ -32,8 +32,8 @@ from cavendish_worker.cli.output import moment, one_line
     help="Print one JSON object a line, with its position, instead of text.",
 )
 def events(
-    service: str | None, account: str | None, after: str | None, decide: bool, as_json: bool
-) -> None:  # noqa: FBT001 (click)
+    service: str | None, account: str | None, after: str | None, follow: bool, as_json: bool
+) -> None:
     """Print what ended: the events that are kept, and with --follow those to come, until Ctrl-C.
 
     Each lane keeps about CAVENDISH_EVENTS_KEPT events. A program that reads --json and keeps the
@@ -44,10 +44,10 @@ def events(
     cavendish events --follow --json | while read -r event; do …; done
     cavendish events --follow --json --after "$POSITION"
     """
-    start = after if after is not None or decide else "0"
+    start = after if after is not None or follow else "0"
     try:
         with Client() as client:
-            for event in client.events(service, account, after=start, decide=decide):
+            for event in client.events(service, account, after=start, follow=follow):
                 click.echo(_line(event, as_json=as_json))  # which flushes
     except KeyboardInterrupt:
         pass  # the way to end it

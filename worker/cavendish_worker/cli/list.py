@@ -9,11 +9,11 @@ from itertools import chain, islice
 from typing import Any
 
 import click
+
 from cavendish.model import Lane, State, TrackedTask
 from cavendish.store import Store
 from cavendish.store.listing import Listed
 from cavendish.webhook_endpoint import endpoint_in, endpoint_of
-
 from cavendish_worker.cli.arguments import endpoint_names, meant, opened, since_option, time_of
 from cavendish_worker.cli.output import as_json, moment, print_json, table
 
@@ -145,7 +145,7 @@ def list_tasks(
     until: str | None,
     endpoint: str | None,
     limit: int,
-    as_json: bool,  # noqa: FBT001 (click)
+    as_json: bool,
     **names: Any,
 ) -> None:
     """List tracked ids: the pending ones, those first that are asked about first; then the ended

@@ -6,12 +6,12 @@ import signal
 import threading
 
 import click
+
 from cavendish.env_parsers import listening
 from cavendish.errors import StackError
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
-
 from cavendish_worker.cli.output import as_json as json_option
 from cavendish_worker.cli.output import print_json
 from cavendish_worker.telemetry import logs
@@ -37,7 +37,7 @@ def _where(
     help="Serve them for scrapes, until Ctrl-C (host: 127.0.0.1).",
 )
 @json_option
-def metrics(serve: tuple[str, int] | None, as_json: bool) -> None:  # noqa: FBT001 (click)
+def metrics(serve: tuple[str, int] | None, as_json: bool) -> None:
     """Print what the store says, in Prometheus' text format; or serve it, read anew at each scrape.
 
     Exit code 1 if Redis is away; served, that is `cavendish_store_up 0`. Workers serve their own by

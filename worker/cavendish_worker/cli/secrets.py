@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+
 from cavendish.errors import EndpointError
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.webhook_endpoint import Key
-
 from cavendish_worker.cli.output import print_json
 from cavendish_worker.webhooks import signing
 from cavendish_worker.webhooks.encryption import Encryption

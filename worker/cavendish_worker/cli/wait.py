@@ -14,13 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import click
-from cavendish import Client, State, SubmissionError, Submitted, TrackedTask, WaitTimeout
-from cavendish.clock import Clock
-from cavendish.errors import StoreUnavailable
-from cavendish.model import Lane
-from cavendish.policy.durations import Forecast, until_all
-from cavendish.store import Store
-from cavendish.store.forecasts import Forecasts
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -33,6 +26,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cavendish import Client, State, SubmissionError, Submitted, TrackedTask, WaitTimeout
+from cavendish.clock import Clock
+from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane
+from cavendish.policy.durations import Forecast, until_all
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
 from cavendish_worker.cli.arguments import Number, opened
 from cavendish_worker.cli.output import (
     account_option,
@@ -75,7 +75,7 @@ class Outcome:
     def poll(self) -> list[TrackedTask]:
         """Look at the ids that were open.
 
-        Returns those that have ended since. Raises BookUnavailable.
+        Returns those that have ended since. Raises StoreUnavailable.
         """
         left = [task_id for task_id in self.ids if task_id not in self.told]
         found = self.store.tasks.get(self.lane.account, self.lane.service, left, with_record=False)
@@ -151,7 +151,7 @@ def said(eta: tuple[float, float] | None) -> str:
 @as_json
 def wait(
     ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool
-) -> None:  # noqa: FBT001 (click)
+) -> None:
     """Wait until all ids have ended. Exit code 0 only if all succeeded. With `-` the ids come from
     stdin, as for `submit`.
 

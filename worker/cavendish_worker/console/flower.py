@@ -11,10 +11,11 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cavendish.local_paths import broker_url
-from cavendish.settings import Settings
 from flower.utils import broker
 from tornado.options import options
+
+from cavendish.local_paths import broker_url
+from cavendish.settings import Settings
 
 #: What the page of tasks shows. The last one leads to all that is known of a message.
 COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"

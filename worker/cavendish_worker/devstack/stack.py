@@ -31,7 +31,6 @@ from cavendish.local_paths import (
     with_kept,
 )
 from cavendish.settings import Settings
-
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import encryption, signing
@@ -193,7 +192,7 @@ class Stack:
                 time.sleep(POLL_EVERY)
 
     def _environment(self, data_dir: Path) -> dict[str, str]:
-        facts = {"book": store_url(self._settings), "broker": broker_url(self._settings)}
+        facts = {"store": store_url(self._settings), "broker": broker_url(self._settings)}
         self.facts |= facts
         if not self._settings.webhook_secret:
             keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
@@ -203,7 +202,7 @@ class Stack:
             keep(data_dir / SECRET_KEY, encryption.new_key)
         kept = with_kept(self._settings)
         return dict(os.environ) | {
-            "CAVENDISH_REDIS_URL": facts["book"],
+            "CAVENDISH_REDIS_URL": facts["store"],
             "CAVENDISH_BROKER_URL": facts["broker"],
             "CAVENDISH_WEBHOOK_SECRET": kept.webhook_secret
             or (data_dir / WEBHOOK_SECRET).read_text().strip(),
@@ -273,7 +272,7 @@ _LAST = ("emulator", "redis")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker.tasks"]
+_CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
 
 

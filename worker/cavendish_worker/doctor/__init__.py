@@ -13,7 +13,6 @@ from cavendish.model import Lane
 from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store
 from cavendish.store.fleet import FORMAT
-
 from cavendish_worker.doctor import accounts, api, broker, egress, processes, redis_server
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
@@ -24,7 +23,7 @@ __all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
 
 def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[Finding]:
     """Examine everything: what living workers say of themselves, else this environment. Raises
-    BookUnavailable.
+    StoreUnavailable.
 
     `offline`: what lies beyond Redis and the broker is not asked.
     """

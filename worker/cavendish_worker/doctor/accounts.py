@@ -8,7 +8,6 @@ from cavendish.model import Lane, UpstreamErrorKind
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.fleet import Member
-
 from cavendish_worker.doctor.finding import Finding, ill, well
 
 
@@ -31,7 +30,7 @@ def _account(account: str, store: Store, now: float, *, has_token: bool) -> Find
         where = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
         return ill(name, "has no token", f"Set {where} for the workers.")
     rate_limit = store.shared_state.rate_limit(account)
-    if not rate_limit.held(now):
+    if not rate_limit.paused(now):
         return well(name, f"may ask {rate_limit.rate_at(now):.2f} times a second")
     found = f"held {rate_limit.paused_until - now:.0f} s more: {rate_limit.pause_reason}"
     if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT:

@@ -15,12 +15,12 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
+
 from cavendish.clock import Clock
 from cavendish.model import Answer, Answered, Lane, UpstreamError, UpstreamErrorKind
 from cavendish.policy.rate_limit import acquire, report_answer, report_error
 from cavendish.settings import Settings
 from cavendish.store import Store
-
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint
 from cavendish_worker.http.transport import PooledTransport
@@ -59,7 +59,7 @@ def _examine(
 ) -> Finding:
     lane = next((lane for lane in lanes if lane.account == account), Lane(account, FIRST))
     what = f"api, account {account}"
-    held = store.shared_state.rate_limit(account).held(clock.now())
+    held = store.shared_state.rate_limit(account).paused(clock.now())
     if held or not asyncio.run(_turn(store, lane, settings, clock)):
         return skipped(
             what, "the account is held" if held else "the workers use the whole rate limit"
@@ -75,9 +75,8 @@ async def _turn(store: Store, lane: Lane, settings: Settings, clock: Clock) -> b
     until = clock.now() + TURN
     while True:
         now = clock.now()
-        wait = store.shared_state.change_rate_limit(
-            lane.account, lambda rate_limit, now=now: acquire(rate_limit, now, settings.rate)
-        )  # type: ignore[misc]
+        take = partial(acquire, now=now, ceiling=settings.rate)
+        wait = store.shared_state.change_rate_limit(lane.account, take)
         if not wait:
             return True
         if now + wait > until:

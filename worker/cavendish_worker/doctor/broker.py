@@ -8,7 +8,6 @@ from cavendish.errors import SettingsError
 from cavendish.local_paths import broker_url, without_password
 from cavendish.settings import Settings
 from cavendish.store.server_info import Server
-
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.redis_server import eviction
 

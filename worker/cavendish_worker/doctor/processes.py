@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 from cavendish.store.fleet import Member
 from cavendish.task_names import QUEUES
-
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.redis_server import APART
 
@@ -46,7 +45,7 @@ def _beats(beats: Sequence[Member]) -> Finding:
 
 
 def _start(role: str) -> str:
-    return f"Start one: celery -A cavendish_worker.tasks {role}, or `cavendish up`."
+    return f"Start one: celery -A cavendish_worker {role}, or `cavendish up`."
 
 
 def _queues(workers: Sequence[Member]) -> list[Finding]:

@@ -15,7 +15,6 @@ from cavendish.policy.circuit import Circuit
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, name_complaint
-
 from cavendish_worker.doctor.finding import Finding
 from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
 
@@ -91,7 +90,7 @@ def endpoints(
     remembered: dict[str, str] | None = None,
 ) -> list[EndpointView]:
     """All webhook endpoints that there is something to say about, the registered ones first. Raises
-    BookUnavailable.
+    StoreUnavailable.
 
     `pending_deliveries`: how many deliveries wait for each, where the caller has counted them
     already. `remembered`: the URLs of nameless endpoints that an earlier call found; this one adds

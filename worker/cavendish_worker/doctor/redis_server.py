@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from cavendish.settings import Settings
 from cavendish.store.server_info import Server
-
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 
 #: The commands and the Lua of this version are used; Valkey calls itself 7.2 or more.

@@ -23,8 +23,8 @@ from ipaddress import ip_address
 
 import httpcore
 import httpx
-from cavendish.policy.addresses import Address, Network, innermost, literal, may_dial
 
+from cavendish.policy.addresses import Address, Network, innermost, literal, may_dial
 from cavendish_worker.http.stream import Backend, Connection, Stream
 from cavendish_worker.http.transport import PooledTransport
 

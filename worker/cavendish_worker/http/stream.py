@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import httpcore
 import httpx
+
 from cavendish.policy.addresses import literal
 
 #: Seconds that an idle connection is kept, that the farewell of TLS may take, that one address of a

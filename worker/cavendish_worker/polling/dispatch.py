@@ -27,7 +27,6 @@ from cavendish.policy.rate_limit import acquire
 from cavendish.policy.service_health import probing
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 
@@ -83,7 +82,7 @@ class Desk:
 def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
     """Run one tick.
 
-    None if another dispatch has this tick, or should have it. Raises BookUnavailable.
+    None if another dispatch has this tick, or should have it. Raises StoreUnavailable.
     """
     started, tick = clock.now(), desk.config.tick
     if desk.stopping.is_set() or not desk.store.fleet.take_tick(tick):

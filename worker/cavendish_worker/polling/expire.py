@@ -13,7 +13,6 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 from cavendish_worker.telemetry.tracing import traces
@@ -96,6 +95,6 @@ def _obstacle(store: Store, lane: Lane, now: float) -> str:
     ]
     if workers and not any(lane.account in member.accounts for member in workers):
         return f"no worker has a token for the account {lane.account}"
-    if rate_limit.held(now):
+    if rate_limit.paused(now):
         return rate_limit.pause_reason
     return service_health.reason if service_health.failures else ""

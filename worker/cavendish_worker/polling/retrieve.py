@@ -37,7 +37,6 @@ from cavendish.policy.verdicts import (
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.tasks import Settled
-
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.upstream import Upstream
 from cavendish_worker.telemetry.logs import logger
@@ -107,7 +106,7 @@ class Desk:
 class Retrieval:
     """One run about one claimed batch.
 
-    Raises BookUnavailable; then the leases run out and the ids are due again.
+    Raises StoreUnavailable; then the leases run out and the ids are due again.
     """
 
     def __init__(self, desk: Desk, clock: Clock, lane: Lane, token: str) -> None:

@@ -17,6 +17,7 @@ from http.cookiejar import CookieJar
 from typing import Any
 
 import httpx
+
 from cavendish.model import (
     DEEPEST,
     Answer,
@@ -26,7 +27,6 @@ from cavendish.model import (
     UpstreamErrorKind,
     printable,
 )
-
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import read_raw
 from cavendish_worker.polling.upstream_errors import NOT_FOUND, error_code, quota, upstream_error

@@ -22,7 +22,6 @@ from cavendish.model import Answer, Lane, State, TrackedTask, UpstreamError, pri
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.tasks import Settled
 from cavendish.submission import traceparent_complaint
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
+
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane, TrackedTask, compact
 from cavendish.store.deliveries import Delivery
-
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded

@@ -15,7 +15,6 @@ from enum import StrEnum
 from cavendish.model import printable
 from cavendish.policy import circuit
 from cavendish.policy.backoff import WEBHOOK_WINDOW
-
 from cavendish_worker.polling.upstream_errors import retry_after
 
 #: Characters of an answer that are written down with each try, and attempts that are: 16 KiB in

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import httpx
+
 from cavendish.errors import StoreUnavailable
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
-
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
@@ -116,7 +116,7 @@ class DeliveryLoop:
         """Take and pay until nothing is pending for a while and `leave` says that it may end, or
         until the time is up.
 
-        Raises BookUnavailable if the store is away; what is under way then is written down by
+        Raises StoreUnavailable if the store is away; what is under way then is written down by
         `come_home`.
         """
         until = self._clock.now() + LASTS

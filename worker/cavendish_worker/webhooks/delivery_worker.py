@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 
 import httpx
+
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
-
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.webhooks.delivery_loop import Config, DeliveryLoop
@@ -41,7 +41,7 @@ class DeliveryWorker:
         self._stopping = False
 
     def deliver(self, succeeded: Callable[[], None]) -> Delivered | None:
-        """Go on a round; None if one is under way, which then polls again. Raises BookUnavailable.
+        """Go on a round; None if one is under way, which then polls again. Raises StoreUnavailable.
 
         `succeeded` is called as soon as another round should begin, while this one waits for the
         last of its calls.

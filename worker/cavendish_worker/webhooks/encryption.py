@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
 from cavendish.errors import CavendishError
 from cavendish.model import compact
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 _ENCRYPTED, _PLAIN = "encrypted:", "plain:"
 

@@ -16,7 +16,6 @@ from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.webhook_endpoint import Disabled, Endpoint, name_complaint
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
@@ -43,7 +42,7 @@ class Rules:
 class EndpointCache:
     """Shared by the rounds of a process.
 
-    What one of them reads anew, the other may use. Every method raises BookUnavailable.
+    What one of them reads anew, the other may use. Every method raises StoreUnavailable.
     """
 
     def __init__(self, store: Store, encryption: Encryption, rules: Rules) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from cavendish.store import Store
 from cavendish.webhook_endpoint import Disabled, endpoint_of
-
 from cavendish_worker.webhooks import payload
 
 
 def disabled(store: Store, operations: str, endpoint: str, why: Disabled, now: float) -> bool:
     """Owe the notice that an endpoint was disabled, once, whoever asks for it and how often.
 
-    Raises BookUnavailable.
+    Raises StoreUnavailable.
     """
     if not operations or endpoint == endpoint_of(operations):
         return False

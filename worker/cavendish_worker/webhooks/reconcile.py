@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from cavendish.model import OPERATIONS
 from cavendish.store import Store
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 
@@ -33,7 +32,7 @@ class Reconciled:
 def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
     """Compare what has ended with what is pending, delivered or dead, and forget old dead letters.
 
-    Raises BookUnavailable.
+    Raises StoreUnavailable.
     """
     now, restored = store.fleet.now(), 0
     for lane in [*store.tasks.lanes(), OPERATIONS]:

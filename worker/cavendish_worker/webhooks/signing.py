@@ -16,9 +16,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from cavendish.env_parsers import webhook_secret_key
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cavendish.env_parsers import webhook_secret_key
 
 TOLERANCE = 300
 #: Parsed keys that are kept: to load a private key takes as long as to sign. They are in this

@@ -11,7 +11,6 @@ from cavendish.model import Lane
 from cavendish.policy import backoff
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt, Delivery, RetryAt
-
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.attempt import Attempted
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, log_with
@@ -58,7 +57,7 @@ class WriteBack:
     def write(self, attempts: Sequence[Attempted], now: float) -> None:
         """Write down attempts of any lanes.
 
-        Raises BookUnavailable; to write the same again does no harm.
+        Raises StoreUnavailable; to write the same again does no harm.
         """
         by_lane: dict[Lane, list[Attempted]] = defaultdict(list)
         for attempted in attempts:

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
-from cavendish.errors import StoreUnavailable
-from cavendish.settings import Settings
-from cavendish.store import Store
 from rich.console import Console
 from rich.live import Live
 
+from cavendish.errors import StoreUnavailable
+from cavendish.settings import Settings
+from cavendish.store import Store
 from cavendish_worker.cli.arguments import Number, opened
 from cavendish_worker.cli.output import as_json
-from cavendish_worker.cli.status import MOST, Memory, gather
+from cavendish_worker.cli.status import MOST
 from cavendish_worker.cli.top.keyboard import Keyboard, listening
 from cavendish_worker.cli.top.pages import PAGES, View, screen
 from cavendish_worker.cli.top.rates import Rates
+from cavendish_worker.telemetry.statistics import Memory, gather
 
 #: Seconds that a screen may be old while nothing happens; and the least between two polls.
 _STALE, _LEAST = 1.0, 0.1
@@ -44,7 +45,7 @@ class Polls:
     _rates: Rates = field(default_factory=Rates)
 
     def poll(self) -> dict[str, Any]:
-        """What there is to show now. Raises BookUnavailable."""
+        """What there is to show now. Raises StoreUnavailable."""
         began = time.monotonic()
         found = gather(self.store, self.settings, self._memory)
         rates = self._rates.see(found)
@@ -99,7 +100,7 @@ class Polls:
     help="Print one screen and end, as is done wherever nobody polls at a terminal.",
 )
 @as_json
-def top(every: float, page: str, once: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+def top(every: float, page: str, once: bool, as_json: bool) -> None:
     """Watch everything at once: states, due, in flight, rate limit and ceiling, holds, delays,
     webhooks by endpoint, the fleet.
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cavendish.model import State
-from cavendish.policy.circuit import NOTED_FOR
-from cavendish.task_names import QUEUES
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cavendish.model import State
+from cavendish.policy.circuit import NOTED_FOR
+from cavendish.task_names import QUEUES
 from cavendish_worker.cli.output import plain
 from cavendish_worker.cli.status import out_of_order, pause, standing
 

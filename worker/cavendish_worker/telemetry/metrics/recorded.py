@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+
 from cavendish.model import Answer, State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import Outcome, Reading
 from cavendish.store.deliveries import Delivery
 from cavendish.store.tasks import Settled
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-
 from cavendish_worker.telemetry.metrics.families import Counter, Histogram
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, delivered_before
 

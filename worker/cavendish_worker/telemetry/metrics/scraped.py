@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cavendish.errors import StoreUnavailable
-from cavendish.model import State, UpstreamErrorKind
-from cavendish.store import Store
-from cavendish.store.statistics import Counted, Statistics
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cavendish.errors import StoreUnavailable
+from cavendish.model import State, UpstreamErrorKind
+from cavendish.store import Store
+from cavendish.store.statistics import Counted, Statistics
 from cavendish_worker.telemetry.metrics.families import OTHER
 
 #: Labels in place of a name. No endpoint can be registered under them: names have no capitals.

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from cavendish.settings import Settings
 from celery import signals
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
+from cavendish.settings import Settings
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 
