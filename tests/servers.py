@@ -123,12 +123,12 @@ class Watched:
             )
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         self.url = (
-            f"redis+sentinel://:{PASSWORD}@{hosts}/book/0?sentinel_password={SENTINEL_PASSWORD}"
+            f"redis+sentinel://:{PASSWORD}@{hosts}/store/0?sentinel_password={SENTINEL_PASSWORD}"
         )
-        self.broker_url = self.url.replace("/book/0", "/book/1")
+        self.broker_url = self.url.replace("/store/0", "/store/1")
 
     def _state(self, sentinel: Node) -> dict[str, Any]:
-        return cast(dict[str, Any], sentinel.redis.sentinel_master("book"))
+        return cast(dict[str, Any], sentinel.redis.sentinel_master("store"))
 
     def promoted(self) -> bool:
         """True once the Sentinels name another primary."""

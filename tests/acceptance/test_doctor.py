@@ -81,14 +81,14 @@ def test_a_healthy_stack_is_well_and_everything_in_it_was_examined(parts: Parts)
         "redis persistence",
         "redis eviction",
         "clock",
-        "book",
+        "store",
         "broker",
         "worker",
         "beat",
         "queues",
     } <= set(findings)
     assert {"account default", "api, account default", "webhook secret"} <= set(findings)
-    assert findings["book"]["found"] == f"has the format {FORMAT}"
+    assert findings["store"]["found"] == f"has the format {FORMAT}"
     assert "Two" in findings["beat"]["advice"]
 
 
@@ -129,7 +129,7 @@ def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_paused_fo
     finding = said(parts, API_TOKEN="stolen")["api, account default"]
     assert not finding["ok"]
     assert "401 invalid_token" in finding["found"]
-    assert not parts.store.shared_state.rate_limit("default").held(parts.store.fleet.now())
+    assert not parts.store.shared_state.rate_limit("default").paused(parts.store.fleet.now())
 
 
 def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out_in_a_hold_or_offline(
@@ -232,10 +232,10 @@ def test_a_store_of_another_format_is_found_and_refused_by_everybody(
 ) -> None:
     parts.store.connection.redis.set(keys.FORMAT, held)
     findings = said(parts)
-    assert wrong(findings) == ["book"]
+    assert wrong(findings) == ["store"]
     assert (
-        "store of its own" in findings["book"]["found"]
-        or "upgrade it here" in findings["book"]["found"]
+        "store of its own" in findings["store"]["found"]
+        or "upgrade it here" in findings["store"]["found"]
     )
     environment = {
         name: v for name, v in parts.environment.items() if name.startswith("CAVENDISH_")

@@ -292,7 +292,7 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
             "endpoint", "add", "signed", f"{served(failing)}/v1a", "--ed25519", shown=False
         )
         printed += cavendish("endpoint", "rotate", "shop", "--overlap", "1", shown=False)
-        with contextlib.shutdown(Store(settings["REDIS_URL"])) as store:
+        with contextlib.closing(Store(settings["REDIS_URL"])) as store:
             keys = [
                 (name, each.encrypted)
                 for name, one in store.endpoints.all().items()
@@ -406,7 +406,7 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
             "command lines": processes,
         }
         places |= {
-            "book": dumped(held),
+            "store": dumped(held),
             "broker": with_bodies(dumped(broker)),
             "overheard": with_bodies(overheard.close()),
         }
@@ -419,8 +419,8 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
                     path.name != "stack.json"
                 ):  # readable by its owner only: it holds the URLs that the parts are started with
                     places[str(path.relative_to(stack.folder))] = path.read_text(errors="replace")
-        assert "encrypted:" in places["book"]
-        assert "plain:" not in places["book"]
+        assert "encrypted:" in places["store"]
+        assert "plain:" not in places["store"]
         assert len(places["overheard"]) > 100_000
         leaks = {
             (place, name)

@@ -77,7 +77,7 @@ class Redis:
     """
 
     def __init__(self, folder: Path, fsync: str = "always", through: Sequence[str] = ()) -> None:
-        self.folder, self.socket = folder / "book", folder / "book.sock"
+        self.folder, self.socket = folder / "store", folder / "store.sock"
         self.url, self.broker = (
             f"unix://{self.socket}?db=0",
             f"redis+socket://{self.socket}?virtual_host=1",

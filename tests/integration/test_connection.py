@@ -80,10 +80,10 @@ def test_the_store_follows_a_primary_that_dies_or_steps_down(watched: Watched) -
     assert followed(store) < 0.5
     watched.primary.kill()
     assert followed(store) < 8
-    first = sentinel.sentinel_get_master_addr_by_name("book")
+    first = sentinel.sentinel_get_master_addr_by_name("store")
     watched.primary.start()
     eventually(
-        lambda: sentinel.sentinel_master("book")["num-slaves"] == 2 and _all_up(watched),
+        lambda: sentinel.sentinel_master("store")["num-slaves"] == 2 and _all_up(watched),
         "the dead one is back",
     )
     eventually(
@@ -91,7 +91,7 @@ def test_the_store_follows_a_primary_that_dies_or_steps_down(watched: Watched) -
         "the Sentinels let it step down",
     )
     eventually(
-        lambda: sentinel.sentinel_get_master_addr_by_name("book") != first, "another one took over"
+        lambda: sentinel.sentinel_get_master_addr_by_name("store") != first, "another one took over"
     )
     assert followed(store) < 8  # its connections were to the one that is a replica now
     eventually(
@@ -119,7 +119,7 @@ def test_the_store_follows_though_the_primary_only_freezes(
 def _all_up(watched: Watched) -> bool:
     return all(
         one["flags"] == {"slave"} or one["flags"] == "slave"
-        for one in watched.sentinels[-1].redis.sentinel_slaves("book")
+        for one in watched.sentinels[-1].redis.sentinel_slaves("store")
     )
 
 
@@ -252,7 +252,7 @@ def test_a_cluster_and_a_single_server_that_are_taken_for_each_other_are_one_sen
 @pytest.mark.parametrize(
     "url",
     [
-        "redis+sentinel://:{}@127.0.0.1:1,127.0.0.1:2/book",
+        "redis+sentinel://:{}@127.0.0.1:1,127.0.0.1:2/store",
         "redis+cluster://:{}@127.0.0.1:1,127.0.0.1:2",
     ],
 )

@@ -218,7 +218,7 @@ def test_an_answer_that_is_none_backs_the_service_off_and_loses_nothing(
     assert said.released == 2
     assert bench.store.shared_state.service_health(LANE).failures == 1
     assert bench.store.shared_state.service_health(LANE).down_until > bench.now
-    assert not bench.store.shared_state.rate_limit("default").held(bench.now)
+    assert not bench.store.shared_state.rate_limit("default").paused(bench.now)
     assert all(task.polls == 0 for task in bench.store.tasks.load(LANE, ["a", "b"]).tasks.values())
 
 

@@ -240,8 +240,8 @@ def test_keda_asks_prometheus_for_numbers_that_are_told() -> None:
     (scaled,) = of_kind("ScaledObject")
     triggers = scaled["spec"]["triggers"]
     assert [trigger["name"] for trigger in triggers] == [
-        "pending_deliveries",
-        "oldest-owed",
+        "pending",
+        "oldest-pending",
         "due-lag",
     ]
     asked = set()

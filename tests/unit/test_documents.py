@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import architecture
 from cavendish.settings import described
+from cavendish.store.keys import LaneKeys
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("deploy/*.md")]
@@ -35,3 +37,16 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
 def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_architecture_names_every_file_and_every_key() -> None:
+    text = architecture.PLACE.read_text()
+    assert text == architecture.written(text), "run: python tests/architecture.py"
+    for path in architecture.sources():
+        assert path.name == "__init__.py" or f"]({path.relative_to(ROOT)})" in text
+
+
+def test_every_key_of_a_lane_has_a_row_in_the_table_of_keys() -> None:
+    names = {name for name in vars(LaneKeys) if not name.startswith("_")} - {"lane"}
+    rows = re.findall(r"^\| \{lane\}:([\w-]+)", architecture.key_table(), re.MULTILINE)
+    assert {row.replace("-", "_") for row in rows} == names

@@ -149,7 +149,7 @@ def build(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        beat_scheduler="cavendish_worker.celeryapp.beat:Timetable",
+        beat_scheduler="cavendish_worker.celeryapp.beat:BeatScheduler",
         beat_max_loop_interval=1,
         beat_schedule={
             entry.task: {"task": entry.task, "schedule": entry.every}
