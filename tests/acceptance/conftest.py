@@ -20,6 +20,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
+
+from cavendish_worker.cli import cli
 
 SERVICE = "nano-banana"
 
@@ -43,7 +46,7 @@ class Stack:
         self.process = subprocess.Popen(
             command, env=self.environment, stdout=self.log, stderr=self.log
         )
-        self.facts = wait_until(self._ready, 30, "the stack is up")
+        self.facts = wait_until(self._ready, 60, "the stack is up")
 
     def _ready(self) -> dict[str, Any]:
         assert self.process.poll() is None, self.lines()
@@ -64,7 +67,7 @@ class Stack:
         """kill -9 one part, and wait until it runs again."""
         before = self.pids()[part]
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: self.pids()[part] != before, 20, f"{part} runs again")
+        wait_until(lambda: self.pids()[part] != before, 60, f"{part} runs again")
 
     def create(self, count: int) -> list[str]:
         """Make remote tasks at the pretend API."""
@@ -97,7 +100,10 @@ class Stack:
         )
 
     def status(self) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(self.cavendish("status", "--json").stdout)
+        """What `cavendish status --json` prints, in this process: it is asked again and again."""
+        said: dict[str, Any] = json.loads(
+            CliRunner().invoke(cli, ["status", "--json"], env=self.environment).stdout
+        )
         return said
 
     def close(self) -> None:

@@ -87,8 +87,13 @@ class Parts:
     def celery(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
         """Start a worker (of some queues only) or a beat; returns when its heart beats."""
         process = self.begin(role, shift=shift, queues=queues)
-        wait_until(lambda: self._lives(process, role), 30, f"the {role} lives")
+        self.live(role, process)
         return process
+
+    def live(self, role: str, *processes: subprocess.Popen[bytes]) -> None:
+        """Wait until the hearts of workers or beats beat."""
+        for process in processes:
+            wait_until(lambda one=process: self._lives(one, role), 60, f"the {role} lives")
 
     def begin(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
         """Start a worker or a beat, whatever becomes of it."""

@@ -228,7 +228,7 @@ def settled(parts: Parts, ids: list[str]) -> int:
     return sum(task.state.terminal for task in parts.tasks(ids).values())
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("brokers", ["one", "two"])
 def test_with_memory_full_what_was_accepted_ends_and_is_announced_and_no_message_is_lost(
     own_server: Server, server: Server, parts: Callable[..., Parts], brokers: str
@@ -261,7 +261,7 @@ def test_with_memory_full_what_was_accepted_ends_and_is_announced_and_no_message
     )
     client.submit(first, service=SERVICE, webhook=here.receiver, deadline=30)
     wait_until(
-        lambda: here.announced()["announced"] == len(first), 30, "the duration model is learned"
+        lambda: here.announced()["announced"] == len(first), 60, "the duration model is learned"
     )
     client.submit(accepted, service=SERVICE, webhook=here.receiver)
     worker.send_signal(signal.SIGSTOP)
@@ -271,7 +271,7 @@ def test_with_memory_full_what_was_accepted_ends_and_is_announced_and_no_message
     worker.send_signal(signal.SIGCONT)
     wait_until(
         lambda: here.announced()["announced"] == 50,
-        30,
+        60,
         "what was accepted is announced although memory is full",
     )
     assert settled(here, accepted) == len(accepted)
@@ -283,7 +283,7 @@ def test_with_memory_full_what_was_accepted_ends_and_is_announced_and_no_message
     )
     wait_until(
         lambda: queue.llen("cavendish.submit") == queue.hlen("unacked") == 0,
-        40,
+        60,
         "no message is left",
     )
     client.close()
@@ -321,7 +321,7 @@ class Cramped(Server):
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
 def test_with_the_disk_full_a_submit_is_refused_in_one_sentence_and_with_space_again_everything_accepted_is_announced(
     served: Served, fsync: str, request: pytest.FixtureRequest
@@ -366,7 +366,7 @@ def test_with_the_disk_full_a_submit_is_refused_in_one_sentence_and_with_space_a
         server.room(None)
     wait_until(
         lambda: client.submit(more[-1:], service=SERVICE, webhook=here.receiver, deadline=60),
-        20,
+        60,
         "submits are taken again",
     )
     accepted = {*ids, *taken, *more[-1:]}

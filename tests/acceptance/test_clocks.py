@@ -22,30 +22,34 @@ def tracked(
     """Track ids with beats and workers whose clocks are so many seconds ahead, hold the promise,
     return calls per task.
     """
-    parts = Parts(server.url, served, Config(rate=20.0, median=5.0, latency=0.5), BATCH_SIZE="10")
+    parts = Parts(
+        server.url, served, Config(rate=20.0, median=3.0, sigma=0.3, latency=0.5), BATCH_SIZE="10"
+    )
     try:
         parts.store.connection.redis.flushall()
-        for shift in beats:
-            parts.celery("beat", shift=shift)
-        for shift in workers:
-            parts.celery("worker", shift=shift)
+        fleet = {
+            role: [parts.begin(role, shift=one) for one in of]
+            for role, of in (("beat", beats), ("worker", workers))
+        }
+        for role, processes in fleet.items():
+            parts.live(role, *processes)
         ids = parts.emulator.create(COUNT)
         parts.client.submit(ids, service=SERVICE, webhook=parts.receiver)
         wait_until(lambda: parts.settled(ids), 60, "all settled")
-        wait_until(lambda: len(parts.announced()["states"]) == COUNT, 20, "all announced")
+        wait_until(lambda: len(parts.announced()["states"]) == COUNT, 60, "all announced")
         tasks, announced = parts.tasks(ids), parts.announced()
         assert announced["states"] == {task_id: task.state.value for task_id, task in tasks.items()}
         assert (announced["under_two_ids"], announced["refused"]) == (0, [])
         assert parts.delays(ids)[0] > -BLUR  # none early
         tally, redis = parts.tally(), parts.store.connection.redis
         assert tally["restart"] == 0  # no message was given to two workers
-        wait_until(lambda: not redis.hlen("unacked"), 5, "every message is acknowledged")
+        wait_until(lambda: not redis.hlen("unacked"), 60, "every message is acknowledged")
         return float(tally["calls"]) / COUNT
     finally:
         parts.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_two_beats_and_four_workers_whose_clocks_are_hours_apart_track_as_one_beat_does(
     own_server: Server, served: Served
 ) -> None:

@@ -111,7 +111,7 @@ def there() -> list[str]:
     ]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 def test_each_part_becomes_well_ends_in_time_and_writes_nothing(
     own_server: Server, tmp_path: Path
 ) -> None:
@@ -122,13 +122,13 @@ def test_each_part_becomes_well_ends_in_time_and_writes_nothing(
         for part in parts.values():
             part.start()
         for name, part in parts.items():
-            wait_until(part.well, 30, f"the probe of {name} says that it is well")
+            wait_until(part.well, 60, f"the probe of {name} says that it is well")
         assert {name: part.end() for name, part in parts.items()} == dict.fromkeys(parts, 0)
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         assert not parts["worker"].well()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 def test_the_demo_shows_life_without_a_token(own_server: Server, tmp_path: Path) -> None:
     ports = {"20": "1", "9809": str(free_port())}  # its tasks take a second here
     demo = Container("demo", tmp_path, own_server.url, ports, CAVENDISH_DATA_DIR=str(tmp_path))
@@ -141,9 +141,9 @@ def test_the_demo_shows_life_without_a_token(own_server: Server, tmp_path: Path)
 
     with ended(ids, demo):
         demo.start()
-        wait_until(demo.well, 30, "the demo is ready")
+        wait_until(demo.well, 60, "the demo is ready")
         ids.start()
-        wait_until(lambda: announced() > 0, 30, "ends are announced")
+        wait_until(lambda: announced() > 0, 60, "ends are announced")
         assert demo.end() == 0
     store.close()
 

@@ -101,7 +101,7 @@ def test_a_redis_that_keeps_nothing_on_its_disk_is_found(parts: Parts, stack: Se
         redis.config_set("appendonly", "yes")
         wait_until(
             lambda: not redis.info("persistence")["aof_rewrite_in_progress"],
-            10,
+            60,
             "the file is written",
         )
     assert (finding["ok"], finding["found"]) == (
@@ -263,7 +263,7 @@ def test_a_worker_that_finds_another_store_when_redis_comes_back_ends(
     process = parts.begin("worker")
     wait_until(
         lambda: "Trying again" in parts.lines() or "retry" in parts.lines().lower(),
-        20,
+        60,
         "it polls for its broker",
     )
     stack.start()

@@ -43,7 +43,7 @@ def seen(window: Browser, url: str, *words: str) -> str:
     raise AssertionError(f"not seen: {words}, but {window.text()}")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_and_the_queues(
     start: Callable[..., Stack],
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
     stack = start("--rate", "20", "--median", "1", CAVENDISH_FLOWER_BASIC_AUTH=f"ada:{PASSWORD}")
     flower = stack.facts["flower"]
     inside = flower.replace("http://", f"http://ada:{quote(PASSWORD)}@")
-    wait_until(lambda: httpx.get(flower, trust_env=False).status_code == 401, 30, "Flower answers")
+    wait_until(lambda: httpx.get(flower, trust_env=False).status_code == 401, 60, "Flower answers")
     with browser() as window:
         assert window.open(flower) == ""
         assert (
@@ -84,7 +84,7 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
             lambda: window.run(
                 "return document.querySelector('.task-uuid-full')?.closest('a').href"
             ),
-            10,
+            60,
             "a task",
         )
         detail = seen(window, one, r"Task details|TASK DETAILS", "SUCCESS")
@@ -99,7 +99,7 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
     assert "cavendish.dispatch" not in tasks
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_that_come_after_it(
     own_server: Server, tmp_path: Path
 ) -> None:
@@ -122,7 +122,7 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
         ExitStack() as parts,
     ):
         parts.enter_context(running("flower", environment, tmp_path))
-        wait_until(lambda: "Workers" in http.get("/workers").text, 30, "Flower answers")
+        wait_until(lambda: "Workers" in http.get("/workers").text, 60, "Flower answers")
         assert httpx.get(f"{http.base_url}/tasks", trust_env=False).status_code == 401
         assert (
             httpx.get(f"{http.base_url}/tasks", trust_env=False, auth=("ada", "wrong")).status_code
@@ -142,12 +142,12 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
         parts.enter_context(running("worker", environment, tmp_path))
         wait_until(
             lambda: any(one["status"] for one in http.get("/workers?json=1").json()["data"]),
-            30,
+            60,
             "a worker is online",
         )
         rows = "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&search[value]=state:FAILURE"
         refused = wait_until(
-            lambda: http.get(rows).json()["data"], 30, "the refused messages are seen"
+            lambda: http.get(rows).json()["data"], 60, "the refused messages are seen"
         )
         assert refused[0]["result"] == "cavendish.submit needs the keyword 'service'."
     assert PASSWORD not in (tmp_path / "flower.log").read_text()

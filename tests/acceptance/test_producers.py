@@ -87,7 +87,7 @@ def test_both_messages_of_the_page_are_taken_as_they_stand(
         broker.lpush("cavendish.submit", json.dumps(message))
     ids = [*ITS_BODY[0][0], *json.loads(LEAST["body"])[0][0]]
     first, second, least = (
-        wait_until(lambda one=one: tracked(stack, one), 20, f"{one} is tracked") for one in ids
+        wait_until(lambda one=one: tracked(stack, one), 60, f"{one} is tracked") for one in ids
     )
     assert first.metadata == second.metadata == {"order": 7}
     assert first.deadline_at - first.submitted_at == 900
@@ -140,7 +140,7 @@ def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(
             broker.lpush("cavendish.submit", message)
             wait_until(
                 lambda said=said, before=before: stack.lines().count(said) > before,
-                10,
+                60,
                 f"{said}: {message[:80]!r}",
             )
     assert stack.pids()["worker"] == worker
@@ -155,7 +155,7 @@ def test_a_program_in_node_runtime_ids_over_and_their_webhooks_arrive(stack: Sta
     command = ["node", str(DEPLOY / "producer.mjs"), stack.facts["broker"], SERVICE, hook, *ids]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
-    wait_until(lambda: set(stack.ledger()["states"]) >= set(ids), 30, "all were announced")
+    wait_until(lambda: set(stack.ledger()["states"]) >= set(ids), 60, "all were announced")
     assert {
         task.metadata["from"]
         for task in map(partial(tracked, stack), ids)

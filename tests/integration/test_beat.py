@@ -14,10 +14,29 @@ from cavendish.store.fleet import GONE_AFTER, Member
 from cavendish.submission import SubmitOptions
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE
 from cavendish_worker import runtime as wiring
+from cavendish_worker.celeryapp import beat as beat_schedule
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.celeryapp.beat import BeatScheduler, Watch
 from cavendish_worker.telemetry import logs
 from conftest import Server
+
+
+class Steady:
+    """A steady clock that goes on when it is told to, so that seconds of a test take no time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def broker_clock(monkeypatch: pytest.MonkeyPatch) -> Steady:
+    """The clock that beat goes by."""
+    clock = Steady()
+    monkeypatch.setattr(beat_schedule, "time", clock)
+    return clock
 
 
 def hear(store: Store, ago: float = 0.0) -> None:
@@ -48,10 +67,10 @@ def beat(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> Itera
     runtime.loop.close(runtime.upstream._client.aclose())
 
 
-def run(beat: BeatScheduler, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        time.sleep(beat.tick())
+def run(beat: BeatScheduler, broker_clock: Steady, seconds: float) -> None:
+    until = broker_clock.now + seconds
+    while broker_clock.now < until:
+        broker_clock.now += beat.tick()
 
 
 def sent(store: Store) -> Counter[str]:
@@ -67,58 +86,58 @@ def sent(store: Store) -> Counter[str]:
 
 
 def test_nothing_is_sent_while_no_worker_is_heard_of_so_no_messages_pile_up(
-    store: Store, beat: BeatScheduler
+    store: Store, beat: BeatScheduler, broker_clock: Steady
 ) -> None:
     add(store)
     hear(store, ago=GONE_AFTER + 1)
-    run(beat, 1.2)
+    run(beat, broker_clock, 1.2)
     assert sent(store) == {}
     hear(store)
-    run(beat, 2.0)
+    run(beat, broker_clock, 2.0)
     assert sent(store)[DISPATCH] >= 3
 
 
 def test_an_idle_stack_gets_no_ticks_and_the_first_comes_within_a_second_of_a_submit(
-    store: Store, beat: BeatScheduler
+    store: Store, beat: BeatScheduler, broker_clock: Steady
 ) -> None:
     hear(store)
-    run(beat, 1.0)
+    run(beat, broker_clock, 1.0)
     assert sent(store) == {DELIVER: 1, RECONCILE: 1}
     add(store)
-    run(beat, 1.0)
+    run(beat, broker_clock, 1.0)
     assert sent(store)[DISPATCH] >= 1
     store.connection.redis.delete("cavendish:{default/nano-banana/0}:deadlines")
-    run(beat, 1.5)
+    run(beat, broker_clock, 1.5)
     before = sent(store)[DISPATCH]
-    run(beat, 1.0)
+    run(beat, broker_clock, 1.0)
     assert sent(store)[DISPATCH] == before
 
 
 def test_a_tick_comes_four_times_a_second_while_ids_are_pending_and_carries_no_time(
-    store: Store, beat: BeatScheduler
+    store: Store, beat: BeatScheduler, broker_clock: Steady
 ) -> None:
     hear(store)
     add(store)
-    run(beat, 3.0)
+    run(beat, broker_clock, 3.0)
     assert 11 <= sent(store)[DISPATCH] <= 13
     message = json.loads(str(store.connection.redis.lindex(DISPATCH, 0)))
     assert (message["headers"]["expires"], message["headers"]["eta"]) == (None, None)
 
 
 def test_a_wall_clock_that_is_set_back_does_not_stop_beat(
-    store: Store, beat: BeatScheduler, monkeypatch: pytest.MonkeyPatch
+    store: Store, beat: BeatScheduler, broker_clock: Steady, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hear(store)
     add(store)
-    run(beat, 1.0)
+    run(beat, broker_clock, 1.0)
     before, behind = sent(store)[DISPATCH], time.time() - 3600
     monkeypatch.setattr(time, "time", lambda: behind)
-    run(beat, 1.0)
+    run(beat, broker_clock, 1.0)
     assert sent(store)[DISPATCH] >= before + 3
 
 
 def test_with_the_store_away_nothing_is_sent_and_it_is_said_once(
-    own_server: Server, capsys: pytest.CaptureFixture[str]
+    own_server: Server, broker_clock: Steady, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs.set_up("console", "info")
     store = Store(own_server.url)
@@ -126,14 +145,13 @@ def test_with_the_store_away_nothing_is_sent_and_it_is_said_once(
     watch = Watch(store)
     assert watch.worth(RECONCILE)
     own_server.kill()
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
+    for _ in range(40):
         watch.worth(DISPATCH)
-        time.sleep(0.1)
+        broker_clock.now += 0.1
     assert not watch.worth(RECONCILE)
     own_server.start()
     hear(store)
-    time.sleep(1.1)
+    broker_clock.now += 1.1
     assert watch.worth(RECONCILE)
     store.close()
     said = capsys.readouterr().err

@@ -147,12 +147,16 @@ def test_two_beats_at_once_are_harmless(store: Store) -> None:
     assert len(sent.ids) == len(set(sent.ids)) == 300
 
 
-def test_a_tick_ends_in_its_time_so_ticks_never_pile_up(store: Store) -> None:
+def test_a_tick_ends_though_more_is_due_than_the_rate_limit_allows(store: Store) -> None:
+    """It goes on for about its tick, so that ticks never pile up.
+
+    At this rate limit all that is due would take 20 s.
+    """
     add(store, 5000)
     allow(store, 5.0)
-    started = time.monotonic()
-    full_tick(store, Sent())
-    assert time.monotonic() - started < 0.25 + 0.2
+    sent = Sent()
+    full_tick(store, sent)
+    assert 0 < len(sent.ids) < 2500
 
 
 def test_ids_whose_message_cannot_be_sent_are_due_again_at_once(store: Store) -> None:

@@ -279,16 +279,15 @@ def test_consent_is_asked_for_within_one_deadline(
     settings: Settings, served: Callable[..., str]
 ) -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(3)
+        await asyncio.sleep(60)
         return httpx.Response(200)
 
     async def ask() -> consent.Consent:
         async with transport(settings.webhook_allow, settings.webhook_ports) as way:
             return await consent.ask(way, url, "cavendish", None, 0.3)
 
-    url, began = served(slow), time.monotonic()
+    url = served(slow)
     assert asyncio.run(ask()).complaint == "no answer within 0.3 s"
-    assert time.monotonic() - began < 2
 
 
 # --- list, show, rotate

@@ -398,7 +398,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
     asking.begin()
     tasks = asking.store.tasks.load(LANE, asking.IDS).tasks
 
-    @cases(1000)
+    @cases(500)
     @given(some=upstream_answers)
     def prove(some: list[Said]) -> None:
         stranger.will_say(*some)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -536,9 +535,8 @@ def test_what_waits_for_its_turn_when_the_worker_is_to_end_is_given_back_at_once
         threading.Timer(0.3, upstreams[0].stopping.set).start()
         return error(400, "bad_request", "too many ids: at most 2")
 
-    began = time.monotonic()
     done_ = bench.run(too_many, prepare=upstreams.append)
-    assert time.monotonic() - began < 2
+    assert bench.store.fleet.now() < bench.now + 30  # when its turn would have come
     assert (done_.calls, done_.released) == (1, 4)
     assert bench.all_still_tracked("a", "b", "c", "d")
 
@@ -554,11 +552,9 @@ def test_a_call_that_would_outlast_the_worker_is_left_and_nobody_is_blamed(bench
         upstream.stopping.set()
         bench.loop.run(upstream.leave(0.3), timeout=5)
 
-    began = time.monotonic()
     done_ = bench.run(
         never, prepare=lambda upstream: threading.Timer(0.3, end, (upstream,)).start()
     )
-    assert time.monotonic() - began < 2
     assert (done_.calls, done_.released) == (1, 2)
     assert bench.all_still_tracked("a", "b")
     assert bench.store.shared_state.service_health(LANE).failures == 0
@@ -593,6 +589,7 @@ def test_a_question_that_the_api_refuses_as_such_backs_the_service_off_after_a_f
     bench: Bench,
 ) -> None:
     bench.add(*(f"id-{number}" for number in range(50)))
+    bench.store.shared_state.change_rate_limit("default", lambda _: (RateLimit(rate=1000.0), None))
     bench.run(lambda _: error(400, "bad_request", "unknown action"))
     assert len(bench.asked) < 25
     assert bench.store.shared_state.service_health(LANE).failures == 1
@@ -601,6 +598,7 @@ def test_a_question_that_the_api_refuses_as_such_backs_the_service_off_after_a_f
 
 def test_a_batch_of_nothing_but_forbidden_ids_leaves_none_of_them_leased(bench: Bench) -> None:
     bench.add(*(f"id-{number}" for number in range(12)))
+    bench.store.shared_state.change_rate_limit("default", lambda _: (RateLimit(rate=1000.0), None))
     bench.run(lambda _: error(403, "forbidden", "moderation"), attempts=3)
     assert bench.store.connection.redis.hlen(KEYS.leases) == 0
     assert len(bench.due()) == 12

@@ -5,7 +5,6 @@ Enough for a person to know it by, and nothing that may be secret.
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,15 +55,14 @@ def test_long_arguments_are_cut() -> None:
     assert len(plain("(" + "'an-id', " * 1000)) == 161
 
 
+@pytest.mark.timeout(60)
 def test_a_long_text_of_a_stranger_does_not_hold_up_the_worker_that_reads_it() -> None:
     """It did for 10 s at 40 KB, growing with the square.
 
     Each letter might have begun a URL as long as all that followed.
     """
-    began = time.monotonic()
     for text in ("a" * 200_000, "'a://" * 40_000, "a://" + "b@" * 100_000):
         assert len(plain(text)) <= 161
-    assert time.monotonic() - began < 20
 
 
 def test_a_message_that_comes_in_shows_its_arguments_plainly_from_then_on_and_keeps_all_else() -> (
