@@ -22,10 +22,10 @@ from cavendish.store.keys import LaneKeys, circuit
 from cavendish.submission import SubmitOptions
 from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.webhooks.delivery_loop import Config
+from cavendish_worker.webhooks.delivery_loop import DeliveryConfig
 from cavendish_worker.webhooks.delivery_worker import DeliveryWorker
 from cavendish_worker.webhooks.encryption import Encryption
-from cavendish_worker.webhooks.endpoint_cache import EndpointCache, Rules
+from cavendish_worker.webhooks.endpoint_cache import EndpointCache, EndpointRules
 from cavendish_worker.webhooks.signing import new_secret
 from cavendish_worker.webhooks.write_back import Delivered
 
@@ -74,9 +74,9 @@ class Delivering:
         endpoint_cache = EndpointCache(
             self.store,
             Encryption(encrypting),
-            Rules(secret, per_endpoint, disable_after, operations, "us"),
+            EndpointRules(secret, per_endpoint, disable_after, operations, "us"),
         )
-        config = Config(calls, timeout, 3600.0, 7200.0, lambda _service: lifetime)
+        config = DeliveryConfig(calls, timeout, 3600.0, 7200.0, lambda _service: lifetime)
         return DeliveryWorker(self.store, transport, self.loop, endpoint_cache, config)
 
     def deliver(self, **options: Any) -> Delivered:

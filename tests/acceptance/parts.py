@@ -26,8 +26,8 @@ from cavendish.local_paths import broker_url
 from cavendish.model import TrackedTask
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish_worker.devstack.emulator.api import Config, Emulator
 from cavendish_worker.devstack.emulator.receiver import Receiver
+from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 from delivering import SECRET, Served
 
 #: Seconds by which a settle may seem to come before the finish that it tells of.
@@ -51,7 +51,9 @@ time.time, time.time_ns, datetime.datetime = lambda: real() + shift, lambda: rea
 class Parts:
     """Processes around one Redis; all of them end with `close`."""
 
-    def __init__(self, redis_url: str, served: Served, config: Config, **settings: str) -> None:
+    def __init__(
+        self, redis_url: str, served: Served, config: EmulatorConfig, **settings: str
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         (self.folder / "sitecustomize.py").write_text(_SHIFTED)
         self.log = (self.folder / "log").open("w")

@@ -29,7 +29,7 @@ from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from cavendish.submission import SubmitOptions
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.webhooks.reconcile import reconcile
 from conftest import Server
 from delivering import KEYS, LANE, Delivering, Served
@@ -215,7 +215,7 @@ def parts(own_server: Server, served: Served) -> Iterator[Callable[..., Parts]]:
 
     def begin(**settings: str) -> Parts:
         running.append(
-            Parts(own_server.url, served, Config(rate=0, median=2, sigma=0.1), **settings)
+            Parts(own_server.url, served, EmulatorConfig(rate=0, median=2, sigma=0.1), **settings)
         )
         return running[-1]
 
@@ -333,7 +333,11 @@ def test_with_the_disk_full_a_submit_is_refused_in_one_sentence_and_with_space_a
     request.addfinalizer(server.close)
     server.start()
     here = Parts(
-        server.url, served, Config(rate=0, median=2, sigma=0.1), LEASE="10", CALL_TIMEOUT="5"
+        server.url,
+        served,
+        EmulatorConfig(rate=0, median=2, sigma=0.1),
+        LEASE="10",
+        CALL_TIMEOUT="5",
     )
     request.addfinalizer(here.close)
     worker, beat = here.celery("worker"), here.celery("beat")

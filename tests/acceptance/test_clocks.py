@@ -8,7 +8,7 @@ import pytest
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import BLUR, Parts
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from conftest import Server
 from delivering import Served
 
@@ -23,7 +23,10 @@ def tracked(
     return calls per task.
     """
     parts = Parts(
-        server.url, served, Config(rate=20.0, median=3.0, sigma=0.3, latency=0.5), BATCH_SIZE="10"
+        server.url,
+        served,
+        EmulatorConfig(rate=20.0, median=3.0, sigma=0.3, latency=0.5),
+        BATCH_SIZE="10",
     )
     try:
         parts.store.connection.redis.flushall()
@@ -42,7 +45,7 @@ def tracked(
         assert (announced["under_two_ids"], announced["refused"]) == (0, [])
         assert parts.delays(ids)[0] > -BLUR  # none early
         tally, redis = parts.tally(), parts.store.connection.redis
-        assert tally["restart"] == 0  # no message was given to two workers
+        assert tally["repeated"] == 0  # no message was given to two workers
         wait_until(lambda: not redis.hlen("unacked"), 60, "every message is acknowledged")
         return float(tally["calls"]) / COUNT
     finally:

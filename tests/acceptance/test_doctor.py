@@ -21,7 +21,7 @@ from cavendish.store import keys
 from cavendish.store.fleet import FORMAT
 from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.cli import cli
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.http.event_loop import LoopThread
 from conftest import Server
 from delivering import SECRET, Served
@@ -42,7 +42,7 @@ def stack() -> Iterator[Server]:
 @pytest.fixture
 def parts(stack: Server, served: Served) -> Iterator[Parts]:
     """A worker and a beat on an empty store."""
-    made = Parts(stack.url, served, Config(rate=50.0))
+    made = Parts(stack.url, served, EmulatorConfig(rate=50.0))
     made.store.connection.redis.flushall()
     yield made
     made.close()
@@ -147,7 +147,7 @@ def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out
     parts.store.shared_state.change_rate_limit("default", lambda _: (held, None))
     findings = said(parts)
     assert "the account is held" in findings["api, account default"]["found"]
-    assert "held 60 s more: HTTP 429" in findings["account default"]["found"]
+    assert "paused for 60 s: HTTP 429" in findings["account default"]["found"]
     assert "the API asked for it" in findings["account default"]["advice"]
     assert said(parts, "--offline")["api"]["examined"] is False
     assert parts.tally()["calls"] == 1

@@ -69,7 +69,7 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
             window,
             f"{inside}/tasks",
             r"cavendish\.retrieve\s+SUCCESS\s+default/nano-banana/0, \d+ ids\s+first \S+\s+\d+ asked · \d+ settled",
-            r"cavendish\.deliver\s+SUCCESS\s+\d+ delivered · 0 later · 0 buried",
+            r"cavendish\.deliver\s+SUCCESS\s+\d+ delivered · 0 to retry · 0 buried",
         )
         submit = seen(
             window,

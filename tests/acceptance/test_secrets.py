@@ -26,7 +26,7 @@ import redis
 
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish.store import Store
-from cavendish_worker.devstack.emulator.api import Config, Emulator
+from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.signing import new_secret
 from delivering import Served
@@ -43,7 +43,7 @@ class Api:
     """The pretend API, at which nobody is known while `closed`. It keeps what it was asked with."""
 
     def __init__(self) -> None:
-        self.emulator = Emulator(Config(rate=0, median=1, sigma=0.1, tokens=(TOKEN, ALICE)))
+        self.emulator = Emulator(EmulatorConfig(rate=0, median=1, sigma=0.1, tokens=(TOKEN, ALICE)))
         self.closed, self.heard = True, set[str]()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
@@ -298,7 +298,7 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
                 for name, one in store.endpoints.all().items()
                 for each in one.keys
             ]
-        opened = {Encryption((key,)).open(name, encrypted) for name, encrypted in keys}
+        opened = {Encryption((key,)).decrypt(name, encrypted) for name, encrypted in keys}
         assert (
             len(opened) == 4
         )  # two of shop, one after the other; two of signed, of which the v1a key is never printed

@@ -21,7 +21,7 @@ from acceptance.parts import BLUR, Parts
 from cavendish.model import Lane
 from cavendish.store.keys import LaneKeys, delivery_of
 from cavendish.webhook_endpoint import subscription_of
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from chaos.rolling import roll
 from conftest import Server
 from delivering import Served
@@ -41,7 +41,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
 
     What a longer one asks about is given back unasked. Another worker does the rest.
     """
-    config = Config(rate=0.0, median=1.0, latency=latency)
+    config = EmulatorConfig(rate=0.0, median=1.0, latency=latency)
     parts = Parts(
         own_server.url, served, config, BATCH_SIZE="10", SHUTDOWN_TIMEOUT=str(shutdown_timeout)
     )
@@ -64,7 +64,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
         wait_until(lambda: parts.settled(ids), 60, "another worker settles everything")
         wait_until(lambda: len(parts.announced()["states"]) == len(ids), 60, "all announced")
         assert (
-            parts.tally()["restart"] == 0 or latency > shutdown_timeout
+            parts.tally()["repeated"] == 0 or latency > shutdown_timeout
         )  # an answer that nobody waited for is told again
         assert not any("Traceback" in line for line in parts.lines().splitlines()), parts.lines()
     finally:
@@ -75,7 +75,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
 def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its_last_calls(
     own_server: Server, served: Served
 ) -> None:
-    parts = Parts(own_server.url, served, Config(rate=0.0, median=0.1, latency=8.0))
+    parts = Parts(own_server.url, served, EmulatorConfig(rate=0.0, median=0.1, latency=8.0))
     redis = parts.store.connection.redis
     try:
         beat, worker = parts.celery("beat"), parts.celery("worker")
@@ -124,7 +124,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wai
     parts = Parts(
         own_server.url,
         served,
-        Config(rate=0.0, median=0.1),
+        EmulatorConfig(rate=0.0, median=0.1),
         SHUTDOWN_TIMEOUT="6",
         WEBHOOK_CALLS_PER_ENDPOINT="10",
     )
@@ -163,12 +163,14 @@ def test_a_rolling_restart_under_load_keeps_nobody_waiting_for_a_lease(
 
     `make chaos` says how long they wait.
     """
-    parts = Parts(own_server.url, served, Config(rate=0.0, median=2.0, sigma=0.3), LEASE="75")
+    parts = Parts(
+        own_server.url, served, EmulatorConfig(rate=0.0, median=2.0, sigma=0.3), LEASE="75"
+    )
     try:
         delays = roll(parts, 2)
         assert delays[0] > -BLUR
         assert delays[-1] < 30
-        assert parts.tally()["restart"] <= 5
+        assert parts.tally()["repeated"] <= 5
     finally:
         parts.close()
 

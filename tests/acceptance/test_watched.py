@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from conftest import Server
 from delivering import Receiver, Served
 
@@ -66,7 +66,7 @@ def test_what_came_by_celery_is_one_trace_to_the_receiver_and_is_counted_by_the_
     own_server: Server, served: Served
 ) -> None:
     collector, receiver = Collector(), Receiver()
-    parts = Parts(own_server.url, served, Config(rate=20.0, median=0.5), METRICS_PORT="0")
+    parts = Parts(own_server.url, served, EmulatorConfig(rate=20.0, median=0.5), METRICS_PORT="0")
     parts.environment |= {
         "OTEL_EXPORTER_OTLP_ENDPOINT": served(collector),
         "OTEL_BSP_SCHEDULE_DELAY": "200",

@@ -19,12 +19,12 @@ from cavendish.policy.rate_limit import RateLimit
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.submission import SubmitOptions
-from cavendish_worker.polling.dispatch import Config, Desk, Drained, run_round
+from cavendish_worker.polling.dispatch import DispatchConfig, Dispatched, Dispatcher
 from cavendish_worker.telemetry.metrics import scraped, serving
 from conftest import Server
 
 LANE = Lane("default", "nano-banana")
-CONFIG = Config(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
+CONFIG = DispatchConfig(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
 ROUNDS = 200
 
 
@@ -65,14 +65,14 @@ def claims(store: Store) -> tuple[list[float], list[float]]:
 
 def ticks(store: Store) -> list[float]:
     """Milliseconds of one round of the dispatch, which weighs, asks the rate limit and claims."""
-    desk, spent = Desk(store, Forecasts(store.shared_state), CONFIG), []
+    dispatcher, spent = Dispatcher(store, Forecasts(store.shared_state), CONFIG), []
     for _ in range(ROUNDS):
         store.shared_state.change_rate_limit("default", lambda _: (RateLimit(), None))
-        drained, now = Drained(), store.fleet.now()
+        did, now = Dispatched(), store.fleet.now()
         started = time.perf_counter()
-        run_round(desk, frozenset({"default"}), now, lambda *_: None, drained)
+        dispatcher.run_round(frozenset({"default"}), now, lambda *_: None, did)
         spent.append((time.perf_counter() - started) * 1e3)
-        assert drained.batches == 1
+        assert did.batches == 1
     return spent
 
 

@@ -21,7 +21,7 @@ import httpx
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from cavendish_worker.devstack.emulator import serve
-from cavendish_worker.devstack.emulator.api import Config, Emulator
+from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 
 #: Seconds that the receiver takes, so that there is time to die while it works.
 TAKES = 0.01
@@ -66,7 +66,7 @@ class Receiver:
 
 
 async def main(secret: str, config: dict[str, Any]) -> None:
-    emulator, receiver = Emulator(Config(**config)), Receiver(secret)
+    emulator, receiver = Emulator(EmulatorConfig(**config)), Receiver(secret)
     (account,) = emulator.accounts.values()
 
     async def handle(request: httpx.Request) -> httpx.Response:

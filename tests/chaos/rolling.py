@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import BLUR, Parts
-from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from conftest import Server, http_server
 
 #: Ids each tenth of a second; seconds between one replacement and the next, and until the load ends
@@ -68,7 +68,7 @@ def restarts(say: Callable[[str], None], times: int) -> bool:
             parts = Parts(
                 server.url,
                 lambda handler: stack.enter_context(http_server(handler)),
-                Config(rate=0.0, median=2.0, sigma=0.3),
+                EmulatorConfig(rate=0.0, median=2.0, sigma=0.3),
             )
             stack.callback(parts.close)
             delays = roll(parts, 2)

@@ -143,16 +143,16 @@ def test_with_the_store_away_nothing_is_sent_and_it_is_said_once(
     store = Store(own_server.url)
     hear(store)
     watch = Watch(store)
-    assert watch.worth(RECONCILE)
+    assert watch.useful(RECONCILE)
     own_server.kill()
     for _ in range(40):
-        watch.worth(DISPATCH)
+        watch.useful(DISPATCH)
         broker_clock.now += 0.1
-    assert not watch.worth(RECONCILE)
+    assert not watch.useful(RECONCILE)
     own_server.start()
     hear(store)
     broker_clock.now += 1.1
-    assert watch.worth(RECONCILE)
+    assert watch.useful(RECONCILE)
     store.close()
     said = capsys.readouterr().err
-    assert (said.count("beat.waits"), said.count("beat.goes_on")) == (1, 1)
+    assert (said.count("beat.waits"), said.count("beat.continues")) == (1, 1)

@@ -1,4 +1,4 @@
-"""The producer's doors: the client, the command line, and the Celery task, with a real Redis."""
+"""How producers submit: the client, the command line, and the Celery task, with a real Redis."""
 
 from __future__ import annotations
 
@@ -83,10 +83,12 @@ def test_wait_returns_when_all_have_ended_and_tells_of_progress(
 ) -> None:
     client.submit(["a", "b"], service=SERVICE)
     seen: list[tuple[int, int]] = []
-    threading.Timer(0.3, end, (store, "a", "b")).start()
+    later = threading.Timer(0.3, end, (store, "a", "b"))
+    later.start()
     ended = client.wait(
         ["a", "b"], service=SERVICE, timeout=10, progress=lambda done, of: seen.append((done, of))
     )
+    later.join()  # the wait may be over before the thread has read Redis' answer
     assert {task.state for task in ended.values()} == {State.SUCCEEDED}
     assert ended["a"].record == {"id": "a"}
     assert seen[0] == (0, 2)
@@ -100,7 +102,7 @@ def test_wait_ends_at_its_timeout_and_names_what_was_pending(client: Client) -> 
     assert caught.value.pending == ("a",)
 
 
-def test_wait_for_an_id_that_nobody_submitted_says_so(client: Client) -> None:
+def test_wait_for_an_id_that_was_never_submitted_says_so(client: Client) -> None:
     with pytest.raises(SubmissionError, match="is not tracked"):
         client.wait(["stranger"], service=SERVICE, timeout=5)
 
@@ -179,7 +181,7 @@ def test_a_deadline_of_0_is_refused_and_not_taken_for_none(run: Run) -> None:
     assert run("submit", "--service", SERVICE, "--deadline", "0", "a").exit_code == 1
 
 
-def test_lines_that_poll_like_json_are_read_as_json(run: Run, client: Client) -> None:
+def test_lines_that_look_like_json_are_read_as_json(run: Run, client: Client) -> None:
     done = run("submit", "--service", SERVICE, "-", stdin='"quoted"\n[1]\n{bad\nplain\n')
     assert "2 new · 2 refused" in done.output
     assert set(client.get_many(["quoted", "plain"], service=SERVICE)) == {"quoted", "plain"}
@@ -206,7 +208,7 @@ def test_an_id_that_is_not_tracked_again_says_why(client: Client, store: Store) 
     assert "still pending" in answer.reason
 
 
-def test_a_single_text_is_not_taken_for_its_dead_letters(client: Client) -> None:
+def test_a_single_text_is_not_taken_for_a_list_of_its_characters(client: Client) -> None:
     for ask in (client.submit, client.get_many, client.wait):
         with pytest.raises(SubmissionError, match="must be a list"):
             ask("abc", service=SERVICE)
@@ -239,9 +241,9 @@ def test_cavendish_show_finds_an_id_wherever_it_is_tracked_and_asks_where_there_
     client.submit(["a"], service="veo")
     assert "veo" in run("show", "a").output
     client.submit(["a"], service=SERVICE)
-    assert str(run("show", "a").exception) == (
-        "'a' is tracked for nano-banana (account default), veo (account default): say --service or --account."
-    )
+    both = "nano-banana (account default), veo (account default)"
+    advice = "give --service or --account."
+    assert str(run("show", "a").exception) == f"'a' is tracked for {both}: {advice}"
     assert json.loads(run("show", "--service", "veo", "--json", "a").stdout)["service"] == "veo"
     for words in (["b"], ["--service", "luma", "a"], ["--account", "other", "a"]):
         assert isinstance(run("show", *words).exception, SubmissionError)
@@ -323,7 +325,7 @@ def test_an_endpoint_of_which_nothing_is_known_is_no_empty_answer(run: Run, clie
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_stdout_with_few_dead_letters_gets_what_it_can_show(
+def test_a_stdout_whose_encoding_lacks_characters_gets_what_it_can_show(
     client: Client, server: Server, encoding: str
 ) -> None:
     client.submit(["ü→1"], service=SERVICE)
@@ -340,12 +342,10 @@ def test_a_stdout_with_few_dead_letters_gets_what_it_can_show(
 
     assert json.loads(said("list", "--json"))[0]["id"] == "ü→1"
     assert "default/nano-banana" in said("list")
-    assert "1 pending" in said("top", "--once", "--every", "0.1")
+    assert "1  pending" in said("top", "--once", "--every", "0.1")
 
 
-def test_cavendish_status_counts_by_state_and_shows_holds(
-    run: Run, client: Client, store: Store
-) -> None:
+def test_cavendish_status_counts_by_state(run: Run, client: Client, store: Store) -> None:
     client.submit(["a", "b", "c"], service=SERVICE, webhook=HOOK)
     end(store, "a")
     (lane,) = json.loads(run("status", "--json").stdout)["lanes"]

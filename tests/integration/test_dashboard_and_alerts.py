@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cavendish.clock import Clock
 from cavendish.store.fleet import Member
 from cavendish.webhook_endpoint import Endpoint
-from cavendish_worker.polling.expire import Config, expire_overdue
+from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
 from delivering import KEYS, LANE, Delivering, Receiver, Served
 from integration.test_retrieve import Bench, error, items
@@ -83,7 +83,7 @@ def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
     bench.add("c", "d", deadline=50.0)
     bench.run(lambda _: error(429, "too_many_requests"))
     store.connection.redis.hset(KEYS.task("d"), "submitted_at", "nonsense")
-    expire_overdue(store, LANE, Clock(now + 1000), Config(60.0, 3600.0, 100))
+    expire_overdue(store, LANE, Clock(now + 1000), ExpiryConfig(60.0, 3600.0, 100))
     refusing = Receiver(httpx.Response(400, headers={"webhook-delivery": "abort-message"}))
     for task_id, receiver in (
         ("delivered", Receiver()),

@@ -1,6 +1,6 @@
-"""`cavendish dead` and `cavendish replay`.
+"""`cavendish dead` and `cavendish replay`, with a real Redis.
 
-A real Redis, and for the whole way a real receiver and the delivery worker of a worker.
+The last tests also have a real receiver and a real delivery worker.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SERVICE = "nano-banana"
 HOOK, OTHER = "https://example.com/hook", "https://other.example/x"
 
 
-def owe(
+def submit_and_end(
     store: Store, webhook: str, *ids: str, at: float | None = None, service: str = SERVICE
 ) -> None:
-    """Let ids end now (or at a time), and owe their webhooks."""
+    """Submit ids that end now (or at a time), so that their deliveries are pending."""
     lane, now = Lane("default", service), at or store.fleet.now()
     with Client(
         settings=Settings.load(
@@ -63,7 +63,7 @@ def owe(
 def close(
     store: Store, *, dead: str = "", at: float | None = None, lane: Lane = LANE, kept: float = 9e6
 ) -> list[str]:
-    """Pay all that is due, or bury it for a reason."""
+    """Deliver all that is due, or bury it for a reason."""
     now = at or store.fleet.now()
     endpoints = store.deliveries.sort([lane], 9e9).worth.get(lane, [])
     taken = store.deliveries.claim_delivery(
@@ -89,7 +89,7 @@ def close(
 
 
 def waiting(store: Store, lane: Lane = LANE) -> dict[str, float]:
-    """What waits for another try, and when."""
+    """The deliveries that wait for another attempt, and when they are due."""
     keys, found = LaneKeys(lane), {}
     for endpoint in store.deliveries.waiting(lane):
         found |= dict(store.connection.redis.zrange(keys.retries(endpoint), 0, -1, withscores=True))
@@ -101,7 +101,7 @@ def waiting(store: Store, lane: Lane = LANE) -> dict[str, float]:
 
 def test_dead_letters_are_listed_shown_and_revived(run: Run, store: Store) -> None:
     assert run("dead", "list").output == "no dead letters\n"
-    owe(store, HOOK, "a")
+    submit_and_end(store, HOOK, "a")
     (name,) = close(store, dead="HTTP 410")
     (listed,) = said(run("dead", "list", "--json"))
     assert (listed["name"], listed["outcome"], listed["endpoint"], listed["lane"]) == (
@@ -124,11 +124,11 @@ def test_dead_letters_are_found_by_endpoint_reason_and_time_over_all_lanes(
     run: Run, store: Store, client: Client
 ) -> None:
     now = store.fleet.now()
-    owe(store, HOOK, "old")
+    submit_and_end(store, HOOK, "old")
     close(store, dead="HTTP 500; all attempts are used up", at=now - 7200)
-    owe(store, f"{HOOK}?job=1", "new")
+    submit_and_end(store, f"{HOOK}?job=1", "new")
     close(store, dead="HTTP 410", at=now - 60)
-    owe(store, OTHER, "flux-1", service="flux")
+    submit_and_end(store, OTHER, "flux-1", service="flux")
     close(
         store, dead="HTTP 500; all attempts are used up", at=now - 600, lane=Lane("default", "flux")
     )
@@ -158,7 +158,7 @@ def test_dead_letters_are_found_by_endpoint_reason_and_time_over_all_lanes(
 
 
 @pytest.mark.parametrize("since", ["yesterday", "5", "5w", "-1h", "2026-13-01", ""])
-def test_a_time_that_is_none_is_refused(run: Run, since: str) -> None:
+def test_a_text_that_is_no_time_is_refused(run: Run, since: str) -> None:
     assert run("dead", "list", f"--since={since}").exit_code == 2
     assert run("replay", "--endpoint", HOOK, f"--since={since}").exit_code == 2
 
@@ -166,10 +166,10 @@ def test_a_time_that_is_none_is_refused(run: Run, since: str) -> None:
 def test_all_pages_of_dead_letters_are_read_while_others_are_added(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish_worker.cli.dead.PAGE", 10)
+    monkeypatch.setattr("cavendish_worker.cli.dead.selection.PAGE", 10)
     now, ids = store.fleet.now(), [f"id-{n}" for n in range(35)]
     for place, task_id in enumerate(ids):
-        owe(store, HOOK, task_id)
+        submit_and_end(store, HOOK, task_id)
         close(store, dead="HTTP 500", at=now - 100 + place)
     listed = [one["name"].partition(":")[2] for one in said(run("dead", "list", "--json"))]
     assert listed == ids[::-1]
@@ -178,7 +178,7 @@ def test_all_pages_of_dead_letters_are_read_while_others_are_added(
     def dead(self: Any, lane: Lane, at_most: int = 10, offset: int = 0) -> Any:
         page = ask(self, lane, at_most, offset)
         if page and (number := next(added, None)) is not None:
-            owe(store, HOOK, f"late-{number}")
+            submit_and_end(store, HOOK, f"late-{number}")
             close(store, dead="HTTP 500")
         return page
 
@@ -190,7 +190,7 @@ def test_all_pages_of_dead_letters_are_read_while_others_are_added(
 def test_the_revived_are_spread_over_time_the_oldest_first(run: Run, store: Store) -> None:
     now = store.fleet.now()
     for place, task_id in enumerate(["a", "b", "c"]):
-        owe(store, HOOK, task_id)
+        submit_and_end(store, HOOK, task_id)
         close(store, dead="HTTP 500", at=now - 100 + place)
     assert (
         run("dead", "revive", "--endpoint", HOOK, "--rate", "0.1").output
@@ -202,10 +202,8 @@ def test_the_revived_are_spread_over_time_the_oldest_first(run: Run, store: Stor
     assert [round(at - first) for at in others] == [10, 20]
 
 
-def test_one_run_revives_so_many_at_most_and_says_that_there_are_more(
-    run: Run, store: Store
-) -> None:
-    owe(store, HOOK, *(f"id-{n}" for n in range(1200)))
+def test_one_run_has_a_limit_and_says_that_there_are_more(run: Run, store: Store) -> None:
+    submit_and_end(store, HOOK, *(f"id-{n}" for n in range(1200)))
     close(store, dead="HTTP 500")
     done = run("dead", "revive", "--all", "--limit", "1100", "--rate", "10000", "--json")
     assert len(said(done)) == 1100
@@ -217,22 +215,22 @@ def test_one_run_revives_so_many_at_most_and_says_that_there_are_more(
     assert run("dead", "list").output == "no dead letters\n"
 
 
-def test_what_announces_something_forgotten_is_not_revived_and_that_is_said(
+def test_what_announces_an_expired_record_is_not_revived_and_that_is_said(
     run: Run, store: Store
 ) -> None:
-    owe(store, HOOK, "a", "b")
+    submit_and_end(store, HOOK, "a", "b")
     close(store, dead="HTTP 500")
     store.connection.redis.delete(LaneKeys(LANE).task("a"))
     done = run("dead", "revive", "--all")
     assert done.stdout == "1 revived\n"
-    assert "1 were not" in done.stderr
+    assert "1 could not be revived: the task record expired" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["revive", "drop"])
 def test_which_dead_letters_must_be_said(run: Run, store: Store, command: str) -> None:
     assert run("dead", command).exit_code == 2
     assert run("dead", command, "--reason", "").exit_code == 2
-    owe(store, HOOK, "a")
+    submit_and_end(store, HOOK, "a")
     close(store, dead="HTTP 500")
     assert isinstance(run("dead", command, "--endpoint", "").exception, EndpointError)
     assert run("dead", command, "--since", "").exit_code == 2
@@ -240,7 +238,7 @@ def test_which_dead_letters_must_be_said(run: Run, store: Store, command: str) -
 
 
 def test_the_dropped_may_be_tracked_anew(run: Run, store: Store, client: Client) -> None:
-    owe(store, HOOK, "a", "b")
+    submit_and_end(store, HOOK, "a", "b")
     close(store, dead="HTTP 500")
     assert client.submit(["a"], service=SERVICE, restart=True)[0].outcome == "known"
     assert run("dead", "drop", "a").output == "1 dropped\n"
@@ -250,12 +248,12 @@ def test_the_dropped_may_be_tracked_anew(run: Run, store: Store, client: Client)
     assert run("dead", "list").output == "no dead letters\n"
 
 
-def test_dropping_asks_where_somebody_is_there_to_answer(
+def test_dropping_asks_at_a_terminal(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owe(store, HOOK, "a")
+    submit_and_end(store, HOOK, "a")
     close(store, dead="HTTP 500")
-    monkeypatch.setattr("cavendish_worker.cli.arguments.at_a_terminal", lambda: True)
+    monkeypatch.setattr("cavendish_worker.cli.options.at_a_terminal", lambda: True)
     assert run("dead", "drop", "--all", stdin="n\n").exit_code == 1
     assert len(store.deliveries.dead(LANE)) == 1
     assert run("dead", "drop", "--all", "--yes").output == "1 dropped\n"
@@ -268,14 +266,14 @@ def test_what_was_delivered_since_is_pending_again_to_that_endpoint_alone(
     run: Run, store: Store
 ) -> None:
     now = store.fleet.now()
-    owe(store, HOOK, "early", at=now - 7200)
-    owe(store, f"{HOOK}?job=1", "late", at=now - 600)
-    owe(store, OTHER, "theirs", at=now - 500)
+    submit_and_end(store, HOOK, "early", at=now - 7200)
+    submit_and_end(store, f"{HOOK}?job=1", "late", at=now - 600)
+    submit_and_end(store, OTHER, "theirs", at=now - 500)
     close(store)
-    owe(store, HOOK, "dead", at=now - 400)
+    submit_and_end(store, HOOK, "dead", at=now - 400)
     close(store, dead="HTTP 410")
-    owe(store, HOOK, "pending_deliveries", at=now - 300)
-    owe(store, HOOK, "flux-1", at=now - 200, service="flux")
+    submit_and_end(store, HOOK, "pending_deliveries", at=now - 300)
+    submit_and_end(store, HOOK, "flux-1", at=now - 200, service="flux")
     close(store, lane=Lane("default", "flux"))
     assert said(run("replay", "--endpoint", HOOK, "--since", "1h", "--json")) == {
         "endpoint": endpoint_of(HOOK), "replayed": 2, "since": None
@@ -284,8 +282,8 @@ def test_what_was_delivered_since_is_pending_again_to_that_endpoint_alone(
     assert {name.partition(":")[2] for name in waiting(store, Lane("default", "flux"))} == {
         "flux-1"
     }
-    assert run("replay", "--endpoint", HOOK, "--since", "3h").output == "1 are announced again\n"
-    assert run("replay", "--endpoint", HOOK, "--since", "3h").output == "0 are announced again\n"
+    assert run("replay", "--endpoint", HOOK, "--since", "3h").output == "1 are sent again\n"
+    assert run("replay", "--endpoint", HOOK, "--since", "3h").output == "0 are sent again\n"
     assert isinstance(
         run("replay", "--endpoint", "nobody", "--since", "1h").exception, CavendishError
     )
@@ -294,12 +292,12 @@ def test_what_was_delivered_since_is_pending_again_to_that_endpoint_alone(
 def test_a_replay_pages_through_everything_and_goes_on_where_its_limit_cut_it_off(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish_worker.cli.dead.PAGE", 7)
-    monkeypatch.setattr("cavendish_worker.cli.dead.CHUNK", 5)
+    monkeypatch.setattr("cavendish_worker.cli.replay.PAGE", 7)
+    monkeypatch.setattr("cavendish_worker.cli.replay.CHUNK", 5)
     start = int(store.fleet.now()) - 3600
     for lane_service in (SERVICE, "flux"):
         for second in range(12):
-            owe(
+            submit_and_end(
                 store,
                 HOOK,
                 *(f"{lane_service}-{second}-{n}" for n in range(3)),
@@ -343,11 +341,11 @@ def test_a_replay_pages_through_everything_and_goes_on_where_its_limit_cut_it_of
 def test_a_replay_is_spread_over_time(run: Run, store: Store) -> None:
     now = store.fleet.now()
     for place in range(4):
-        owe(store, HOOK, f"id-{place}", at=now - 100 + place)
+        submit_and_end(store, HOOK, f"id-{place}", at=now - 100 + place)
     close(store)
     assert (
         run("replay", "--endpoint", HOOK, "--since", "1h", "--rate", "0.5").output
-        == "4 are announced again, spread over 8 s\n"
+        == "4 are sent again, spread over 8 s\n"
     )
     times = sorted(waiting(store).values())
     assert [round(at - times[0]) for at in times] == [0, 2, 4, 6]
@@ -358,19 +356,19 @@ def test_a_replay_is_spread_over_time(run: Run, store: Store) -> None:
 
 
 @pytest.fixture
-def get_runtime(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+def runtime(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     monkeypatch.setattr(
         "cavendish_worker.webhooks.delivery_loop.PATIENCE", 2 * FRESH_FOR
     )  # what was enabled is visited then
-    get_runtime = Runtime(settings)
-    yield get_runtime
-    get_runtime.delivery_worker.stop()
-    get_runtime.loop.close(get_runtime.delivery_worker._parts[1].aclose())
-    get_runtime.store.close()
+    runtime = Runtime(settings)
+    yield runtime
+    runtime.delivery_worker.stop()
+    runtime.loop.close(runtime.delivery_worker._parts[1].aclose())
+    runtime.store.close()
 
 
 def test_revived_and_replayed_payloads_arrive_under_their_old_names(
-    run: Run, store: Store, get_runtime: Runtime, served: Callable[..., str]
+    run: Run, store: Store, runtime: Runtime, served: Callable[..., str]
 ) -> None:
     heard: list[tuple[str, str]] = []
     answer = 410
@@ -384,20 +382,20 @@ def test_revived_and_replayed_payloads_arrive_under_their_old_names(
         )
 
     url = served(handle)
-    owe(store, url, "a")
-    get_runtime.delivery_worker.deliver(lambda: None)
+    submit_and_end(store, url, "a")
+    runtime.delivery_worker.deliver(lambda: None)
     assert list(store.endpoints.disabled()) == [endpoint_of(url)]
     answer = 500
     assert "1 delivery waits" in run("endpoint", "enable", url).output
-    get_runtime.delivery_worker.deliver(lambda: None)
+    runtime.delivery_worker.deliver(lambda: None)
     assert [one["outcome"] for one in said(run("dead", "list", "--json"))] == [
         "HTTP 500; the receiver aborts the message"
     ]
     answer = 200
     assert run("dead", "revive", "--endpoint", url).output == "1 revived\n"
-    get_runtime.delivery_worker.deliver(lambda: None)
-    assert run("replay", "--endpoint", url, "--since", "1h").output == "1 are announced again\n"
-    get_runtime.delivery_worker.deliver(lambda: None)
+    runtime.delivery_worker.deliver(lambda: None)
+    assert run("replay", "--endpoint", url, "--since", "1h").output == "1 are sent again\n"
+    runtime.delivery_worker.deliver(lambda: None)
     assert len(heard) == 4
     assert len(set(heard)) == 1
     shown = said(run("show", "--service", SERVICE, "--json", "a"))["deliveries"][0]
@@ -411,7 +409,7 @@ def test_revived_and_replayed_payloads_arrive_under_their_old_names(
 
 
 def test_deliveries_of_a_removed_endpoint_die_and_are_revived_when_it_is_back(
-    run: Run, store: Store, get_runtime: Runtime, served: Callable[..., str]
+    run: Run, store: Store, runtime: Runtime, served: Callable[..., str]
 ) -> None:
     heard: list[str] = []
 
@@ -428,9 +426,9 @@ def test_deliveries_of_a_removed_endpoint_die_and_are_revived_when_it_is_back(
         assert run("endpoint", "add", "shop", url).exit_code == 0
 
     add()
-    owe(store, "shop", "a")
+    submit_and_end(store, "shop", "a")
     assert run("endpoint", "remove", "shop").exit_code == 0
-    get_runtime.delivery_worker.deliver(lambda: None)
+    runtime.delivery_worker.deliver(lambda: None)
     assert (
         "no endpoint is registered as 'shop'"
         in said(run("dead", "list", "--endpoint", "shop", "--json"))[0]["outcome"]
@@ -438,7 +436,7 @@ def test_deliveries_of_a_removed_endpoint_die_and_are_revived_when_it_is_back(
     add()
     assert run("dead", "revive", "--endpoint", "shop").output == "1 revived\n"
     time.sleep(1.1)  # for so long a worker believes what it has read
-    get_runtime.delivery_worker.deliver(lambda: None)
+    runtime.delivery_worker.deliver(lambda: None)
     assert heard == ["task.succeeded"]
 
 

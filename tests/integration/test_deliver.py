@@ -73,7 +73,7 @@ def test_an_payload_is_signed_whole_and_verified_by_the_standard_library(
         return receive(request)
 
     endpoint_index.end("a", webhook=f"{served(handler)}/hook?x=1")
-    assert str(endpoint_index.deliver()) == "1 delivered · 0 later · 0 buried"
+    assert str(endpoint_index.deliver()) == "1 delivered · 0 to retry · 0 buried"
     (request,) = got
     body = json.loads(request.content)
     assert body["type"] == "task.succeeded"
@@ -95,7 +95,7 @@ def test_a_failing_receiver_is_tried_later_under_the_same_name_and_with_the_same
 
     endpoint_index.end("a", webhook=served(handler))
     for attempts in (1, 2):
-        assert endpoint_index.deliver().later == 1
+        assert endpoint_index.deliver().retries == 1
         delivery = endpoint_index.delivery()
         assert (delivery.attempts, delivery.outcome) == (attempts, "HTTP 500")
         wait = (delivery.at or 0) - endpoint_index.store.fleet.now()
@@ -146,7 +146,7 @@ def test_a_redirect_is_a_failure_and_not_followed(
         return httpx.Response(307, headers={"location": f"{target}/stolen"})
 
     endpoint_index.end("a", webhook=served(handler))
-    assert endpoint_index.deliver().later == 1
+    assert endpoint_index.deliver().retries == 1
     assert seen == []
 
 
@@ -183,7 +183,7 @@ def test_silence_ends_at_the_wall_clock_deadline(
     endpoint_index.end(
         "a", webhook=raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab", True)
     )
-    assert endpoint_index.deliver(timeout=0.5).later == 1
+    assert endpoint_index.deliver(timeout=0.5).retries == 1
     assert endpoint_index.delivery().outcome == "no answer within 0.5 s"
 
 
@@ -194,14 +194,14 @@ def test_a_broken_answer_is_tried_later(
     endpoint_index: Delivering, raw_server: Callable[[bytes, bool], str], says: bytes
 ) -> None:
     endpoint_index.end("a", webhook=raw_server(says, False))
-    assert endpoint_index.deliver().later == 1
+    assert endpoint_index.deliver().retries == 1
 
 
 def test_a_closed_port_is_tried_later(endpoint_index: Delivering) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     endpoint_index.end("a", webhook=f"http://127.0.0.1:{port}/")
-    assert endpoint_index.deliver().later == 1
+    assert endpoint_index.deliver().retries == 1
     assert "ConnectError" in endpoint_index.delivery().outcome
 
 
@@ -230,7 +230,7 @@ def test_without_a_secret_nothing_is_sent_and_no_try_is_charged(
         return httpx.Response(200)
 
     endpoint_index.end("a", webhook=served(handler))
-    assert endpoint_index.deliver(secret="").later == 1
+    assert endpoint_index.deliver(secret="").retries == 1
     assert (seen, endpoint_index.delivery().attempts) == ([], 0)
 
 
@@ -310,7 +310,7 @@ def test_a_mistake_of_ours_about_one_delivery_costs_it_no_try_and_the_others_not
     monkeypatch.setattr(payload, "body", broken)
     logs.set_up("console", "critical")
     endpoint_index.end("a", "b", "c", webhook=served(Receiver()))
-    assert str(endpoint_index.deliver()) == "2 delivered · 1 later · 0 buried"
+    assert str(endpoint_index.deliver()) == "2 delivered · 1 to retry · 0 buried"
     assert (endpoint_index.delivery().task_id, endpoint_index.delivery().attempts) == ("b", 0)
     assert endpoint_index.delivery().outcome == "ZeroDivisionError of our own"
 

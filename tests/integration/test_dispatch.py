@@ -19,11 +19,11 @@ from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish_worker.polling.dispatch import Config, Desk, Drained, drain
+from cavendish_worker.polling.dispatch import DispatchConfig, Dispatched, Dispatcher
 from cavendish_worker.telemetry import logs
 
 LANE = Lane("default", "nano-banana")
-CONFIG = Config(tick=0.25, batch_size=50, lease=60.0, rate=0.0)
+CONFIG = DispatchConfig(tick=0.25, batch_size=50, lease=60.0, rate=0.0)
 
 
 class Sent:
@@ -48,13 +48,12 @@ def add(store: Store, count: int, lane: Lane = LANE) -> None:
     )
 
 
-def tick(store: Store, sent: Sent, config: Config = CONFIG) -> Drained | None:
-    return drain(
-        Desk(store, Forecasts(store.shared_state), config), ["default"], store.clock(), sent
-    )
+def tick(store: Store, sent: Sent, config: DispatchConfig = CONFIG) -> Dispatched | None:
+    dispatcher = Dispatcher(store, Forecasts(store.shared_state), config)
+    return dispatcher.dispatch(["default"], store.clock(), sent)
 
 
-def full_tick(store: Store, sent: Sent, config: Config = CONFIG) -> Drained | None:
+def full_tick(store: Store, sent: Sent, config: DispatchConfig = CONFIG) -> Dispatched | None:
     """A tick that nobody else has taken."""
     store.connection.redis.delete("cavendish:tick")
     return tick(store, sent, config)
@@ -178,10 +177,10 @@ def test_a_lone_id_of_a_small_lane_gets_its_turn_beside_a_crowd(store: Store) ->
     add(store, 2000)
     add(store, 1, Lane("default", "flux"))
     allow(store, 8.0)
-    sent, desk = Sent(), Desk(store, Forecasts(store.shared_state), CONFIG)
+    sent, dispatcher = Sent(), Dispatcher(store, Forecasts(store.shared_state), CONFIG)
     for _ in range(4):
         store.connection.redis.delete("cavendish:tick")
-        drain(desk, ["default"], store.clock(), sent)
+        dispatcher.dispatch(["default"], store.clock(), sent)
     assert "flux" in {lane.service for lane, _, _ in sent.batches[:4]}
 
 
@@ -204,10 +203,10 @@ def test_ids_of_an_account_without_a_token_are_told_of_once_a_minute(
     full_tick(store, sent)
     assert capsys.readouterr().err == ""  # nothing waits for it yet
     add(store, 1, lane)
-    desk = Desk(store, Forecasts(store.shared_state), CONFIG)
+    dispatcher = Dispatcher(store, Forecasts(store.shared_state), CONFIG)
     for _ in range(3):
         store.connection.redis.delete("cavendish:tick")
-        drain(desk, ["default"], store.clock(), sent)
+        dispatcher.dispatch(["default"], store.clock(), sent)
     (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert (line["event"], line["account"]) == ("account.no_token", "shpo")
     assert "CAVENDISH_API_TOKENS_FILE" in line["advice"]

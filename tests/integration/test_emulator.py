@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cavendish_worker.devstack.emulator.api import Config, Emulator, transport
 from cavendish_worker.devstack.emulator.limits import Bucket, steps
+from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig, transport
 
 
 class Api:
@@ -18,7 +18,7 @@ class Api:
     def __init__(self, **config: Any) -> None:
         self.now = 1000.0
         self.emulator = Emulator(
-            Config(tokens=("one", "two"), latency=0.0, visible_after=0.0, **config),
+            EmulatorConfig(tokens=("one", "two"), latency=0.0, visible_after=0.0, **config),
             lambda: self.now,
         )
 

@@ -1,6 +1,6 @@
-"""`cavendish endpoint`, and what submit, show, status and doctor say of endpoints.
+"""`cavendish endpoint`, and what submit, show, status and doctor say about endpoints.
 
-A real Redis, real receivers.
+With a real Redis and real receivers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SHOP = "https://shop.example/hook"
 
 @pytest.fixture(autouse=True)
 def secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands have a sealing key here, and a secret for webhooks."""
+    """Commands have an encryption key here, and a secret for webhooks."""
     monkeypatch.setenv(env_name("webhook_secret"), settings.webhook_secret)
     monkeypatch.setenv(env_name("webhook_allow"), "127.0.0.0/8")
     monkeypatch.setenv(env_name("secret_key"), new_key())
@@ -72,7 +72,7 @@ def end(store: Store, *ids: str) -> None:
     )
 
 
-def owe(store: Store, client: Client, webhook: str, *ids: str) -> None:
+def submit_and_end(store: Store, client: Client, webhook: str, *ids: str) -> None:
     client.submit(ids, service=SERVICE, webhook=webhook)
     end(store, *ids)
 
@@ -90,7 +90,7 @@ def test_an_added_endpoint_is_encrypted_in_the_store_and_its_secret_shown_once(
     assert secret.removeprefix("whsec_") not in str(row)
     encryption = Encryption((os.environ[env_name("secret_key")],))
     endpoint = store.endpoints.all()["shop"]
-    assert [encryption.open("shop", key.encrypted) for key in endpoint.keys] == [secret]
+    assert [encryption.decrypt("shop", key.encrypted) for key in endpoint.keys] == [secret]
     assert (endpoint.url, endpoint.consent, endpoint.per_minute) == (SHOP, False, None)
     assert (
         secret
@@ -104,17 +104,17 @@ def test_an_added_endpoint_may_sign_with_a_key_pair_of_which_only_the_public_hal
     done = run("endpoint", "add", "shop", SHOP, "--ed25519", "--json")
     added = said(done)
     v1, v1a = store.endpoints.all()["shop"].living_keys(store.fleet.now())
-    private = Encryption((os.environ[env_name("secret_key")],)).open("shop", v1a.encrypted)
+    private = Encryption((os.environ[env_name("secret_key")],)).decrypt("shop", v1a.encrypted)
     assert added["public_key"] == v1a.public == signing.public_key(private)
     assert added["secret"].startswith("whsec_")
     assert "whsk_" not in done.output
     assert v1.public == ""
 
 
-def test_without_a_encrypting_key_a_warning_says_how_to_make_one(
+def test_without_an_encryption_key_a_warning_says_how_to_make_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "unencrypted" not in run("endpoint", "add", "sealed", SHOP).stderr
+    assert "unencrypted" not in run("endpoint", "add", "encrypted", SHOP).stderr
     monkeypatch.delenv(env_name("secret_key"))
     done = run("endpoint", "add", "open", SHOP, "--json")
     assert "unencrypted" in done.stderr
@@ -122,7 +122,7 @@ def test_without_a_encrypting_key_a_warning_says_how_to_make_one(
     assert json.loads(done.stdout)["encrypted"] is False
 
 
-def test_where_workers_have_a_key_no_secret_is_stored_unencrypted_unless_somebody_says_so(
+def test_where_workers_have_a_key_a_secret_is_stored_unencrypted_only_with_the_option(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
@@ -153,7 +153,7 @@ def test_a_new_key_can_be_taken_for_the_setting(run: Run) -> None:
         ("shop", "https://shop.example:22/", "port 22"),
     ],
 )
-def test_a_name_or_url_that_is_none_is_refused(
+def test_a_wrong_name_or_url_is_refused(
     run: Run, store: Store, name: str, url: str, why: str
 ) -> None:
     assert why in wrong(run("endpoint", "add", name, url))
@@ -197,7 +197,7 @@ def test_a_refusal_is_one_sentence_on_stderr_and_no_traceback(run: Run) -> None:
 
 @pytest.fixture
 def asked(served: Callable[..., str]) -> Callable[..., tuple[str, list[httpx.Request]]]:
-    """A receiver that answers the handshake so, and what it was asked."""
+    """A receiver with this answer to the handshake, and what it was asked."""
 
     def serve(status: int = 200, **headers: str) -> tuple[str, list[httpx.Request]]:
         heard: list[httpx.Request] = []
@@ -231,7 +231,7 @@ def test_consent_is_asked_for_before_anything_is_registered(
     assert (endpoint.consent, endpoint.per_minute) == (True, 90.0)
 
 
-def test_consent_for_everybody_and_at_any_rate_is_consent_and_no_rate_is_asked_for_unless_given(
+def test_consent_for_everybody_at_any_rate_is_consent_and_only_a_given_rate_is_asked_for(
     run: Run, store: Store, asked: Callable[..., Any]
 ) -> None:
     url, heard = asked(204, webhook_allowed_origin="*", webhook_allowed_rate="*")
@@ -293,14 +293,14 @@ def test_consent_is_asked_for_within_one_deadline(
 # --- list, show, rotate
 
 
-def test_the_list_tells_of_registered_endpoints_and_of_urls_that_owe_or_are_disabled(
+def test_the_list_has_registered_endpoints_and_urls_that_are_waited_for_or_disabled(
     run: Run, store: Store, client: Client
 ) -> None:
     assert run("endpoint", "list").output == "no endpoints\n"
     run("endpoint", "add", "shop", SHOP, "--ed25519")
     run("endpoint", "rotate", "shop")
-    owe(store, client, "shop", "a", "b")
-    owe(store, client, "https://adhoc.example/x?job=1", "c")
+    submit_and_end(store, client, "shop", "a", "b")
+    submit_and_end(store, client, "https://adhoc.example/x?job=1", "c")
     other = "https://gone.example/y"
     store.endpoints.disable(endpoint_of(other), Disabled(1000.0, "410 Gone", other))
     store.shared_state.change_circuit(
@@ -345,7 +345,7 @@ def test_the_list_tells_of_registered_endpoints_and_of_urls_that_owe_or_are_disa
 def test_the_url_of_an_endpoint_is_found_in_its_queue_too(
     run: Run, store: Store, client: Client
 ) -> None:
-    owe(store, client, SHOP, "a")
+    submit_and_end(store, client, SHOP, "a")
     store.deliveries.sort([LANE], store.fleet.now() + 1)
     (listed,) = said(run("endpoint", "list", "--json"))
     assert (listed["name"], listed["url"], listed["waiting"]) == (endpoint_of(SHOP), SHOP, 1)
@@ -359,7 +359,7 @@ def test_one_endpoint_is_shown_with_its_keys(run: Run) -> None:
     assert "nobody" in wrong(run("endpoint", "show", "nobody"))
 
 
-def test_words_for_people_say_yes_and_no_and_what_no_longer_signs(run: Run) -> None:
+def test_the_text_says_yes_and_no_and_what_no_longer_signs(run: Run) -> None:
     run("endpoint", "add", "shop", SHOP)
     assert (
         "the old one no longer signs" in run("endpoint", "rotate", "shop", "--overlap", "0").stdout
@@ -367,12 +367,14 @@ def test_words_for_people_say_yes_and_no_and_what_no_longer_signs(run: Run) -> N
     assert re.search(r"^registered +yes *$", run("endpoint", "show", "shop").stdout, re.MULTILINE)
 
 
-def test_after_a_rotation_the_old_secret_signs_along_for_a_while(run: Run, store: Store) -> None:
+def test_after_a_rotation_the_old_secret_signs_as_well_for_a_while(run: Run, store: Store) -> None:
     first = said(run("endpoint", "add", "shop", SHOP, "--ed25519", "--json"))
     second = said(run("endpoint", "rotate", "shop", "--overlap", "2", "--json"))
     encryption, now = Encryption((os.environ[env_name("secret_key")],)), store.fleet.now()
     endpoint = store.endpoints.all()["shop"]
-    secrets = [encryption.open("shop", key.encrypted) for key in endpoint.living_keys(now + 7190)]
+    secrets = [
+        encryption.decrypt("shop", key.encrypted) for key in endpoint.living_keys(now + 7190)
+    ]
     assert secrets[0] == second["secret"]
     assert first["secret"] in secrets
     assert len(secrets) == 4
@@ -395,7 +397,7 @@ def test_an_overlap_is_said_in_hours_or_as_a_duration(
 
 
 @pytest.mark.parametrize("overlap", ["8d", "169", "-1", "soon", ""])
-def test_an_overlap_that_is_none_is_refused(run: Run, store: Store, overlap: str) -> None:
+def test_a_text_that_is_no_overlap_is_refused(run: Run, store: Store, overlap: str) -> None:
     run("endpoint", "add", "shop", SHOP)
     before = store.endpoints.all()
     assert run("endpoint", "rotate", "shop", f"--overlap={overlap}").exit_code == 2
@@ -409,7 +411,7 @@ def test_a_disabled_endpoint_is_enabled_with_a_fresh_circuit_and_its_queues_are_
     run: Run, store: Store, client: Client
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
-    owe(store, client, "shop", "a")
+    submit_and_end(store, client, "shop", "a")
     assert (
         run("endpoint", "disable", "shop", "--reason", "they move").output
         == "shop is disabled; 1 delivery waits for it\n"
@@ -452,20 +454,20 @@ def test_an_endpoint_known_by_its_url_is_disabled_and_enabled_by_url_or_hash(
 
 def test_removing_says_how_many_deliveries_wait(run: Run, store: Store, client: Client) -> None:
     run("endpoint", "add", "shop", SHOP)
-    owe(store, client, "shop", "a", "b")
+    submit_and_end(store, client, "shop", "a", "b")
     assert (
-        "2 deliveries wait for it, and what is pending goes to the dead letters"
+        "2 deliveries wait for it, and will become dead letters"
         in run("endpoint", "remove", "shop").output
     )
     assert store.endpoints.all() == {}
     assert "nobody" in wrong(run("endpoint", "remove", "nobody"))
 
 
-def test_removing_asks_where_somebody_is_there_to_answer(
+def test_removing_asks_at_a_terminal(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
-    monkeypatch.setattr("cavendish_worker.cli.arguments.at_a_terminal", lambda: True)
+    monkeypatch.setattr("cavendish_worker.cli.options.at_a_terminal", lambda: True)
     assert run("endpoint", "remove", "shop", stdin="n\n").exit_code == 1
     assert set(store.endpoints.all()) == {"shop"}
     assert run("endpoint", "remove", "shop", stdin="y\n").exit_code == 0
@@ -568,13 +570,13 @@ def test_status_sums_the_deliveries_and_tells_of_endpoints_in_trouble(
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
     run("endpoint", "add", "well", SHOP)
-    owe(store, client, "shop", "a", "b")
-    owe(store, client, "well", "c")
-    assert "Endpoints in trouble" not in run("status").output
+    submit_and_end(store, client, "shop", "a", "b")
+    submit_and_end(store, client, "well", "c")
+    assert "disabled" not in run("status").output
     run("endpoint", "disable", "shop", "--reason", "they move")
     now = store.fleet.now()
     slow = endpoint_of("https://slow.example/")
-    owe(store, client, "https://slow.example/", "d")
+    submit_and_end(store, client, "https://slow.example/", "d")
     store.shared_state.change_circuit(
         slow, lambda known: replace(known, failures=TRIP, open_until=now + 99)
     )
@@ -600,8 +602,8 @@ def test_doctor_finds_disabled_endpoints_and_deliveries_to_names_that_are_not_re
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
     run("endpoint", "add", "left", SHOP)
-    owe(store, client, "shop", "a")
-    owe(store, client, "left", "b")
+    submit_and_end(store, client, "shop", "a")
+    submit_and_end(store, client, "left", "b")
     assert not any(what.startswith("endpoint") for what in doctors(run))
     run("endpoint", "remove", "left")
     run("endpoint", "disable", "shop", "--reason", "they move")
@@ -615,15 +617,15 @@ def test_doctor_finds_disabled_endpoints_and_deliveries_to_names_that_are_not_re
     assert not left["ok"]
 
 
-def test_doctor_finds_secrets_that_lie_open_or_cannot_be_opened(
+def test_doctor_finds_secrets_that_are_unencrypted_or_cannot_be_decrypted(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
     assert "endpoint secrets" not in doctors(run)
     monkeypatch.setenv(env_name("secret_key"), new_key())
-    assert [
-        "opens those of shop" in str(one["found"]) for one in doctors(run)["endpoint secrets"]
-    ] == [True]
+    assert ["decrypts: shop" in str(one["found"]) for one in doctors(run)["endpoint secrets"]] == [
+        True
+    ]
     run("endpoint", "rotate", "shop", "--overlap", "0")
     assert "endpoint secrets" not in doctors(run)
     monkeypatch.delenv(env_name("secret_key"))
@@ -681,7 +683,7 @@ def test_show_tells_of_each_delivery(run: Run, store: Store, client: Client) -> 
     )
     text = run("show", "--service", SERVICE, "a").output
     for word in (
-        "webhook to shop: delivered, 1 try, last: HTTP 200",
+        "webhook to shop: delivered, 1 attempt, last: HTTP 200",
         "192.0.2.7",
         "webhook to https://x.example/?job=1: pending",
     ):

@@ -83,9 +83,9 @@ def test_a_encrypted_secret_that_cannot_be_opened_sends_nothing_and_charges_no_t
         endpoint_index, "shop", served(receiver), new_secret(), encryption=Encryption([new_key()])
     )
     endpoint_index.end("a", webhook="shop")
-    assert endpoint_index.deliver(encrypting=(new_key(),)).later == 1
+    assert endpoint_index.deliver(encrypting=(new_key(),)).retries == 1
     assert (receiver.got, endpoint_index.delivery().attempts) == ([], 0)
-    assert "cannot be opened" in endpoint_index.delivery().outcome
+    assert "cannot decrypt" in endpoint_index.delivery().outcome
 
 
 def test_what_is_pending_to_a_name_that_is_not_registered_lies_in_the_dead_letters_until_it_is(
@@ -344,5 +344,5 @@ def test_deliveries_to_an_endpoint_whose_record_nobody_can_read_wait(
         "cavendish:endpoints", "shop", '{"of": "another version"}'
     )
     endpoint_index.end("a", webhook="shop")
-    assert endpoint_index.deliver().later == 1
+    assert endpoint_index.deliver().retries == 1
     assert endpoint_index.delivery().attempts == 0

@@ -10,10 +10,10 @@ from cavendish.model import Lane, State
 from cavendish.store import Store
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish_worker.polling.expire import Config, expire_lane, expire_overdue
+from cavendish_worker.polling.expire import ExpiryConfig, expire_lane, expire_overdue
 
 LANE = Lane("default", "nano-banana")
-CONFIG = Config(last_poll=60.0, retention=3600.0, events_kept=100)
+CONFIG = ExpiryConfig(last_poll=60.0, retention=3600.0, events_kept=100)
 
 
 def late(store: Store, seconds: float, count: int = 3) -> None:

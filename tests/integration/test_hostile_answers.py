@@ -33,8 +33,9 @@ from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
-from cavendish_worker.polling.upstream import Limits, Upstream, _parsed
+from cavendish_worker.polling.answer_json import read_answer
+from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
+from cavendish_worker.polling.upstream import CallLimits, Upstream
 from cavendish_worker.telemetry import logs
 from cavendish_worker.webhooks import payload, signing
 from delivering import KEYS, LANE, SECRET, Delivering
@@ -301,14 +302,14 @@ class Asking:
             self.client,
             url.removesuffix("/hook"),
             {"default": "secret-token"},
-            Limits(0.4, 0.4, LIMIT),
+            CallLimits(0.4, 0.4, LIMIT),
         )
-        self.desk = Desk(
+        self.retriever = Retriever(
             store,
             Forecasts(store.shared_state),
             self.upstream,
             loop,
-            Config(1.0, 0.4, 0.0, Patience(10.0, 2, 0.0), 3600.0, 100),
+            RetrieveConfig(1.0, 0.4, 0.0, Patience(10.0, 2, 0.0), 3600.0, 100),
         )
 
     def begin(self, deadline: float = 1000.0) -> None:
@@ -335,7 +336,7 @@ class Asking:
         ids = self.store.tasks.claim(
             LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
         )
-        Retrieval(self.desk, clock, LANE, "t1").run(ids)
+        self.retriever.retrieve(clock, LANE, ids, "t1")
 
     def poll(self) -> dict[str, TrackedTask]:
         """Every id is pending, due and nobody's, or has ended with what can be read, announced and
@@ -467,7 +468,7 @@ def test_whatever_a_receiver_answers_the_delivery_is_delivered_pending_or_buried
         endpoint_index.end("a", webhook=address)
         stranger.will_say(some)
         done = endpoint_index.deliver(timeout=0.4)
-        assert done.delivered + done.later + done.buried == 1
+        assert done.delivered + done.retries + done.buried == 1
         (delivery,) = endpoint_index.store.deliveries.load(LANE, [delivery_name])
         assert delivery.outcome.isprintable()
         assert len(delivery.outcome) <= 300
@@ -537,6 +538,6 @@ def test_one_record_that_no_reader_takes_does_not_cost_the_others_of_its_batch_t
 
 def test_cuts_at_depth_keep_what_lies_around_them() -> None:
     nested = "[" * 2000 + "1" + "]" * 2000
-    read = _parsed(f'{{"a":"]]}}\\"[[","deep":{nested},"b":[{{}},{nested}],"c":2}}'.encode())
+    read = read_answer(f'{{"a":"]]}}\\"[[","deep":{nested},"b":[{{}},{nested}],"c":2}}'.encode())
     assert (read["a"], read["b"][0], read["c"]) == (']]}"[[', {}, 2)
     assert json.dumps(read["deep"]) == "[" * 99 + "null" + "]" * 99

@@ -10,6 +10,7 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def run(*words: str, stdin: bytes = b"") -> Ended:
 def stocked(
     endpoint_index: Delivering, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Delivering:
-    """A store with an id that ended and has pending an webhook."""
+    """A store with an id that has ended and a pending delivery."""
     monkeypatch.setenv("CAVENDISH_REDIS_URL", settings.redis_url)
     monkeypatch.setenv("CAVENDISH_WEBHOOK_ALLOW", "127.0.0.0/8")
     endpoint_index.end("a", webhook="http://127.0.0.1:9/hook")
@@ -62,18 +63,20 @@ def stocked(
 
 
 COMMANDS = (
-    "submit|show|wait|events|status|doctor|list|completion|dead list|dead show|dead revive|dead drop|replay|"
-    "endpoint add|endpoint list|"
-    "endpoint show|endpoint rotate|endpoint enable|endpoint disable|endpoint remove|endpoint new-key|endpoint|dead|nope|"
+    "submit|show|wait|events|status|doctor|list|dead list|dead show|dead revive|dead drop|replay|"
+    "endpoint add|endpoint list|endpoint show|endpoint rotate|endpoint enable|endpoint disable|"
+    "endpoint remove|endpoint new-key|endpoint|dead|nope|"
 ).split("|")
 OPTIONS = (
-    "--service --account --webhook --deadline --meta --model --producer --restart --json --timeout --endpoint --since --reason "
-    "--limit --all --rate --yes --ed25519 --overlap --after --state --until --help --nope -"
+    "--service --account --webhook --deadline --meta --model --producer --restart --json --timeout "
+    "--endpoint --since --reason --limit --all --rate --yes --ed25519 --overlap --after --state "
+    "--until --help --nope -"
 ).split()
 WORDS = (
-    "a b nano-banana default shop http://127.0.0.1:9/hook http://[::1 0 1 -1 1e999 nan inf 60 2h 99999999999999d 24 "
-    "2026-11-22T22:50:01Z 0001-01-01T00:00:00+23:59 9999-12-31 {} [] {\"a\":1} NaN ١ ② é - -- 9223372036854775808"
-).split()  # fmt: skip
+    "a b nano-banana default shop http://127.0.0.1:9/hook http://[::1 0 1 -1 1e999 nan inf 60 2h "
+    '99999999999999d 24 2026-11-22T22:50:01Z 0001-01-01T00:00:00+23:59 9999-12-31 {} [] {"a":1} '
+    "NaN ١ ② é - -- 9223372036854775808"
+).split()
 words = (
     st.sampled_from(WORDS)
     | st.sampled_from([" ", "\n", "\x1b[31m", "x" * 300])
@@ -88,10 +91,13 @@ options = st.sampled_from(OPTIONS).flatmap(
 lines = st.sampled_from(
     ["--service nano-banana", "--service nano-banana --json", "--json", ""]
 ).map(str.split)
+parts = st.lists(options | words.map(lambda word: [word]), max_size=4)
 commands = st.builds(
-    lambda command, line, parts: [*command.split(), *line, *(word for part in parts for word in part)],
-    st.sampled_from(COMMANDS), lines, st.lists(options | words.map(lambda word: [word]), max_size=4),
-)  # fmt: skip
+    lambda command, line, parts: [*command.split(), *line, *chain.from_iterable(parts)],
+    st.sampled_from(COMMANDS),
+    lines,
+    parts,
+)
 
 
 def is_plain(ended: Ended, *, told_json: bool) -> None:
@@ -119,7 +125,7 @@ own = st.builds(
 )
 wished = st.lists(
     st.tuples(
-        st.sampled_from("service webhook deadline metadata model producer again id x".split()),
+        st.sampled_from("service webhook deadline metadata model producer restart id x".split()),
         values,
     ),
     max_size=3,
@@ -145,7 +151,7 @@ def test_whatever_comes_by_stdin_each_line_is_taken_or_refused(
     prove()
 
 
-# --- what was found here and is not mended yet: take the mark away with the bug
+# --- inputs that failed once
 
 SERVICE = ("--service", "nano-banana")
 BYTE = "\udcff"  # what Python makes of a byte that is no UTF-8
@@ -165,7 +171,7 @@ def test_metadata_nested_100_000_deep_are_no_traceback(stocked: Delivering) -> N
     is_plain(run("submit", *SERVICE, "--meta", "[" * 100_000, "b"), told_json=False)
 
 
-def test_a_byte_that_is_no_text_in_a_url_is_a_plain_sentence(stocked: Delivering) -> None:
+def test_a_byte_that_is_no_utf_8_in_a_url_is_a_plain_sentence(stocked: Delivering) -> None:
     for line in (
         ("endpoint", "show"),
         ("endpoint", "enable"),
@@ -175,7 +181,7 @@ def test_a_byte_that_is_no_text_in_a_url_is_a_plain_sentence(stocked: Delivering
         is_plain(run(*line, f"http://{BYTE}"), told_json=False)
 
 
-def test_a_byte_that_is_no_text_in_a_reason_does_not_break_the_commands_that_show_it(
+def test_a_byte_that_is_no_utf_8_in_a_reason_does_not_break_the_commands_that_show_it(
     stocked: Delivering,
 ) -> None:
     run("endpoint", "disable", "http://127.0.0.1:9/hook", "--reason", BYTE)

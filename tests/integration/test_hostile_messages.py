@@ -27,7 +27,7 @@ from cavendish.errors import SubmissionError
 from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish_worker.celeryapp.submit_message import IDS, WORDS, take_in
+from cavendish_worker.celeryapp.submit_message import IDS, KEYWORDS, take_in
 from cavendish_worker.telemetry import logs
 from conftest import Server
 from hostile import cases, values
@@ -42,7 +42,7 @@ def read(text: str) -> Any:
 
 
 anything = values.map(read)
-known = st.sampled_from(sorted(WORDS))
+known = st.sampled_from(sorted(KEYWORDS))
 strange = st.sampled_from(
     ["services", "__class__", "self", "ids", "", "\ud800", "k" * 100_000, "a\nb"]
 ) | st.text(max_size=9)

@@ -38,9 +38,8 @@ from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.polling import dispatch
-from cavendish_worker.polling.expire import Config as ExpireKnobs
-from cavendish_worker.polling.expire import expire_overdue
+from cavendish_worker.polling.dispatch import DispatchConfig, Dispatcher
+from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.telemetry import logs
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
 from cavendish_worker.telemetry.metrics.families import MOST_ROWS, OTHER, Counter, Histogram
@@ -159,10 +158,11 @@ def test_the_lag_of_a_claim_is_that_of_the_ids_that_were_due(store: Store) -> No
     store.tasks.add(["late"], options, now - 20, now - 6)
     store.tasks.add(["early"], options, now - 20, now + 500)
     store.shared_state.change_rate_limit("default", lambda _: (RateLimit(rate=1000.0), None))
-    desk = dispatch.Desk(store, Forecasts(store.shared_state), dispatch.Config(0.1, 50, 60.0, 0.0))
+    config = DispatchConfig(0.1, 50, 60.0, 0.0)
+    dispatcher = Dispatcher(store, Forecasts(store.shared_state), config)
     sent: list[str] = []
-    dispatch.drain(
-        desk, ["default"], store.clock(), lambda _lane, ids, _token, _until: sent.extend(ids)
+    dispatcher.dispatch(
+        ["default"], store.clock(), lambda _lane, ids, _token, _until: sent.extend(ids)
     )
     assert sorted(sent) == ["early", "late"]
     assert since("look_lag_seconds_count", **SERVICE) == 1
@@ -174,7 +174,7 @@ def test_what_expires_unasked_and_what_cannot_be_read_is_counted(store: Store) -
     options = SubmitOptions("nano-banana", "default", (), 1.0, "", "", "", False)
     store.tasks.add(["a", "broken"], options, now, now)
     store.connection.redis.hset(KEYS.task("broken"), "submitted_at", "nonsense")
-    expire_overdue(store, LANE, Clock(now + 1000), ExpireKnobs(60.0, 3600.0, 100))
+    expire_overdue(store, LANE, Clock(now + 1000), ExpiryConfig(60.0, 3600.0, 100))
     assert since("expired_total", **SERVICE) == 1
     assert since("set_aside_total", **SERVICE) == 1
 
@@ -186,8 +186,8 @@ def test_a_delivery_is_counted_with_its_length_and_its_delays_and_a_retry_has_no
     endpoint_index.end("a", webhook=served(Receiver(httpx.Response(500), httpx.Response(200))))
     endpoint_index.deliver()
     assert (
-        since("webhook_tries_total", outcome="retry_later")
-        == since("webhook_duration_seconds_count", outcome="retry_later")
+        since("webhook_tries_total", outcome="retry")
+        == since("webhook_duration_seconds_count", outcome="retry")
         == 1
     )
     assert (
@@ -204,8 +204,8 @@ def test_a_delivery_that_was_not_sent_is_a_try_without_a_length(endpoint_index: 
     since = Since()
     endpoint_index.end("a", webhook="http://127.0.0.1:9/hook")
     endpoint_index.deliver(secret="")
-    assert since("webhook_tries_total", outcome="ours") == 1
-    assert since("webhook_duration_seconds_count", outcome="ours") == 0
+    assert since("webhook_tries_total", outcome="our_fault") == 1
+    assert since("webhook_duration_seconds_count", outcome="our_fault") == 0
     assert since("webhook_delay_seconds_count") == 0
 
 
@@ -223,9 +223,9 @@ def test_a_call_that_a_worker_cuts_short_as_it_ends_leaves_the_delay_to_the_try_
         endpoint_index.store.deliveries.load(LANE, [name]),
         endpoint_index.store.tasks.load(LANE, ["a"]).tasks["a"],
     )
-    for kind in (ResultKind.UNSENT, ResultKind.LATER):
+    for kind in (ResultKind.NOT_SENT, ResultKind.RETRY):
         recorded.attempted(delivery, task, AttemptResult(kind, "…", sent_at=now, seconds=1.0))
-    assert since("webhook_duration_seconds_count", outcome="unsent") == 1
+    assert since("webhook_duration_seconds_count", outcome="not_sent") == 1
     assert since("webhook_delay_seconds_count") == 1
 
 

@@ -23,10 +23,10 @@ from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish_worker.devstack.emulator.api import transport
+from cavendish_worker.devstack.emulator.tasks_api import transport
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.polling.retrieve import Config, Desk, Retrieval, Retrieved
-from cavendish_worker.polling.upstream import Limits, Upstream
+from cavendish_worker.polling.retrieve import RetrieveConfig, Retrieved, Retriever
+from cavendish_worker.polling.upstream import CallLimits, Upstream
 from cavendish_worker.telemetry import logs
 
 LANE = Lane("default", "nano-banana")
@@ -95,16 +95,18 @@ class Bench:
             http,
             "https://api.example.com",
             {"default": "secret-token"},
-            Limits(timeout, timeout, limit),
+            CallLimits(timeout, timeout, limit),
         )
-        config = Config(60.0, timeout, 0.0, Patience(10.0, attempts, over), 3600.0, 100)
+        config = RetrieveConfig(60.0, timeout, 0.0, Patience(10.0, attempts, over), 3600.0, 100)
         clock = Clock(self.store.fleet.now())
         ids = self.store.tasks.claim(
             LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
         )
-        desk = Desk(self.store, Forecasts(self.store.shared_state), upstream, self.loop, config)
+        retriever = Retriever(
+            self.store, Forecasts(self.store.shared_state), upstream, self.loop, config
+        )
         prepare(upstream)
-        return Retrieval(desk, clock, LANE, "t1").run(ids, clock.now() + 60 - late)
+        return retriever.retrieve(clock, LANE, ids, "t1", clock.now() + 60 - late)
 
     def states(self) -> dict[str, str]:
         ids = ["a", "b", "c", "d"]
@@ -224,7 +226,7 @@ def test_an_answer_that_is_none_backs_the_service_off_and_loses_nothing(
 def test_an_answer_past_the_size_limit_is_not_read(bench: Bench) -> None:
     bench.add("a")
     said = bench.run(lambda _: httpx.Response(200, content=b" " * 5000), limit=4096)
-    assert "larger than 4096 bytes" in said.refused
+    assert "larger than 4096 bytes" in said.failure
     assert bench.all_still_tracked("a")
 
 
@@ -235,7 +237,7 @@ def test_an_api_that_never_answers_is_left_at_the_deadline_of_the_call(bench: Be
 
     bench.add("a")
     said = bench.run(stall, timeout=0.2)
-    assert said.refused == "no answer within 0.2 s"
+    assert said.failure == "no answer within 0.2 s"
     assert bench.all_still_tracked("a")
 
 
@@ -487,10 +489,12 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
     ids = bench.store.tasks.claim(
         LANE, clock.now() + 60, "t1", bench.store.tasks.candidates(LANE, clock.now(), 50)
     )
-    config = Config(60.0, 5.0, 0.0, Patience(1.0, 1, 1.0), 60.0, 100)
-    nobody = Upstream(httpx.AsyncClient(), "https://api.example.com", {}, Limits(1.0, 1.0, 1))
-    desk = Desk(bench.store, Forecasts(bench.store.shared_state), nobody, bench.loop, config)
-    assert Retrieval(desk, clock, LANE, "t1").give_back(ids).released == 2
+    config = RetrieveConfig(60.0, 5.0, 0.0, Patience(1.0, 1, 1.0), 60.0, 100)
+    nobody = Upstream(httpx.AsyncClient(), "https://api.example.com", {}, CallLimits(1.0, 1.0, 1))
+    retriever = Retriever(
+        bench.store, Forecasts(bench.store.shared_state), nobody, bench.loop, config
+    )
+    assert retriever.give_back(clock, LANE, ids, "t1").released == 2
     assert bench.all_still_tracked("a", "b")
 
 
@@ -550,7 +554,7 @@ def test_a_call_that_would_outlast_the_worker_is_left_and_nobody_is_blamed(bench
 
     def end(upstream: Upstream) -> None:
         upstream.stopping.set()
-        bench.loop.run(upstream.leave(0.3), timeout=5)
+        bench.loop.run(upstream.shut_down(0.3), timeout=5)
 
     done_ = bench.run(
         never, prepare=lambda upstream: threading.Timer(0.3, end, (upstream,)).start()

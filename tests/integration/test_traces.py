@@ -30,10 +30,9 @@ from cavendish_worker.celeryapp.submit_message import take_in
 from cavendish_worker.cli import cli
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.expire import Config as ExpireKnobs
-from cavendish_worker.polling.expire import expire_overdue
-from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
-from cavendish_worker.polling.upstream import Limits, Upstream
+from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
+from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
+from cavendish_worker.polling.upstream import CallLimits, Upstream
 from cavendish_worker.telemetry import logs, tracing
 from conftest import Server
 from delivering import LANE, Delivering, Receiver, Served
@@ -95,21 +94,21 @@ class Road:
             httpx.AsyncClient(transport=PooledTransport()),
             url,
             {"default": "t"},
-            Limits(5, 5, 2**20),
+            CallLimits(5, 5, 2**20),
         )
-        desk = Desk(
+        retriever = Retriever(
             self.store,
             Forecasts(self.store.shared_state),
             upstream,
             self.loop,
-            Config(60, 5, 0, Patience(10, 1, 0), 3600, 100),
+            RetrieveConfig(60, 5, 0, Patience(10, 1, 0), 3600, 100),
         )
         clock = Clock(self.store.fleet.now())
         ids = self.store.tasks.claim(
             LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
         )
-        Retrieval(desk, clock, LANE, "t1").run(ids)
-        self.loop.run(upstream._client.aclose(), timeout=5)
+        retriever.retrieve(clock, LANE, ids, "t1")
+        self.loop.run(upstream.close(), timeout=5)
 
 
 @pytest.fixture
@@ -157,9 +156,9 @@ def test_submit_poll_and_webhook_are_one_trace_and_the_poll_names_the_call_that_
     road.poll(served(api))
     assert road.endpoint_index.deliver().delivered == 1
     found = spans()
-    assert set(found) == {"submit", "retrieve", "look", "webhook"}
+    assert set(found) == {"submit", "retrieve", "poll", "webhook"}
     submit, call, poll, webhook = (
-        found[name] for name in ("submit", "retrieve", "look", "webhook")
+        found[name] for name in ("submit", "retrieve", "poll", "webhook")
     )
     assert {trace_of(span) for span in (submit, poll, webhook)} == {TRACE}
     assert parent_of(submit) == PARENT
@@ -181,14 +180,14 @@ def test_what_fails_is_marked_in_its_span(
 ) -> None:
     road.submit("a", webhook=served(Receiver(httpx.Response(500))), header=GIVEN)
     road.poll(served(Api(success=False)))
-    assert road.endpoint_index.deliver().later == 1
+    assert road.endpoint_index.deliver().retries == 1
     found = spans()
     assert (
         found["submit"].status.status_code
         is found["retrieve"].status.status_code
         is StatusCode.UNSET
     )
-    assert found["look"].status.description == "no"
+    assert found["poll"].status.description == "no"
     assert found["webhook"].status.description == "HTTP 500"
 
 
@@ -207,7 +206,7 @@ def test_an_id_that_expires_unasked_ends_its_trace_too(
 ) -> None:
     road.submit("a", webhook="https://example.com/hook", header=GIVEN, deadline=1)
     late = Clock(store.fleet.now() + 1000)
-    assert expire_overdue(store, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    assert expire_overdue(store, LANE, late, ExpiryConfig(60.0, 3600.0, 100))[0] == 1
     expire = spans()["expire"]
     assert trace_of(expire) == TRACE
     assert not expire.links
@@ -254,7 +253,7 @@ def test_a_second_submit_keeps_the_trace_of_the_first_and_a_new_round_has_its_ow
     road.client.submit(["a"], service="nano-banana", traceparent=other)
     assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
     late = Clock(store.fleet.now() + 1e6)
-    assert expire_overdue(store, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    assert expire_overdue(store, LANE, late, ExpiryConfig(60.0, 3600.0, 100))[0] == 1
     road.client.submit(["a"], service="nano-banana", traceparent=other, restart=True)
     assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == other
 

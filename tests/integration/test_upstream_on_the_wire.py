@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from cavendish.model import Answered, Lane, Quota, UpstreamError, UpstreamErrorKind
-from cavendish_worker.devstack.emulator.api import Reset, Stall
+from cavendish_worker.devstack.emulator.tasks_api import Reset, Stall
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.upstream import Limits, Upstream
+from cavendish_worker.polling.upstream import CallLimits, Upstream
 
 LANE = Lane("default", "nano-banana")
 
@@ -30,7 +30,7 @@ def ask(loop: LoopThread) -> Iterator[Callable[..., Answered | UpstreamError]]:
     client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False)
 
     def call(url: str, limit: int = 2**20) -> Answered | UpstreamError:
-        upstream = Upstream(client, url, {"default": "secret-token"}, Limits(0.3, 0.5, limit))
+        upstream = Upstream(client, url, {"default": "secret-token"}, CallLimits(0.3, 0.5, limit))
         return loop.run(upstream.retrieve_batch(LANE, ["a", "b"]), timeout=60)
 
     yield call

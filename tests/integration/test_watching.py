@@ -1,7 +1,4 @@
-"""Looking at a real store.
-
-Top in a real terminal, status again and again, lists, and waits with an estimate.
-"""
+"""top, status, list, wait and doctor on a real store, some of them in a real terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -34,16 +32,17 @@ from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
+from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import FLEET, FORMAT, LaneKeys
 from cavendish.store.listing import PAGE
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint, endpoint_of
 from cavendish_worker.cli import cli
-from cavendish_worker.cli.list import Filter, Search
-from cavendish_worker.cli.output import print_json, table
-from cavendish_worker.cli.wait import Outcome as Waited
-from cavendish_worker.cli.wait import said as estimate
+from cavendish_worker.cli.estimate import Waited, in_words
+from cavendish_worker.cli.output import print_json
+from cavendish_worker.cli.search import Filter, Search
+from cavendish_worker.cli.tables import STATE_STYLES, table
 from cavendish_worker.telemetry.statistics import Memory, gather
 from conftest import Server
 from delivering import Served
@@ -61,7 +60,7 @@ def end(
     state: State = State.SUCCEEDED,
     delay: float | None = None,
 ) -> None:
-    """Settle ids, `delay` seconds after their finish."""
+    """Settle ids `delay` seconds after they finished."""
     now = store.fleet.now()
     chosen = [one for one in store.tasks.candidates(lane, now + 100, 1000) if one.id in ids]
     store.tasks.claim(lane, now + 200, "t1", chosen)
@@ -81,7 +80,7 @@ def track(
     producer: str = "",
     webhook: str = HOOK,
 ) -> None:
-    """Submit ids so many seconds ago."""
+    """Submit ids `ago` seconds ago."""
     now = store.fleet.now() - ago
     options = SubmitOptions(
         lane.service,
@@ -150,8 +149,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(server: Server, *words: str) -> Iterator[Terminal]:
-    opened = Terminal(server, *words)
+def terminal(server: Server, *words: str, columns: int = 100) -> Iterator[Terminal]:
+    opened = Terminal(server, *words, columns=columns)
     try:
         yield opened
     finally:
@@ -205,7 +204,7 @@ def test_top_says_that_redis_is_away_and_still_obeys(own_server: Server) -> None
         assert seen.ended() == 0
 
 
-def test_top_prints_one_screen_where_nobody_polls_and_json_for_programs(
+def test_top_prints_one_screen_without_a_terminal_and_json_for_programs(
     run: Run, client: Client
 ) -> None:
     client.submit(["a", "b"], service=SERVICE)
@@ -236,12 +235,87 @@ def test_top_prints_json_until_it_is_ended(store: Store, server: Server) -> None
 def test_status_is_shown_again_and_again(store: Store, client: Client, server: Server) -> None:
     client.submit(["a"], service=SERVICE)
     with terminal(server, "status", "--watch", "0.2") as seen:
-        seen.until("Fleet")
+        seen.until("1 \x1b[0m\x1b[2mpending")
+        seen.until("0.0/s")  # a rate needs two polls
         client.submit(["b", "c"], service=SERVICE)
-        seen.seen = ""
-        seen.until("      3")
+        seen.until("3 \x1b[0m\x1b[2mpending")
         seen.process.send_signal(signal.SIGINT)
         assert seen.ended() == 0
+
+
+def printed(server: Server, *words: str, columns: int) -> list[str]:
+    """The lines of a command at a terminal of so many columns, without colours."""
+    with terminal(server, *words, columns=columns) as seen:
+        assert seen.ended() == 0
+        return re.sub(r"\x1b\[[0-9;]*m", "", seen.seen).splitlines()
+
+
+UUIDS = [f"1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a{number:02}" for number in range(3)]
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 120, 200])
+def test_a_list_has_one_line_per_id_and_no_id_or_date_is_ever_broken(
+    store: Store, server: Server, columns: int
+) -> None:
+    track(store, *UUIDS)
+    end(store, *UUIDS, state=State.FAILED)
+    head, *rows = printed(server, "list", columns=columns)
+    assert sorted(row.split()[0] for row in rows) == UUIDS
+    assert all(len(row) <= max(columns, len(UUIDS[0]) + len("  failed   ")) for row in rows)
+    dates = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?")
+    assert all(found[1] for row in rows for found in dates.finditer(row[len(UUIDS[0]) :]))
+    assert ("ended" in head, "submitted" in head) == (columns >= 80, columns >= 120)
+
+
+def test_what_is_cut_off_at_a_terminal_is_the_end_of_the_reason(
+    store: Store, client: Client, server: Server
+) -> None:
+    client.submit([UUIDS[0]], service=SERVICE)
+    now, reason = store.fleet.now(), "the model refused: " + "x" * 300
+    (task,) = store.tasks.load(LANE, UUIDS[:1]).tasks.values()
+    store.tasks.claim(LANE, now + 200, "t1", store.tasks.candidates(LANE, now + 100, 10))
+    outcome = Outcome(task, State.FAILED, record={"id": task.id}, reason=reason)
+    store.tasks.settle(LANE, "t1", now, [(outcome, 0.0)], 3600, 100)
+    head, row = printed(server, "list", columns=130)
+    assert (len(row), row[-1]) == (130, "…")
+    assert row[head.index("reason") :].startswith("the model")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_dead_letters_of_a_registered_endpoint_are_listed_with_its_name_on_one_line_each(
+    store: Store, server: Server, columns: int
+) -> None:
+    store.endpoints.add(Endpoint("shop", HOOK, 1.0))
+    for task_id, webhook in zip(UUIDS, ("shop", HOOK, "shop"), strict=True):
+        track(store, task_id, webhook=webhook)
+    end(store, *UUIDS)
+    now = store.fleet.now()
+    worth = store.deliveries.sort([LANE], now + 1).worth[LANE]
+    taken = store.deliveries.claim_delivery(
+        LANE, now + 1, now + 60, "d1", 10, dict.fromkeys(worth, 10)
+    )
+    attempts = [Attempt(name, "HTTP 410") for name in taken]
+    assert store.deliveries.bury(LANE, "d1", now, attempts, 9e6) == 3
+    head, *rows = printed(server, "dead", "list", columns=columns)
+    assert {row.split()[0] for row in rows} == set(taken)
+    if columns == 200:
+        start = head.index("endpoint")
+        assert sorted(row[start:].split()[0] for row in rows) == [HOOK, "shop", "shop"]
+    assert columns == 60 or all("HTTP 410" in row for row in rows)
+
+
+def test_each_state_has_a_colour() -> None:
+    assert STATE_STYLES.keys() == {state.value for state in State}
+
+
+def test_status_shows_all_lanes_and_the_first_page_of_top_alike(run: Run, store: Store) -> None:
+    lanes = ten_lanes(store)
+    shown = run("status").output
+    assert all(str(lane) in shown for lane in lanes)
+    assert (
+        shown.splitlines()[0]
+        == run("top", "--once", "--every", "0.1").output.splitlines()[2].rstrip()
+    )
 
 
 def ten_lanes(store: Store) -> list[Lane]:
@@ -253,7 +327,7 @@ def ten_lanes(store: Store) -> list[Lane]:
     return lanes
 
 
-def test_a_poll_at_ten_lanes_costs_fewer_than_forty_commands_and_remembers_what_it_saw(
+def test_a_poll_of_ten_lanes_costs_fewer_than_forty_commands_and_remembers_what_it_saw(
     store: Store, settings: Settings
 ) -> None:
     ten_lanes(store)
@@ -335,7 +409,7 @@ def listed(done: Result) -> list[str]:
     return [task["id"] for task in said(done)]
 
 
-def test_a_list_tells_the_pending_by_due_and_the_ended_by_their_end(
+def test_a_list_has_pending_ids_by_next_poll_and_ended_ids_by_their_end(
     run: Run, store: Store, client: Client
 ) -> None:
     now = store.fleet.now()
@@ -396,7 +470,7 @@ def test_many_ids_are_read_page_by_page_and_none_is_left_out(store: Store, clien
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_no_id_of_one_moment_is_passed_over_while_others_go(
+def test_no_id_of_one_moment_is_skipped_while_others_go(
     store: Store, *, newest_first: bool
 ) -> None:
     """What was handed in at once is due at once.
@@ -432,7 +506,9 @@ def test_an_id_that_ends_while_it_is_listed_is_listed_once(store: Store) -> None
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-def test_a_time_that_is_none_is_refused_under_the_name_of_its_option(run: Run, option: str) -> None:
+def test_a_text_that_is_no_time_is_refused_under_the_name_of_its_option(
+    run: Run, option: str
+) -> None:
     done = run("list", option, "soon")
     assert (done.exit_code, f"Invalid value for {option}" in done.stderr) == (2, True)
 
@@ -448,14 +524,12 @@ def test_a_time_that_is_none_is_refused_under_the_name_of_its_option(run: Run, o
         ("wait", "--service", SERVICE, "--timeout", "nan", "a"),
     ],
 )
-def test_a_number_with_which_nothing_can_be_done_is_refused(
-    run: Run, words: tuple[str, ...]
-) -> None:
+def test_a_number_that_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
     done = run(*words)
     assert (done.exit_code, done.stderr.startswith("Usage:")) == (2, True)
 
 
-def test_what_polls_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
+def test_what_looks_like_markup_is_shown_as_it_is(run: Run, client: Client) -> None:
     client.submit(
         ["[/x] :x: [red]"],
         service=SERVICE,
@@ -477,7 +551,7 @@ def test_nothing_that_acts_on_a_terminal_comes_out_of_a_command(
     run: Run, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     acting = "\x1b\x9b\u202e\r\x07\x7f"
-    table("", ("name",), [(acting,)])
+    table(("name",), [(acting,)])
     print_json({"a": acting})
     told = capsys.readouterr().out
     assert not {*told} & {*acting}
@@ -493,7 +567,7 @@ def test_nothing_that_acts_on_a_terminal_comes_out_of_a_command(
         assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
-def test_an_estimate_is_never_made_of_half_a_poll(
+def test_an_estimate_never_uses_half_a_poll(
     store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One thread polls and another one asks.
@@ -505,7 +579,7 @@ def test_an_estimate_is_never_made_of_half_a_poll(
     forecast = waited.forecasts.forecast
     monkeypatch.setattr(
         waited.forecasts,
-        "outlook",
+        "forecast",
         lambda *asked: (between.append(waited.eta()), forecast(*asked))[1],
     )
     waited.poll()
@@ -591,7 +665,7 @@ def test_a_wait_knows_about_how_long_it_will_take(store: Store, client: Client) 
     end(store, "a")
     assert [task.id for task in waited.poll()] == ["a"]
     assert (waited.eta() or (0.0, 0.0))[0] < even
-    assert estimate((30.2, 200.0)) == "about 30 s more, at most 3 min"
+    assert in_words((30.2, 200.0)) == "about 30 s more, at most 3 min"
 
 
 def test_a_wait_at_a_terminal_tells_of_each_end_and_of_the_time_left(
@@ -612,8 +686,10 @@ def test_a_wait_whose_output_goes_elsewhere_prints_the_table_alone(
     run: Run, store: Store, client: Client
 ) -> None:
     client.submit(["a"], service=SERVICE)
-    threading.Timer(0.2, end, (store, "a")).start()
+    later = threading.Timer(0.2, end, (store, "a"))
+    later.start()
     done: Any = run("wait", "--service", SERVICE, "a")
+    later.join()  # the wait may be over before the thread has read Redis' answer
     assert (done.exit_code, "succeeded" in done.stdout, done.stderr) == (0, True, "")
     assert endpoint_of(HOOK) not in done.stdout
 
@@ -630,12 +706,12 @@ def test_names_of_endpoints_are_completed_and_nothing_while_redis_is_away(
     assert completes.get_completions(["endpoint", "rotate"], "sh") == []
 
 
-def test_an_account_that_no_living_worker_has_a_token_for_is_told_of_while_ids_wait_there(
+def test_an_account_without_a_token_at_any_living_worker_is_shown_while_its_ids_wait(
     run: Run, store: Store, client: Client
 ) -> None:
     client.submit(["a"], service="nano-banana", account="second")
     pause = "no token at any worker"
-    assert pause not in run("status").output  # nobody lives who could say
+    assert pause not in run("status").output  # no worker is alive that could say
     store.fleet.beat(Member("worker@x:1", "worker", "0", store.fleet.now(), accounts=("default",)))
     for words in (("status",), ("top", "--once", "--every", "0.1")):
         assert pause in run(*words).output

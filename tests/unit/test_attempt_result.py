@@ -39,9 +39,9 @@ def test_2xx_pays_410_waits_for_the_operator_and_anything_else_is_tried_later() 
         expected = (
             ResultKind.DELIVERED
             if 200 <= status < 300
-            else ResultKind.OURS
+            else ResultKind.OUR_FAULT
             if status == 410
-            else ResultKind.LATER
+            else ResultKind.RETRY
         )
         assert (result.kind, result.outcome, result.status) == (expected, f"HTTP {status}", status)
         assert result.disable == ("410 Gone" if status == 410 else "")
@@ -74,7 +74,7 @@ def test_retry_after_is_read_in_both_its_forms_against_the_clock_of_the_receiver
     said: str, seconds: float | None
 ) -> None:
     result = answered(500, Retry_After=said, Date=formatdate(T, usegmt=True))
-    assert (result.kind, result.retry_after, result.rest) == (ResultKind.LATER, seconds, None)
+    assert (result.kind, result.retry_after, result.rest) == (ResultKind.RETRY, seconds, None)
 
 
 @pytest.mark.parametrize("status", OVERLOADED)
@@ -110,9 +110,9 @@ def test_what_pays_rests_nobody_whatever_its_headers_say() -> None:
     [
         (200, ResultKind.DELIVERED),
         (204, ResultKind.DELIVERED),
-        (302, ResultKind.OURS),
-        (429, ResultKind.OURS),
-        (500, ResultKind.OURS),
+        (302, ResultKind.OUR_FAULT),
+        (429, ResultKind.OUR_FAULT),
+        (500, ResultKind.OUR_FAULT),
     ],
 )
 def test_a_receiver_that_wants_no_more_is_heard_in_any_case_and_with_any_status(
@@ -127,7 +127,7 @@ def test_a_receiver_that_wants_no_more_is_heard_in_any_case_and_with_any_status(
 def test_an_aborted_message_is_refused_and_its_endpoint_not_blamed(wish: str, status: int) -> None:
     result = classified(status, httpx.Headers({"Webhook-Delivery": wish}))
     assert (result.kind, result.outcome) == (
-        ResultKind.REFUSED,
+        ResultKind.REJECTED,
         f"HTTP {status}; the receiver aborts the message",
     )
     assert (result.disable, result.rest, result.status) == ("", None, status)
@@ -169,7 +169,7 @@ def test_no_answer_whatever_it_says_breaks_the_judgement(
 
 def test_an_entry_is_one_line_of_json_and_says_nothing_that_is_not_so() -> None:
     result = AttemptResult(
-        ResultKind.LATER,
+        ResultKind.RETRY,
         "HTTP 500",
         500,
         sent_at=T + 0.12345,
@@ -185,7 +185,7 @@ def test_an_entry_is_one_line_of_json_and_says_nothing_that_is_not_so() -> None:
         "address": "203.0.113.7",
         "answer": 'a "ñ"',
     }
-    assert json.loads(AttemptResult(ResultKind.LATER, "no answer within 15 s").entry()) == {
+    assert json.loads(AttemptResult(ResultKind.RETRY, "no answer within 15 s").entry()) == {
         "at": 0.0,
         "outcome": "no answer within 15 s",
         "seconds": 0.0,
@@ -197,7 +197,7 @@ def test_whatever_happens_at_a_try_it_is_one_line_of_the_log_that_can_be_written
     outcome: str, answer: bytes
 ) -> None:
     log = log_with(
-        log_with("", AttemptResult(ResultKind.LATER, outcome, answer=excerpt(answer))),
+        log_with("", AttemptResult(ResultKind.RETRY, outcome, answer=excerpt(answer))),
         AttemptResult(ResultKind.DELIVERED, "HTTP 200", 200),
     )
     assert len(log.splitlines()) == 2
@@ -211,7 +211,7 @@ def test_the_log_keeps_the_last_attempts_and_a_short_part_of_each_answer() -> No
         log = log_with(
             log,
             AttemptResult(
-                ResultKind.LATER, f"HTTP {number}", 500, sent_at=T, answer=excerpt(b"x" * 70_000)
+                ResultKind.RETRY, f"HTTP {number}", 500, sent_at=T, answer=excerpt(b"x" * 70_000)
             ),
         )
     entries = [json.loads(line) for line in log.splitlines()]

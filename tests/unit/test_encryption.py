@@ -21,8 +21,8 @@ SECRET = new_secret()
 @given(name=st.text(), secret=st.text())
 def test_what_is_encrypted_opens_again(name: str, secret: str) -> None:
     encryption = Encryption([KEY])
-    assert encryption.open(name, encryption.encrypt(name, secret)) == secret
-    assert Encryption([]).open(name, Encryption([]).encrypt(name, secret)) == secret
+    assert encryption.decrypt(name, encryption.encrypt(name, secret)) == secret
+    assert Encryption([]).decrypt(name, Encryption([]).encrypt(name, secret)) == secret
 
 
 @pytest.mark.parametrize("secret", [SECRET, new_signing_key()], ids=["v1", "v1a"])
@@ -46,7 +46,7 @@ def test_without_a_key_nothing_is_encrypted_and_the_text_says_so() -> None:
 
 
 def test_what_was_kept_before_there_was_a_key_is_still_read() -> None:
-    assert Encryption([KEY]).open("orders", f"plain:{SECRET}") == SECRET
+    assert Encryption([KEY]).decrypt("orders", f"plain:{SECRET}") == SECRET
 
 
 def test_the_newest_key_seals_and_each_opens() -> None:
@@ -55,19 +55,19 @@ def test_the_newest_key_seals_and_each_opens() -> None:
         Encryption([KEY, OLDER]).encrypt("orders", SECRET),
     )
     assert (
-        Encryption([KEY, OLDER]).open("orders", before)
-        == Encryption([KEY]).open("orders", after)
+        Encryption([KEY, OLDER]).decrypt("orders", before)
+        == Encryption([KEY]).decrypt("orders", after)
         == SECRET
     )
     with pytest.raises(DecryptionError):
-        Encryption([OLDER]).open("orders", after)
+        Encryption([OLDER]).decrypt("orders", after)
 
 
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
         ([], "is encrypted, and CAVENDISH_SECRET_KEY is not set"),
-        ([OLDER], "opens with no key in CAVENDISH_SECRET_KEY"),
+        ([OLDER], "fits no key in CAVENDISH_SECRET_KEY"),
     ],
 )
 def test_a_secret_whose_key_is_not_there_stays_shut_and_the_complaint_names_the_endpoint_only(
@@ -75,7 +75,7 @@ def test_a_secret_whose_key_is_not_there_stays_shut_and_the_complaint_names_the_
 ) -> None:
     encrypted = Encryption([KEY]).encrypt("orders", SECRET)
     with pytest.raises(DecryptionError, match=why) as refused:
-        Encryption(keys).open("orders", encrypted)
+        Encryption(keys).decrypt("orders", encrypted)
     complaint = str(refused.value)
     assert complaint.startswith("The secret of the endpoint 'orders' ")
     assert not any(
@@ -88,7 +88,7 @@ def test_a_secret_whose_key_is_not_there_stays_shut_and_the_complaint_names_the_
 def test_the_secret_of_another_endpoint_is_noticed() -> None:
     encryption = Encryption([KEY])
     with pytest.raises(DecryptionError, match="'theirs' was encrypted for another endpoint"):
-        encryption.open("theirs", encryption.encrypt("ours", SECRET))
+        encryption.decrypt("theirs", encryption.encrypt("ours", SECRET))
 
 
 @given(st.data())
@@ -96,8 +96,8 @@ def test_a_encrypted_secret_that_was_changed_stays_shut(data: st.DataObject) -> 
     encrypted = Encryption([KEY]).encrypt("orders", SECRET)
     raw = bytearray(base64.urlsafe_b64decode(encrypted.removeprefix("encrypted:")))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    with pytest.raises(DecryptionError, match="opens with no key"):
-        Encryption([KEY]).open(
+    with pytest.raises(DecryptionError, match="fits no key"):
+        Encryption([KEY]).decrypt(
             "orders", f"encrypted:{base64.urlsafe_b64encode(raw).decode()}encrypted:"
         )
 
@@ -106,7 +106,7 @@ def test_a_encrypted_secret_that_was_changed_stays_shut(data: st.DataObject) -> 
 @pytest.mark.parametrize("before", ["", "encrypted:"])
 def test_what_was_never_encrypted_stays_shut(before: str, text: str) -> None:
     with pytest.raises(DecryptionError):
-        Encryption([KEY]).open("orders", before + text)
+        Encryption([KEY]).decrypt("orders", before + text)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_was_never_encrypted_stays_shut(before: str, text: str) -> None:
 def test_what_somebody_else_encrypted_with_our_key_stays_shut(inside: bytes) -> None:
     token = Fernet(KEY).encrypt(inside).decode()
     with pytest.raises(DecryptionError):
-        Encryption([KEY]).open("orders", f"encrypted:{token}encrypted:")
+        Encryption([KEY]).decrypt("orders", f"encrypted:{token}encrypted:")
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_what_somebody_else_encrypted_with_our_key_stays_shut(inside: bytes) -> 
 )
 def test_every_key_that_the_settings_take_seals(keys: str) -> None:
     encryption = Encryption(Settings.load({"CAVENDISH_SECRET_KEY": keys}).secret_key)
-    assert encryption.open("orders", encryption.encrypt("orders", SECRET)) == SECRET
+    assert encryption.decrypt("orders", encryption.encrypt("orders", SECRET)) == SECRET

@@ -74,7 +74,10 @@ def test_a_public_method_says_what_it_does_what_it_takes_and_which_of_it_is_in_s
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, *path, name)
         yield " ".join([*path, name]), command

@@ -1,4 +1,4 @@
-"""What top shows of a poll, and what keys do to it."""
+"""What top shows of a poll, and what keys do."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from cavendish.policy.durations import (
     until_all,
 )
 from cavendish_worker.cli.top.keyboard import split
-from cavendish_worker.cli.top.pages import PAGES, View, screen, sparkline
+from cavendish_worker.cli.top.overview import sparkline
 from cavendish_worker.cli.top.rates import NAMES, Rates
+from cavendish_worker.cli.top.screen import screen
+from cavendish_worker.cli.top.view import PAGES, View
 
 NO_DELAY = {"of": 0, "p50": None, "p95": None, "p99": None}
 
@@ -40,6 +42,7 @@ def lane(name: str, **counts: int) -> dict[str, Any]:
         "delay": NO_DELAY,
         "rates": rates,
         "service": {"down_for": 0.0},
+        "batch_limit": None,
     }
 
 
@@ -120,6 +123,13 @@ def test_a_screen_is_exactly_as_high_as_the_terminal_and_never_wider(
         assert lines[-1].startswith("q end")
 
 
+def test_at_80_columns_a_lane_is_shown_whole_with_all_its_numbers() -> None:
+    found = poll() | {"lanes": [lane("default/nano-banana/0")]}
+    text = "\n".join(drawn(View("lanes", found), 80, 24))
+    assert "default/nano-banana/0" in text
+    assert "p50 s" in text
+
+
 def test_the_overview_says_what_matters_first() -> None:
     text = "\n".join(drawn(View("overview", poll()), 120, 35))
     for word in (
@@ -135,14 +145,14 @@ def test_the_overview_says_what_matters_first() -> None:
         assert word in text
 
 
-def test_what_is_wrong_stands_in_the_overview_in_words() -> None:
+def test_the_overview_says_what_is_wrong_in_words() -> None:
     bad = endpoint(1, circuit="open", failures=7, open_for=12.0)
-    held = {
+    paused = {
         "default": poll()["accounts"]["default"] | {"paused_for": 9.0, "pause_reason": "HTTP 401"}
     }
     text = "\n".join(
         drawn(
-            View("overview", poll(webhooks=[bad], accounts=held), away="Redis does not answer."),
+            View("overview", poll(webhooks=[bad], accounts=paused), away="Redis does not answer."),
             120,
             35,
         )
@@ -155,32 +165,29 @@ def test_what_is_wrong_stands_in_the_overview_in_words() -> None:
         assert word in text
 
 
-def test_a_service_out_of_order_and_an_account_without_a_token_stand_in_the_overview_in_words() -> (
-    None
-):
+def test_the_overview_tells_of_a_service_out_of_order_and_of_an_account_without_a_token() -> None:
     down = lane("default/flux/0") | {
         "service": {"down_for": 8.0, "failures": 3, "reason": "HTTP 503"}
     }
     accounts = {"second": poll()["accounts"]["default"] | {"no_token": True}}
-    text = "\n".join(
-        drawn(View("overview", poll() | {"lanes": [down], "accounts": accounts}), 120, 35)
-    )
+    small = lane("default/veo/0") | {"batch_limit": 20}
+    found = poll() | {"lanes": [down, small], "accounts": accounts}
+    text = "\n".join(drawn(View("overview", found), 120, 35))
     assert "default/flux/0 is out of order, asked again in 8 s: HTTP 503" in text
+    assert "default/veo/0 takes at most 20 ids per call" in text
     assert "no token at any worker" in text
 
 
-def test_an_endpoint_is_called_well_only_once_it_has_taken_something() -> None:
+def test_an_endpoint_is_said_to_work_only_once_it_has_acknowledged_something() -> None:
     def state(**known: Any) -> str:
         return drawn(View("webhooks", poll(webhooks=[endpoint(1, **known)])), 140, 20)[4]
 
-    assert "well" in state()
+    assert "works" in state()
     assert "no success yet" in state(last_success=None)
     assert "2 failures in a row" in state(last_success=None, failures=2)
 
 
-def test_the_share_of_refusals_stands_behind_the_calls_and_the_address_of_redis_is_what_is_cut_off() -> (
-    None
-):
+def test_the_share_of_429s_follows_the_calls_and_of_a_long_error_the_address_is_cut_off() -> None:
     rates = dict.fromkeys(NAMES, 2.0) | {"refused": 1.0}
     away = f"Redis at unix:///{'long/' * 20}redis.sock does not answer (ConnectionError)."
     lines = drawn(View("overview", poll(rates=rates), away=away), 60, 30)
@@ -279,8 +286,8 @@ def test_a_sparkline_is_as_wide_as_asked_and_its_largest_is_full() -> None:
     assert sparkline([1.0], 0) == ""
 
 
-def broker_clock(seconds: float) -> Forecast:
-    """The forecast on tasks that all take about so long."""
+def steady(seconds: float) -> Forecast:
+    """The forecast for tasks that all take about this long."""
     durations = DurationModel()
     for number in range(40):
         took = seconds * (0.9 + 0.005 * number)
@@ -291,7 +298,7 @@ def broker_clock(seconds: float) -> Forecast:
 
 
 def test_the_estimate_of_the_last_of_many_is_later_than_that_of_one_and_shrinks_with_age() -> None:
-    known = broker_clock(20.0)
+    known = steady(20.0)
     one, many = (until_all([(known, 0.0, 0.0)] * count, 0.5, 3600.0) for count in (1, 100))
     assert 15.0 < one < 25.0
     assert one < many < 120.0

@@ -1,6 +1,6 @@
-"""The only place where objects are built.
+"""Builds the objects that the Celery tasks work with: this is the only place where that happens.
 
-Once per process, at their first use, so after any fork.
+Each is built once per process, at its first use, so after any fork.
 """
 
 from __future__ import annotations
@@ -10,31 +10,28 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 
-import httpx
-
 from cavendish.client import Client
-from cavendish.clock import Clock
 from cavendish.local_paths import store_url
-from cavendish.model import Lane
 from cavendish.policy.verdicts import Patience
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling import dispatch, expire, retrieve
 from cavendish_worker.polling.concurrency_limit import OTHERS, ConcurrencyLimit
-from cavendish_worker.polling.upstream import Limits, Upstream
-from cavendish_worker.webhooks import endpoint_cache
-from cavendish_worker.webhooks.delivery_loop import Config
+from cavendish_worker.polling.dispatch import DispatchConfig, Dispatcher
+from cavendish_worker.polling.expire import ExpiryConfig
+from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
+from cavendish_worker.polling.upstream import Upstream, upstream_for
+from cavendish_worker.webhooks.delivery_loop import DeliveryConfig
 from cavendish_worker.webhooks.delivery_worker import DeliveryWorker
 from cavendish_worker.webhooks.encryption import Encryption
+from cavendish_worker.webhooks.endpoint_cache import EndpointCache, EndpointRules
 
 
 @dataclass
 class Runtime:
-    """What the Celery tasks of one process work with."""
+    """The objects of one process."""
 
     settings: Settings
 
@@ -55,13 +52,7 @@ class Runtime:
 
     @cached_property
     def upstream(self) -> Upstream:
-        s = self.settings
-        headers = {"user-agent": "Cavendish", "accept-encoding": "identity"}
-        http = httpx.AsyncClient(
-            transport=PooledTransport(), trust_env=False, follow_redirects=False, headers=headers
-        )
-        limits = Limits(s.connect_timeout, s.call_timeout, s.answer_limit)
-        return Upstream(http, s.api_url, s.tokens(), limits)
+        return upstream_for(self.settings)
 
     @cached_property
     def delivery_worker(self) -> DeliveryWorker:
@@ -69,15 +60,15 @@ class Runtime:
         transport = egress.transport(
             s.webhook_allow, s.webhook_ports, s.egress_proxy or None, s.webhook_calls
         )
-        rules = endpoint_cache.Rules(
+        rules = EndpointRules(
             s.webhook_secret,
             s.webhook_calls_per_endpoint,
             s.webhook_disable_after,
             s.operations_webhook,
             s.webhook_origin,
         )
-        endpoints = endpoint_cache.EndpointCache(self.store, Encryption(s.secret_key), rules)
-        config = Config(
+        endpoints = EndpointCache(self.store, Encryption(s.secret_key), rules)
+        config = DeliveryConfig(
             s.webhook_calls, s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime
         )
         return DeliveryWorker(self.store, transport, self.loop, endpoints, config)
@@ -87,28 +78,24 @@ class Runtime:
         return Forecasts(self.store.shared_state)
 
     @cached_property
-    def dispatching(self) -> dispatch.Desk:
+    def dispatcher(self) -> Dispatcher:
         s = self.settings
-        return dispatch.Desk(
-            self.store, self.forecasts, dispatch.Config(s.tick, s.batch_size, s.lease, s.rate)
-        )
+        config = DispatchConfig(s.tick, s.batch_size, s.lease, s.rate)
+        return Dispatcher(self.store, self.forecasts, config)
 
     @cached_property
-    def retrieving(self) -> retrieve.Desk:
+    def retriever(self) -> Retriever:
         s = self.settings
         patience = Patience(s.absent_grace, s.absent_polls, s.absent_over)
-        config = retrieve.Config(
+        config = RetrieveConfig(
             s.lease, s.call_timeout, s.rate, patience, s.retention, s.events_kept
         )
-        return retrieve.Desk(self.store, self.forecasts, self.upstream, self.loop, config)
+        return Retriever(self.store, self.forecasts, self.upstream, self.loop, config)
 
     @cached_property
-    def expiring(self) -> expire.Config:
+    def expiry_config(self) -> ExpiryConfig:
         s = self.settings
-        return expire.Config(s.last_poll, s.retention, s.events_kept)
-
-    def retrieval(self, clock: Clock, lane: Lane, token: str) -> retrieve.Retrieval:
-        return retrieve.Retrieval(self.retrieving, clock, lane, token)
+        return ExpiryConfig(s.last_poll, s.retention, s.events_kept)
 
 
 _lock = threading.RLock()
@@ -116,9 +103,9 @@ _runtime: Runtime | None = None
 
 
 def _after_fork() -> None:
-    """A child of the fork must not share connections, and its event loop has no thread.
+    """A forked child gets a runtime of its own.
 
-    It gets runtime of its own.
+    It must not share connections, and the thread of the event loop does not exist in it.
     """
     global _lock, _runtime
     _lock, _runtime = threading.RLock(), None
@@ -133,8 +120,6 @@ def get_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             _runtime = Runtime(Settings.load())
-            for part in ("store", "client", "loop", "upstream", "delivery_worker"):
-                getattr(
-                    _runtime, part
-                )  # built here under the lock: Celery's threads must not race for them
+            for part in "store client loop upstream dispatcher retriever delivery_worker".split():
+                getattr(_runtime, part)  # built under the lock: Celery's threads must not race
         return _runtime

@@ -2,10 +2,9 @@
 
     beat ─► dispatch ─► retrieve ─► deliver        submit ◄─ producers
       ├───► expire ───────────────────┤
-      └───► reconcile run ────────────────────┘
+      └───► reconcile ────────────────┘
 
-No task does work of its own. A message that is lost costs time only: leases run out, and beat asks
-again.
+No task does work of its own. A lost message costs only time: leases run out, and beat sends again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.polling.dispatch import drain
 from cavendish_worker.polling.expire import expire_lane
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.metrics import serving
@@ -36,48 +34,43 @@ except SettingsError as error:  # Celery would print a traceback of its loader a
 heartbeat.attach()
 serving.attach()
 
-#: What ends a Celery task without being its fault: the store or the broker is away. Beat asks
-#: again.
+#: Errors that are no fault of the task: the store or the broker is away. Beat sends again.
 AWAY = (StoreUnavailable, OperationalError)
 
 
 @app.task(name=SUBMIT, throws=(SubmissionError,))
 def submit(ids: Any = None, *more: Any, **options: Any) -> str:
-    """The producers' door for those who install nothing of ours."""
+    """Submit ids for a producer that has only Celery."""
     if more:
         raise SubmissionError("cavendish.submit takes one list of ids; all else goes by keyword.")
+    header = submit.request.get("traceparent")
     try:
-        return submit_message.take_in(
-            get_runtime().client, ids, options, submit.request.get("traceparent")
-        )
+        return submit_message.take_in(get_runtime().client, ids, options, header)
     except StoreUnavailable as away:
-        time.sleep(
-            1
-        )  # not lost, and not a busy loop: back into the queue until the store is there again
+        time.sleep(1)  # the message goes back into its queue, and must not loop at full speed
         raise Reject(str(away), requeue=True) from None
 
 
 @app.task(name=DISPATCH, throws=AWAY, send_events=False)
 def dispatch() -> str:
-    """Beat's tick.
+    """Send the batches that are worth a poll, within the rate limit of their account.
 
-    Send what is worth a poll, at the rate limit of its account. Flower is spared it: four a second,
-    mostly in vain.
+    Flower does not show it: there are four a second, and most find nothing due.
     """
     runtime = get_runtime()
-    return str(
-        drain(runtime.dispatching, runtime.upstream.accounts, runtime.store.clock(), send_retrieve)
-        or "another has this tick"
-    )
+    accounts, clock = runtime.upstream.accounts, runtime.store.clock()
+    dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve)
+    return str(dispatched or "skipped: tick already taken")
 
 
 @app.task(name=RETRIEVE, throws=AWAY)
 def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
-    """Ask about one claimed batch, and write back what came of it."""
+    """Ask the API about one claimed batch, and write back what it answers."""
     runtime = get_runtime()
-    retrieval = runtime.retrieval(runtime.store.clock(), Lane.parse(lane), token)
-    with runtime.retrieve_limit.taken() as seated:
-        done = retrieval.run(ids, until) if seated else retrieval.give_back(ids)
+    batch = (runtime.store.clock(), Lane.parse(lane), ids, token)
+    with runtime.retrieve_limit.acquired() as free:
+        retriever = runtime.retriever
+        done = retriever.retrieve(*batch, until) if free else retriever.give_back(*batch)
     if done.deliveries:
         send_deliver()
     return str(done)
@@ -85,25 +78,20 @@ def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
 
 @app.task(name=DELIVER, throws=AWAY)
 def deliver() -> str:
-    """Go on a round and pay what is pending, fresh or due again.
-
-    One that is under way only polls again.
-    """
-    if get_runtime().upstream.stopping.is_set():
+    """Deliver the pending webhooks. A delivery loop that already runs looks for new ones."""
+    runtime = get_runtime()
+    if runtime.upstream.stopping.is_set():
         send_deliver()
-        return "left to another worker: this one ends"
-    return str(
-        get_runtime().delivery_worker.deliver(send_deliver) or "left to the round that is under way"
-    )
+        return "skipped: this worker shuts down, another one delivers"
+    delivered = runtime.delivery_worker.deliver(send_deliver)
+    return str(delivered or "skipped: delivery loop already running")
 
 
 @app.task(name=RECONCILE, throws=AWAY)
 def reconcile() -> str:
-    """The net under every webhook: owe again what lies in no queue."""
-    settings = get_runtime().settings
-    reconciled = reconcile_all(
-        get_runtime().store, settings.operations_webhook, settings.dead_retention
-    )
+    """The net under every webhook: make a delivery pending again that is in no queue."""
+    runtime, settings = get_runtime(), get_runtime().settings
+    reconciled = reconcile_all(runtime.store, settings.operations_webhook, settings.dead_retention)
     if reconciled.restored:
         send_deliver()
     return str(reconciled)
@@ -111,11 +99,11 @@ def reconcile() -> str:
 
 @app.task(name=EXPIRE, throws=AWAY)
 def expire() -> str:
-    """The net under every deadline."""
+    """The net under every deadline: end ids that could not be polled in time."""
     runtime, ended = get_runtime(), 0
     clock = runtime.store.clock()
     for lane in runtime.store.tasks.lanes():
-        expired, deliveries = expire_lane(runtime.store, lane, clock, runtime.expiring)
+        expired, deliveries = expire_lane(runtime.store, lane, clock, runtime.expiry_config)
         if deliveries:
             send_deliver()
         ended += expired
@@ -123,38 +111,27 @@ def expire() -> str:
 
 
 def send_retrieve(lane: Lane, ids: list[str], token: str, until: float) -> None:
-    """One message per batch.
-
-    It is worthless from `until` on, when the leases of its ids have run out.
-    """
-    retrieve.apply_async((str(lane), ids, token, until), **_shown(lane, ids))
+    """Send one message for a batch; it is worthless from `until` on, when the leases run out."""
+    first = ids[0] if len(ids[0]) < 20 else f"{ids[0][:18]}…"
+    # What Flower shows instead of the long list:
+    shown: dict[str, Any] = {"argsrepr": f"{lane}, {len(ids)} ids", "kwargsrepr": f"first {first}"}
+    retrieve.apply_async((str(lane), ids, token, until), **shown)
 
 
 def send_deliver() -> None:
-    """Something is pending. A message says no more than that: what it is lies in the store."""
+    """Tell a worker that deliveries are pending. The message holds no more: the store has them."""
     deliver.apply_async()
 
 
-def wind_up() -> None:
-    """This worker is to end.
-
-    It takes nothing new, gives back what waits, and another goes on with the deliveries.
-    """
+def shut_down() -> None:
+    """Begin nothing new, give back what waits, and let another worker deliver."""
     runtime = get_runtime()
     runtime.upstream.stopping.set()
-    runtime.dispatching.stopping.set()
+    runtime.dispatcher.stopping.set()
     within = shutdown.time_for_calls(runtime.settings.shutdown_timeout)
     runtime.delivery_worker.stop(within)
-    runtime.loop.run(runtime.upstream.leave(within), timeout=1)
+    runtime.loop.run(runtime.upstream.shut_down(within), timeout=1)
     send_deliver()
 
 
-def _shown(lane: Lane, ids: list[str]) -> dict[str, Any]:
-    """What Flower shows of a batch instead of its long lists."""
-    return {
-        "argsrepr": f"{lane}, {len(ids)} ids",
-        "kwargsrepr": f"first {ids[0]}" if len(ids[0]) < 20 else f"first {ids[0][:18]}…",
-    }
-
-
-shutdown.attach(app, wind_up)
+shutdown.attach(app, shut_down)

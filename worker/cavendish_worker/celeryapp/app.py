@@ -1,4 +1,4 @@
-"""The Celery app: queues, limits, logging. Messages are hints; the store holds the facts."""
+"""The Celery app: its queues, limits and logging. Messages are hints; the store has the facts."""
 
 from __future__ import annotations
 
@@ -26,33 +26,27 @@ from cavendish_worker.telemetry import logs
 
 
 class PatientConnection(kombu.Connection):
-    """Reconnects within a second of the broker's return.
+    """Reconnects within a second after the broker is back.
 
-    Celery's own waits grow to 30 s and no setting says otherwise.
+    Celery's own waits grow to 30 s, and no setting changes that.
     """
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        return super().ensure_connection(
-            *args, **{"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0, **kwargs}
-        )
+        waits = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0}
+        return super().ensure_connection(*args, **waits | kwargs)
 
     def info(self) -> dict[str, Any]:
-        """What `celery inspect` and Flower show of it.
-
-        Without the passwords that lie deeper than they look for some.
-        """
-        said = dict(super().info())
-        options = {
-            name: value
-            for name, value in said["transport_options"].items()
-            if name != "sentinel_kwargs"
-        }
-        return said | {"alternates": [], "transport_options": options}
+        """What `celery inspect` and Flower show, without the passwords that they do not hide."""
+        shown = dict(super().info())
+        options = dict(shown["transport_options"])
+        options.pop("sentinel_kwargs", None)
+        return shown | {"alternates": [], "transport_options": options}
 
 
-class WaryConsumer(Consumer):
-    """Refuses a message that Celery itself trips over (no id, a task that is a list ...), and would
-    end or loop for ever.
+class TolerantConsumer(Consumer):
+    """Refuses a message that Celery cannot handle: no id, a task that is a list, and the like.
+
+    Celery itself would end, or loop for ever.
     """
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -63,11 +57,10 @@ class WaryConsumer(Consumer):
                 flower.tidy(message.headers)
                 handle(message)
             except MemoryError:
-                raise  # it is not the message's fault
-            except Exception as error:  # whatever a stranger may have sent
-                logs.logger().error(
-                    "message.refused", outcome=f"{type(error).__name__}: {error}"[:200]
-                )
+                raise  # not the fault of the message
+            except Exception as error:  # anybody may have sent anything
+                outcome = f"{type(error).__name__}: {error}"[:200]
+                logs.logger().error("message.refused", outcome=outcome)
                 message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)  # type: ignore[attr-defined]
 
         return take
@@ -77,10 +70,10 @@ class PatientAMQP(AMQP):
     Connection = PatientConnection
 
 
-class Dispatcher(EventDispatcher):
-    """Loses no event that one thread sends while another publishes.
+class LosslessDispatcher(EventDispatcher):
+    """Loses no event that one thread sends while another thread publishes.
 
-    Celery empties the list of what it has not published, too.
+    Celery empties its list after publishing, including events that came meanwhile.
     """
 
     _group_buffer: dict[str, list[Any]]
@@ -98,13 +91,13 @@ class Dispatcher(EventDispatcher):
         super().flush(errors, groups=False)
 
 
-class WholeEvents(Events):
-    dispatcher_cls = f"{__name__}:Dispatcher"
+class LosslessEvents(Events):
+    dispatcher_cls = f"{__name__}:LosslessDispatcher"
 
 
 class App(Celery):
     amqp_cls = f"{__name__}:PatientAMQP"
-    events_cls = f"{__name__}:WholeEvents"
+    events_cls = f"{__name__}:LosslessEvents"
 
 
 # Celery warns root users about pickle; this app takes nothing but JSON.
@@ -112,57 +105,73 @@ warnings.filterwarnings("ignore", message=".*superuser privileges")
 
 
 def build(settings: Settings) -> Celery:
-    """The app for these settings. Connects to nothing yet."""
+    """The app for these settings. It connects to nothing yet."""
     broker.install()
     flower.set_up(settings)
     app = App("cavendish", set_as_current=False)
-    app.conf.update(
-        broker_url=broker_url(settings).partition("?master_name=")[0],
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_transport_options=_transport_options(settings),
-        # RabbitMQ: a machine that is gone is noticed within 20 s, not within 4 min.
-        broker_heartbeat=10,
-        task_serializer="json",
-        accept_content=["json"],
-        task_ignore_result=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        task_queues=[Queue(name, routing_key=name) for name in QUEUES],
-        task_routes={name: {"queue": name} for name in QUEUES},
-        task_create_missing_queues=False,
-        task_default_queue=QUEUES[0],
-        task_publish_retry_policy={
-            "max_retries": 2,
-            "interval_start": 0,
-            "interval_step": 0.2,
-            "interval_max": 0.4,
-        },
-        worker_consumer=f"{__name__}:WaryConsumer",
-        worker_pool="threads",
-        worker_concurrency=settings.concurrency,
-        worker_prefetch_multiplier=1,
-        # Its way back up asks RabbitMQ from the pool's threads, on the connection that the main
-        # thread reads: each may take the other's answer and wait for ever.
-        worker_enable_prefetch_count_reduction=False,
-        worker_send_task_events=True,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        beat_scheduler="cavendish_worker.celeryapp.beat:BeatScheduler",
-        beat_max_loop_interval=1,
-        beat_schedule={
-            entry.task: {"task": entry.task, "schedule": entry.every}
-            for entry in beat_schedule(settings)
-        },
-    )
+    app.conf.update(_broker(settings) | _tasks() | _worker(settings) | _beat(settings))
     return app
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
-    """Redis transport.
+def _broker(settings: Settings) -> dict[str, Any]:
+    waits = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.4}
+    return {
+        "broker_url": broker_url(settings).partition("?master_name=")[0],
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": _transport_options(settings),
+        # RabbitMQ: a machine that is gone is noticed within 20 s, not within 4 min.
+        "broker_heartbeat": 10,
+        "task_publish_retry_policy": waits,
+    }
 
-    Notice a dead server soon, and give the messages of a dead worker back soon after its leases.
+
+def _tasks() -> dict[str, Any]:
+    return {
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
+        "task_routes": {name: {"queue": name} for name in QUEUES},
+        "task_create_missing_queues": False,
+        "task_default_queue": QUEUES[0],
+    }
+
+
+def _worker(settings: Settings) -> dict[str, Any]:
+    return {
+        "worker_consumer": f"{__name__}:TolerantConsumer",
+        "worker_pool": "threads",
+        "worker_concurrency": settings.concurrency,
+        "worker_prefetch_multiplier": 1,
+        # To raise the count again, Celery asks RabbitMQ from the pool's threads, on the connection
+        # that the main thread reads: each may take the other's answer and wait for ever.
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+    }
+
+
+def _beat(settings: Settings) -> dict[str, Any]:
+    schedule = beat_schedule(settings)
+    return {
+        "beat_scheduler": "cavendish_worker.celeryapp.beat:BeatScheduler",
+        "beat_max_loop_interval": 1,
+        "beat_schedule": {
+            entry.task: {"task": entry.task, "schedule": entry.every} for entry in schedule
+        },
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    """Options of the Redis transport.
+
+    They notice a dead server soon, and give back the messages of a dead worker soon after its
+    leases have run out.
     """
     broker = broker_url(settings)
     if broker.startswith("amqp"):
@@ -171,8 +180,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.lease + 15,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        # A worker that is killed while it gives messages back keeps the others from it for so
-        # long.
+        # A worker that is killed while it gives messages back blocks the others for this long.
         "unacked_mutex_expire": 10,
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
@@ -184,18 +192,14 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 def _sentinel_options(broker: str) -> dict[str, Any]:
     """What Celery does not read from the URL.
 
-    A Sentinel that is away must not hold up the asking of the next.
+    A Sentinel that is away must not delay the call to the next one.
     """
     if not broker.startswith("sentinel"):
         return {}
     where = many(broker)
-    asking = {
-        "socket_timeout": 1,
-        "socket_connect_timeout": 1,
-        "retry": None,
-        "password": where.sentinel_password,
-    }
-    return {"master_name": where.name, "sentinel_kwargs": asking}
+    calls: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": None}
+    calls["password"] = where.sentinel_password
+    return {"master_name": where.name, "sentinel_kwargs": calls}
 
 
 @signals.setup_logging.connect
@@ -206,13 +210,12 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.celeryd_after_setup.connect
 def _spare_a_warning(**_: Any) -> None:
-    """At each loss of the broker Celery advises a setting that is off on purpose.
+    """Ignore a warning about a setting that is off on purpose.
 
-    Its logging turns all such warnings on.
+    Celery shows it each time the broker is lost, and its logging turns all warnings on.
     """
-    warnings.filterwarnings(
-        "ignore", message="(?s).*on connection loss cancels all currently executed tasks"
-    )
+    text = "(?s).*on connection loss cancels all currently executed tasks"
+    warnings.filterwarnings("ignore", message=text)
 
 
 @signals.worker_init.connect
@@ -220,5 +223,6 @@ def _refuse_other_pools(sender: Any, **_: Any) -> None:
     pool = sender.pool_cls.__module__.rpartition(".")[2]
     if pool not in ("thread", "prefork"):
         sys.exit(
-            f"Cavendish's workers run threads, and `{pool}` would let one slow call stop everything: leave out -P."
+            f"Cavendish's workers run threads; with `{pool}`, one slow call would stop all others: "
+            "leave out -P."
         )

@@ -1,8 +1,8 @@
-"""Beat's scheduler: the beat schedule by the steady clock, and no message that nobody would hear or
-that would find nothing to do.
+"""Beat's scheduler: it uses the monotonic clock, and sends no message that would be useless.
 
-Messages carry no `expires`: that would be judged by the clock of another machine. A late message is
-cheap and harmless instead, and since beat sends nothing while no worker lives, none pile up.
+A message is useless while no worker lives, or while there is nothing to do. So messages do not pile
+up, and need no `expires`, which would be compared with the clock of another machine. A late message
+is cheap and harmless.
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from cavendish.task_names import FOR_PENDING, beat_schedule
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger
 
-#: Seconds for which a yes and a no are believed. A first poll is due a second after its submit at
-#: the earliest.
-HEARD_FOR, UNHEARD_FOR = 2.0, 1.0
+#: Seconds for which a yes and a no are used. The first poll of an id is due at the earliest one
+#: second after its submit.
+ALIVE_FOR, DEAD_FOR = 2.0, 1.0
 BUSY_FOR, IDLE_FOR = 1.0, 0.5
 
 
-class Known:
-    """A yes or no that is asked for anew only after a while.
-
-    While the store is away the answer is no.
-    """
+class CachedAnswer:
+    """A yes or no that is asked for again only after a while; no while the store is away."""
 
     def __init__(self, ask: Callable[[], bool], yes_for: float, no_for: float) -> None:
         self._ask, self._yes_for, self._no_for = ask, yes_for, no_for
@@ -46,58 +43,53 @@ class Known:
 
 
 class Watch:
-    """What beat must know of the store before it sends anything."""
+    """Asks the store whether a message is useful."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._away = store, False
-        self._heard = Known(self._is_heard, HEARD_FOR, UNHEARD_FOR)
-        self._pending = Known(store.tasks.anything_pending, BUSY_FOR, IDLE_FOR)
+        self._worker_alive = CachedAnswer(self._is_worker_alive, ALIVE_FOR, DEAD_FOR)
+        self._pending = CachedAnswer(store.tasks.anything_pending, BUSY_FOR, IDLE_FOR)
 
-    def worth(self, task: str) -> bool:
-        """True if a message for this Celery task would be heard, and would find something to do."""
+    def useful(self, task: str) -> bool:
+        """True if a worker would get a message for this Celery task, and would find work."""
         try:
-            return bool(self._heard) and (task not in FOR_PENDING or bool(self._pending))
-        except Exception as error:  # whatever it is, beat must not end of it
+            return bool(self._worker_alive) and (task not in FOR_PENDING or bool(self._pending))
+        except Exception as error:  # whatever it is, beat must go on
             if not self._away:
-                logger().warning(
-                    "beat.waits",
-                    outcome=f"{error}" if isinstance(error, StoreUnavailable) else repr(error),
-                )
+                away = isinstance(error, StoreUnavailable)
+                logger().warning("beat.waits", outcome=str(error) if away else repr(error))
             self._away = True
             return False
 
-    def _is_heard(self) -> bool:
+    def _is_worker_alive(self) -> bool:
         fleet = self._store.fleet
         now = fleet.now()
         living = [member.role == "worker" and member.alive(now) for member in fleet.members(now)]
         if self._away:
-            logger().info("beat.goes_on")
+            logger().info("beat.continues")
         self._away = False
         return any(living)
 
 
 class BeatScheduler(Scheduler):
-    """Celery's plain scheduler, but its times are steady.
-
-    A wall clock that is set back does not stop it.
-    """
+    """Celery's plain scheduler, but a wall clock that is set back does not stop it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._every = {line.task: line.every for line in beat_schedule(get_runtime().settings)}
+        self._every = {entry.task: entry.every for entry in beat_schedule(get_runtime().settings)}
         self._next: dict[str, float] = {}
         self._watch = Watch(get_runtime().store)
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Fire what is due; returns the seconds until the next entry is."""
+        """Send what is due; returns the seconds until the next entry is due."""
         for name, every in self._every.items():
             now = time.monotonic()
             if now >= (due := self._next.get(name, now)):
-                self._next[name] = max(due + every, now)  # what was missed is not made up for
+                self._next[name] = max(due + every, now)  # missed ticks are not made up
                 self.apply_entry(self.schedule[name])
         return max(min(self._next.values()) - time.monotonic(), 0.0)
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
-        """Send the message of an entry, if it is worth it."""
-        if self._watch.worth(str(entry.task)):
+        """Send the message of an entry, if it is useful."""
+        if self._watch.useful(str(entry.task)):
             super().apply_entry(entry, producer=producer or self.producer)

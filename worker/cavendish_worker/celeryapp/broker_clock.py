@@ -1,9 +1,7 @@
-"""Kombu's own use of the time, by the clock of the store: wall clocks of workers that are set apart
-do not matter.
+"""Makes Kombu use the clock of the store, so that wrong wall clocks of workers do no harm.
 
-Kombu notes when it gave a message to a worker, and any worker gives messages of long ago to
-somebody else. By wall clocks, a worker an hour ahead would do that with every message that another
-one is at work on.
+Kombu notes when it gave a message to a worker, and any worker gives old messages to another one. By
+wall clocks, a worker whose clock is an hour ahead would give away every message in work.
 """
 
 from __future__ import annotations
@@ -17,17 +15,14 @@ from cavendish.clock import Clock
 _clock: Clock | None = None
 
 
-def keep(redis_now: float) -> None:
-    """Go by this clock from now on."""
+def set_clock(redis_now: float) -> None:
+    """Use this time from now on: seconds since the epoch by the store's clock."""
     global _clock  # noqa: PLW0603 (one per process: so is kombu's)
     _clock = Clock(redis_now)
 
 
 def now() -> float:
-    """Seconds since the epoch by the store's clock.
-
-    By our own as long as the store was never there.
-    """
+    """Seconds since the epoch, by the store's clock; by our own until the store was seen once."""
     return time.time() if _clock is None else _clock.now()
 
 

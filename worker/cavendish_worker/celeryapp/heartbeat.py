@@ -1,5 +1,5 @@
-"""Each worker and each beat leaves a heartbeat in the store, so that `status` and `doctor` know who
-lives.
+"""Writes heartbeats of each worker and beat into the store, so that `status` and `doctor` know
+which of them live.
 """
 
 from __future__ import annotations
@@ -24,64 +24,56 @@ from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger
 
-#: Seconds until the next try while the store is away: beat sends nothing until it hears of a
-#: worker.
-AGAIN = 1.0
+#: Seconds until the next heartbeat while the store is away. Beat sends nothing until a worker has a
+#: heartbeat, so this is short.
+RETRY = 1.0
 
 
-class Heart:
-    """Beats in a daemon thread of its process; misses a beat quietly while the store is away."""
+class Heartbeat:
+    """Writes heartbeats from a daemon thread; silently skips them while the store is away."""
 
     def __init__(self, role: str, queues: Callable[[], tuple[str, ...]] = tuple) -> None:
-        """`queues`.
-
-        Asked at each beat, since a worker may be told to take more of them or fewer.
-        """
-        self._role, self._name, self._queues = (
-            role,
-            f"{role}@{socket.gethostname()}:{os.getpid()}",
-            queues,
-        )
+        """`queues` is called for each heartbeat, since Celery can change them while it runs."""
+        self._name = f"{role}@{socket.gethostname()}:{os.getpid()}"
+        self._role, self._queues = role, queues
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cavendish-heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cavendish-heartbeat", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more. Safe in the handler of a signal: the thread itself says goodbye."""
+        """Write no more. Safe in a signal handler: the thread itself deletes the heartbeat."""
         self._stopped.set()
 
     def join(self) -> None:
-        """Wait until it has said goodbye."""
+        """Wait until the heartbeat is deleted."""
         self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY if self._beat() else AGAIN):
+        while not self._stopped.wait(EVERY if self._beat() else RETRY):
             pass
         with suppress(StoreUnavailable):
             get_runtime().store.fleet.leave(self._name)
 
     def _beat(self) -> bool:
         try:
-            self._say()
-        except (
-            StoreFormatError
-        ) as foreign:  # the store was away when this process began, and is another one now
+            self._write()
+        except StoreFormatError as foreign:  # the store came back as another one
             logger().error("process.ends", outcome=str(foreign))
             os.kill(os.getpid(), signal.SIGTERM)
-        except Exception:  # noqa: S110 (whatever it is, the next beat may succeed; a heart must not stop)
+        except Exception:  # noqa: S110 (whatever it is, the next heartbeat may succeed)
             pass
         else:
             return True
         return False
 
-    def _say(self) -> None:
+    def _write(self) -> None:
         runtime = get_runtime()
         settings, fleet = runtime.settings, runtime.store.fleet
         now = fleet.now()
         ahead = round(time.time() - now, 3)
-        broker_clock.keep(now)
+        broker_clock.set_clock(now)
         fleet.found()
         fleet.beat(
             Member(
@@ -100,38 +92,38 @@ class Heart:
 
 
 def attach() -> None:
-    """Let the heart of whichever process this becomes start and stop with it."""
-    hearts: list[Heart] = []
+    """Start and stop the heartbeats with the worker or beat that this process becomes."""
+    heartbeats: list[Heartbeat] = []
 
     def start_worker(sender: Any, **_: Any) -> None:
-        taken = sender.app.amqp.queues
-        start(Heart("worker", lambda: tuple(sorted(taken.consume_from))))
+        queues = sender.app.amqp.queues
+        start(Heartbeat("worker", lambda: tuple(sorted(queues.consume_from))))
 
     def start_beat(**_: Any) -> None:
-        start(Heart("beat"))
-        atexit.register(join)  # Celery tells nobody that a beat ends
+        start(Heartbeat("beat"))
+        atexit.register(join)  # Celery has no signal for the end of a beat
 
-    def start(heart: Heart) -> None:
-        hearts.append(heart)
-        heart.start()
+    def start(heartbeat: Heartbeat) -> None:
+        heartbeats.append(heartbeat)
+        heartbeat.start()
 
     def stop(**_: Any) -> None:
-        for heart in hearts:
-            heart.stop()
+        for heartbeat in heartbeats:
+            heartbeat.stop()
 
     def join(**_: Any) -> None:
         stop()
-        for heart in hearts:
-            heart.join()
+        for heartbeat in heartbeats:
+            heartbeat.join()
 
     def begin(**_: Any) -> None:
         try:
-            broker_clock.keep(get_runtime().store.fleet.now())
+            broker_clock.set_clock(get_runtime().store.fleet.now())
         except StoreFormatError as foreign:
             sys.stderr.write(f"{foreign}\n")
             sys.exit(2)
         except StoreUnavailable:
-            pass  # it is waited for
+            pass  # the worker waits for it
 
     signals.worker_init.connect(begin, weak=False)
     signals.beat_init.connect(begin, weak=False)

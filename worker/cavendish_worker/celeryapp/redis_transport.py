@@ -1,12 +1,12 @@
-"""Celery's Redis transport, made so that neither a full Redis nor a stranger's message ends a
-worker or swallows other messages.
+"""Celery's Redis transport, changed so that neither a full Redis nor a bad message ends a worker or
+loses other messages.
 
-Kombu takes a message out of its queue and then writes down that it did. Where Redis refuses that
-(`maxmemory`), the message is gone, and the error ends the worker. Here the few small writes of the
-transport are done anyway, as the store's are. Kombu believes that whatever lies in a queue was put
-there by Kombu; here the rest of an envelope is filled in, or it is refused. Between Kombu's two
-steps, and in an answer that nobody reads any more, a message is nowhere. Most are hints; those that
-producers send are not, so they are popped and noted in one step.
+Kombu takes a message out of its queue, and then writes down that it did. If Redis refuses the write
+(`maxmemory`), the message is lost, and the error ends the worker. Here the few small writes of the
+transport succeed on a full Redis too, as those of the store do. Kombu also assumes that it wrote
+every message itself; here missing parts of an envelope are filled in, or the message is refused.
+Between Kombu's two steps, and in an answer that nobody reads, a message is in no key of Redis. That
+is no loss for hints; the messages of producers are popped and noted in one step.
 """
 
 from __future__ import annotations
@@ -31,38 +31,35 @@ from cavendish.task_names import SUBMIT
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.telemetry.logs import logger
 
-#: What the transport writes that takes memory: messages, which of them are being worked on, and
-#: which queues there are.
+#: The commands of the transport that take memory: they write messages, which of them are in work,
+#: and which queues there are.
 _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
 
-#: The queue of messages that are more than hints, and the notes of those that were popped and may
-#: not be written down yet.
+#: The queue of messages that must not be lost, and the notes of those that were popped and may not
+#: be in work yet.
 KEPT, POPPED = SUBMIT, f"{SUBMIT}.popped"
 #: Seconds after which another worker takes such a message.
-_LEFT_LYING = 15
-#: Messages that are taken on before anything else has its turn.
+_ABANDONED_AFTER = 15
+#: Messages that are popped before Celery's other work gets its turn.
 _AT_ONCE = 16
 
 
 class _Client(redis.Redis):
     def execute_command(self, *words: Any, **options: Any) -> Any:
-        return super().execute_command(*_anyway(words), **options)  # type: ignore[no-untyped-call]
+        return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002, ARG002
-        """Without MULTI, but where WATCH asks for it.
-
-        While memory is full, Redis lets nothing wait for an EXEC.
-        """
+        """Without MULTI, unless WATCH needs it: a full Redis queues nothing for an EXEC."""
         return _Pipeline(self.connection_pool, self.response_callbacks, False, shard_hint)  # noqa: FBT003
 
 
 class _Pipeline(redis.client.Pipeline):
     def execute_command(self, *words: Any, **options: Any) -> Any:
-        return super().execute_command(*_anyway(words), **options)  # type: ignore[no-untyped-call]
+        return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
 
 
 class Channel(kombu_redis.Channel):
-    """Of one Redis."""
+    """A channel to one Redis."""
 
     connection: Any
     connection_errors: Any
@@ -76,53 +73,48 @@ class Channel(kombu_redis.Channel):
         return _Client
 
     def _update_queue_cycle(self) -> None:
-        """What Kombu waits for.
+        """The queues that Kombu waits for.
 
-        It is told of kept messages when that wait ends, each second at the latest.
+        KEPT is not among them: it is popped when that wait ends, at the latest after a second.
         """
-        self._queue_cycle.update(
-            [queue for queue in self.active_queues if queue != KEPT] or [nothing(KEPT)]
-        )
+        hints = [queue for queue in self.active_queues if queue != KEPT]
+        self._queue_cycle.update(hints or [nothing(KEPT)])
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """What is there at once, and then Kombu's wait."""
+        """Pop what is there, and then let Kombu wait."""
         if KEPT in self.active_queues and self._pop_some():
-            # There may be more, but Celery's other work comes first: an answer that is there at
-            # once brings its loop back here.
+            # There may be more, but Celery's other work comes first. A command that is answered at
+            # once brings Celery's loop back here.
             self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
             self.client.connection.send_command("RPOP", nothing(KEPT))
         elif self.qos.can_consume():
             super()._brpop_start(timeout)  # type: ignore[misc]
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Kombu has taken out of the queue what it then cannot read, so nothing holds up what lies
-        behind it.
-        """
+        """Refuse what Kombu has popped and cannot read, so that it does not block the queue."""
         return self._readable(super()._brpop_read, **options)  # type: ignore[misc]
 
     def _pop_some(self) -> bool:
-        """True if more may be there: what is refused uses up no credit."""
+        """Pop several messages; true if there may be more."""
         return all(self.qos.can_consume() and self._pop() for _ in range(_AT_ONCE))
 
     def _pop(self) -> bool:
-        """Take one message on. Kept ones and hints take turns, so that neither waits for all of the
-        other.
+        """Pop one message; false if there is none.
 
-        A lost connection is for Kombu to notice, in its own wait: an error from here finds Celery's
-        consumer half started.
+        Kombu itself notices a lost connection, in its own wait: an error raised here would find
+        Celery's consumer half started.
         """
         try:
             return self._pop_one()
         except self.connection_errors as error:
-            if isinstance(
-                error, redis.ResponseError
-            ):  # which Kombu's wait may not meet: no permission for scripts, say
-                logger().error(
-                    "message.left", outcome=f"Redis refuses to give messages out: {error}"[:200]
-                )
+            # Kombu's wait may not meet this one, for example no permission for scripts.
+            if isinstance(error, redis.ResponseError):
+                outcome = f"Redis refuses to give out messages: {error}"[:200]
+                logger().error("message.left", outcome=outcome)
             return False
 
     def _pop_one(self) -> bool:
+        """Kept messages and hints take turns, so that neither waits for all of the other."""
         hints = self._queue_cycle.consume(len(self.active_queues))
         turn = [*hints, KEPT] if self._kept_last else [KEPT, *hints]
         lists = [
@@ -130,9 +122,8 @@ class Channel(kombu_redis.Channel):
         ]
         keys = [POPPED, nothing(POPPED), *(key for _, key in lists)]
         with self.conn_or_acquire() as client:
-            popped = self._script(
-                keys, [now(), _LEFT_LYING, *(int(queue == KEPT) for queue, _ in lists)], client
-            )
+            kept = [int(queue == KEPT) for queue, _ in lists]
+            popped = self._script(keys, [now(), _ABANDONED_AFTER, *kept], client)
             if popped is None:
                 return False
             message, place = popped
@@ -145,9 +136,9 @@ class Channel(kombu_redis.Channel):
         return True
 
     def _unsubscribe_from(self, queue: str) -> None:
-        """A channel that never subscribed has nothing to end.
+        """Do nothing for a channel that never subscribed.
 
-        Kombu connects for it, and the worker ends if it cannot.
+        Kombu would connect for it, and the worker would end if it cannot.
         """
         if "subclient" in self.__dict__:
             super()._unsubscribe_from(queue)  # type: ignore[misc]
@@ -157,10 +148,7 @@ class Channel(kombu_redis.Channel):
         return Script(self.client, script_text("pop"))
 
     def _readable(self, read: Callable[..., Any], **options: Any) -> bool:
-        """True once a message was taken or refused.
-
-        One that there is no memory for is left to somebody else.
-        """
+        """True once a message was taken or refused; if memory is short, it is left to others."""
         try:
             read(**options)
         except (*self.connection_errors, Empty):
@@ -168,22 +156,18 @@ class Channel(kombu_redis.Channel):
         except MemoryError:
             logger().error("message.left", outcome="no memory is left in this process")
             return False
-        except (
-            Exception
-        ) as error:  # no JSON, or nested too deep, or marks of a type with anything in them
-            logger().error(
-                "message.refused",
-                outcome=f"it is no message: {type(error).__name__}: {error}"[:200],
-            )
+        except Exception as error:  # no JSON, nested too deep, or a broken mark of a type
+            outcome = f"it is no message: {type(error).__name__}: {error}"[:200]
+            logger().error("message.refused", outcome=outcome)
         return True
 
 
-class _Patient:
-    # A refusal is waited out, as an absence is: Celery connects again, and does not end.
+class _Checking:
+    # When Redis answers with an error, Celery connects again, and does not end.
     connection_errors = (*kombu_redis.Transport.connection_errors, redis.ResponseError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
-        """Kombu's way from an envelope to a consumer."""
+        """Check an envelope before Kombu gives it to a consumer."""
         complaint = complete(message, queue)
         if complaint:
             logger().error("message.refused", queue=queue, outcome=complaint)
@@ -192,56 +176,51 @@ class _Patient:
 
 
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):
-    """Of the primary that Sentinel names."""
+    """A channel to the primary that Sentinel names."""
 
 
-class Transport(_Patient, kombu_redis.Transport):
-    """In place of Kombu's own."""
+class Transport(_Checking, kombu_redis.Transport):
+    """Replaces Kombu's own."""
 
     Channel = Channel
 
 
-class SentinelTransport(_Patient, kombu_redis.SentinelTransport):
-    """In place of Kombu's own."""
+class SentinelTransport(_Checking, kombu_redis.SentinelTransport):
+    """Replaces Kombu's own."""
 
     Channel = SentinelChannel
 
 
 def install() -> None:
-    """By their scheme, for every connection of this process.
+    """Use these transports for every connection of this process, by the scheme of its URL.
 
-    Those of Celery's pools are made by Kombu alone.
+    Celery's pools let Kombu make their connections, so no setting of the app is enough.
     """
-    TRANSPORT_ALIASES.update(
-        dict.fromkeys(("redis", "rediss", "redis+socket"), f"{__name__}:Transport")
-    )
+    schemes = ("redis", "rediss", "redis+socket")
+    TRANSPORT_ALIASES.update(dict.fromkeys(schemes, f"{__name__}:Transport"))
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
 
 
 def complete(envelope: Any, queue: str | None) -> str | None:
-    """Fill in what an envelope need not say, in place; or say why it is none.
+    """Fill in the optional parts of an envelope, in place; returns why it cannot be taken, if so.
 
-    Kombu gives back what a dead worker had by what the envelope says, and forgets what it cannot
-    give back. So a kept one goes back whence it came, whatever it says, and has a name of its own
-    even if two were sent under one.
+    Kombu gives the messages of a dead worker back to the queue that their envelope names, and drops
+    those that it cannot give back. So a kept message always gets the queue that it came from, and a
+    tag of its own, even if two were sent with one tag.
     """
     if not isinstance(envelope, dict):
-        return "no JSON object lies around it"
+        return "its envelope is no JSON object"
     if not envelope.get("content-type"):
-        envelope |= {
-            "content-type": "application/json",
-            "content-encoding": "utf-8",
-        }  # nothing else is taken
+        # Nothing else is accepted.
+        envelope |= {"content-type": "application/json", "content-encoding": "utf-8"}
     properties = envelope.setdefault("properties", {})
     if not isinstance(properties, dict):
         return "its properties are no JSON object"
     if not isinstance(envelope.get("headers"), dict):
         envelope["headers"] = {}
     info = properties.get("delivery_info")
-    said = (
-        {name for name in info if isinstance(info[name], str)} if isinstance(info, dict) else set()
-    )
-    if queue == KEPT or not {"exchange", "routing_key"} <= said:
+    given = [name for name in info if isinstance(info[name], str)] if isinstance(info, dict) else []
+    if queue == KEPT or not {"exchange", "routing_key"} <= set(given):
         properties["delivery_info"] = {"exchange": "", "routing_key": queue}
     if queue == KEPT or not isinstance(properties.get("delivery_tag"), str):
         properties["delivery_tag"] = str(uuid.uuid4())
@@ -262,7 +241,7 @@ def _body_complaint(body: Any, encoding: Any) -> str | None:
     return None
 
 
-def _anyway(words: tuple[Any, ...]) -> tuple[Any, ...]:
+def _even_when_full(words: tuple[Any, ...]) -> tuple[Any, ...]:
     if words[0] not in _GROWING:
         return words
     name, key, *more = words

@@ -1,7 +1,6 @@
-"""SIGTERM: what a worker does at once, while Celery waits for what runs in it.
+"""SIGTERM: what a worker does at once, while Celery waits for its running tasks.
 
-The handler of a signal may interrupt anything, so it only sets an event; a thread that waits for it
-does the work.
+A signal handler may interrupt anything, so it only sets an event; a waiting thread does the work.
 """
 
 from __future__ import annotations
@@ -17,43 +16,42 @@ from celery.worker.consumer import Tasks
 
 from cavendish_worker.telemetry.logs import logger
 
-#: Seconds that are kept of SHUTDOWN_TIMEOUT to write down what came of the last calls; of a short
-#: one, half of it.
-LAST_WORDS = 3.0
+#: Seconds of SHUTDOWN_TIMEOUT that are reserved to write back the last calls; at most half of it.
+RESERVED = 3.0
 #: Set once this process is asked to end.
 ASKED = threading.Event()
 
 
-def attach(app: Celery, wind_up: Callable[[], None]) -> None:
-    """Let `wind_up` run once, as soon as a worker process is asked to end."""
-    app.steps["consumer"].add(HandBack)
+def attach(app: Celery, shut_down: Callable[[], None]) -> None:
+    """Call `shut_down` once, as soon as a worker process is asked to end."""
+    app.steps["consumer"].add(GiveBack)
 
     def wait() -> None:
         ASKED.wait()
         try:
-            wind_up()
+            shut_down()
         except OperationalError as away:
-            logger().warning("worker.ends", outcome=f"the broker is away: {away}")
+            logger().warning("worker.shutdown_failed", outcome=f"the broker is away: {away}")
         except Exception as error:
-            logger().exception("worker.ends", outcome=type(error).__name__)
+            logger().exception("worker.shutdown_failed", outcome=type(error).__name__)
 
     def begin(**_: Any) -> None:
-        threading.Thread(target=wait, name="cavendish-closing", daemon=True).start()
+        threading.Thread(target=wait, name="cavendish-shutdown", daemon=True).start()
 
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(lambda **_: ASKED.set(), weak=False)
 
 
 def time_for_calls(shutdown_timeout: float) -> float:
-    """Seconds that calls under way are given once the process is asked to end."""
-    return max(shutdown_timeout - LAST_WORDS, shutdown_timeout / 2)
+    """Seconds that running calls get once the process is asked to end."""
+    return max(shutdown_timeout - RESERVED, shutdown_timeout / 2)
 
 
-class HandBack(bootsteps.StartStopStep):
-    """Gives back at once what the broker sends to a worker that has stopped listening.
+class GiveBack(bootsteps.StartStopStep):
+    """Gives back at once what the broker sends to a worker that no longer consumes.
 
-    Kombu waits for messages with a BRPOP that may outlive the consumer by a second. What it pops
-    meanwhile would lie in the socket until the last running task has ended.
+    Kombu waits for messages with a BRPOP that may outlive the consumer by a second. A message that
+    it pops then would stay in the socket until the last running task has ended.
     """
 
     requires = (Tasks,)

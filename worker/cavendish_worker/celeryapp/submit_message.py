@@ -1,7 +1,4 @@
-"""What a stranger's `cavendish.submit` message may say.
-
-Everything is checked; unknown words are named.
-"""
+"""Checks a `cavendish.submit` message, which anybody may have sent, and submits its ids."""
 
 from __future__ import annotations
 
@@ -13,28 +10,18 @@ from cavendish.submission import shown, traceparent_complaint
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.tracing import traces
 
-WORDS = frozenset(
-    {
-        "service",
-        "account",
-        "webhook",
-        "deadline",
-        "metadata",
-        "model",
-        "producer",
-        "restart",
-        "traceparent",
-    }
+#: The keywords that a message may have, and the most ids in it.
+KEYWORDS = frozenset(
+    "service account webhook deadline metadata model producer restart traceparent".split()
 )
 IDS = 20_000
 
 
 def take_in(client: Client, ids: Any, options: dict[str, Any], header: Any = None) -> str:
-    """Submit what a message asks for. Raises SubmissionError (the message is refused whole) and
-    StoreUnavailable.
+    """Submit the ids of a message; returns what Flower shows.
 
-    `header`: the `traceparent` that came with the message, as the instrumentation of Celery sends
-    it; passed over if it is none.
+    `header`: the `traceparent` header that Celery's instrumentation sends; ignored if it is not
+    valid. Raises SubmissionError, which refuses the whole message, and StoreUnavailable.
     """
     if header is not None and not traceparent_complaint(header):
         options = {"traceparent": header} | options
@@ -55,11 +42,11 @@ def take_in(client: Client, ids: Any, options: dict[str, Any], header: Any = Non
 
 
 def _submit(client: Client, ids: Any, options: dict[str, Any]) -> list[Any]:
-    unknown = sorted(set(options) - WORDS)
+    unknown = sorted(set(options) - KEYWORDS)
     if unknown:
-        takes = ", ".join(sorted(WORDS))
+        first, takes = shown(unknown[0]), ", ".join(sorted(KEYWORDS))
         raise SubmissionError(
-            f"cavendish.submit does not know the keyword {shown(unknown[0])}; it takes {takes}."
+            f"cavendish.submit does not know the keyword {first}; it takes {takes}."
         )
     if "service" not in options:
         raise SubmissionError("cavendish.submit needs the keyword 'service'.")
@@ -69,7 +56,6 @@ def _submit(client: Client, ids: Any, options: dict[str, Any]) -> list[Any]:
         raise SubmissionError(
             f"cavendish.submit takes at most {IDS} ids a message, not {len(ids)}."
         )
-    with traces().submit(
-        str(options["service"]), len(ids), options.get("traceparent") or ""
-    ) as trace:
+    service, given = str(options["service"]), options.get("traceparent") or ""
+    with traces().submit(service, len(ids), given) as trace:
         return client.submit(ids, **options | ({"traceparent": trace} if trace else {}))

@@ -1,6 +1,7 @@
-"""The command line.
+"""The command line: one file per command, of its name.
 
-One file per group of commands. Errors are one plain sentence on stderr, and a code that is not 0.
+Each command is imported when it is called. An error is one plain sentence on stderr, and an exit
+code that is not 0.
 """
 
 from __future__ import annotations
@@ -8,89 +9,75 @@ from __future__ import annotations
 import codecs
 import io
 import sys
-from importlib.metadata import version
 
 import click
 
-from cavendish.errors import CavendishError, SettingsError
-from cavendish_worker.cli import (
-    alive,
-    completion,
-    dead,
-    demo,
-    doctor,
-    emulate,
-    endpoint,
-    events,
-    metrics,
-    replay,
-    show,
-    status,
-    submit,
-    top,
-    up,
-    wait,
-)
-from cavendish_worker.cli import list as listing
-from cavendish_worker.cli.output import in_other_letters
+from cavendish_worker.cli.lazy_group import LazyGroup
+from cavendish_worker.cli.output import replace_unprintable
 
-#: The rooms by what somebody wants to do.
+#: Section of `--help` -> command -> its short help.
 SECTIONS = {
-    "Track ids": (submit, show, wait, listing, events),
-    "Watch": (top, status, doctor, metrics, alive),
-    "Webhooks": (endpoint, dead, replay),
-    "Run and try": (up, emulate, demo, completion),
+    "Track ids": {
+        "submit": "Track ids of the remote API.",
+        "show": "Show one id, its webhooks, and what the API said.",
+        "wait": "Wait until all ids have ended.",
+        "list": "List ids by state, time, producer or endpoint.",
+        "events": "Print which ids have ended; with --follow, also those to come.",
+    },
+    "Watch": {
+        "top": "Show the whole system on one screen, live.",
+        "status": "Show the first page of top once, or refresh it with --watch.",
+        "doctor": "Say what is wrong, and what to do about it.",
+        "metrics": "Print or serve metrics of the store for Prometheus.",
+        "alive": "Check whether the worker or beat of this host is alive.",
+    },
+    "Webhooks": {
+        "endpoint": "Register webhook endpoints, rotate secrets, disable, test.",
+        "dead": "List, revive or drop dead letters.",
+        "replay": "Send delivered webhooks of an endpoint again.",
+    },
+    "Run and try": {
+        "up": "Run the whole stack on this machine.",
+        "emulate": "Serve an emulated API and a webhook receiver.",
+        "demo": "Run the main job in under a minute, and check its result.",
+    },
 }
 
 
-class Sections(click.Group):
-    """Lists its commands by section."""
-
-    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections of `--help`."""
-        for title, rooms in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl(
-                    [
-                        (command.name or "", command.get_short_help_str(90))
-                        for room in rooms
-                        for command in room.COMMANDS
-                    ]
-                )
-
-
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("cavendish"), prog_name="cavendish")
+@click.group(
+    cls=LazyGroup,
+    package=__name__,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion: eval "$(_CAVENDISH_COMPLETE=bash_source cavendish)" in ~/.bashrc; '
+    "zsh_source and fish_source for the other shells.",
+)
+@click.version_option(package_name="cavendish", prog_name="cavendish")
 def cli() -> None:
-    """Tracks remote AI image and video tasks: hand ids over, get signed webhooks.
+    """Track remote AI image and video tasks: submit ids, receive signed webhooks.
 
     \b
-    cavendish up --emulate                      the whole stack on this machine, with a pretend API
+    cavendish up --emulate                      the whole stack on this machine, emulated API
     cavendish submit --service nano-banana ID   track an id
-    cavendish top                               everything at once, live
+    cavendish top                               everything on one screen, live
     cavendish doctor                            what is wrong, and what to do about it
     """
 
 
-for rooms in SECTIONS.values():
-    for room in rooms:
-        for command in room.COMMANDS:
-            cli.add_command(command)
-
-
 def main() -> None:
     """The console script."""
-    codecs.register_error("cavendish", in_other_letters)
+    codecs.register_error("cavendish", replace_unprintable)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="cavendish")
     try:
         cli(prog_name="cavendish")
-    except SettingsError as error:
-        click.echo("\n".join(error.complaints), err=True)
-        sys.exit(2)
-    except CavendishError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: say nothing more
         sys.exit(1)
+    except Exception as error:
+        from cavendish.errors import CavendishError, SettingsError  # noqa: PLC0415 (--help needs none)
+
+        if not isinstance(error, CavendishError):
+            raise
+        click.echo(str(error), err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

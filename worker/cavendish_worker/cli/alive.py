@@ -1,4 +1,4 @@
-"""alive: the probe that an orchestrator runs beside a worker or a beat, in the same container."""
+"""alive: the probe that an orchestrator runs in the container of a worker or a beat."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from cavendish.errors import StoreUnavailable
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish_worker.cli.output import as_json, print_json
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import print_json
 
-#: Seconds after which the store counts as away, whatever holds it up (a resolver, for one, may take
-#: half a minute): a probe that is cut off counts as failed, and would end a worker for the silence
-#: of Redis.
+#: Seconds after which the store counts as away, whatever the reason (a resolver, for example, may
+#: take half a minute): an orchestrator counts a probe that it must cut off as failed, and would
+#: end a worker because Redis is silent.
 PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What the store says of the processes of a host.
+    """What the store knows of the processes of a host.
 
-    `ago`: seconds since the last was heard of, None for never.
+    `ago`: seconds since the last heartbeat, None for none. `away`: why the store cannot say.
     """
 
     alive: bool
@@ -33,38 +34,39 @@ class Pulse:
     ago: float | None = None
     away: str = ""
 
-    def told(self, who: str) -> str:
-        """The same in one sentence."""
+    def sentence(self, role: str, host: str) -> str:
+        """The same for people."""
         if self.away:
-            return f"Whether a {who} lives cannot be told: {self.away}"
+            return f"Cannot tell whether the {role} of {host} is alive: {self.away}"
         if self.ago is None:
-            return f"No {who} was ever heard of, or it said goodbye."
-        return f"{self.process} was heard of {self.ago:.1f} s ago{'.' if self.alive else ', which is too long.'}"
+            return f"No {role} is registered for host {host}."
+        too_old = "" if self.alive else ", which is too long ago"
+        return f"The last heartbeat of {self.process} came {self.ago:.1f} s ago{too_old}."
 
 
-@click.command(short_help="Probe whether the worker or beat of this host lives.")
+@click.command("alive", short_help="Check whether the worker or beat of this host is alive.")
 @click.option(
     "--role",
     type=click.Choice(["worker", "beat"]),
-    help="Which process; without it any of this host.",
+    help="Role of the process; default: any process of the host.",
 )
 @click.option(
     "--name",
     "host",
     metavar="HOST",
-    help="Host name of the process; without it that of this machine or container.",
+    help="Host name of the process; default: that of this machine or container.",
 )
 @click.option(
     "--ready",
     is_flag=True,
     help="Also fail while Redis is away: for a readiness probe, not for a liveness probe.",
 )
-@as_json
-def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:
-    """Exit with 0 if the worker or beat of this host was heard of lately.
+@json_option
+def command(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:
+    """Exit with 0 if the worker or beat of this host sent a heartbeat lately.
 
-    While Redis is away nobody can be heard, and to end a worker for it would help nobody: the
-    answer then is 0, too, and with --ready it is 1.
+    While Redis is away no heartbeat can be read, and ending a worker would not help: the exit
+    code is then 0, too; with --ready it is 1.
 
     \b
     cavendish alive --role worker
@@ -76,42 +78,40 @@ def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> Non
     if as_json:
         print_json(asdict(pulse) | {"role": role, "host": host})
     else:
-        click.echo(pulse.told(f"{role or 'process'} of {host}"), err=not good)
+        click.echo(pulse.sentence(role or "process", host), err=not good)
     if not good:
         sys.exit(1)
 
 
-def feel(store: Store, role: str | None, host: str) -> Pulse:
-    """The pulse of the process of a host that was heard of last. Names are `role@host:pid`."""
+def _read(store: Store, role: str | None, host: str) -> Pulse:
+    """The pulse of the process with the last heartbeat. Names are `role@host:pid`."""
     try:
         now = store.fleet.now()
         members = store.fleet.members(now)
     except StoreUnavailable as error:
         return Pulse(alive=False, away=str(error))
-    there = [
-        one
-        for one in members
-        if role in (None, one.role) and one.name.startswith(f"{one.role}@{host}:")
+    of_host = [
+        member
+        for member in members
+        if role in (None, member.role) and member.name.startswith(f"{member.role}@{host}:")
     ]
-    if not there:
+    if not of_host:
         return Pulse(alive=False)
-    last = max(there, key=lambda member: member.at)
+    last = max(of_host, key=lambda member: member.at)
     return Pulse(last.alive(now), last.name, round(now - last.at, 3))
 
 
 def _within(seconds: float, settings: Settings, role: str | None, host: str) -> Pulse:
-    """The pulse, or that the store is away if it cannot be had in time."""
+    """The pulse, or that the store is away if it does not answer in time."""
     found: list[Pulse | Exception] = []
 
-    def poll() -> None:
+    def read() -> None:
         try:
-            found.append(feel(Store(store_url(settings), settings.shards), role, host))
-        except (
-            Exception
-        ) as error:  # a URL that cannot be used, for one: it is told where it can be seen
+            found.append(_read(Store(store_url(settings), settings.shards), role, host))
+        except Exception as error:  # for example a wrong URL: raised again below
             found.append(error)
 
-    thread = threading.Thread(target=poll, name="cavendish-alive", daemon=True)
+    thread = threading.Thread(target=read, name="cavendish-alive", daemon=True)
     thread.start()
     thread.join(seconds)
     if not found:
@@ -119,6 +119,3 @@ def _within(seconds: float, settings: Settings, role: str | None, host: str) -> 
     if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
-
-
-COMMANDS = (alive,)

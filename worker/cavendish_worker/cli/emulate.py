@@ -1,4 +1,4 @@
-"""emulate: a pretend API and a webhook receiver."""
+"""emulate: an emulated API and a webhook receiver."""
 
 from __future__ import annotations
 
@@ -11,70 +11,53 @@ import httpx
 
 from cavendish.errors import StackError
 from cavendish.settings import Settings
-from cavendish_worker.cli.emulator_options import (
-    failing_option,
-    faults_option,
-    median_option,
-    rate_option,
-    sigma_option,
-)
+from cavendish_worker.cli.emulator_options import emulator_options
 from cavendish_worker.devstack.emulator import limits, serve
-from cavendish_worker.devstack.emulator.api import Config, Emulator
 from cavendish_worker.devstack.emulator.receiver import Receiver
+from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 from cavendish_worker.telemetry import logs
 
 
-def _steps(
-    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
-) -> limits.Steps:
+def _steps(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> limits.Steps:
     try:
         return limits.steps(texts)
     except ValueError:
-        raise click.BadParameter("write seconds:rate, like 120:3") from None
+        raise click.BadParameter("must be seconds:rate, such as 120:3.") from None
 
 
-@click.command(short_help="Serve a pretend API and a webhook receiver.")
-@click.option(
-    "--port", default=0, show_default="any free one", help="Port on the loopback interface."
-)
-@rate_option
+@click.command("emulate", short_help="Serve an emulated API and a webhook receiver.")
+@click.option("--port", default=0, show_default="any free one", help="Port on 127.0.0.1.")
 @click.option(
     "--later",
     multiple=True,
     metavar="SECONDS:RATE",
     callback=_steps,
-    help="Another rate from so long after the first task on.",
+    help="Another rate, this many seconds after the first task; may be repeated.",
 )
-@click.option(
-    "--burst", default=1.0, show_default=True, help="Calls that it allows at once after a rest."
-)
-@median_option
-@sigma_option
-@click.option("--most-ids", default=100, show_default=True, help="Most ids in one batch call.")
+@click.option("--burst", default=1.0, show_default=True, help="Calls allowed at once after a rest.")
+@click.option("--most-ids", default=100, show_default=True, help="Maximum ids in one batch call.")
 @click.option(
     "--token",
     "tokens",
     multiple=True,
     default=["emulated"],
     show_default=True,
-    help="A token that it takes; each has its own tasks and its own limit.",
+    help="A token that is accepted, with tasks and a rate limit of its own; may be repeated.",
 )
 @click.option(
     "--seed",
     type=int,
     default=lambda: int.from_bytes(os.urandom(4), "big"),
-    help="Repeats an earlier run's chances.",
+    help="Seed of the random numbers, to repeat an earlier run.",
 )
-@faults_option
-@failing_option
-def emulate(port: int, receiver_failing: float, **config: Any) -> None:
-    """Serve a pretend Tasks API, and a webhook receiver that verifies signatures, on the loopback
-    interface.
+@emulator_options
+def command(port: int, receiver_failing: float, **config: Any) -> None:
+    """Serve an emulated Tasks API, and a webhook receiver that verifies signatures.
 
-    POST /emulator/tasks/10 makes remote tasks, an id a line (/emulator/tasks {"count": 10}: in
-    JSON); GET /emulator/tally tells what was asked; GET /emulator/ledger tells when each finished
-    task was first seen finished; ?token= picks another token's. GET /receiver/ledger tells what
-    arrived. Its token is `emulated`.
+    POST /emulator/tasks/10 makes ten remote tasks and answers an id per line (/emulator/tasks with
+    {"count": 10}: as JSON); GET /emulator/tally counts the calls; GET /emulator/ledger tells when
+    each finished task was first seen finished; ?token= selects another token. GET /receiver/ledger
+    tells which webhooks arrived. The token is `emulated`.
 
     \b
     cavendish emulate --port 8000 --rate 10 --faults 0.05
@@ -85,17 +68,13 @@ def emulate(port: int, receiver_failing: float, **config: Any) -> None:
         sockets, port = serve.bind(port)
     except OSError as error:
         raise StackError(f"Port {port} cannot be used: {error.strerror}.") from None
-    emulator = Emulator(Config(**config))
+    emulator = Emulator(EmulatorConfig(**config))
     receiver = Receiver(settings.webhook_secret, failing=receiver_failing)
 
     async def handle(request: httpx.Request) -> httpx.Response:
         at_receiver = request.url.path.startswith("/receiver")
         return await (receiver.handle(request) if at_receiver else emulator.handle(request))
 
-    logs.logger().info(
-        "emulator.up", at=f"http://127.0.0.1:{port}", rate=config["rate"], faults=config["faults"]
-    )
+    where = f"http://127.0.0.1:{port}"
+    logs.logger().info("emulator.up", at=where, rate=config["rate"], faults=config["faults"])
     asyncio.run(serve.serve(handle, sockets))
-
-
-COMMANDS = (emulate,)

@@ -1,42 +1,28 @@
-"""Options of the pretend API, which `up --emulate` and `emulate` share."""
+"""Options of the emulated API that `up --emulate` and `emulate` share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
-_share = click.FloatRange(0, 1)
-rate_option = click.option(
-    "--rate",
-    default=10.0,
-    type=click.FloatRange(min=0),
-    show_default=True,
-    help="Calls per second that the pretend API allows.",
+F = TypeVar("F", bound=Callable[..., Any])
+#: Name, default, most, help.
+_OPTIONS = (
+    ("--rate", 10.0, None, "Calls per second that the emulated API allows."),
+    ("--median", 6.0, None, "Median duration of its tasks, in seconds."),
+    ("--sigma", 0.5, None, "Spread of the durations: standard deviation of their logarithm."),
+    ("--faults", 0.0, 1.0, "Share of calls that fail, 0 to 1."),
+    ("--receiver-failing", 0.0, 1.0, "Share of webhooks that its receiver refuses, 0 to 1."),
 )
-median_option = click.option(
-    "--median",
-    default=6.0,
-    type=click.FloatRange(min=0),
-    show_default=True,
-    help="Median seconds that its tasks take.",
-)
-sigma_option = click.option(
-    "--sigma",
-    default=0.5,
-    type=click.FloatRange(min=0),
-    show_default=True,
-    help="Spread of those seconds (of their logarithm).",
-)
-faults_option = click.option(
-    "--faults",
-    default=0.0,
-    type=_share,
-    show_default=True,
-    help="Share of calls that fail, 0 to 1.",
-)
-failing_option = click.option(
-    "--receiver-failing",
-    default=0.0,
-    type=_share,
-    show_default=True,
-    help="Share of webhooks that its receiver refuses, 0 to 1.",
-)
+
+
+def emulator_options(command: F) -> F:
+    """Add the options to a command."""
+    for name, default, most, text in reversed(_OPTIONS):
+        kind = click.FloatRange(0, most)
+        command = click.option(name, default=default, type=kind, show_default=True, help=text)(
+            command
+        )
+    return command

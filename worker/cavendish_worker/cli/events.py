@@ -1,4 +1,4 @@
-"""events: what ended, for those who would rather read a stream than take webhooks."""
+"""events: which ids have ended, as a stream for those who take no webhooks."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ import sys
 import click
 
 from cavendish import Client, Event
-from cavendish_worker.cli.output import moment, one_line
+from cavendish_worker.cli.options import account_option, service_option
+from cavendish_worker.cli.output import json_line, moment
 
 
-@click.command(short_help="Print what ended, and with --follow what will.")
-@click.option("--service", metavar="NAME", help="Only this service of the remote API.")
-@click.option("--account", metavar="NAME", help="Only this account of the remote API.")
+@click.command(
+    "events", short_help="Print which ids have ended; with --follow, also those to come."
+)
+@service_option(help="Only events of this service of the remote API.")
+@account_option(help="Only events of this account of the remote API.")
 @click.option(
     "--after",
     metavar="POSITION",
-    help="Begin behind the event that has this position; 0: with the oldest kept.",
+    help="Begin after the event at this position; 0: with the oldest event that is kept.",
 )
 @click.option(
     "-f",
     "--follow",
     is_flag=True,
-    help="Go on with what ends from now on; without --after, with that alone.",
+    help="Wait for new events; without --after, print new events only.",
 )
 @click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON object a line, with its position, instead of text.",
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line, with its position."
 )
-def events(
+def command(
     service: str | None, account: str | None, after: str | None, follow: bool, as_json: bool
 ) -> None:
-    """Print what ended: the events that are kept, and with --follow those to come, until Ctrl-C.
+    """Print the events that are kept; with --follow, also those to come, until Ctrl-C.
 
-    Each lane keeps about CAVENDISH_EVENTS_KEPT events. A program that reads --json and keeps the
-    last "position" goes on with it where it was, and misses and repeats nothing.
+    There is an event for each id that has ended. Each lane keeps about CAVENDISH_EVENTS_KEPT of
+    them. A program that reads --json and stores the last "position" can go on there: it misses and
+    repeats nothing.
 
     \b
     cavendish events --service nano-banana
@@ -48,18 +49,13 @@ def events(
     try:
         with Client() as client:
             for event in client.events(service, account, after=start, follow=follow):
-                click.echo(_line(event, as_json=as_json))  # which flushes
+                click.echo(json_line(event.to_json()) if as_json else _line(event))  # and flush
     except KeyboardInterrupt:
         pass  # the way to end it
     except BrokenPipeError:
-        # The reader has what it wanted, as `head` has; what is left in the buffer goes nowhere.
+        # The reader has ended, like `head`; what is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _line(event: Event, *, as_json: bool) -> str:
-    if as_json:
-        return one_line(event.to_json())
+def _line(event: Event) -> str:
     return f"{moment(event.at)}  {event.state:<9}  {event.account}/{event.service}  {event.id}"
-
-
-COMMANDS = (events,)

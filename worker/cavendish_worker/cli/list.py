@@ -1,201 +1,99 @@
-"""list: which ids are tracked, with filters, a page at a time."""
+"""list: the tracked ids that match a filter."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import click
 
-from cavendish.model import Lane, State, TrackedTask
-from cavendish.store import Store
-from cavendish.store.listing import Listed
-from cavendish.webhook_endpoint import endpoint_in, endpoint_of
-from cavendish_worker.cli.arguments import endpoint_names, meant, opened, since_option, time_of
-from cavendish_worker.cli.output import as_json, moment, print_json, table
+from cavendish.model import State, TrackedTask
+from cavendish.webhook_endpoint import endpoint_of
+from cavendish_worker.cli.connect import find_endpoint, open_store
+from cavendish_worker.cli.options import (
+    account_option,
+    endpoint_option,
+    json_option,
+    limit_option,
+    service_option,
+    since_option,
+)
+from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.search import MOST, Filter, Search
+from cavendish_worker.cli.tables import table
+from cavendish_worker.cli.times import time_of
 
-#: Records that are read at once, and at most for one answer.
-CHUNK, MOST = 200, 100_000
 _STATES = [state.value for state in State]
+_COLUMNS = ("id", "state", "lane", "submitted", "ended", "polls", "model, producer", "reason")
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What is asked for.
-
-    All that fits everything that was said. Times are of the end, or of the submit while pending.
-    """
-
-    states: frozenset[str]
-    producer: str | None
-    model: str | None
-    endpoint: str | None
-    since: float
-    until: float
-
-    def fits(self, task: TrackedTask) -> bool:
-        at = task.settled_at if task.state.terminal else task.submitted_at
-        named = self.producer in (None, task.producer) and self.model in (None, task.model)
-        to = self.endpoint is None or any(
-            endpoint_in(each) == self.endpoint for each in task.webhooks
-        )
-        return (
-            task.state.value in self.states
-            and named
-            and to
-            and self.since <= (at or 0.0) <= self.until
-        )
-
-
-@dataclass
-class Search:
-    """Reads on until enough was found, or too much was read."""
-
-    store: Store
-    wanted: Filter
-    read: int = 0
-    _told: set[tuple[str, str, str]] = field(default_factory=set)
-
-    def all(self, lanes: Sequence[Lane]) -> Iterator[TrackedTask]:
-        """What fits, each id once.
-
-        One that was found pending may end before the ended ones are read.
-        """
-        for task in chain(self.pending(lanes), self.ended(lanes)):
-            place = (task.account, task.service, task.id)
-            if place not in self._told:
-                self._told.add(place)
-                yield task
-
-    def pending(self, lanes: Iterable[Lane]) -> Iterator[TrackedTask]:
-        """Those that have not ended, the next to be asked about first."""
-        if State.PENDING not in self.wanted.states:
-            return
-        pages = [
-            self._loaded(lane, self.store.listing.pending(lane, self.wanted.producer))
-            for lane in lanes
-        ]
-        for _, task in heapq.merge(*pages, key=lambda pair: pair[0].at):
-            if not task.state.terminal and self.wanted.fits(task):
-                yield task
-
-    def ended(self, lanes: Iterable[Lane]) -> Iterator[TrackedTask]:
-        """Those that ended, the newest end first.
-
-        An end that was followed by another one of the same id is not told.
-        """
-        if not self.wanted.states - {State.PENDING}:
-            return
-        pages = [
-            self._loaded(lane, self.store.listing.ended(lane, self.wanted.until)) for lane in lanes
-        ]
-        for listed, task in heapq.merge(*pages, key=lambda pair: -pair[0].at):
-            if listed.at < self.wanted.since:
-                return
-            if task.settled_at == listed.at and self.wanted.fits(task):
-                yield task
-
-    def _loaded(self, lane: Lane, listed: Iterator[Listed]) -> Iterator[tuple[Listed, TrackedTask]]:
-        """The records, a chunk at a time; an id whose record is gone meanwhile is left out."""
-        size = 20  # grows: most searches are for a few
-        while self.read < MOST and (some := list(islice(listed, size))):
-            size = min(size * 2, CHUNK)
-            self.read += len(some)
-            tasks = self.store.tasks.load(lane, [one.id for one in some]).tasks
-            yield from ((one, tasks[one.id]) for one in some if one.id in tasks)
-
-
-@click.command("list", short_help="List ids by state, time, producer, endpoint.")
-@click.option("--service", metavar="NAME", help="Only of this service of the remote API.")
-@click.option("--account", metavar="NAME", help="Only of this account of the remote API.")
+@click.command("list", short_help="List ids by state, time, producer or endpoint.")
+@service_option(help="Only ids of this service of the remote API.")
+@account_option(help="Only ids of this account of the remote API.")
 @click.option(
     "--state",
     "states",
     multiple=True,
     type=click.Choice(_STATES),
-    help="Only in this state; may be given several times.",
+    help="Only ids in this state; may be repeated.",
 )
-@click.option("--producer", metavar="NAME", help="Only of this producer.")
-@click.option("--model", metavar="NAME", help="Only of this model.")
-@click.option(
-    "--endpoint",
-    metavar="NAME|URL",
-    shell_complete=endpoint_names,
-    help="Only with a webhook to this endpoint.",
-)
-@since_option
-@click.option("--until", metavar="TIME", help="Only up to this time; as --since is written.")
-@click.option(
-    "--limit",
-    default=50,
-    type=click.IntRange(1, MOST),
-    show_default=True,
-    metavar="N",
-    help="At most so many.",
-)
-@as_json
-def list_tasks(
-    service: str | None,
-    account: str | None,
-    states: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    endpoint: str | None,
-    limit: int,
-    as_json: bool,
-    **names: Any,
-) -> None:
-    """List tracked ids: the pending ones, those first that are asked about first; then the ended
-    ones, the newest first.
+@click.option("--producer", metavar="NAME", help="Only ids of this producer.")
+@click.option("--model", metavar="NAME", help="Only ids of this model.")
+@endpoint_option(help="Only ids with a webhook to this endpoint.")
+@since_option()
+@click.option("--until", metavar="TIME", help="Only items older than this; written as --since.")
+@limit_option(default=50, type=click.IntRange(1, MOST))
+@json_option
+def command(limit: int, as_json: bool, **options: Any) -> None:
+    """List tracked ids: the pending ones, then the ended ones.
 
-    --since and --until mean the time of the end, or of the submit while an id is pending. Ids that
-    ended without a webhook are listed as long as the stream of events keeps them
-    (CAVENDISH_EVENTS_KEPT of each lane); `show` finds them until CAVENDISH_RETENTION is over. The
-    next page of ended ids: --until with the end of the last one.
+    The pending id that is polled next, and the id that ended last, come first. --since and --until
+    compare with the time of the end, or of the submit while an id is pending. Ids that ended
+    without a webhook are listed as long as the stream of events holds them (CAVENDISH_EVENTS_KEPT
+    per lane); `show` finds them until CAVENDISH_RETENTION is over. The next page of ended ids:
+    --until with the end of the last one.
 
     \b
     cavendish list
     cavendish list --service nano-banana --state failed --since 2h
     cavendish list --endpoint shop --limit 500 --json
     """
-    store, _ = opened()
-    now = store.fleet.now()
-    wanted = Filter(
-        frozenset(states or _STATES),
-        names["producer"],
-        names["model"],
-        None if endpoint is None else endpoint_of(endpoint),
-        float("-inf") if since is None else time_of(since, now),
-        float("inf") if until is None else time_of(until, now, "--until"),
-    )
+    store, _ = open_store()
+    now, service, account = store.fleet.now(), options["service"], options["account"]
     lanes = [
         lane
         for lane in store.tasks.lanes()
         if service in (None, lane.service) and account in (None, lane.account)
     ]
-    search = Search(store, wanted)
-    found = list(islice(search.all(lanes), limit + 1))
-    if endpoint is not None and not found:
-        meant(store, endpoint)  # says so where nothing is known of it
+    search = Search(store, _filter(now, **options))
+    found = [*islice(search.all(lanes), limit + 1)]
+    if options["endpoint"] is not None and not found:
+        find_endpoint(store, options["endpoint"])  # raises if it is not known at all
     if as_json:
         print_json([task.to_json() for task in found[:limit]])
-    elif found:
-        _show(found[:limit], now)
     else:
-        click.echo("no such ids")
+        _print(found[:limit], now)
     if len(found) > limit:
         click.echo(f"There are more than {limit}: raise --limit, or narrow the search.", err=True)
     elif search.read >= MOST:
-        click.echo(
-            f"Stopped after {MOST:,} records: narrow the search, by --service or --since for instance.",
-            err=True,
-        )
+        advice = "narrow the search, for example by --service or --since"
+        click.echo(f"Stopped after {MOST:,} records: {advice}.", err=True)
 
 
-def _show(tasks: Iterable[TrackedTask], now: float) -> None:
+def _filter(now: float, **options: Any) -> Filter:
+    endpoint, since, until = options["endpoint"], options["since"], options["until"]
+    return Filter(
+        frozenset(options["states"] or _STATES),
+        options["producer"],
+        options["model"],
+        None if endpoint is None else endpoint_of(endpoint),
+        float("-inf") if since is None else time_of(since, now),
+        float("inf") if until is None else time_of(until, now, "--until"),
+    )
+
+
+def _print(tasks: Sequence[TrackedTask], now: float) -> None:
     rows = [
         (
             task.id,
@@ -209,11 +107,8 @@ def _show(tasks: Iterable[TrackedTask], now: float) -> None:
         )
         for task in tasks
     ]
-    table(
-        "",
-        ("id", "state", "lane", "submitted", "ended", "polls", "model, producer", "reason"),
-        rows,
-    )
-
-
-COMMANDS = (list_tasks,)
+    spare = ("model, producer", "polls", "submitted", "lane", "reason", "ended")
+    if rows:
+        table(_COLUMNS, rows, cut="reason", spare=spare)
+    else:
+        click.echo("no such ids")

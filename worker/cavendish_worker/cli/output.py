@@ -1,82 +1,60 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""What the commands print: JSON for programs, plain text and times for people."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-#: What acts on a terminal beside the first set of control characters: the second one, and what
-#: turns writing round.
+#: What acts on a terminal beside the first set of control characters: the second set, and the marks
+#: that reverse the direction of writing.
 _ACTING = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _IN_JSON, _IN_TEXT = re.compile(f"[{_ACTING}]"), re.compile(rf"[\x00-\x1f{_ACTING}]")
-#: What stands for marks of ours that do not draw.
-_DRAWN = {"…": ".", "·": "-", "←": "<", "→": ">", "↓": "v", "↑": "^"}
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-service_option = click.option(
-    "--service",
-    required=True,
-    metavar="NAME",
-    help="Service of the remote API, such as nano-banana.",
-)
-account_option = click.option(
-    "--account",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="Account of the remote API.",
-)
+#: What replaces those of our own marks that are not box drawings.
+_REPLACED = {"…": ".", "·": "-", "←": "<", "→": ">", "↓": "v", "↑": "^"}
 
 
 def print_json(value: Any) -> None:
-    """One JSON text on stdout.
+    """Print one JSON text.
 
-    What is broken Unicode, or would act on a terminal, stays in its escaped form.
+    Broken Unicode, and what would act on a terminal, stays escaped.
     """
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    shown = _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    click.echo(shown if sound(shown, _encoding()) else json.dumps(value, indent=2))
+    shown = _IN_JSON.sub(_number, text)
+    click.echo(shown if encodable(shown, _encoding()) else json.dumps(value, indent=2))
 
 
-def one_line(value: Any) -> str:
-    """JSON on one line, in the dead letters that stdout has."""
+def json_line(value: Any) -> str:
+    """JSON on one line, escaped where stdout's encoding lacks a character."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if sound(text, _encoding()) else json.dumps(value)
+    return text if encodable(text, _encoding()) else json.dumps(value)
 
 
 def _encoding() -> str:
     return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
-def in_other_letters(error: UnicodeError) -> tuple[str, int]:
-    """For a stdout that has not all dead letters.
+def replace_unprintable(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs for a stdout whose encoding lacks some characters.
 
-    What only draws becomes a plain character, others are shown by their number.
+    Drawings become plain characters, others are shown by their number.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    dead_letters = error.object[error.start : error.end]
     shown = (
-        "#" if "\u2500" <= one <= "\u259f" else _DRAWN.get(one) or f"\\u{ord(one):04x}"
-        for one in dead_letters
+        "#" if "\u2500" <= one <= "\u259f" else _REPLACED.get(one) or f"\\u{ord(one):04x}"
+        for one in error.object[error.start : error.end]
     )
     return "".join(shown), error.end
 
 
-def sound(text: str, encoding: str = "utf-8") -> bool:
-    """False for a text that cannot be shown.
-
-    No terminal has half characters, and some have few dead letters.
-    """
+def encodable(text: str, encoding: str = "utf-8") -> bool:
+    """False for a text that the encoding cannot express, such as half a surrogate pair."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -85,39 +63,23 @@ def sound(text: str, encoding: str = "utf-8") -> bool:
 
 
 def plain(text: str) -> str:
-    """The text as any terminal can show it, on one line.
+    """The text on one line, as any terminal can show it.
 
     What would act on the terminal is shown by its number.
     """
-    shown = _IN_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    return shown if sound(shown) else shown.encode(errors="backslashreplace").decode()
+    shown = _IN_TEXT.sub(_number, text)
+    return shown if encodable(shown) else shown.encode(errors="backslashreplace").decode()
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; numbers to the right. A pipe gets it as wide as it needs to be."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    shown = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
-    body = [[plain(str(cell)) for cell in row] for row in rows]
-    for index, name in enumerate(columns):
-        numeric = bool(body) and all(
-            row[index].replace(".", "", 1).replace(",", "").isdigit() or row[index] == ""
-            for row in body
-        )
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in body:
-        shown.add_row(*map(Text, row))  # never as markup: "[/x]" is a good id
-    console.print(shown)
+def _number(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def moment(at: float | None) -> str:
-    """A time for people, UTC; empty for none."""
+    """A time for people, UTC; empty for None."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """Counts on one line, without zeros: `3 new · 1 known`."""
+    return " · ".join(f"{number} {name}" for name, number in numbers.items() if number)

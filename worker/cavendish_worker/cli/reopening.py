@@ -1,4 +1,4 @@
-"""What `dead revive` and `replay` share: closed deliveries become pending again, so many a second."""
+"""Deliver again what is closed: what `dead revive` and `replay` share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MOST, CHUNK = 10_000, 500
 
 
 def chunks(deliveries: Iterable[tuple[Lane, str]]) -> Iterator[tuple[Lane, list[str]]]:
+    """Names of deliveries by lane, at most CHUNK at once."""
     by_lane = defaultdict[Lane, list[str]](list)
     for lane, name in deliveries:
         by_lane[lane].append(name)
@@ -24,18 +25,20 @@ def chunks(deliveries: Iterable[tuple[Lane, str]]) -> Iterator[tuple[Lane, list[
 def reopen(
     store: Store, deliveries: Sequence[tuple[Lane, str]], start: float, rate: float, *, dead: bool
 ) -> list[str]:
-    """Owe closed deliveries again, `rate` a second from `start` on, in their order.
+    """Make closed deliveries pending again: `rate` per second from `start` on, in their order.
 
-    Returns those that were reopened.
+    `dead`: they are dead letters, else delivered ones. Returns the names that were reopened.
     """
     times = {delivery: start + place / rate for place, delivery in enumerate(deliveries)}
-    done: list[str] = []
-    for lane, names in chunks(deliveries):
-        done += store.deliveries.reopen(
+    return [
+        name
+        for lane, names in chunks(deliveries)
+        for name in store.deliveries.reopen(
             lane, {name: times[lane, name] for name in names}, dead=dead
         )
-    return done
+    ]
 
 
-def over(count: int, rate: float) -> str:
+def spread(count: int, rate: float) -> str:
+    """Over how long the deliveries are spread, in words; empty for less than a second."""
     return f", spread over {count / rate:.0f} s" if count / rate > 1 else ""

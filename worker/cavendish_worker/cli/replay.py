@@ -1,4 +1,4 @@
-"""replay: send again what a receiver took and lost."""
+"""replay: deliver again what a receiver acknowledged and lost."""
 
 from __future__ import annotations
 
@@ -13,67 +13,53 @@ from cavendish.store import Store
 from cavendish.store.deliveries import PAGE
 from cavendish.store.keys import delivery_of
 from cavendish.webhook_endpoint import endpoint_in
-from cavendish_worker.cli.arguments import (
-    endpoint_names,
-    meant,
-    opened,
+from cavendish_worker.cli.connect import find_endpoint, open_store
+from cavendish_worker.cli.options import (
+    endpoint_option,
+    json_option,
+    limit_option,
     rate_option,
-    time_of,
+    since_option,
 )
-from cavendish_worker.cli.output import as_json, print_json
-from cavendish_worker.cli.reopening import CHUNK, MOST, over, reopen
+from cavendish_worker.cli.output import print_json
+from cavendish_worker.cli.reopening import CHUNK, MOST, reopen, spread
+from cavendish_worker.cli.times import time_of
 
-#: When an id ended, its lane, and the delivery.
+#: When an id ended, its lane, and the name of the delivery.
 Ended = tuple[float, Lane, str]
 
 
-@click.command(short_help="Announce again what a receiver took and lost.")
-@click.option(
-    "--endpoint",
-    "which",
+@click.command("replay", short_help="Send delivered webhooks of an endpoint again.")
+@endpoint_option(required=True, help="The endpoint whose webhooks are sent again.")
+@since_option(
     required=True,
-    metavar="NAME|URL|HASH",
-    shell_complete=endpoint_names,
-    help="Whose webhooks to send again.",
-)
-@click.option(
-    "--since",
-    required=True,
-    metavar="TIME",
-    help="Of ids that ended so long back (2h, 3d), or since a time.",
+    help="Only webhooks of ids that ended after this: a duration (90s, 2h, 3d) or a time.",
 )
 @rate_option
-@click.option(
-    "--limit",
+@limit_option(
     default=MOST,
     type=click.IntRange(1, MOST),
-    show_default=True,
-    metavar="N",
-    help="About how many.",
+    help="Maximum number of webhooks; those of one second are never divided.",
 )
-@as_json
-def replay(which: str, since: str, rate: float, limit: int, as_json: bool) -> None:
-    """Announce again what a receiver took and lost, under the same webhook-ids, the oldest first.
+@json_option
+def command(endpoint: str, since: str, rate: float, limit: int, as_json: bool) -> None:
+    """Send delivered webhooks of an endpoint again, the oldest first.
 
-    It goes as far back as ended ids are kept (CAVENDISH_RETENTION). What ended within one second is
-    never cut by --limit.
+    They keep their webhook-ids. It reaches back as far as ended ids are kept (CAVENDISH_RETENTION).
 
     \b
     cavendish replay --endpoint shop --since 3h
     """
-    store, _ = opened()
-    endpoint, now = meant(store, which), store.fleet.now()
-    start = time_of(since, now)
-    lanes = [*store.tasks.lanes(), OPERATIONS]
-    ended = heapq.merge(*(_ended(store, lane, start, endpoint) for lane in lanes))
+    store, _ = open_store()
+    found, now = find_endpoint(store, endpoint), store.fleet.now()
+    start, lanes = time_of(since, now), [*store.tasks.lanes(), OPERATIONS]
+    ended = heapq.merge(*(_ended(store, lane, start, found) for lane in lanes))
     replayed, cut = _replay(store, ended, now, rate, limit)
-    go_on = (
-        None if cut is None else datetime.fromtimestamp(cut, UTC).isoformat().replace("+00:00", "Z")
-    )
+    go_on = None if cut is None else f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%dT%H:%M:%SZ}"
     if as_json:
-        print_json({"endpoint": endpoint, "replayed": replayed, "since": go_on})
+        print_json({"endpoint": found, "replayed": replayed, "since": go_on})
     else:
-        click.echo(f"{replayed} are announced again" + over(replayed, rate))
+        click.echo(f"{replayed} are sent again" + spread(replayed, rate))
     if go_on:
         click.echo(f"There are more: go on with --since {go_on}", err=True)
 
@@ -81,7 +67,7 @@ def replay(which: str, since: str, rate: float, limit: int, as_json: bool) -> No
 def _replay(
     store: Store, ended: Iterable[Ended], now: float, rate: float, limit: int
 ) -> tuple[int, int | None]:
-    """Returns how many were reopened, and the second in which the limit cut the rest off."""
+    """Returns how many were reopened, and the second at which the limit cut off the rest."""
     done, second, batch = 0, None, list[tuple[Lane, str]]()
     for at, lane, name in ended:
         fresh = int(at) != second
@@ -96,10 +82,10 @@ def _replay(
 
 
 def _ended(store: Store, lane: Lane, since: float, endpoint: str) -> Iterator[Ended]:
-    """What an endpoint was pending for the ids of a lane that ended since then, in that order.
+    """The deliveries to an endpoint for the ids of a lane that ended since then, in that order.
 
-    The next page begins at the time of the last, behind those of that very time: the reconcile run
-    may remove some meanwhile.
+    The next page begins at the time of the last id, after those of that very time: the reconcile
+    run may remove some meanwhile.
     """
     at, there = since, 0
     while page := store.deliveries.ended_since(lane, at, there, PAGE):
@@ -108,6 +94,3 @@ def _ended(store: Store, lane: Lane, since: float, endpoint: str) -> Iterator[En
             for subscription in webhooks.split():
                 if endpoint_in(subscription) == endpoint:
                     yield ended, lane, delivery_of(subscription, task_id)
-
-
-COMMANDS = (replay,)

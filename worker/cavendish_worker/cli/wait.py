@@ -1,7 +1,4 @@
-"""wait.
-
-Until ids have ended, with what the duration model of durations says of how long that will take.
-"""
+"""wait: until ids have ended, with an estimate of how long that will take."""
 
 from __future__ import annotations
 
@@ -9,9 +6,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import click
 from rich.console import Console
@@ -27,188 +23,77 @@ from rich.progress import (
 from rich.text import Text
 
 from cavendish import Client, State, SubmissionError, Submitted, TrackedTask, WaitTimeout
-from cavendish.clock import Clock
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
-from cavendish.policy.durations import Forecast, until_all
-from cavendish.store import Store
-from cavendish.store.forecasts import Forecasts
-from cavendish_worker.cli.arguments import Number, opened
-from cavendish_worker.cli.output import (
-    account_option,
-    as_json,
-    plain,
-    print_json,
-    service_option,
-    table,
-)
-from cavendish_worker.cli.submit import lines
-from cavendish_worker.cli.top.pages import STATE_STYLES
+from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.estimate import Waited, in_words
+from cavendish_worker.cli.id_lines import read_ids
+from cavendish_worker.cli.options import Number, account_option, json_option, service_option
+from cavendish_worker.cli.output import counts, plain, print_json
+from cavendish_worker.cli.tables import STATE_STYLES, table
 
-#: Open ids from which the end of the last one is told: more would say hardly more.
-SAMPLE = 100
-#: Seconds between two polls at the ids while somebody watches, and between two plain lines where
-#: nobody does.
-AGAIN, SAID_AGAIN = 2.0, 15.0
+#: Seconds between two polls while a person watches, and between two plain lines elsewhere.
+_EVERY, _LINE_EVERY = 2.0, 15.0
 
 
-@dataclass
-class Outcome:
-    """What is known of the ids while they are waited for.
-
-    Told by one thread, and shown by another.
-    """
-
-    store: Store
-    ids: Sequence[str]
-    lane: Lane
-    forecasts: Forecasts = field(init=False)
-    clock: Clock = field(init=False)
-    told: set[str] = field(default_factory=set)
-    #: The open ids with what is known of their models: in one piece, since the other thread reads
-    #: it at any time.
-    _open: tuple[list[TrackedTask], dict[str, Forecast]] = field(default_factory=lambda: ([], {}))
-
-    def __post_init__(self) -> None:
-        self.forecasts, self.clock = Forecasts(self.store.shared_state), self.store.clock()
-
-    def poll(self) -> list[TrackedTask]:
-        """Look at the ids that were open.
-
-        Returns those that have ended since. Raises StoreUnavailable.
-        """
-        left = [task_id for task_id in self.ids if task_id not in self.told]
-        found = self.store.tasks.get(self.lane.account, self.lane.service, left, with_record=False)
-        ended = [task for task in found.values() if task.state.terminal]
-        self.told.update(task.id for task in ended)
-        still, now = [task for task in found.values() if not task.state.terminal], self.clock.now()
-        self._open = (
-            still,
-            {
-                model: self.forecasts.forecast(self.lane, model, now)
-                for model in {task.model for task in still}
-            },
-        )
-        return ended
-
-    def eta(self) -> tuple[float, float] | None:
-        """Seconds by which all have ended, with even odds and with 19 of 20.
-
-        None if nothing is open.
-        """
-        (some, known), now = self._open, self.clock.now()
-        if not some:
-            return None
-        longest = max(task.deadline_at - now for task in some)
-        running = [
-            (
-                known[task.model],
-                max((task.polled_at or task.submitted_at) - task.submitted_at, 0.0),
-                now - task.submitted_at,
-            )
-            for task in some[:: max(len(some) // SAMPLE, 1)]
-        ]
-        weight = len(some) / len(running)  # each of the sample stands for so many
-        even, most = (
-            until_all(running, share ** (1 / weight), max(longest, 0.0)) for share in (0.5, 0.95)
-        )
-        return even, most
-
-
-class Eta(ProgressColumn):
-    """How long it will take still; worked out anew each second, also while nothing ends."""
+class _Eta(ProgressColumn):
+    """The time that is left; computed anew each second, also while nothing ends."""
 
     max_refresh = 1.0
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, waited: Waited) -> None:
         super().__init__()
-        self._outcome = outcome
+        self._waited = waited
 
     def render(self, _task: Task) -> Text:
-        return Text(said(self._outcome.eta()), style="cyan")
+        return Text(in_words(self._waited.eta()), style="cyan")
 
 
-def said(eta: tuple[float, float] | None) -> str:
-    """An estimate in words."""
-    if eta is None:
-        return ""
-    even, most = (
-        f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" for seconds in eta
-    )
-    return f"about {even} more, at most {most}" if even != most else f"about {even} more"
-
-
-@click.command()
+@click.command("wait", short_help="Wait until all ids have ended.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...|-")
-@service_option
-@account_option
+@service_option(required=True)
+@account_option(default="default", show_default=True)
 @click.option(
     "--timeout",
     type=Number(min=0),
     metavar="SECONDS",
-    help="Give up waiting after so long; the ids are still tracked.",
+    help="Maximum time to wait; the ids stay tracked.",
 )
-@as_json
-def wait(
+@json_option
+def command(
     ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool
 ) -> None:
-    """Wait until all ids have ended. Exit code 0 only if all succeeded. With `-` the ids come from
-    stdin, as for `submit`.
+    """Wait until all ids have ended.
 
-    At a terminal it shows how many have ended and, from the durations learned so far, when the last
-    one will: with even odds, and at most, which one wait in twenty exceeds.
+    Exit code 0 only if all succeeded. With `-` the ids come from stdin, as for `submit`. At a
+    terminal a bar shows how many have ended and an estimate of the time left, from the durations
+    learned so far: the probable time, and one that is exceeded in one of 20 cases.
 
     \b
     cavendish wait --service nano-banana --timeout 300 ID1 ID2
     cavendish wait --service nano-banana - < ids
     """
-    store, _ = opened()
-    wanted = _wanted(ids)
-    outcome = Outcome(store, wanted, Lane(account, service))
+    wanted, (store, _) = _wanted(ids), open_store()
+    waited = Waited(store, wanted, Lane(account, service))
     console = Console(stderr=True, highlight=False)
-    over = threading.Event()
-    with Client() as client, _bar(console, outcome) as bar:
-        row = bar.add_task("", total=len(wanted))
-        teller = threading.Thread(target=_tell, args=(outcome, console, over), daemon=True)
-        teller.start()
-        done, late = 0, None
-
-        def progress(ended: int, _all: int) -> None:
-            nonlocal done
-            done = ended
-            bar.update(row, completed=ended)
-
+    late: WaitTimeout | None = None
+    with Client() as client:
         try:
-            ended = client.wait(
-                wanted, service=service, account=account, timeout=timeout, progress=progress
-            )
-        except WaitTimeout as over_time:
+            ended = _wait(client, waited, timeout, console)
+        except WaitTimeout as error:
             if not as_json:
                 raise
-            ended, late = client.get_many(wanted, service=service, account=account), over_time
-        except KeyboardInterrupt:
-            bar.stop()
-            console.print(
-                f"Stopped waiting; {done} of {len(wanted)} have ended, the rest is still tracked."
-            )
-            sys.exit(130)
-        finally:
-            over.set()
-            teller.join(timeout=1.0)
+            ended, late = client.get_many(wanted, service=service, account=account), error
     if as_json:
         print_json([task.to_json() for task in ended.values()])
         if late:
             raise late
-    elif console.is_terminal and sys.stdout.isatty():  # the others were told already
-        _show([task for task in ended.values() if task.id not in outcome.told], console)
-        count = Counter(task.state.value for task in ended.values())
-        click.echo(" · ".join(f"{number} {state}" for state, number in count.most_common()))
+    elif console.is_terminal and sys.stdout.isatty():
+        _show((task for task in ended.values() if task.id not in waited.ended), console)
+        click.echo(counts(dict(Counter(task.state.value for task in ended.values()).most_common())))
     else:
-        table(
-            "",
-            ("id", "state", "reason"),
-            [(task.id, task.state, task.reason) for task in ended.values()],
-        )
+        rows = [(task.id, task.state, task.reason) for task in ended.values()]
+        table(("id", "state", "reason"), rows, cut="reason")
     if not all(task.state is State.SUCCEEDED for task in ended.values()):
         sys.exit(1)
 
@@ -216,10 +101,10 @@ def wait(
 def _wanted(ids: tuple[str, ...]) -> list[str]:
     """The ids, each once.
 
-    Raises SubmissionError for a line of stdin that holds none, and where there are none at all.
+    Raises SubmissionError for a line of stdin without an id, and for no ids at all.
     """
     refused: list[Submitted] = []
-    wanted = list(dict.fromkeys(str(task_id) for task_id, _ in lines(ids, refused)))
+    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused))]
     if refused:
         raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
     if not wanted:
@@ -227,45 +112,71 @@ def _wanted(ids: tuple[str, ...]) -> list[str]:
     return wanted
 
 
-def _bar(console: Console, outcome: Outcome) -> Progress:
+def _wait(
+    client: Client, waited: Waited, timeout: float | None, console: Console
+) -> dict[str, TrackedTask]:
+    """Wait behind a bar, while a thread tells what has ended. Raises WaitTimeout."""
+    ids, over, done = waited.ids, threading.Event(), 0
+    teller = threading.Thread(target=_tell, args=(waited, console, over), daemon=True)
+    with _bar(console, waited) as bar:
+        row = bar.add_task("", total=len(ids))
+
+        def progress(ended: int, _all: int) -> None:
+            nonlocal done
+            done = ended
+            bar.update(row, completed=ended)
+
+        teller.start()
+        try:
+            where = waited.lane
+            return client.wait(
+                ids,
+                service=where.service,
+                account=where.account,
+                timeout=timeout,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            click.echo(
+                f"Stopped waiting; {done} of {len(ids)} have ended, the rest is still tracked.",
+                err=True,
+            )
+            sys.exit(130)
+        finally:
+            over.set()
+            teller.join(timeout=1.0)
+
+
+def _bar(console: Console, waited: Waited) -> Progress:
     columns = (
         TextColumn("waiting"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        Eta(outcome),
+        _Eta(waited),
     )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _tell(outcome: Outcome, console: Console, over: threading.Event) -> None:
-    """Print what ends while it is waited for, above the bar.
-
-    Without a terminal a line now and then says how it goes.
-    """
+def _tell(waited: Waited, console: Console, over: threading.Event) -> None:
+    """Print above the bar what ends; without a terminal, print a line of progress now and then."""
     said_at = time.monotonic()
     while True:
         with suppress(StoreUnavailable):  # the wait itself says that
-            ended = outcome.poll()
+            ended = waited.poll()
             if console.is_terminal:
                 _show(ended, console)
-            elif time.monotonic() - said_at >= SAID_AGAIN:
+            elif time.monotonic() - said_at >= _LINE_EVERY:
                 said_at = time.monotonic()
-                console.print(
-                    f"{len(outcome.told)} of {len(outcome.ids)} have ended; {said(outcome.eta())}"
-                )
-        if over.wait(AGAIN):
+                so_far = f"{len(waited.ended)} of {len(waited.ids)} have ended"
+                console.print(f"{so_far}; {in_words(waited.eta())}")
+        if over.wait(_EVERY):
             return
 
 
-def _show(ended: Sequence[TrackedTask], console: Console) -> None:
+def _show(ended: Iterable[TrackedTask], console: Console) -> None:
     for task in ended:
         state = (f"{task.state.value:<9} ", STATE_STYLES[task.state.value])
-        console.print(
-            Text.assemble(
-                state, plain(task.id), (f"  {plain(task.reason)}" if task.reason else "", "dim")
-            )
-        )
-
-
-COMMANDS = (wait,)
+        reason = (f"  {plain(task.reason)}" if task.reason else "", "dim")
+        console.print(Text.assemble(state, plain(task.id), reason))

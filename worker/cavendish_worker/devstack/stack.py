@@ -1,7 +1,4 @@
-"""`cavendish up`.
-
-Embedded Redis, emulated API, beat, worker and Flower on one machine, kept alive.
-"""
+"""`cavendish up`: Redis, emulated API, beat, worker and Flower on one machine, kept alive."""
 
 from __future__ import annotations
 
@@ -35,12 +32,12 @@ from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import encryption, signing
 
-#: Seconds between two polls at the parts, and before a part that ended is started again (growing
-#: while it keeps ending).
-POLL_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
-#: Seconds in which the parts that listen should do so.
+#: Seconds between two checks of the parts; and before a part that ended is started again, growing
+#: while it keeps ending.
+CHECK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
+#: Seconds within which the parts that listen should do so.
 LISTENING_WITHIN = 15.0
-#: A part that lived this long is no longer «failing to start».
+#: Seconds after which a part counts as started.
 SETTLED_AFTER = 10.0
 
 
@@ -62,11 +59,11 @@ class Part:
             self.command,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for us: the parts are ended in order
+            process_group=0,  # Ctrl-C is for this process, which ends the parts in order
             preexec_fn=_die_with_parent,  # noqa: PLW1509 (nothing here runs threads)
         )
 
-    def poll(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Start the part again if it ended, after a wait that grows while it keeps ending."""
         if self.process is None or self.process.poll() is None:
             return
@@ -83,7 +80,7 @@ class Part:
 
 
 class Stack:
-    """The parts, started in order and ended in the reverse one."""
+    """The parts: started in order, and ended in the reverse order."""
 
     def __init__(
         self, settings: Settings, *, emulate: list[str] | None = None, flower: bool = True
@@ -97,7 +94,7 @@ class Stack:
     def up(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Run until SIGTERM or SIGINT.
 
-        `ready` gets the addresses of the parts once they were started.
+        `ready` is called with the addresses of the parts once they have started. Raises StackError.
         """
         data_dir = self._settings.data_dir
         try:
@@ -107,12 +104,9 @@ class Stack:
             raise StackError(
                 f"The data folder {data_dir} cannot be used: {error.strerror}."
             ) from None
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-        ):  # the last one: somebody closed the terminal
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
+        # SIGHUP comes when the terminal is closed; `nohup` ignores it.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._stop)
         try:
             self._start_parts(data_dir)
@@ -120,10 +114,10 @@ class Stack:
             self._wait_for_answers()
             ready(self.facts)
             while not self._stopping:
-                time.sleep(POLL_EVERY)
+                time.sleep(CHECK_EVERY)
                 for part in self._parts:
                     before = part.process
-                    part.poll(time.monotonic())
+                    part.check(time.monotonic())
                     if part.process is not before:
                         self._write_facts(data_dir)
         finally:
@@ -133,53 +127,32 @@ class Stack:
     def _start_parts(self, data_dir: Path) -> None:
         environment = self._environment(data_dir)
         if not self._settings.redis_url:
-            path = socket_path(data_dir)
-            server = self._start(
-                "redis", embedded.arguments(data_dir, path), embedded.environment()
-            )
-            assert server.process is not None  # noqa: S101 (just started)
-            embedded.wait_for(
-                store_url(self._settings), server.process, data_dir / "redis" / "server.log"
-            )
+            self._start_redis(data_dir)
         if self._emulate is not None:
             port = _kept_port(data_dir)
             environment |= _emulated(port, self._settings)
-            self.facts |= {
-                "api": environment["CAVENDISH_API_URL"],
-                "receiver": f"http://127.0.0.1:{port}/receiver",
-            }
-            self._start(
-                "emulator",
-                [*_CAVENDISH, "emulate", "--port", str(port), *self._emulate],
-                environment,
-            )
-        self._start(
-            "worker",
-            [
-                *_CELERY,
-                "worker",
-                "-P",
-                "threads",
-                "-n",
-                "worker@%h",
-                "--without-gossip",
-                "--without-mingle",
-            ],
-            environment,
-        )
+            self.facts["api"] = environment["CAVENDISH_API_URL"]
+            self.facts["receiver"] = f"http://127.0.0.1:{port}/receiver"
+            command = [*_CAVENDISH, "emulate", "--port", str(port), *self._emulate]
+            self._start("emulator", command, environment)
+        options = "-P threads -n worker@%h --without-gossip --without-mingle".split()
+        self._start("worker", [*_CELERY, "worker", *options], environment)
         self._start("beat", [*_CELERY, "beat"], environment)
         if self._flower:
             port, address = self._flower_port(), self._settings.flower_address
-            self._start(
-                "flower", [*_CELERY, "flower", f"--port={port}", "--logging=error"], environment
-            )
+            command = [*_CELERY, "flower", f"--port={port}", "--logging=error"]
+            self._start("flower", command, environment)
             self.facts["flower"] = _url_at(_EVERYWHERE.get(address, address), port)
 
-    def _wait_for_answers(self) -> None:
-        """What is said to be up can be called.
+    def _start_redis(self, data_dir: Path) -> None:
+        command = embedded.arguments(data_dir, socket_path(data_dir))
+        server = self._start("redis", command, embedded.environment())
+        assert server.process is not None  # noqa: S101 (just started)
+        log = data_dir / "redis" / "server.log"
+        embedded.wait_for(store_url(self._settings), server.process, log)
 
-        The pretend API and Flower listen, or have had time enough to.
-        """
+    def _wait_for_answers(self) -> None:
+        """Wait until the emulated API and Flower listen, or the time for it is up."""
         until = time.monotonic() + LISTENING_WITHIN
         for name in ("api", "flower"):
             where = urlsplit(str(self.facts.get(name, "")))
@@ -189,16 +162,15 @@ class Stack:
                     socket.create_connection((where.hostname, where.port), timeout=1),
                 ):
                     break
-                time.sleep(POLL_EVERY)
+                time.sleep(CHECK_EVERY)
 
     def _environment(self, data_dir: Path) -> dict[str, str]:
         facts = {"store": store_url(self._settings), "broker": broker_url(self._settings)}
         self.facts |= facts
         if not self._settings.webhook_secret:
             keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
-        if not (
-            self._settings.secret_key or self._settings.redis_url
-        ):  # in a store that others share, theirs would be another
+        # In a store that others share, the others would have another key.
+        if not (self._settings.secret_key or self._settings.redis_url):
             keep(data_dir / SECRET_KEY, encryption.new_key)
         kept = with_kept(self._settings)
         return dict(os.environ) | {
@@ -235,25 +207,18 @@ class Stack:
 
     def _write_facts(self, data_dir: Path) -> None:
         pids = {part.name: part.process.pid for part in self._parts if part.process}
-        fresh = data_dir / "stack.json.new"
-        with os.fdopen(
-            os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
-        ) as file:  # a URL may hold a password
-            file.write(json.dumps(self.facts | {"pids": pids}))
-        fresh.replace(data_dir / "stack.json")
+        _write_private(data_dir / "stack.json", json.dumps(self.facts | {"pids": pids}))
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
     def _end_parts(self) -> None:
-        """SIGTERM, with time to finish; what the others still need goes last."""
+        """End the parts by SIGTERM, with time to finish; what the others need ends last."""
         logger().info("stack.stopping")
         until = time.monotonic() + self._settings.shutdown_timeout
-        first = [part for part in self._parts if part.name not in _LAST]
-        for group in (
-            first,
-            *([part for part in self._parts if part.name == name] for name in _LAST),
-        ):
+        groups = [[part for part in self._parts if part.name not in _LAST]]
+        groups += [[part for part in self._parts if part.name == name] for name in _LAST]
+        for group in groups:
             alive = [part.process for part in group if part.process and part.process.poll() is None]
             for process in alive:
                 process.terminate()
@@ -268,7 +233,7 @@ class Stack:
 
 #: The parts that end after all others, in this order.
 _LAST = ("emulator", "redis")
-#: How to reach from this machine what listens at all of its addresses.
+#: The address, on this machine, of a part that listens on all addresses.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -277,12 +242,16 @@ _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
 
 
 def keep(path: Path, make: Callable[[], str]) -> None:
-    """Let this file hold a secret, made at its first use, readable by its owner only."""
-    if path.exists():
-        return
+    """Make the secret in this file, unless it exists; only its owner can read it."""
+    if not path.exists():
+        _write_private(path, make())
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, since a URL in it may hold a password."""
     fresh = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(make())
+        file.write(text)
     fresh.replace(path)  # whole or not at all
 
 
@@ -297,25 +266,22 @@ def _url_at(address: str, port: int) -> str:
 
 
 def _kept_port(data_dir: Path) -> int:
-    """The pretend API's port.
+    """The port of the emulated API: the last one of this data folder, if it is free.
 
-    The one it had before in this data folder, if it is free, so that webhooks still arrive.
+    So webhooks to its receiver still arrive after a restart.
     """
-    path = data_dir / "emulator-port"
-    try:
+    path, port = data_dir / "emulator-port", 0
+    with suppress(OSError, ValueError):
         port = int(path.read_text())
-    except (OSError, ValueError):
-        port = 0
     port = port if port and _is_free(port) else free_port()
     path.write_text(str(port))
     return port
 
 
 def _is_free(port: int, address: str = "127.0.0.1") -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.create_server(
-            (address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET
-        ):
+        with socket.create_server((address, port), family=family):
             return True
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""What `doctor` examines, a subject a file.
+"""What `doctor` examines, one file per subject.
 
 Each finding says what was found, and what to do about it.
 """
@@ -13,7 +13,7 @@ from cavendish.model import Lane
 from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store
 from cavendish.store.fleet import FORMAT
-from cavendish_worker.doctor import accounts, api, broker, egress, processes, redis_server
+from cavendish_worker.doctor import accounts, api, broker, outgoing, processes, redis_server
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
 from cavendish_worker.doctor.receivers import EndpointView, counted, endpoints, secrets, trouble
@@ -22,62 +22,51 @@ __all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
 
 
 def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[Finding]:
-    """Examine everything: what living workers say of themselves, else this environment. Raises
-    StoreUnavailable.
+    """Examine everything, by the heartbeats of living workers where there are any.
 
-    `offline`: what lies beyond Redis and the broker is not asked.
+    Where no worker lives, by this environment. `offline`: ask only Redis and the broker. Raises
+    StoreUnavailable.
     """
     server = store.server()
     found = redis_server.findings(store.connection.where, server, settings)
     try:
         now = store.fleet.now()
-    except StoreFormatError as foreign:  # nothing in it can be believed
-        return [
-            *found,
-            ill(
-                "book",
-                str(foreign),
-                "Run the version that the workers run, or name another database.",
-            ),
-        ]
+    except StoreFormatError as foreign:  # nothing in this store can be trusted
+        advice = "Run the version that the workers run, or use another database."
+        return [*found, ill("store", str(foreign), advice)]
     lanes = store.tasks.lanes()
     living = [member for member in store.fleet.members(now) if member.alive(now)]
     workers = [member for member in living if member.role == "worker"]
-    signs = any(member.signs for member in workers) if workers else bool(settings.webhook_secret)
-    encrypt = all(member.encrypts for member in workers) if workers else bool(settings.secret_key)
-    views, shared_state = endpoints(store), accounts.findings(store, settings, now, lanes, workers)
-    outside = (
-        partial(broker.findings, settings, server),
-        partial(api.findings, store, settings, now, lanes, offline=offline),
-        partial(
-            egress.findings, settings, [view.url for view in views if view.url], offline=offline
-        ),
-    )
-    brokers, calls, ways_out = at_once(outside)
+    signs, encrypt = bool(settings.webhook_secret), bool(settings.secret_key)
+    if workers:
+        signs = any(member.signs for member in workers)
+        encrypt = all(member.encrypts for member in workers)
+    views, of_accounts = endpoints(store), accounts.findings(store, settings, now, lanes, workers)
+    urls = [view.url for view in views if view.url]
+    broker_check = partial(broker.findings, settings, server)
+    api_check = partial(api.findings, store, settings, now, lanes, offline=offline)
+    outgoing_check = partial(outgoing.findings, settings, urls, offline=offline)
+    of_broker, of_api, of_outgoing = at_once((broker_check, api_check, outgoing_check))
     return [
         *found,
         _format(store),
-        *brokers,
+        *of_broker,
         *processes.findings(living),
-        *shared_state,
-        *calls,
+        *of_accounts,
+        *of_api,
         _secret(signs=signs),
         *_misspelt(),
         *(finding for view in views for finding in trouble(view)),
         *secrets(store, settings, now, encrypt=encrypt, elsewhere=bool(workers)),
-        *ways_out,
+        *of_outgoing,
         *(finding for lane in lanes for finding in _lane(lane, store, now)),
     ]
 
 
 def _format(store: Store) -> Finding:
     held = store.fleet.format()
-    return well(
-        "book",
-        f"has the format {held}"
-        if held
-        else f"is new: the first worker or beat gives it the format {FORMAT}",
-    )
+    new = f"is new: the first worker or beat gives it the format {FORMAT}"
+    return well("store", f"has the format {held}" if held else new)
 
 
 def _secret(*, signs: bool) -> Finding:
@@ -91,27 +80,21 @@ def _secret(*, signs: bool) -> Finding:
 
 def _misspelt() -> list[Finding]:
     known = {name for name, *_ in described()}
-    strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return [
-        ill("environment", f"{name} is no setting", "deploy/env.example has every setting.")
-        for name in strangers
-    ]
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    advice = "deploy/env.example has every setting."
+    return [ill("environment", f"{name} is no setting", advice) for name in unknown]
 
 
 def _lane(lane: Lane, store: Store, now: float) -> list[Finding]:
     view, what, found = store.view(lane, now), f"lane {lane}", []
     if view.service_health.down_until > now:
-        found.append(
-            ill(
-                what, f"the API fails: {view.service_health.reason}", "It is asked again by itself."
-            )
-        )
+        reason = f"the API fails: {view.service_health.reason}"
+        found.append(ill(what, reason, "Workers ask it again by themselves."))
     if view.quarantined:
         task_id, why = next(iter(store.quarantined(lane).items()))
-        advice = "Look at the record in Redis, mend or delete it, and submit the id again."
-        found.append(
-            ill(what, f"{view.quarantined} records quarantined, such as {task_id}: {why}", advice)
-        )
+        advice = "Examine the record in Redis, repair or delete it, and submit the id again."
+        said = f"{view.quarantined} records quarantined, such as {task_id}: {why}"
+        found.append(ill(what, said, advice))
     if view.dead:
         found.append(well(what, f"{view.dead} dead letters", "See `cavendish dead list`."))
     return found

@@ -1,4 +1,4 @@
-"""The accounts of the remote API: do the workers have their tokens, and may they ask?"""
+"""The accounts of the remote API: do the workers have their tokens, and may they call?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from cavendish_worker.doctor.finding import Finding, ill, well
 def findings(
     store: Store, settings: Settings, now: float, lanes: Sequence[Lane], workers: Sequence[Member]
 ) -> list[Finding]:
-    """One finding for each account that has ids, and for the default one."""
-    tokens = (
-        {account for member in workers for account in member.accounts}
-        if workers
-        else set(settings.tokens())
-    )
+    """One finding for each account that has ids, and for the default account."""
+    tokens = {account for member in workers for account in member.accounts}
+    if not workers:
+        tokens = set(settings.tokens())
     accounts = sorted({lane.account for lane in lanes} | {"default"})
     return [_account(account, store, now, has_token=account in tokens) for account in accounts]
 
@@ -31,8 +29,8 @@ def _account(account: str, store: Store, now: float, *, has_token: bool) -> Find
         return ill(name, "has no token", f"Set {where} for the workers.")
     rate_limit = store.shared_state.rate_limit(account)
     if not rate_limit.paused(now):
-        return well(name, f"may ask {rate_limit.rate_at(now):.2f} times a second")
-    found = f"held {rate_limit.paused_until - now:.0f} s more: {rate_limit.pause_reason}"
+        return well(name, f"may make {rate_limit.rate_at(now):.2f} calls/s")
+    found = f"paused for {rate_limit.paused_until - now:.0f} s: {rate_limit.pause_reason}"
     if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT:
         return ill(name, found, "Check the token and the credit of the account.")
-    return well(name, found, "Nothing: the API asked for it, and it ends by itself.")
+    return well(name, found, "Nothing: the API asked for the pause, and it ends by itself.")

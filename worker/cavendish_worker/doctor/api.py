@@ -1,53 +1,46 @@
-"""The remote API: one harmless call with each token of this environment, about an id that is
-nobody's.
+"""The remote API: one harmless call with each token of this environment, about a reserved id that
+does not exist.
 
-Such a call is free by the API's documents. It takes its turn in the rate limit like any other and
-is never made in a hold.
+Such a call is free, says the API's documentation. It takes its turn in the rate limit like any
+other call, and is never made while the account is paused.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-import httpx
-
 from cavendish.clock import Clock
 from cavendish.model import Answer, Answered, Lane, UpstreamError, UpstreamErrorKind
-from cavendish.policy.rate_limit import acquire, report_answer, report_error
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint
-from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.upstream import Limits, Upstream
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.polling.ask import Asker
+from cavendish_worker.polling.upstream import upstream_for
+from cavendish_worker.telemetry.tracing import Polls
 
-#: The id that official clients ask for to try a token out.
-NOBODYS = "00000000-0000-0000-0000-000000000000"
+#: The id that official clients ask for to try out a token.
+RESERVED_ID = "00000000-0000-0000-0000-000000000000"
 #: Seconds to wait for a turn in the rate limit, and for the call.
 TURN, CALL = 3.0, 10.0
-#: The service that is asked for where the store knows none.
-FIRST = "nano-banana"
+#: The service that is asked where the store knows none.
+DEFAULT_SERVICE = "nano-banana"
 
 
 def findings(
     store: Store, settings: Settings, now: float, lanes: Sequence[Lane], *, offline: bool
 ) -> list[Finding]:
-    """Ask once for each account that this environment has a token for."""
+    """One call for each account that this environment has a token for."""
     tokens = settings.tokens()
-    if offline or not tokens:
-        return [
-            skipped(
-                "api",
-                "--offline"
-                if offline
-                else "this environment has no token; the workers' are their own",
-            )
-        ]
+    if offline:
+        return [skipped("api", "--offline")]
+    if not tokens:
+        return [skipped("api", "this environment has no token; the workers have their own")]
     clock = Clock(now)
     return at_once(
         [partial(_examine, account, store, settings, clock, lanes) for account in sorted(tokens)]
@@ -57,112 +50,67 @@ def findings(
 def _examine(
     account: str, store: Store, settings: Settings, clock: Clock, lanes: Sequence[Lane]
 ) -> Finding:
-    lane = next((lane for lane in lanes if lane.account == account), Lane(account, FIRST))
+    default = Lane(account, DEFAULT_SERVICE)
+    lane = next((lane for lane in lanes if lane.account == account), default)
     what = f"api, account {account}"
-    held = store.shared_state.rate_limit(account).paused(clock.now())
-    if held or not asyncio.run(_turn(store, lane, settings, clock)):
-        return skipped(
-            what, "the account is held" if held else "the workers use the whole rate limit"
-        )
-    sent_at = clock.now()
-    answer = asyncio.run(_ask(settings, lane))
-    _report(store, account, answer, sent_at, clock.now())
-    return _finding(what, answer, settings.api_url)
-
-
-async def _turn(store: Store, lane: Lane, settings: Settings, clock: Clock) -> bool:
-    """Wait for a turn; false if none comes soon."""
-    until = clock.now() + TURN
-    while True:
-        now = clock.now()
-        take = partial(acquire, now=now, ceiling=settings.rate)
-        wait = store.shared_state.change_rate_limit(lane.account, take)
-        if not wait:
-            return True
-        if now + wait > until:
-            return False
-        await asyncio.sleep(wait)
-
-
-async def _ask(settings: Settings, lane: Lane) -> Answer:
-    headers = {"user-agent": "Cavendish", "accept-encoding": "identity"}
-    limits = Limits(
-        settings.connect_timeout, min(settings.call_timeout, CALL), settings.answer_limit
-    )
-    async with httpx.AsyncClient(
-        transport=PooledTransport(), trust_env=False, headers=headers
-    ) as http:
-        return await Upstream(http, settings.api_url, settings.tokens(), limits).retrieve_batch(
-            lane, [NOBODYS]
-        )
-
-
-def _report(store: Store, account: str, answer: Answer, sent_at: float, now: float) -> None:
-    """What the fleet learns from it.
-
-    A refused token is our own, and says nothing about the workers'.
-    """
+    if store.shared_state.rate_limit(account).paused(clock.now()):
+        return skipped(what, "the account is paused")
+    upstream, loop = upstream_for(settings, CALL), LoopThread()
+    timeout = min(settings.call_timeout, CALL)
+    parts = (store, upstream, loop, clock, lane, Polls())
+    asker = Asker(*parts, settings.rate, timeout, clock.now() + TURN)
+    try:
+        if not asker.take_call():
+            return skipped(what, "the workers use the whole rate limit")
+        answer, sent_at = asker.send([RESERVED_ID])
+    finally:
+        loop.close(upstream.close())
+    # A refused token is not reported: it is the token of this environment, not of the workers.
     if isinstance(answer, Answered):
-        store.shared_state.change_rate_limit(
-            account,
-            lambda rate_limit: (report_answer(rate_limit, sent_at, now, answer.quota), None),
-        )
+        asker.report_answer(answer, sent_at)
     elif answer.why is UpstreamErrorKind.RATE:
-        said = (answer.why, answer.detail, answer.retry_after, sent_at, now, 0.0, answer.quota)
-        store.shared_state.change_rate_limit(
-            account, lambda rate_limit: (report_error(rate_limit, *said), None)
-        )
+        asker.report_pause(answer, sent_at)
+    return _finding(what, answer, settings.api_url)
 
 
 def _finding(what: str, answer: Answer, url: str) -> Finding:
     if isinstance(answer, Answered):
-        return well(what, f"{url} takes the token")
+        return well(what, f"{url} accepts the token")
     if answer.why is UpstreamErrorKind.ACCOUNT:
-        advice = "Check the token and the credit at https://platform.acedata.cloud, and set CAVENDISH_API_TOKEN anew."
+        page = "https://platform.acedata.cloud"
+        advice = f"Check the token and the credit at {page}, and set CAVENDISH_API_TOKEN anew."
         return ill(what, f"the token is refused: {answer.detail}", advice)
     if answer.why is UpstreamErrorKind.RATE:
-        return well(
-            what,
-            f"{url} takes the token, and says that we ask too often just now",
-            "Nothing: the rate limit adapts.",
-        )
+        found = f"{url} accepts the token, and answers that there are too many calls just now"
+        return well(what, found, "Nothing: the rate limit adapts.")
     if not answer.detail.startswith("HTTP "):
         return _unreachable(what, answer, url)
     if answer.why is UpstreamErrorKind.DOWN:
-        return ill(
-            what,
-            f"the API fails: {answer.detail}",
-            "It is asked again by itself; see whether CAVENDISH_API_URL is right.",
-        )
+        advice = "Workers ask again by themselves; check whether CAVENDISH_API_URL is right."
+        return ill(what, f"the API fails: {answer.detail}", advice)
     return well(what, f"{url} answers: {answer.detail}")
 
 
 def _unreachable(what: str, answer: UpstreamError, url: str) -> Finding:
-    """Nothing readable came: is it the name, the way, the certificate, or the server?"""
+    """No readable answer came: is it the name, the network, the certificate or the server?"""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxied = next(
-        (name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY") if os.environ.get(name)), None
-    )
     if "SSL" in answer.detail or "ertificate" in answer.detail:
-        advice = "Something between breaks TLS open, or a root certificate is missing: set SSL_CERT_FILE to the right ones."
-        return ill(what, f"TLS with {host} fails: {answer.detail}", advice)
+        found = f"TLS with {host} fails: {answer.detail}"
+        advice = (
+            "Something on the way breaks TLS open, or a root certificate is missing: "
+            "set SSL_CERT_FILE to the right certificates."
+        )
+        return ill(what, found, advice)
     fault = complaint(host, port)
     if fault is None:
-        return ill(
-            what,
-            f"{host}:{port} is reached, but: {answer.detail}",
-            "See whether CAVENDISH_API_URL is right.",
-        )
-    quarantined = f" {proxied} is set, but the API is asked without a proxy." if proxied else ""
+        found = f"{host}:{port} is reached, but: {answer.detail}"
+        return ill(what, found, "Check whether CAVENDISH_API_URL is right.")
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
+    proxy = next((name for name in names if os.environ.get(name)), None)
+    unused = f" {proxy} is set, but API calls do not use a proxy." if proxy else ""
     if fault[0] is socket.gaierror:
-        return ill(
-            what,
-            f"{host} is not found: {fault[1]}",
-            f"Mend DNS on this machine, or CAVENDISH_API_URL.{quarantined}",
-        )
-    return ill(
-        what,
-        f"{host}:{port} is not reached: {fault[1]}",
-        f"Open the way out: routes, firewall.{quarantined}",
-    )
+        advice = f"Repair DNS on this machine, or correct CAVENDISH_API_URL.{unused}"
+        return ill(what, f"{host} is not found: {fault[1]}", advice)
+    advice = f"Check the routes and the firewall of this machine.{unused}"
+    return ill(what, f"{host}:{port} is not reached: {fault[1]}", advice)

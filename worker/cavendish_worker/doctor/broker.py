@@ -1,4 +1,4 @@
-"""Celery's broker: can messages be sent, and if it is a Redis of its own, does that drop any?"""
+"""Celery's broker: can messages be sent, and if it is a Redis of its own, does it keep them all?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from cavendish_worker.doctor.redis_server import eviction
 
 
 def findings(settings: Settings, store: Server) -> list[Finding]:
-    """Connect to it as a worker would, once.
-
-    `store`: the server of the store, which need not be examined twice.
-    """
-    from cavendish_worker.celeryapp.app import build  # noqa: PLC0415 (Celery takes a while to load, and all other commands do without it)
+    """Connect to it once, as a worker would. `store`: the server of the store."""
+    # Celery takes a while to load, and all other commands do without it.
+    from cavendish_worker.celeryapp.app import build  # noqa: PLC0415
 
     try:
         where = without_password(broker_url(settings))
@@ -27,8 +25,8 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
-            said = _said(connection)
-    except Exception as error:  # whatever the library of a broker raises: it is the finding
+            info = _info(connection)
+    except Exception as error:  # whatever the broker's library raises is the finding
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         advice = (
             "Start it, or set CAVENDISH_BROKER_URL; unset, the Redis of the store is the broker."
@@ -37,13 +35,13 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
     finally:
         app.close()
     found = [well("broker", f"answers at {where}")]
-    if said and said.get("run_id") != store.run_id:
-        found.append(eviction("broker eviction", said.get("maxmemory_policy")))
+    if info and info.get("run_id") != store.run_id:
+        found.append(eviction("broker eviction", info.get("maxmemory_policy")))
     return found
 
 
-def _said(connection: Any) -> dict[str, Any]:
-    """What a Redis says of itself; nothing where it forbids that, or is none."""
+def _info(connection: Any) -> dict[str, Any]:
+    """The INFO of a Redis; empty where it forbids that, or where the broker is no Redis."""
     client = getattr(connection.default_channel, "client", None)
     try:
         return dict(client.info()) if client is not None else {}

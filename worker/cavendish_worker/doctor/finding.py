@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Finding:
     """One thing that was examined.
 
-    `advice` is empty where nothing need be done; what is well may have some too.
+    `advice` is empty where nothing needs to be done; a thing that is well may have some too.
     """
 
     what: str
@@ -28,5 +28,5 @@ def ill(what: str, found: str, advice: str) -> Finding:
 
 
 def skipped(what: str, why: str) -> Finding:
-    """Something that cannot be examined from here; that is no fault."""
+    """Something that cannot be examined from here, which is no fault."""
     return Finding(what, ok=True, found=f"not examined: {why}", examined=False)

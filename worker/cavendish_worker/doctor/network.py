@@ -1,4 +1,4 @@
-"""Is a host there? Asked of the resolver and of the network, for a few seconds at most."""
+"""Checks whether a host is reachable: resolves its name, connects, for a few seconds at most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 #: Seconds; a resolver without a network may take much longer.
 PATIENCE = 4.0
-#: How many are asked at once.
+#: Checks that run at once.
 MOST = 16
 
 T = TypeVar("T")
@@ -19,21 +19,18 @@ Fault = tuple[type[OSError], str]
 
 
 def at_once(asks: Sequence[Callable[[], T]]) -> list[T]:
-    """Ask several at the same time, so that many that are away take no longer than one.
-
-    The answers in the order of `asks`.
-    """
+    """Run several checks at the same time; returns their answers in the order of `asks`."""
     with ThreadPoolExecutor(MOST) as pool:
         return [answer.result() for answer in [pool.submit(ask) for ask in asks]]
 
 
 def complaint(host: str, port: int) -> Fault | None:
-    """Why no connection is made there; `socket.gaierror` where the name is not found."""
+    """Why no connection can be made; `socket.gaierror` where the name is not found."""
     return _within(lambda: socket.create_connection((host, port), PATIENCE).close())
 
 
 def unresolved(host: str) -> Fault | None:
-    """Why a name is not found."""
+    """Why a name cannot be resolved."""
     return _within(lambda: socket.getaddrinfo(host, None))
 
 
@@ -44,15 +41,9 @@ def _within(ask: Callable[[], object]) -> Fault | None:
         try:
             ask()
         except (OSError, UnicodeError) as error:
-            said = getattr(error, "strerror", None) or str(error)
-            answers.put(
-                (
-                    socket.gaierror
-                    if isinstance(error, socket.gaierror | UnicodeError)
-                    else OSError,
-                    said,
-                )
-            )
+            unknown = isinstance(error, socket.gaierror | UnicodeError)
+            why = getattr(error, "strerror", None) or str(error)
+            answers.put((socket.gaierror if unknown else OSError, why))
         else:
             answers.put(None)
 

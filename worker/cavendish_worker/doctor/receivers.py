@@ -5,7 +5,7 @@ secrets are encrypted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from cavendish.policy.circuit import Circuit
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, name_complaint
-from cavendish_worker.doctor.finding import Finding
+from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
 
 
@@ -133,24 +133,18 @@ def endpoints(
 
 
 def trouble(view: EndpointView) -> list[Finding]:
-    """What keeps an endpoint from getting what it is pending."""
+    """What keeps an endpoint from getting its deliveries."""
     found, what, wait = [], f"endpoint {view.name}", counted(view.waiting)
     if view.disabled:
         since = datetime.fromtimestamp(view.disabled.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        advice = f"Mend the receiver{f' at {view.url}' if view.url else ''}, then: cavendish endpoint enable {view.name}"
-        found.append(
-            Finding(
-                what,
-                ok=False,
-                found=f"is disabled since {since}: {view.disabled.why}; {wait}",
-                advice=advice,
-            )
-        )
+        receiver = f"the receiver at {view.url}" if view.url else "the receiver"
+        advice = f"Repair {receiver}, then: cavendish endpoint enable {view.name}"
+        found.append(ill(what, f"is disabled since {since}: {view.disabled.why}; {wait}", advice))
     if view.waiting and view.named and not view.registered:
-        advice = f"cavendish endpoint add {view.name} URL; else what is pending goes to the dead letters when its turn comes."
-        found.append(
-            Finding(what, ok=False, found=f"is not registered, and {wait} for it", advice=advice)
+        advice = (
+            f"cavendish endpoint add {view.name} URL; otherwise its deliveries become dead letters."
         )
+        found.append(ill(what, f"is not registered, and {wait} for it", advice))
     return found
 
 
@@ -161,46 +155,59 @@ def secrets(
 
     `elsewhere`: there are workers, who have keys.
     """
-    what, registered = "endpoint secrets", store.endpoints.all()
+    what, registered, found = "endpoint secrets", store.endpoints.all(), list[Finding]()
     if not registered:
         return []
-    encrypted = {
-        name: [key.encrypted for key in endpoint.living_keys(now)]
-        for name, endpoint in registered.items()
-    }
-    found, where = [], "the workers" if elsewhere else "this environment"
     if not encrypt:
-        why = f"CAVENDISH_SECRET_KEY is not set for {where}, and endpoints are registered: {len(registered)}"
-        advice = "Set it for the workers and where endpoints are added; `cavendish endpoint new-key` makes one."
-        found.append(Finding(what, ok=False, found=why, advice=advice))
-    plain = [
-        name
-        for name, texts in encrypted.items()
-        if any(_opens(Encryption(()), name, text) for text in texts)
-    ]
-    if plain:
-        why = f"unencrypted in the store: {', '.join(plain[:5])}{f' and {len(plain) - 5} more' if plain[5:] else ''}"
-        advice = "With CAVENDISH_SECRET_KEY set: cavendish endpoint rotate NAME; the old one goes when it has ceased to sign."
-        found.append(Finding(what, ok=False, found=why, advice=advice))
+        where = "the workers" if elsewhere else "this environment"
+        why = (
+            f"CAVENDISH_SECRET_KEY is not set for {where}, which serve {len(registered)} endpoints"
+        )
+        advice = (
+            "Set it for the workers and where endpoints are added; "
+            "`cavendish endpoint new-key` makes one."
+        )
+        found.append(ill(what, why, advice))
+    if plain := _readable(Encryption(()), registered, now, every=False):
+        advice = (
+            "With CAVENDISH_SECRET_KEY set: cavendish endpoint rotate NAME; "
+            "the old secret is deleted when it no longer signs."
+        )
+        found.append(ill(what, f"unencrypted in the store: {_some(plain)}", advice))
     here = Encryption(settings.secret_key)
-    shut = [
-        name
-        for name, texts in encrypted.items()
-        if not all(_opens(here, name, text) for text in texts)
-    ]
+    shut = sorted(set(registered) - set(_readable(here, registered, now, every=True)))
     if shut and encrypt and elsewhere and not here.encrypts:
-        why = "encrypted, and not examined: CAVENDISH_SECRET_KEY is not set here, only for the workers"
-        found.append(Finding(what, ok=True, found=why))
+        why = "encrypted, and not examined: only the workers have CAVENDISH_SECRET_KEY"
+        found.append(well(what, why))
     elif shut:
-        why = f"no key of this environment opens those of {', '.join(shut[:5])}{' and more' if shut[5:] else ''}"
-        advice = "Add the key that encrypted them to CAVENDISH_SECRET_KEY, or: cavendish endpoint rotate NAME --overlap 0"
-        found.append(Finding(what, ok=False, found=why, advice=advice))
+        advice = (
+            "Add the key that encrypted them to CAVENDISH_SECRET_KEY, or: "
+            "cavendish endpoint rotate NAME --overlap 0"
+        )
+        found.append(ill(what, f"no key of this environment decrypts: {_some(shut)}", advice))
     return found
+
+
+def _readable(
+    encryption: Encryption, registered: Mapping[str, Endpoint], now: float, *, every: bool
+) -> list[str]:
+    """The endpoints of which any secret, or every one, can be decrypted."""
+    enough = all if every else any
+    return [
+        name
+        for name, endpoint in registered.items()
+        if enough(_opens(encryption, name, key.encrypted) for key in endpoint.living_keys(now))
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if names[5:] else ""
+    return ", ".join(names[:5]) + more
 
 
 def _opens(encryption: Encryption, name: str, encrypted: str) -> bool:
     try:
-        encryption.open(name, encrypted)
+        encryption.decrypt(name, encrypted)
     except DecryptionError:
         return False
     return True

@@ -1,7 +1,4 @@
-"""The Redis of the store.
-
-Is it new enough, does it keep what is written, does it drop nothing, is its clock right?
-"""
+"""The Redis of the store: its version, persistence, eviction, memory and clock."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from cavendish.settings import Settings
 from cavendish.store.server_info import Server
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 
-#: The commands and the Lua of this version are used; Valkey calls itself 7.2 or more.
+#: The oldest version that has all commands we use; Valkey reports 7.2 or more.
 LEAST = (6, 2)
-#: Share of `maxmemory` from which on it is time to do something.
+#: Share of `maxmemory` from which on the operator must act.
 NEARLY_FULL = 0.9
 #: Seconds by which two wall clocks may differ: receivers refuse webhooks that are five minutes off,
 #: by the clock of Redis.
@@ -23,7 +20,7 @@ def findings(where: str, server: Server, settings: Settings) -> list[Finding]:
     return [
         well("redis", f"{server.name} answers at {where}"),
         *_version(server),
-        *_persistence(server, settings),
+        _persistence(server, settings),
         eviction("redis eviction", server.policy),
         *_memory(server),
         _clock(server),
@@ -37,62 +34,48 @@ def _version(server: Server) -> list[Finding]:
     if numbers >= LEAST:
         return []
     wanted = ".".join(map(str, LEAST))
-    return [
-        ill(
-            "redis version",
-            f"{server.version} is too old",
-            f"Run Redis {wanted} or newer, or any Valkey.",
-        )
-    ]
+    advice = f"Run Redis {wanted} or newer, or any Valkey."
+    return [ill("redis version", f"{server.version} is too old", advice)]
 
 
-def _persistence(server: Server, settings: Settings) -> list[Finding]:
-    what = "redis persistence"
+def _persistence(server: Server, settings: Settings) -> Finding:
+    what, replicas = "redis persistence", settings.wait_replicas
     if server.append_only is None:
-        return [
-            skipped(
-                what,
-                "the server forbids CONFIG; see its operator's page for what survives a restart",
-            )
-        ]
+        why = "the server forbids CONFIG; its operator knows what survives a restart"
+        return skipped(what, why)
+    if not server.append_only and replicas:
+        found = f"off, but a write counts only when {replicas} replicas have it"
+        advice = "Switch appendonly on as well, in case all of them restart on one day."
+        return well(what, found, advice)
     if not server.append_only:
-        if settings.wait_replicas:
-            found = f"off, but a write counts only when {settings.wait_replicas} replicas have it"
-            return [
-                well(
-                    what,
-                    found,
-                    "Switch appendonly on as well, for the day on which all of them restart.",
-                )
-            ]
-        advice = "redis-cli CONFIG SET appendonly yes; and `appendonly yes`, `appendfsync always` in redis.conf."
-        return [ill(what, "is off: a restart of Redis loses what was submitted", advice)]
+        advice = (
+            "redis-cli CONFIG SET appendonly yes; "
+            "and `appendonly yes`, `appendfsync always` in redis.conf."
+        )
+        return ill(what, "is off: a restart of Redis loses what was submitted", advice)
     if server.writes_well is False:
-        return [
-            ill(
-                what,
-                "the last write to the disk failed",
-                "Make room on the disk of Redis, and read its log.",
-            )
-        ]
+        advice = "Make room on the disk of Redis, and read its log."
+        return ill(what, "the last write to the disk failed", advice)
     if server.fsync == "no":
         advice = "redis-cli CONFIG SET appendfsync always (or everysec), and in redis.conf."
-        return [ill(what, "appendfsync no: a power cut loses half a minute", advice)]
+        return ill(what, "appendfsync no: a power cut loses half a minute", advice)
     if server.fsync == "everysec":
-        advice = "appendfsync always loses nothing that was acknowledged, at some speed."
-        return [
-            well(what, "appendonly, appendfsync everysec: a power cut loses up to a second", advice)
-        ]
-    return [well(what, f"appendonly, appendfsync {server.fsync}")]
+        found = "appendonly, appendfsync everysec: a power cut loses up to a second"
+        advice = "appendfsync always loses nothing that was acknowledged, but is slower."
+        return well(what, found, advice)
+    return well(what, f"appendonly, appendfsync {server.fsync}")
 
 
 def eviction(what: str, policy: str | None) -> Finding:
-    """A full Redis must refuse, not forget."""
+    """A full Redis must refuse writes, and not delete keys."""
     if policy is None:
         return skipped(what, "the server does not say what it does when it is full")
     if policy == "noeviction":
         return well(what, "maxmemory-policy noeviction")
-    advice = "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf; a cache belongs into another Redis."
+    advice = (
+        "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf; "
+        "use another Redis as a cache."
+    )
     return ill(what, f"maxmemory-policy {policy}: when it is full it drops what is tracked", advice)
 
 
@@ -100,18 +83,16 @@ def _memory(server: Server) -> list[Finding]:
     if not server.limit or server.used < NEARLY_FULL * server.limit:
         return []
     found = f"{server.used / server.limit:.0%} of maxmemory is in use; a full Redis refuses submits"
-    return [
-        ill(
-            "redis memory",
-            found,
-            "Raise maxmemory, or lower CAVENDISH_RETENTION and CAVENDISH_EVENTS_KEPT.",
-        )
-    ]
+    advice = "Raise maxmemory, or lower CAVENDISH_RETENTION and CAVENDISH_EVENTS_KEPT."
+    return [ill("redis memory", found, advice)]
 
 
 def _clock(server: Server) -> Finding:
     if abs(server.behind) <= APART:
         return well("clock", f"Redis and this machine are {abs(server.behind):.1f} s apart")
     which = "behind" if server.behind > 0 else "ahead of"
-    advice = "Set both by NTP: webhooks carry the time of Redis, and receivers refuse what is five minutes off."
+    advice = (
+        "Set both clocks by NTP: webhooks carry the time of Redis, "
+        "and receivers refuse webhooks that are five minutes off."
+    )
     return ill("clock", f"Redis is {abs(server.behind):.0f} s {which} this machine", advice)

@@ -1,7 +1,4 @@
-"""One event loop per worker process, in a daemon thread.
-
-It owns the HTTP connections, and keeps them warm.
-"""
+"""One event loop per worker process, in a daemon thread; it owns the HTTP connections."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for the threads of Celery. Started with the first use, so after any fork."""
+    """Runs coroutines for the threads of Celery. Built at its first use, so after any fork."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -23,7 +20,7 @@ class LoopThread:
         self._thread.start()
 
     def _run(self) -> None:
-        # A runner ends what is still under way, so that no socket is left to the garbage collector.
+        # A runner ends all tasks that still run, so that the garbage collector finds no open socket.
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._until_closed())
 
@@ -31,9 +28,9 @@ class LoopThread:
         await self._closed.wait()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Wait for one coroutine, at most `timeout` seconds.
+        """Run one coroutine and return its result. Raises what it raises.
 
-        Raises TimeoutError, and what the coroutine raises.
+        Raises TimeoutError after `timeout` seconds.
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -43,11 +40,11 @@ class LoopThread:
             raise
 
     def call(self, work: Callable[[], None]) -> None:
-        """Let the loop call something soon, and do not wait for it."""
+        """Let the loop call `work` soon, and do not wait for it."""
         self._loop.call_soon_threadsafe(work)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run a last coroutine (closing connections), then end what is under way, and the loop."""
+        """Run a last coroutine (it closes connections), then end the loop and all that runs in it."""
         if last is not None:
             self.run(last, timeout=5)
         self._loop.call_soon_threadsafe(self._closed.set)

@@ -1,4 +1,6 @@
-"""When a process is to end, its calls end in time: a moment from which no answer is waited for."""
+"""Ends the calls of a process that shuts down in time: after its deadline, no call waits for an
+answer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from contextlib import asynccontextmanager
 
 
 class ShutdownDeadline:
-    """For calls in one event loop. None is in force until `leave` was called, in that loop."""
+    """A deadline for the calls of one event loop. It is set by `set`, called in that loop."""
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Timeout] = set()
@@ -17,11 +19,11 @@ class ShutdownDeadline:
 
     @property
     def in_force(self) -> bool:
-        """True once this process is to end."""
+        """True once this process shuts down."""
         return self._at < math.inf
 
-    def leave(self, within: float) -> None:
-        """Wait for no answer longer than so many seconds from now on."""
+    def set(self, within: float) -> None:
+        """From now on, wait at most `within` seconds for answers."""
         self._at = asyncio.get_running_loop().time() + within
         for timeout in self._under_way:
             if not timeout.expired():
@@ -29,9 +31,7 @@ class ShutdownDeadline:
 
     @asynccontextmanager
     async def call(self, seconds: float) -> AsyncIterator[None]:
-        """Raises TimeoutError where a call lasts longer than this, or so long that this process
-        would have to end before it.
-        """
+        """Around one call. Raises TimeoutError after `seconds`, or at the deadline if it is sooner."""
         now = asyncio.get_running_loop().time()
         async with asyncio.timeout_at(min(now + seconds, self._at)) as timeout:
             self._under_way.add(timeout)
@@ -40,8 +40,6 @@ class ShutdownDeadline:
             finally:
                 self._under_way.discard(timeout)
 
-    def cut(self) -> bool:
-        """True where a call that ran out of time just now might have had more of it in a process
-        that goes on.
-        """
+    def passed(self) -> bool:
+        """True after the deadline: a call that timed out just now may have been cut short by it."""
         return asyncio.get_running_loop().time() >= self._at

@@ -1,1 +1,1 @@
-"""From due ids to settled ones: dispatch, retrieve, expire."""
+"""From due ids to settled ones: dispatch, retrieve (ask, classify, settle), expire."""

@@ -1,5 +1,5 @@
-"""How many threads of a worker process each kind of work may hold, so that a slow API starves
-nothing else.
+"""Limits how many threads of a worker process one kind of work may use, so that a slow API does not
+starve the other work.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Threads that are always left for the other Celery tasks: dispatch, submit, expire, reconcile run,
-#: and two rounds of deliveries.
+#: Threads that are always left for the other Celery tasks: dispatch, submit, expire, reconcile,
+#: and two delivery loops.
 OTHERS = 5
 
 
 class ConcurrencyLimit:
-    """Seats for one kind of work.
+    """A number of threads that one kind of work may use at once.
 
-    Who finds none does not wait: what it came for lies in the store, and is found again.
+    Work beyond it does not wait: its ids are in the store, and will be claimed again.
     """
 
     def __init__(self, number: int) -> None:
@@ -24,8 +24,8 @@ class ConcurrencyLimit:
         self._free = threading.BoundedSemaphore(number)
 
     @contextmanager
-    def taken(self) -> Iterator[bool]:
-        """True inside if a seat was free; it is given back at the end."""
+    def acquired(self) -> Iterator[bool]:
+        """Inside: true if the limit was not reached; the thread is given back at the end."""
         got = self._free.acquire(blocking=False)
         try:
             yield got

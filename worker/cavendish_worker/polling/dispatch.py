@@ -1,12 +1,12 @@
-"""One tick of the dispatch: ask the rate limit first, then claim what is most worth a poll, and
-send it as batches.
+"""One tick of the dispatch: ask the rate limit, claim the ids that are most worth a poll, and send
+them as batches.
 
-A batch is sent when its ids together are worth the price of a call: the price is low while calls
-are plentiful and rises with the share of the rate limit that is used, so near the limit calls wait
-until they find more.
+A batch is sent when a poll of its ids is worth the price of a call. The price is low while calls
+are plentiful, and rises with the used share of the rate limit: near the limit, a batch waits until
+it holds more ids.
 
-A tick drains until the next one comes: it waits for the rate limit and claims at the last moment,
-so a claim is never older than the call it is for. Any number of beats may fire: a tick is taken
+A dispatch goes on until the next tick comes: it waits for the rate limit and claims at the last
+moment, so a claim is never older than its call. Any number of beats may fire: each tick is taken
 once.
 """
 
@@ -30,21 +30,21 @@ from cavendish.store.forecasts import Forecasts
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 
-#: Sends one claimed batch on its way: lane, ids, lease token, and when the leases run out.
+#: Sends one claimed batch to a worker: lane, ids, lease token, and when the leases run out.
 Send = Callable[[Lane, list[str], str, float], None]
 
-#: Shortest sleep between two rounds of a drain, and the sleep while batches gain worth, in seconds.
-_SHORT, _AGAIN = 0.005, 0.04
-#: Seconds that a drain outlives its tick, so that a late next one leaves no gap: claims and rate
-#: limit are shared anyway.
+#: Shortest sleep between two rounds, and the sleep while batches gain worth, in seconds.
+_SHORT, _GAIN = 0.005, 0.04
+#: Seconds by which a dispatch outlasts its tick, so that a late next one leaves no gap. They may
+#: overlap: claims and the rate limit are shared.
 _OVERLAP = 0.02
-#: Seconds between two complaints that there is no token for an account.
-_TOLD_EVERY = 60.0
+#: Seconds between two warnings that an account has no token.
+_WARN_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """What a dispatch needs of the settings; seconds and ids."""
+class DispatchConfig:
+    """The settings of a dispatch: seconds, ids, and calls per second (0: no ceiling)."""
 
     tick: float
     batch_size: int
@@ -53,144 +53,133 @@ class Config:
 
 
 @dataclass(slots=True)
-class Drained:
+class Dispatched:
     """What one tick sent."""
 
     batches: int = 0
     ids: int = 0
 
     def __str__(self) -> str:
+        """What Flower shows."""
         return f"{self.batches} batches · {self.ids} ids" if self.batches else "nothing due"
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a dispatch works with."""
+@dataclass(slots=True)
+class Dispatcher:
+    """Dispatches for one worker process.
+
+    `served`: when each lane was last sent a batch; `warned`: when the log last said that there is
+    no token for an account; `stopping`: set once this process shuts down.
+    """
 
     store: Store
     forecasts: Forecasts
-    config: Config
-    served: dict[Lane, float] = field(default_factory=dict)  # when each lane had its last turn
-    told: dict[str, float] = field(
-        default_factory=dict
-    )  # when it was last said that there is no token for an account
-    stopping: threading.Event = field(
-        default_factory=threading.Event
-    )  # set once this process is to end
+    config: DispatchConfig
+    served: dict[Lane, float] = field(default_factory=dict)
+    warned: dict[str, float] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
+    def dispatch(self, accounts: Iterable[str], clock: Clock, send: Send) -> Dispatched | None:
+        """Run one tick for the accounts that this process has a token for.
 
-def drain(desk: Desk, accounts: Iterable[str], clock: Clock, send: Send) -> Drained | None:
-    """Run one tick.
+        None if another process has taken this tick, or should. Raises StoreUnavailable.
+        """
+        started, tick = clock.now(), self.config.tick
+        if self.stopping.is_set() or not self.store.fleet.take_tick(tick):
+            return None
+        did, usable = Dispatched(), frozenset(accounts)
+        until = started + tick + _OVERLAP  # the next tick comes within this time
+        while (now := clock.now()) < until:
+            wait = self.run_round(usable, now, send, did)
+            if wait >= until - now or self.stopping.wait(max(wait, _SHORT)):
+                break
+        return did
 
-    None if another dispatch has this tick, or should have it. Raises StoreUnavailable.
-    """
-    started, tick = clock.now(), desk.config.tick
-    if desk.stopping.is_set() or not desk.store.fleet.take_tick(tick):
-        return None
-    drained, usable = Drained(), frozenset(accounts)
-    until = (
-        started + tick + _OVERLAP
-    )  # as long as the next tick takes to come, wherever in its slot it falls
-    while (now := clock.now()) < until:
-        wait = run_round(desk, usable, now, send, drained)
-        if wait >= until - now or desk.stopping.wait(max(wait, _SHORT)):
-            break
-    return drained
+    def run_round(self, accounts: frozenset[str], now: float, send: Send, did: Dispatched) -> float:
+        """Send at most one batch for each lane that is worth a call, and count it in `did`.
 
+        Returns the seconds until another batch may be worth a call.
+        """
+        wait, worthy = math.inf, list[tuple[Lane, list[Candidate]]]()
+        for lane in self.store.tasks.lanes():
+            if lane.account not in accounts:
+                self._warn_of_no_token(lane, now)
+                continue
+            try:
+                blocked, batch = self._weigh(lane, now)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # a lane that cannot be read must not stop the others
+                report_unreadable(lane, error)
+                continue
+            wait = min(wait, blocked)
+            if batch:
+                worthy.append((lane, batch))
+        # The lane that has waited longest comes first, so that no lane starves another.
+        for lane, batch in sorted(worthy, key=lambda each: self.served.get(each[0], 0.0)):
+            if self._take_call(lane, now) and (ids := self._send(lane, batch, now, send)):
+                did.batches += 1
+                did.ids += ids
+                wait = 0.0
+        return wait
 
-def run_round(
-    desk: Desk, accounts: frozenset[str], now: float, send: Send, drained: Drained
-) -> float:
-    """Send at most one batch for each lane that is worth a call.
+    def _take_call(self, lane: Lane, now: float) -> bool:
+        taken = not self.store.shared_state.change_rate_limit(
+            lane.account, lambda known: acquire(known, now, self.config.rate)
+        )
+        if taken:
+            self.served[lane] = now
+        return taken
 
-    Returns the seconds until another could be.
-    """
-    wait = math.inf
-    worthy: list[tuple[Lane, list[Candidate]]] = []
-    for lane in desk.store.tasks.lanes():
-        if lane.account not in accounts:
-            _tell_of_no_token(desk, lane, now)
-            continue
+    def _warn_of_no_token(self, lane: Lane, now: float) -> None:
+        """Log now and then that ids wait for a token, which another worker may have.
+
+        Otherwise nobody would notice a typo in `account`.
+        """
+        account = lane.account
+        if now - self.warned.get(account, -math.inf) < _WARN_EVERY:
+            return
+        if self.store.tasks.candidates(lane, now, 1):
+            self.warned[account] = now
+            name = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
+            advice = f"set a token for this account in {name}; its ids wait until a worker has one"
+            logger().warning("account.no_token", account=account, advice=advice)
+
+    def _weigh(self, lane: Lane, now: float) -> tuple[float, list[Candidate]]:
+        """Seconds until this lane can be worth a call, and the batch if it is worth one now."""
+        rate_limit = self.store.shared_state.rate_limit(lane.account)
+        service_health = self.store.shared_state.service_health(lane)
+        wait = acquire(rate_limit, now, self.config.rate)[1]
+        if (blocked := max(wait, service_health.down_until - now)) > 0:
+            return blocked, []
+        size = service_health.batch_size(self.config.batch_size)
+        batch = fair_share(self.store.tasks.candidates(lane, now, size), size, now)
+        if not batch:
+            return math.inf, []
+        last_poll = any(one.due <= now and one.deadline_at <= now for one in batch)
+        worth = math.inf if last_poll else self.forecasts.worth(lane, batch, now)
+        return _GAIN, batch if worth >= call_price(rate_limit.used_share(now)) else []
+
+    def _send(self, lane: Lane, batch: list[Candidate], now: float, send: Send) -> int:
+        """Claim a batch and send it; returns how many of its ids could still be claimed."""
+        token, until = secrets.token_hex(8), now + self.config.lease
+        ids = self.store.tasks.claim(lane, until, token, batch)
+        if not ids:
+            return 0
+        claimed = [one for one in batch if one.id in frozenset(ids)]
         try:
-            blocked, batch = _weigh(desk, lane, now)
-        except StoreUnavailable:
+            send(lane, ids, token, until)
+        except Exception:  # the broker is away: do not let the ids wait until the leases run out
+            self.store.tasks.release(lane, token, claimed)
             raise
-        except Exception as error:  # one lane that cannot be read must not stop the others
-            logger().error(
-                "lane.unreadable", lane=str(lane), outcome=f"{type(error).__name__}: {error}"[:200]
-            )
-            continue
-        wait = min(wait, blocked)
-        if batch:
-            worthy.append((lane, batch))
-    for lane, batch in sorted(
-        worthy, key=lambda each: desk.served.get(each[0], 0.0)
-    ):  # in turns: none starves another
-        if (
-            desk.store.shared_state.change_rate_limit(
-                lane.account, lambda rate_limit: acquire(rate_limit, now, desk.config.rate)
-            )
-            == 0
-        ):
-            taken = _send(desk, lane, batch, now, send)
-            desk.served[lane] = now
-            drained.batches += bool(taken)
-            drained.ids += taken
-            wait = 0.0 if taken else wait
-    return wait
-
-
-def _tell_of_no_token(desk: Desk, lane: Lane, now: float) -> None:
-    """Say now and then that ids wait for a token, which another worker may have.
-
-    A typo in `account` would wait in silence.
-    """
-    if now - desk.told.get(lane.account, -math.inf) >= _TOLD_EVERY and desk.store.tasks.candidates(
-        lane, now, 1
-    ):
-        desk.told[lane.account] = now
-        setting = (
-            "CAVENDISH_API_TOKEN" if lane.account == "default" else "CAVENDISH_API_TOKENS_FILE"
+        recorded.claimed(lane.service, [one.due for one in claimed], now)
+        self.store.shared_state.change_service_health(
+            lane, lambda known: (probing(known, now), None)
         )
-        logger().warning(
-            "account.no_token",
-            account=lane.account,
-            advice=f"{setting} has none for this worker; its ids wait",
-        )
+        return len(ids)
 
 
-def _weigh(desk: Desk, lane: Lane, now: float) -> tuple[float, list[Candidate]]:
-    """Seconds until this lane may be looked at again, and the batch to send now if it is worth a
-    call.
-    """
-    rate_limit, service_health = (
-        desk.store.shared_state.rate_limit(lane.account),
-        desk.store.shared_state.service_health(lane),
-    )
-    blocked = max(acquire(rate_limit, now, desk.config.rate)[1], service_health.down_until - now)
-    if blocked > 0:
-        return blocked, []
-    size = service_health.batch_size(desk.config.batch_size)
-    batch = fair_share(desk.store.tasks.candidates(lane, now, size), size, now)
-    if not batch:
-        return math.inf, []
-    last_poll = any(one.due <= now and one.deadline_at <= now for one in batch)
-    worth = math.inf if last_poll else desk.forecasts.worth(lane, batch, now)
-    return _AGAIN, batch if worth >= call_price(rate_limit.used_share(now)) else []
-
-
-def _send(desk: Desk, lane: Lane, batch: list[Candidate], now: float, send: Send) -> int:
-    """Claim a batch and send it on its way; returns how many ids were still to be had."""
-    token, until = secrets.token_hex(8), now + desk.config.lease
-    ids = desk.store.tasks.claim(lane, until, token, batch)
-    if not ids:
-        return 0
-    try:
-        send(lane, ids, token, until)
-    except Exception:  # the broker is away: nobody will ask, so let nobody wait for the lease
-        desk.store.tasks.release(lane, token, [one for one in batch if one.id in ids])
-        raise
-    taken = frozenset(ids)
-    recorded.claimed(lane.service, [one.due for one in batch if one.id in taken], now)
-    desk.store.shared_state.change_service_health(lane, lambda known: (probing(known, now), None))
-    return len(ids)
+def report_unreadable(lane: Lane, error: Exception) -> None:
+    """Log that the data of a lane cannot be read."""
+    outcome = f"{type(error).__name__}: {error}"[:200]
+    logger().error("lane.unreadable", lane=str(lane), outcome=outcome)

@@ -1,6 +1,6 @@
-"""The net under every deadline.
+"""Expires ids whose last poll did not settle them, because the API could not be asked in time.
 
-Ids that no look could settle, because the API could not be asked, expire.
+This is the net under every deadline: no id stays pending for ever.
 """
 
 from __future__ import annotations
@@ -13,88 +13,77 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
+from cavendish_worker.polling.dispatch import report_unreadable
+from cavendish_worker.polling.settle import Writer, load_claimed
 from cavendish_worker.telemetry.logs import logger
-from cavendish_worker.telemetry.metrics import recorded
 from cavendish_worker.telemetry.tracing import traces
 
-AT_ONCE = 500
-#: Times `last_poll` that an id may be late where the API can be asked.
+#: Ids that are expired in one step.
+PAGE = 500
+#: Times `last_poll` that an id may be late while the API can be asked.
 PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """What an expiry needs of the settings; seconds and numbers."""
+class ExpiryConfig:
+    """The settings of an expiry: times in seconds, and the number of events that are kept."""
 
     last_poll: float
     retention: float
     events_kept: int
 
 
-def expire_lane(store: Store, lane: Lane, clock: Clock, config: Config) -> tuple[int, list[str]]:
-    """`expire_overdue`, so that one lane that cannot be read does not stop the others."""
+def expire_lane(
+    store: Store, lane: Lane, clock: Clock, config: ExpiryConfig
+) -> tuple[int, list[str]]:
+    """`expire_overdue`, but a lane that cannot be read is logged, and does not stop the others."""
     try:
         return expire_overdue(store, lane, clock, config)
     except StoreUnavailable:
         raise
     except Exception as error:
-        logger().error(
-            "lane.unreadable", lane=str(lane), outcome=f"{type(error).__name__}: {error}"[:200]
-        )
+        report_unreadable(lane, error)
         return 0, []
 
 
-def expire_overdue(store: Store, lane: Lane, clock: Clock, config: Config) -> tuple[int, list[str]]:
-    """Expire ids whose deadline passed more than `last_poll` seconds ago. Returns how many, and the
-    deliveries now pending.
+def expire_overdue(
+    store: Store, lane: Lane, clock: Clock, config: ExpiryConfig
+) -> tuple[int, list[str]]:
+    """Expire ids whose deadline passed more than `last_poll` seconds ago.
 
-    Where the API can be asked, a last poll is on its way: the dispatch takes ids past their
-    deadline before all others. Only ten times as late nothing is waited for any more.
+    Returns their number, and the deliveries that are pending now. Raises StoreUnavailable.
+
+    While the API can be asked, a last poll is on its way, since the dispatch takes ids past their
+    deadline before all others: then an id may be PATIENCE times as late.
     """
     now, token = clock.now(), secrets.token_hex(8)
-    because = _obstacle(store, lane, now)
-    before = now - config.last_poll * (1 if because else PATIENCE)
-    why = "the deadline passed and the API could not be asked" + (
-        f": {because}" if because else " in time"
-    )
-    ended, deliveries = 0, list[str]()
-    while ids := store.tasks.overdue(lane, before, token, AT_ONCE):
-        loaded = store.tasks.load(lane, ids, token=token)
-        if loaded.unreadable:
-            store.tasks.quarantine(lane, loaded.unreadable)
-            recorded.quarantine(lane.service, len(loaded.unreadable))
-        outcomes = [
-            (Outcome(task, State.EXPIRED, why), now)
-            for task in loaded.tasks.values()
-            if not task.state.terminal
-        ]
-        settled = store.tasks.settle(
-            lane, token, now, outcomes, config.retention, config.events_kept
-        )
-        recorded.settled(lane.service, settled, [outcome for outcome, _ in outcomes], now)
-        traces().polls(lane).settled(settled, [outcome for outcome, _ in outcomes])
-        ended += sum(one.ended for one in settled)
+    obstacle = _obstacle(store, lane, now)
+    before = now - config.last_poll * (1 if obstacle else PATIENCE)
+    rest = f": {obstacle}" if obstacle else " in time"
+    why = f"the deadline passed and the API could not be asked{rest}"
+    writer = Writer(store, lane, token, traces().polls(lane), config.retention, config.events_kept)
+    expired, deliveries = 0, list[str]()
+    while ids := store.tasks.overdue(lane, before, token, PAGE):
+        tasks = load_claimed(store, lane, ids, token).values()
+        settled = writer.write([(Outcome(task, State.EXPIRED, why), now) for task in tasks], now)
+        ended = sum(one.ended for one in settled)
+        expired += ended
         deliveries += [delivery for one in settled for delivery in one.deliveries]
-        if not any(one.ended for one in settled):
+        if not ended:
             break
-    if ended:
-        logger().warning("task.expired", lane=str(lane), ids=ended, outcome=why)
-    return ended, deliveries
+    if expired:
+        logger().warning("task.expired", lane=str(lane), ids=expired, outcome=why)
+    return expired, deliveries
 
 
 def _obstacle(store: Store, lane: Lane, now: float) -> str:
-    """Why this lane cannot be asked right now; empty if it can."""
-    rate_limit, service_health = (
-        store.shared_state.rate_limit(lane.account),
-        store.shared_state.service_health(lane),
-    )
-    workers = [
-        member
-        for member in store.fleet.members(now)
-        if member.role == "worker" and member.alive(now)
-    ]
+    """Why the API cannot be asked about this lane right now; empty if it can."""
+    living = [member for member in store.fleet.members(now) if member.alive(now)]
+    workers = [member for member in living if member.role == "worker"]
     if workers and not any(lane.account in member.accounts for member in workers):
         return f"no worker has a token for the account {lane.account}"
+    rate_limit = store.shared_state.rate_limit(lane.account)
     if rate_limit.paused(now):
         return rate_limit.pause_reason
+    service_health = store.shared_state.service_health(lane)
     return service_health.reason if service_health.failures else ""

@@ -1,7 +1,4 @@
-"""structlog, set up once for worker, beat and command line.
-
-One line per event, for people or as JSON.
-"""
+"""Sets up structlog for worker, beat and command line: one line per event, as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,51 +7,29 @@ import sys
 
 import structlog
 
-#: Celery's lines for each message received and each task run; ours say the same with what came of
-#: it.
-_CHATTY = (
-    "celery.worker.strategy",
-    "celery.app.trace",
-    "celery.beat",
-    "kombu",
-    "httpx",
-    "httpcore",
-    "tornado.access",
-)
-
-
+#: Loggers whose lines say less than our own: for each message received, task run and call made.
+_CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx httpcore".split()
+_CHATTY.append("tornado.access")
 #: Parts of the names of errors that mean that the broker is away.
 _LOST = ("Connection", "Operational", "Scheduling", "Timeout")
 
 
 def set_up(log_format: str, log_level: str) -> None:
     """Send structlog and the standard logging through one formatter to stderr."""
-    level = logging.getLevelNamesMapping()[log_level.upper()]
+    level, as_json = logging.getLevelNamesMapping()[log_level.upper()], log_format == "json"
+    time = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True)
-        if log_format == "json"
-        else structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+        time,
     ]
-    last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if log_format == "json"
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                pad_event_to=18,
-                # The richer ones print local variables: secrets among them.
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ]
-    )
+    formatter = structlog.stdlib.ProcessorFormatter
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_without_trace_of_lost_broker)
     handler.addFilter(_worth_a_line)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        formatter(
+            processors=[formatter.remove_processors_meta, *(_json() if as_json else _console())],
             foreign_pre_chain=shared,
         )
     )
@@ -64,39 +39,39 @@ def set_up(log_format: str, log_level: str) -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *shared, formatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
 
 
-def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
-    """A broker or a store that went away is a sentence.
+def _json() -> list[structlog.typing.Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
-    The place in the code where it was noticed tells nobody anything.
-    """
-    trouble = record.exc_info[1] if record.exc_info else None
-    lost = any(word in type(trouble).__name__ for word in _LOST) and record.name.startswith(
-        ("celery.worker", "celery.beat")
-    )
-    if (
-        lost or type(trouble).__name__ == "Reject"
-    ):  # a message that was put back, since the store is away
+
+def _console() -> list[structlog.typing.Processor]:
+    # The richer formatters of exceptions print local variables, and secrets among them.
+    plain = structlog.dev.plain_traceback
+    colors = sys.stderr.isatty()
+    return [
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=18, exception_formatter=plain)
+    ]
+
+
+def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
+    """Show one sentence where the broker or the store is away, without a useless traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    name, by_celery = type(error).__name__, record.name.startswith(("celery.worker", "celery.beat"))
+    # Reject: a message was put back, since the store is away.
+    if name == "Reject" or (by_celery and any(word in name for word in _LOST)):
         record.exc_info = record.exc_text = None
-        if record.name == "celery.beat":  # whose message carries its whole stack, too
-            record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()
+        if record.name == "celery.beat":  # its message holds the whole stack as well
+            record.msg, record.args = f"{name}: {error}", ()
     return True
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
-    """A message that comes to a worker as it ends goes back into its queue.
-
-    That is how it should be.
-    """
+    """Hide a line about what should happen: a worker that ends puts a message back."""
     return not str(record.msg).startswith("Requeuing undeliverable message")
 
 

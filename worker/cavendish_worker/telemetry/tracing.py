@@ -1,10 +1,10 @@
-"""OpenTelemetry: one trace from the submit of an id over the look that ended it to its webhook.
+"""OpenTelemetry: one trace from the submit of an id, over the poll that ended it, to its webhook.
 
 Spans are made where the extra `cavendish[otel]` is installed and the standard OTEL_* variables say
-where they go; without, nothing of it is imported, and a `traceparent` that a producer gave is
-handed on to the receiver as it is. The context of a tracked task lies in its record, so it outlives
-every process. A batch call asks about ids of many traces, so its span has a trace of its own, and
-the look of each id that ended is linked to it.
+where to send them. Otherwise nothing of OpenTelemetry is imported, and the `traceparent` of a
+producer is passed on to the receiver as it is. The context of a task is in its record, so it
+survives every process. A batch call asks about ids of many traces, so its span has a trace of its
+own, and the poll of each id that ended is linked to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from cavendish.model import Answer, Lane, State, TrackedTask, UpstreamError, pri
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.tasks import Settled
 from cavendish.submission import traceparent_complaint
-from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
 
 if TYPE_CHECKING:
@@ -31,44 +30,44 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
-#: Where OTLP spans go; one of them, or OTEL_TRACES_EXPORTER, is what turns tracing on.
+#: Where OTLP spans go; one of these, or OTEL_TRACES_EXPORTER, turns tracing on.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-#: Seconds that a command or a worker that ends waits for a collector, attempts again included,
-#: unless OTEL_* say otherwise.
+#: Seconds that a command or a worker that ends waits for a collector, retries included, unless
+#: OTEL_* say otherwise.
 PATIENCE = 3.0
-#: Characters of what a stranger calls a service.
+#: Characters of a service's name, which anybody may have sent.
 SHOWN = 40
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 class Polls:
-    """The traces of one retrieval. This kind, where nothing is traced, does nothing."""
+    """The traces of one batch. This class, for processes without tracing, does nothing."""
 
     def call(self, ids: Sequence[str]) -> AbstractContextManager[Callable[[Answer], None]]:
-        """Around one call to the API; what it yields is told the answer."""
+        """Around one call to the API; call what it yields with the answer."""
         del ids
         return nullcontext(lambda _answer: None)
 
     def settled(self, written: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
-        """Outcomes were written down."""
+        """Outcomes were written back."""
 
 
 class Traces:
-    """What the seams call. This kind, where nothing is traced, runtime on what it is given."""
+    """What other rooms call. This class, for processes without tracing, only passes values on."""
 
     def submit(self, service: str, ids: int, given: str) -> AbstractContextManager[str]:
-        """Around one submit; yields the context that the tracked tasks keep."""
+        """Around one submit; yields the context that is stored with the tasks."""
         del service, ids
         return nullcontext(given)
 
     def polls(self, lane: Lane) -> Polls:
-        """For one retrieval, or one round of the net under the deadlines."""
+        """For one batch that is retrieved or expired."""
         del lane
         return _NO_POLLS
 
     def headers(self) -> dict[str, str]:
-        """What a call to the API carries of the span that it is made in."""
+        """The headers of a call to the API, which name the current span."""
         return {}
 
     def delivery(
@@ -76,13 +75,9 @@ class Traces:
     ) -> AbstractContextManager[tuple[str, Callable[[AttemptResult], None]]]:
         """Around one webhook call.
 
-        Yields its `traceparent` ('' for none), and whom to tell what came of it.
+        Yields its `traceparent` ('' for none), and a function to call with the result.
         """
-        return nullcontext((task.trace, _told_nobody))
-
-
-def _told_nobody(_result: AttemptResult) -> None:
-    pass
+        return nullcontext((task.trace, lambda _result: None))
 
 
 _NO_POLLS = Polls()
@@ -96,7 +91,7 @@ class _OtelTraces(Traces):
         self._propagator = tracecontext.TraceContextTextMapPropagator()
 
     def context_of(self, trace: str) -> Context:
-        """The context that a `traceparent` names; that of a new trace where it is empty."""
+        """The context of a `traceparent`; of a new trace where it is empty."""
         from opentelemetry.context import Context  # noqa: PLC0415
 
         return self._propagator.extract({"traceparent": trace}, Context())
@@ -104,19 +99,20 @@ class _OtelTraces(Traces):
     def headers(self) -> dict[str, str]:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
-        carrier.pop("tracestate", None)  # what is not in the store is not half handed on
+        carrier.pop(
+            "tracestate", None
+        )  # the store does not keep it, so it is not passed on half of the way
         return carrier
 
     @contextmanager
     def submit(self, service: str, ids: int, given: str) -> Iterator[str]:
         if given and traceparent_complaint(given):
-            yield given  # refused in a moment
+            yield given  # the submit will refuse it
             return
         from opentelemetry.trace import SpanKind  # noqa: PLC0415
 
-        service = printable(
-            service, SHOWN
-        )  # not checked yet, and what is no Unicode costs all spans of a batch
+        # Not checked yet, and broken Unicode would cost all spans of an export.
+        service = printable(service, SHOWN)
         about: dict[str, str | int] = {"cavendish.service": service, "cavendish.ids": ids}
         parent = self.context_of(given)
         with self.tracer.start_as_current_span(
@@ -138,7 +134,7 @@ class _OtelTraces(Traces):
         ) as span:
 
             def told(result: AttemptResult) -> None:
-                span.set_attribute("cavendish.fate", result.kind.value)
+                span.set_attribute("cavendish.result", result.kind.value)
                 if result.status:
                     span.set_attribute("http.response.status_code", result.status)
                 if result.kind is not ResultKind.DELIVERED:
@@ -150,9 +146,8 @@ class _OtelTraces(Traces):
 class _OtelPolls(Polls):
     def __init__(self, traces: _OtelTraces, lane: Lane) -> None:
         self._traces, self._lane = traces, lane
-        self._asked: dict[
-            str, tuple[Any, int]
-        ] = {}  # id -> the span of the call that last asked about it, and when it began
+        # By id: the span of the call that last asked about it, and when that began.
+        self._asked: dict[str, tuple[Any, int]] = {}
 
     @contextmanager
     def call(self, ids: Sequence[str]) -> Iterator[Callable[[Answer], None]]:
@@ -190,7 +185,7 @@ class _OtelPolls(Polls):
             call, began = self._asked.get(task.id, (None, time.time_ns()))
             about = _about(task) | {
                 "cavendish.state": outcome.state.value,
-                "cavendish.looks": task.polls + 1,
+                "cavendish.polls": task.polls + 1,
             }
             span = self._traces.tracer.start_span(
                 f"{'poll' if call else 'expire'} {task.service}",
@@ -223,7 +218,7 @@ _traces: Traces | None = None
 
 
 def _after_fork() -> None:
-    """What exports is a thread, which a fork does not take along."""
+    """A fork does not copy the thread that exports."""
     global _lock, _traces
     _lock, _traces = threading.Lock(), None
 
@@ -241,43 +236,34 @@ def traces() -> Traces:
 
 
 def use(these: Traces | None) -> None:
-    """Let this process use these, for who has an exporter of their own.
+    """Let this process use these traces, for example with an exporter of your own.
 
-    None: set up anew at the next use.
+    None: set up again at the next use.
     """
     global _traces  # noqa: PLW0603
     _traces = these
 
 
 def set_up(environ: Mapping[str, str]) -> Traces:
-    """What these variables ask for.
-
-    Where it cannot be had, that is logged, and nothing is traced.
-    """
+    """The traces that these variables ask for; where that fails, log it and trace nothing."""
     wanted = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or (
         "otlp" if any(map(environ.get, _ENDPOINTS)) else "none"
     )
     if wanted == "none" or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Traces()
+    from cavendish_worker.telemetry.logs import logger  # noqa: PLC0415 (`cavendish submit` is quick without)
+
     protocol = next((value for value in map(environ.get, _PROTOCOLS) if value), "http/protobuf")
     if wanted not in ("otlp", "console") or (wanted == "otlp" and protocol != "http/protobuf"):
-        logger().warning(
-            "tracing.off",
-            outcome=f"{wanted} by {protocol} is not known here: otlp by http/protobuf, or console",
-        )
-        return Traces()
-    try:
-        return exporting(_exporter(wanted, environ), environ)
-    except ImportError:
-        logger().warning(
-            "tracing.off",
-            outcome="OTEL_* variables ask for traces; install cavendish[otel] for them",
-        )
-    except Exception as error:  # the SDK raises what it likes for an OTEL_* that it cannot use; no look may fail for that
-        logger().warning(
-            "tracing.off",
-            outcome=f"an OTEL_* variable cannot be used: {type(error).__name__}: {error}"[:200],
-        )
+        why = f"{wanted} by {protocol} is not supported: only otlp by http/protobuf, or console"
+    else:
+        try:
+            return exporting(_exporter(wanted, environ), environ)
+        except ImportError:
+            why = "OTEL_* variables ask for traces; install cavendish[otel] for them"
+        except Exception as error:  # the SDK raises anything for an OTEL_* that it cannot use
+            why = f"an OTEL_* variable cannot be used: {type(error).__name__}: {error}"[:200]
+    logger().warning("tracing.off", outcome=why)
     return Traces()
 
 
@@ -285,7 +271,7 @@ def _exporter(wanted: str, environ: Mapping[str, str]) -> SpanExporter:
     if wanted == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
 
-        return ConsoleSpanExporter(out=sys.stderr)  # stdout is what a command answers
+        return ConsoleSpanExporter(out=sys.stderr)  # stdout is for the answers of commands
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     return OTLPSpanExporter(timeout=None if any(map(environ.get, _TIMEOUTS)) else PATIENCE)
@@ -294,9 +280,9 @@ def _exporter(wanted: str, environ: Mapping[str, str]) -> SpanExporter:
 def exporting(
     exporter: SpanExporter, environ: Mapping[str, str], *, at_once: bool = False
 ) -> Traces:
-    """Traces that go to an exporter.
+    """Traces that are sent to an exporter: in batches from a thread of its own, or `at_once`.
 
-    In batches from a thread of its own, or `at_once`. Sampled as OTEL_TRACES_SAMPLER says.
+    They are sampled as OTEL_TRACES_SAMPLER says.
     """
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -312,19 +298,19 @@ def exporting(
         SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
     )
     if not patient:
-        atexit.register(_part_with, provider)
+        atexit.register(_send_last, provider)
     return _OtelTraces(provider.get_tracer("cavendish"))
 
 
-def _part_with(provider: TracerProvider) -> None:
-    """Send what waits, at the end of this process.
+def _send_last(provider: TracerProvider) -> None:
+    """Send the waiting spans at the end of this process, within PATIENCE seconds in all.
 
-    The SDK would have PATIENCE anew for each batch of it.
+    The SDK would wait as long for each batch.
     """
     last = threading.Thread(target=provider.shutdown, name="cavendish-last-spans", daemon=True)
     try:
         last.start()
-    except RuntimeError:  # newer Pythons start no thread so late
+    except RuntimeError:  # newer Pythons start no thread so late in the life of a process
         provider.shutdown()
         return
     last.join(PATIENCE)

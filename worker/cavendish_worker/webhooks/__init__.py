@@ -1,1 +1,1 @@
-"""What is pending is announced: claimed, signed, sent, and written down."""
+"""From a pending webhook to its delivery: claim, sign, send, and write back."""

@@ -1,4 +1,4 @@
-"""What is sent for one claimed delivery, and what came of it."""
+"""Makes one delivery attempt: decides whether and what to send, sends it, returns the result."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from cavendish_worker.webhooks.post import post
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted:
-    """A delivery, since when it is pending, what its try met, and whether its endpoint was trusted
-    when it was claimed.
+class FinishedAttempt:
+    """A delivery with the result of its attempt.
+
+    `since`: when the delivery became pending, in seconds since the epoch; `trusted`: whether its
+    endpoint was trusted when it was claimed.
     """
 
     delivery: Delivery
@@ -34,10 +36,10 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Sends for one round.
+    """Sends for one delivery loop.
 
     `patience`: seconds after its claim at which a delivery is no longer sent, since its lease ends
-    soon.
+    soon. `result_lifetime`: by service, as `payload.body` needs it.
     """
 
     transport: httpx.AsyncBaseTransport
@@ -50,43 +52,40 @@ class Sender:
 
     async def send(
         self, delivery: Delivery, task: TrackedTask | None, claimed_at: float, *, trusted: bool
-    ) -> Attempted:
-        """Try one delivery. Raises nothing: every error is a attempt result too."""
+    ) -> FinishedAttempt:
+        """Attempt one delivery. Raises nothing: every error is a result too."""
         now = self.clock.now()
         try:
             result = await self._result(delivery, task, claimed_at, now)
-        except (
-            Exception
-        ) as error:  # a mistake of ours must cost neither the delivery nor its endpoint anything
-            logger().exception("webhook.broken", id=delivery.task_id, outcome=type(error).__name__)
-            result = AttemptResult(
-                ResultKind.OURS, f"{type(error).__name__} of our own", sent_at=now
-            )
+        except Exception as error:  # a bug of ours must cost neither the delivery nor its endpoint
+            name = type(error).__name__
+            logger().exception("webhook.broken", id=delivery.task_id, outcome=name)
+            result = AttemptResult(ResultKind.OUR_FAULT, f"{name} of our own", sent_at=now)
         recorded.attempted(delivery, task, result)
-        return Attempted(delivery, now if task is None else task.settled_at or now, result, trusted)
+        since = now if task is None else task.settled_at or now
+        return FinishedAttempt(delivery, since, result, trusted)
 
     async def _result(
         self, delivery: Delivery, task: TrackedTask | None, claimed_at: float, now: float
     ) -> AttemptResult:
-        if task is None or not task.state.terminal:
-            why = (
-                "has not ended: its id is tracked anew"
-                if task
-                else "can no longer be read in the store"
-            )
-            return AttemptResult(ResultKind.REFUSED, f"what it announces {why}", sent_at=now)
+        def no_call(kind: ResultKind, why: str) -> AttemptResult:
+            return AttemptResult(kind, why, sent_at=now)
+
+        if task is None:
+            why = "the task of this delivery can no longer be read in the store"
+            return no_call(ResultKind.REJECTED, why)
+        if not task.state.terminal:
+            why = "the task of this delivery has not ended: its id was submitted again"
+            return no_call(ResultKind.REJECTED, why)
         if self.shutdown_deadline.in_force:
-            return AttemptResult(ResultKind.UNSENT, "not sent: this worker ends", sent_at=now)
+            return no_call(ResultKind.NOT_SENT, "not sent: this worker shuts down")
         if now - claimed_at > self.patience:
-            return AttemptResult(ResultKind.UNSENT, "no call was free in time", sent_at=now)
+            return no_call(ResultKind.NOT_SENT, "not sent: no call was free in time")
         target = self.endpoint_cache.target(delivery, now)
         if target.complaint:
-            return AttemptResult(
-                ResultKind.REFUSED if target.gone else ResultKind.OURS,
-                target.complaint,
-                sent_at=now,
-            )
-        name, body = self._said(delivery.lane, task, now)
+            kind = ResultKind.REJECTED if target.gone else ResultKind.OUR_FAULT
+            return no_call(kind, target.complaint)
+        name, body = self._message(delivery.lane, task, now)
         with traces().delivery(task) as (trace, told):
             result = await post(
                 self.transport, target, name, body, now, self.timeout, self.shutdown_deadline, trace
@@ -94,8 +93,8 @@ class Sender:
             told(result)
         return result
 
-    def _said(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
-        """The webhook-id and the body: a notice of our own is stored as it is sent."""
+    def _message(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
+        """The webhook-id and the body; an operator alert is stored as it is sent."""
         if lane == OPERATIONS:
             return task.id, compact(task.record).encode()
         lifetime = self.result_lifetime(task.service)

@@ -1,8 +1,8 @@
-"""Pure: what does a receiver's answer mean for the delivery, and for its endpoint?
+"""Pure: what a receiver's answer means for the delivery, and for its endpoint.
 
-2xx pays. 410 and `webhook-delivery: disable` end the sending to the endpoint; the delivery waits
-until it is enabled again. `webhook-delivery: abort-message` buries this one delivery. Anything else
-is tried later, not before `Retry-After`.
+2xx means delivered. 410 and `webhook-delivery: disable` disable the endpoint; its deliveries wait
+until it is enabled again. `webhook-delivery: abort-message` buries this one delivery. After any
+other answer the delivery is retried, not before `Retry-After`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from cavendish.policy import circuit
 from cavendish.policy.backoff import WEBHOOK_WINDOW
 from cavendish_worker.polling.upstream_errors import retry_after
 
-#: Characters of an answer that are written down with each try, and attempts that are: 16 KiB in
+#: Characters of an answer that are kept with each attempt, and attempts that are kept: 16 KiB in
 #: all.
 ANSWER_KEPT, ATTEMPTS_KEPT = 1024, 16
 _OVERLOADED = frozenset({429, 502, 504})
 
 
 class ResultKind(StrEnum):
-    """What becomes of a delivery after a try."""
+    """What becomes of a delivery after an attempt."""
 
     DELIVERED = "delivered"
-    LATER = "retry_later"
-    REFUSED = "refused"  # no further try can mend it
-    OURS = "ours"  # the fault is ours: no try is charged, and the endpoint is not blamed
-    UNSENT = "unsent"  # it was claimed and not tried
+    RETRY = "retry"
+    REJECTED = "rejected"  # no further attempt can succeed: it goes to the dead letters
+    OUR_FAULT = "our_fault"  # the attempt does not count, and the endpoint is not blamed
+    NOT_SENT = "not_sent"  # it was claimed, but no call was made
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """What one try met.
+    """What came of one attempt.
 
-    `rest`: seconds for which the whole endpoint is left alone; `disable`: why nothing more is sent
-    to it.
+    `rest`: seconds for which nothing is sent to the endpoint; `disable`: why it is to be disabled;
+    `sent_at`: seconds since the epoch; `seconds`: length of the call; `address`: the address that
+    was dialled.
     """
 
     kind: ResultKind
@@ -57,23 +58,20 @@ class AttemptResult:
 
         JSON with at, outcome, seconds (and status, address, answer where there are any).
         """
-        outcome = printable(self.outcome, ANSWER_KEPT)  # what is not might break the line
-        said = {"at": round(self.sent_at, 3), "outcome": outcome, "seconds": round(self.seconds, 3)}
-        said |= {
-            name: value
-            for name in ("status", "address", "answer")
-            if (value := getattr(self, name))
-        }
-        return json.dumps(said, ensure_ascii=False)
+        outcome = printable(self.outcome, ANSWER_KEPT)  # other characters might break the line
+        line = {"at": round(self.sent_at, 3), "outcome": outcome, "seconds": round(self.seconds, 3)}
+        rest = {"status": self.status, "address": self.address, "answer": self.answer}
+        line |= {name: value for name, value in rest.items() if value}
+        return json.dumps(line, ensure_ascii=False)
 
 
 def log_with(log: str, result: AttemptResult) -> str:
-    """The delivery log of a delivery after one more try; of many, the last are kept."""
+    """The delivery log after one more attempt; the last ATTEMPTS_KEPT lines are kept."""
     return "\n".join([*log.splitlines(), result.entry()][-ATTEMPTS_KEPT:])
 
 
 def delivered_before(log: str) -> bool:
-    """True if a try in the delivery log was answered 2xx: what is tried now is a replay."""
+    """True if an attempt in the delivery log was answered 2xx: this delivery is a replay."""
     for line in log.splitlines():
         try:
             if 200 <= json.loads(line).get("status", 0) < 300:
@@ -84,29 +82,24 @@ def delivered_before(log: str) -> bool:
 
 
 def classified(status: int, headers: Mapping[str, str]) -> AttemptResult:
-    """Read an answer."""
+    """Read the answer of a receiver."""
     outcome, wish = f"HTTP {status}", headers.get("webhook-delivery", "").strip().lower()
-    delivered = 200 <= status < 300
-    disable = (
-        "410 Gone" if status == 410 else "webhook-delivery: disable" if wish == "disable" else ""
-    )
-    if delivered:
+    disable = "webhook-delivery: disable" if wish == "disable" else ""
+    if status == 410:
+        disable = "410 Gone"
+    if 200 <= status < 300:
         return AttemptResult(ResultKind.DELIVERED, outcome, status, disable=disable)
     if wish == "abort-message":
-        return AttemptResult(
-            ResultKind.REFUSED,
-            f"{outcome}; the receiver aborts the message",
-            status,
-            disable=disable,
-        )
+        outcome += "; the receiver aborts the message"
+        return AttemptResult(ResultKind.REJECTED, outcome, status, disable=disable)
     asked = retry_after(headers)
     rest = None
     if status in _OVERLOADED or (status == 503 and asked):
         rest = min(max(asked or 0.0, circuit.REST), WEBHOOK_WINDOW)
-    kind = ResultKind.OURS if disable else ResultKind.LATER
+    kind = ResultKind.OUR_FAULT if disable else ResultKind.RETRY
     return AttemptResult(kind, outcome, status, retry_after=asked, rest=rest, disable=disable)
 
 
 def excerpt(answer: bytes) -> str:
-    """The first of an answer as text for people."""
+    """The beginning of an answer, as printable text."""
     return printable(answer[: 4 * ANSWER_KEPT].decode(errors="replace"), ANSWER_KEPT)

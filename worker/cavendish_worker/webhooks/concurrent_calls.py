@@ -1,8 +1,7 @@
-"""Which of the claimed deliveries are called now: so many at once in all, and so many for each
-endpoint.
+"""Runs the calls of claimed deliveries, within a limit of calls at once in all and per endpoint.
 
-A few more are claimed than may be called, so that a call that ends is followed at once by the next,
-while the store is still being written to.
+A few more deliveries are claimed than may be called, so that the next call begins as soon as one
+ends, while the store is still being written to.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """One call to come.
+    """One call that waits.
 
-    `room`: how many to its endpoint may run at once from now on. `work` must not raise.
+    `room`: how many calls to its endpoint may run at once from now on. `work` must not raise.
     """
 
     endpoint: str
@@ -40,14 +39,14 @@ class ConcurrentCalls(Generic[T]):
     def __init__(self, loop: LoopThread, calls: int, ended: queue.SimpleQueue[T | None]) -> None:
         self._loop, self._free, self._ended = loop, calls, ended
         self._busy: Counter[str] = Counter()
-        self._room: dict[
-            str, int
-        ] = {}  # as the last job said: else those that came while it was small would be overtaken
+        # By endpoint, as its last job has it: otherwise later jobs would overtake earlier ones that
+        # came while the room was small.
+        self._room: dict[str, int] = {}
         self._waiting: deque[Job[T]] = deque()
         self._running: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
 
     def add(self, jobs: Sequence[Job[T]]) -> None:
-        """Begin with these as soon as there is room."""
+        """Run these as soon as there is room."""
         self._loop.call(lambda: self._add(jobs))
 
     def _add(self, jobs: Sequence[Job[T]]) -> None:

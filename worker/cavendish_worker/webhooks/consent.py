@@ -1,8 +1,8 @@
-"""Asks an endpoint whether it wants what we send: the handshake against abuse of CloudEvents' HTTP
+"""Asks an endpoint whether it accepts our webhooks: the abuse protection of CloudEvents' HTTP
 webhooks.
 
-An OPTIONS request names us (`WebHook-Request-Origin`); who agrees answers with that name, or `*`,
-in `WebHook-Allowed-Origin`, and says in `WebHook-Allowed-Rate` how many calls a minute it takes.
+An OPTIONS request names us (`WebHook-Request-Origin`). An endpoint that agrees answers with that
+name, or `*`, in `WebHook-Allowed-Origin`; `WebHook-Allowed-Rate` is its limit of calls a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEADERS = {"user-agent": "Cavendish", "accept": "*/*", "accept-encoding": "iden
 class Consent:
     """What an endpoint answered.
 
-    `complaint`: why that is no consent; `per_minute`: the calls that it takes, None for any.
+    `complaint`: why this is no consent; `per_minute`: its limit of calls, None for no limit.
     """
 
     complaint: str = ""
@@ -36,19 +36,17 @@ class Consent:
 async def ask(
     transport: httpx.AsyncBaseTransport, url: str, origin: str, rate: int | None, timeout: float
 ) -> Consent:
-    """Ask one endpoint, within one wall-clock deadline.
+    """Ask one endpoint, within `timeout` seconds in all. Every error is an answer too.
 
-    Every error is an answer too. `rate`: calls a minute to ask for.
+    `rate`: calls a minute to ask for.
     """
-    headers = (
-        _HEADERS
-        | {"webhook-request-origin": origin}
-        | ({"webhook-request-rate": str(rate)} if rate else {})
-    )
+    headers = _HEADERS | {"webhook-request-origin": origin}
+    if rate:
+        headers["webhook-request-rate"] = str(rate)
     limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
     try:
         async with asyncio.timeout(timeout):
-            # Straight to the transport, which knows no redirects: consent by another is none.
+            # Directly to the transport, which follows no redirect: another host cannot consent.
             request = httpx.Request("OPTIONS", url, headers=headers, extensions={"timeout": limits})
             response = await transport.handle_async_request(request)
             await response.aclose()
@@ -60,11 +58,7 @@ async def ask(
 
 
 def classified(status: int, headers: Mapping[str, str], origin: str) -> Consent:
-    """Pure.
-
-    Read the answer to the handshake. A status alone is no consent: many servers answer OPTIONS with
-    200.
-    """
+    """Read the answer. A status alone is no consent: many servers answer OPTIONS with 200. Pure."""
     if not 200 <= status < 300:
         return Consent(f"it answered HTTP {status}")
     allowed = headers.get("webhook-allowed-origin", "").strip()
@@ -74,7 +68,6 @@ def classified(status: int, headers: Mapping[str, str], origin: str) -> Consent:
         return Consent(f"it allows the origin {allowed[:100]!r}, and we are {origin!r}")
     rate = headers.get("webhook-allowed-rate", "*").strip()
     if rate != "*" and not _RATE.fullmatch(rate):
-        return Consent(
-            f"its WebHook-Allowed-Rate {rate[:100]!r} is neither a whole number a minute nor *"
-        )
+        said = f"its WebHook-Allowed-Rate {rate[:100]!r}"
+        return Consent(f"{said} is neither a whole number a minute nor *")
     return Consent(per_minute=None if rate == "*" else float(rate))

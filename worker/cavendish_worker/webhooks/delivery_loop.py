@@ -1,9 +1,9 @@
-"""One round of deliveries: claim deliveries of each endpoint in turn, have them sent, and write
-down what came of it.
+"""One delivery loop: claim deliveries of each endpoint in turn, have them sent, and write back the
+results.
 
-A round takes new deliveries as soon as calls end, so that one slow receiver costs the others
-nothing: what it may hold is its allowance, nothing more while it gives no sign of life, and all
-endpoints that are not trusted share a part of the calls.
+The loop claims new deliveries as soon as calls end, so that one slow receiver costs the others
+nothing. An endpoint may have only its share of the calls, gets no more of them while its calls
+hang, and all endpoints that are not trusted together get only a part of the calls.
 """
 
 from __future__ import annotations
@@ -25,37 +25,38 @@ from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
-from cavendish_worker.webhooks.attempt import Attempted, Sender
+from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
 from cavendish_worker.webhooks.write_back import Delivered, WriteBack
 
-#: Seconds that a round takes new deliveries, and that it waits for deliveries which are due soon.
+#: Seconds for which a loop claims new deliveries, and that it waits for deliveries that are due
+#: soon.
 LASTS, PATIENCE = 60.0, 15.0
-#: Share of the calls that is claimed beyond them, that must be free before more is, and that
-#: doubtful endpoints may hold.
+#: Shares of the calls: claimed beyond the calls that may run; free before more is claimed; and the
+#: most that endpoints get that are not trusted.
 AHEAD, REFILL, DOUBTFUL = 0.5, 0.05, 0.5
-#: Seconds after which an endpoint with calls in flight gets no more of them until one ends: it may
-#: be hanging.
+#: Seconds after which an endpoint gets no more calls until one of its calls ends: it may hang.
 STALLED = 1.0
-#: Endpoints that one claim visits, seconds in which ends of calls are gathered, and between two
-#: polls at full endpoints.
+#: Endpoints that one claim visits; seconds in which ends of calls are gathered; seconds until
+#: endpoints without room are visited again.
 VISITS, GATHER, CHECK_AGAIN = 200, 0.004, 0.25
-#: Seconds for which the list of lanes is believed.
+#: Seconds for which the list of lanes is used.
 LANES_FOR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """What a round needs of the settings: calls at once, seconds."""
+class DeliveryConfig:
+    """The settings of a delivery loop: calls at once, and times in seconds.
+
+    `slack`: how long a claimed delivery may wait for its call, and the store may be away after it.
+    """
 
     calls: int
     timeout: float
     retention: float
     dead_retention: float
     result_lifetime: Callable[[str], float | None]
-    #: Seconds that a claimed delivery may wait for its call, and those that the store may be away
-    #: after it.
     slack: float = 5.0
 
     @property
@@ -64,7 +65,12 @@ class Config:
 
 
 class DeliveryLoop:
-    """Belongs to the thread that goes on it; only `poke` and `stop` may be called by others."""
+    """Belongs to the thread that runs it; other threads may call only `poke` and `stop`.
+
+    State: `_claimed` counts the deliveries that are claimed and not yet written back, by lane and
+    endpoint; `_active_at` is when a call to an endpoint last ended, or when the first of its
+    claimed deliveries was claimed; `_doubtful` counts those of endpoints that are not trusted.
+    """
 
     def __init__(
         self,
@@ -72,30 +78,19 @@ class DeliveryLoop:
         transport: httpx.AsyncBaseTransport,
         loop: LoopThread,
         endpoint_cache: EndpointCache,
-        config: Config,
+        config: DeliveryConfig,
         shutdown_deadline: ShutdownDeadline,
     ) -> None:
         self._store, self._endpoint_cache, self._config = store, endpoint_cache, config
         self._clock, self._token = store.clock(), secrets.token_hex(8)
-        self._sender = Sender(
-            transport,
-            endpoint_cache,
-            self._clock,
-            config.timeout,
-            config.slack,
-            config.result_lifetime,
-            shutdown_deadline,
-        )
-        self._writing = WriteBack(store, self._token, config.retention, config.dead_retention)
-        self._ended: queue.SimpleQueue[Attempted | None] = queue.SimpleQueue()
+        times = (config.timeout, config.slack, config.result_lifetime)
+        self._sender = Sender(transport, endpoint_cache, self._clock, *times, shutdown_deadline)
+        self._write_back = WriteBack(store, self._token, config.retention, config.dead_retention)
+        self._ended: queue.SimpleQueue[FinishedAttempt | None] = queue.SimpleQueue()
         self._calls = ConcurrentCalls(loop, config.calls, self._ended)
-        self._unwritten: list[Attempted] = []
-        self._held: Counter[tuple[Lane, str]] = (
-            Counter()
-        )  # deliveries that are claimed and not yet written down
-        self._heard: dict[
-            str, float
-        ] = {}  # when a call to an endpoint last ended, or the first of those held was claimed
+        self._unwritten: list[FinishedAttempt] = []
+        self._claimed: Counter[tuple[Lane, str]] = Counter()
+        self._active_at: dict[str, float] = {}
         self._doubtful = 0
         self._turn = 0
         self._lanes, self._lanes_at = list[Lane](), float("-inf")
@@ -103,141 +98,118 @@ class DeliveryLoop:
         self.poked = False
 
     def poke(self) -> None:
-        """Look again: something fresh is pending."""
+        """Look for deliveries again: there is a new one."""
         self.poked = True
         self._ended.put(None)
 
     def stop(self) -> None:
-        """Take nothing new."""
+        """Claim nothing new."""
         self._stopped = True
         self._ended.put(None)
 
-    def go(self, leave: Callable[[], bool]) -> Delivered:
-        """Take and pay until nothing is pending for a while and `leave` says that it may end, or
-        until the time is up.
+    def run(self, may_end: Callable[[], bool]) -> Delivered:
+        """Deliver until nothing is pending for a while and `may_end` agrees, or the time is up.
 
-        Raises StoreUnavailable if the store is away; what is under way then is written down by
-        `come_home`.
+        Raises StoreUnavailable if the store is away; `finish` then writes what is under way.
         """
         until = self._clock.now() + LASTS
         while not self._stopped and (now := self._clock.now()) < until:
             self.poked = False
-            wait = self._take(now)
-            if self._holding or wait <= PATIENCE:
-                self._settle_up(min(wait, PATIENCE))
-            elif leave():
-                return self._writing.did
-        self._writing.did.more = not self._stopped
-        return self._writing.did
+            wait = self._claim_more(now)
+            if self._claimed_count or wait <= PATIENCE:
+                self._write_ended(min(wait, PATIENCE))
+            elif may_end():
+                return self._write_back.did
+        self._write_back.did.more = not self._stopped
+        return self._write_back.did
 
-    def come_home(self) -> Delivered:
-        """Wait for the calls that are still under way, and write them down."""
-        while self._holding:
-            self._settle_up(self._config.timeout)
-        return self._writing.did
+    def finish(self) -> Delivered:
+        """Wait for the calls that still run, and write back their results."""
+        while self._claimed_count:
+            self._write_ended(self._config.timeout)
+        return self._write_back.did
 
     @property
-    def _holding(self) -> int:
-        return self._held.total()
+    def _claimed_count(self) -> int:
+        return self._claimed.total()
 
-    def _take(self, now: float) -> float:
-        """Claim what there is room for, and have it sent.
+    def _claim_more(self, now: float) -> float:
+        """Claim as many deliveries as there is room for, and have them sent.
 
-        Returns seconds until there may be more to take.
+        Returns the seconds until there may be more to claim.
         """
         most = self._config.calls + int(self._config.calls * AHEAD)
-        if most - self._holding < max(self._config.calls * REFILL, 1):
+        if most - self._claimed_count < max(self._config.calls * REFILL, 1):
             return self._config.timeout
         if now - self._lanes_at >= LANES_FOR:
             self._lanes, self._lanes_at = [*self._store.tasks.lanes(), OPERATIONS], now
-        began, visits = self._holding, self._store.deliveries.sort(self._lanes, now)
-        if not visits.worth:
+        began, visits = self._claimed_count, self._store.deliveries.sort(self._lanes, now)
+        worth, lanes = visits.worth, self._lanes
+        if not worth:
             return float("inf") if visits.next_at is None else visits.next_at - now
-        self._endpoint_cache.refresh(
-            {endpoint for endpoints in visits.worth.values() for endpoint in endpoints}, now
-        )
+        self._endpoint_cache.refresh({each for some in worth.values() for each in some}, now)
         self._turn += 1
-        order = sorted(
-            visits.worth, key=lambda lane: (self._lanes.index(lane) + self._turn) % len(self._lanes)
-        )
+        order = sorted(worth, key=lambda lane: (lanes.index(lane) + self._turn) % len(lanes))
         for place, lane in enumerate(order):
-            self._visit(
-                lane, visits.worth[lane], -(-(most - self._holding) // (len(order) - place)), now
-            )
-        if self._holding > began:
+            share = -(-(most - self._claimed_count) // (len(order) - place))
+            self._visit(lane, worth[lane], share, now)
+        if self._claimed_count > began:
             return 0.0  # there may be more at once
-        next_at = self._store.deliveries.next_visit(self._lanes)
+        next_at = self._store.deliveries.next_visit(lanes)
         if next_at is None:
             return float("inf")
         return next_at - now if next_at > now else CHECK_AGAIN
 
     def _visit(self, lane: Lane, endpoints: Sequence[str], at_most: int, now: float) -> None:
-        """Claim of the endpoints of one lane, the trusted ones first."""
-        held = {endpoint: self._held[lane, endpoint] for endpoint in endpoints}
-        held = {
-            endpoint: n
-            for endpoint, n in held.items()
-            if not n or now - self._heard.get(endpoint, now) <= STALLED
-        }
-        rooms = {
-            endpoint: self._endpoint_cache.room(endpoint, n, now) for endpoint, n in held.items()
-        }
-        closed = {
-            endpoint: self._endpoint_cache.closed_until(endpoint, now)
-            for endpoint, room in rooms.items()
-            if not room
-        }
+        """Claim deliveries of the endpoints of one lane, the trusted endpoints first."""
+        cache, rooms, elsewhere = self._endpoint_cache, dict[str, int](), Counter[str]()
+        for (other, endpoint), count in self._claimed.items():
+            elsewhere[endpoint] += count if other != lane else 0
+        for endpoint in endpoints:
+            count = self._claimed[lane, endpoint]
+            if not count or now - self._active_at.get(endpoint, now) <= STALLED:
+                rooms[endpoint] = cache.room(endpoint, count, now)
+        full = [endpoint for endpoint, room in rooms.items() if not room]
+        closed = {endpoint: cache.closed_until(endpoint, now) for endpoint in full}
         self._store.deliveries.postpone(lane, closed)
-        elsewhere = Counter[str]()
-        for (other, endpoint), deliveries in self._held.items():
-            elsewhere[endpoint] += deliveries if other != lane else 0
-        rooms = {
-            endpoint: room - elsewhere[endpoint] for endpoint, room in rooms.items() if room > 0
+        rooms = {name: room - elsewhere[name] for name, room in rooms.items() if room > 0}
+        trusted = {name: room for name, room in rooms.items() if cache.trusted(name)}
+        # A claim is a write, so no claim is made for an endpoint that has all it may have, such as
+        # one that hangs.
+        doubtful = {
+            name: room
+            for name, room in rooms.items()
+            if name not in trusted and room > self._claimed[lane, name]
         }
-        trusted = {
-            endpoint: room
-            for endpoint, room in rooms.items()
-            if self._endpoint_cache.trusted(endpoint)
-        }
-        # A claim is a write, so an endpoint that holds all it may, such as one that hangs, is not
-        # asked about at all.
-        doubtful = {e: room for e, room in rooms.items() if e not in trusted and room > held[e]}
         left = at_most - self._claim(lane, trusted, at_most, now, trusted=True)
         share = max(int(self._config.calls * DOUBTFUL), 1) - self._doubtful
         self._claim(lane, doubtful, min(left, share), now, trusted=False)
-        for endpoint, room in rooms.items():
-            self._endpoint_cache.unused(
-                endpoint, room + elsewhere[endpoint] - self._held[lane, endpoint]
-            )
+        for name, room in rooms.items():
+            cache.unused(name, room + elsewhere[name] - self._claimed[lane, name])
 
     def _claim(
         self, lane: Lane, rooms: dict[str, int], at_most: int, now: float, *, trusted: bool
     ) -> int:
-        """Claim and hand over to the slots.
+        """Claim, and hand over to the concurrent calls; returns the number of deliveries.
 
-        Of trusted endpoints a little more is claimed than they may have in flight.
+        For trusted endpoints, a little more is claimed than may be in flight.
         """
-        began, endpoints = self._holding, list(rooms)
+        began, endpoints, until = self._claimed_count, list(rooms), now + self._config.lease
         for start in range(0, len(endpoints), VISITS):
-            some = {endpoint: rooms[endpoint] for endpoint in endpoints[start : start + VISITS]}
+            some = {name: rooms[name] for name in endpoints[start : start + VISITS]}
             if trusted:
-                ahead = {
-                    e: 0 if self._endpoint_cache.limited(e) else int(room * AHEAD)
-                    for e, room in some.items()
-                }
-                some = {endpoint: room + ahead[endpoint] for endpoint, room in some.items()}
                 some = {
-                    endpoint: room
-                    for endpoint, room in some.items()
-                    if room > self._held[lane, endpoint]
+                    name: room if self._endpoint_cache.limited(name) else room + int(room * AHEAD)
+                    for name, room in some.items()
                 }
-            left = at_most - (self._holding - began)
-            names = self._store.deliveries.claim_delivery(
-                lane, now, now + self._config.lease, self._token, left, some
-            )
+                some = {
+                    name: room for name, room in some.items() if room > self._claimed[lane, name]
+                }
+            left = at_most - (self._claimed_count - began)
+            names = self._store.deliveries.claim_delivery(lane, now, until, self._token, left, some)
             if names:
                 self._send(lane, names, rooms, now, trusted=trusted)
-        return self._holding - began
+        return self._claimed_count - began
 
     def _send(
         self, lane: Lane, names: Sequence[str], rooms: dict[str, int], now: float, *, trusted: bool
@@ -247,51 +219,41 @@ class DeliveryLoop:
         tasks = self._store.tasks.load(lane, ids, with_record=True).tasks
         jobs = []
         for delivery in deliveries:
-            if not self._held[lane, delivery.endpoint]:
-                self._heard[delivery.endpoint] = now
-            self._held[lane, delivery.endpoint] += 1
+            endpoint, task = delivery.endpoint, tasks.get(delivery.task_id)
+            if not self._claimed[lane, endpoint]:
+                self._active_at[endpoint] = now
+            self._claimed[lane, endpoint] += 1
             self._doubtful += not trusted
-            work = partial(
-                self._sender.send, delivery, tasks.get(delivery.task_id), now, trusted=trusted
-            )
-            jobs.append(Job(delivery.endpoint, rooms[delivery.endpoint], work))
+            work = partial(self._sender.send, delivery, task, now, trusted=trusted)
+            jobs.append(Job(endpoint, rooms[endpoint], work))
         self._calls.add(jobs)
 
-    def _settle_up(self, wait: float) -> None:
-        """Wait for calls to end, or for a poke, and write down what has ended."""
+    def _write_ended(self, wait: float) -> None:
+        """Wait for calls to end, or for a poke, and write back the results."""
         with suppress(queue.Empty):
-            first = self._ended.get(timeout=max(wait, 0.0) if not self._unwritten else CHECK_AGAIN)
-            if first is not None and self._holding > 1:
+            first = self._ended.get(timeout=CHECK_AGAIN if self._unwritten else max(wait, 0.0))
+            if first is not None and self._claimed_count > 1:
                 time.sleep(GATHER)
-            heard = [first]
+            ended = [first]
             while not self._ended.empty():
-                heard.append(self._ended.get())
-            self._unwritten += [attempted for attempted in heard if attempted is not None]
+                ended.append(self._ended.get())
+            self._unwritten += [attempt for attempt in ended if attempt is not None]
         if not self._unwritten:
             return
         now = self._clock.now()
         try:
-            self._writing.write(self._unwritten, now)
+            self._write_back.write(self._unwritten, now)
         except StoreUnavailable:
-            # The store may be back before the leases run out; then nobody is told twice.
-            if (
-                now
-                < min(attempted.result.sent_at for attempted in self._unwritten)
-                + self._config.lease
-            ):
-                return
-            logger().error(
-                "webhook.unwritten",
-                ids=len(self._unwritten),
-                outcome="the store is away; they are sent again",
-            )
-        ended, self._unwritten = self._unwritten, []
-        for attempted in ended:
-            self._heard[attempted.delivery.endpoint] = now
-            self._held[attempted.delivery.lane, attempted.delivery.endpoint] -= 1
-            self._doubtful -= not attempted.trusted
-        self._held = +self._held
-        with suppress(StoreUnavailable):  # only what is learned of the endpoints would be lost
-            self._endpoint_cache.heard(
-                [(attempted.delivery, attempted.result) for attempted in ended], now
-            )
+            first_sent = min(attempt.result.sent_at for attempt in self._unwritten)
+            if now < first_sent + self._config.lease:
+                return  # the store may come back before the leases run out: nothing is sent twice
+            outcome = "the store is away; they are sent again"
+            logger().error("webhook.unwritten", ids=len(self._unwritten), outcome=outcome)
+        written, self._unwritten = self._unwritten, []
+        for attempt in written:
+            self._active_at[attempt.delivery.endpoint] = now
+            self._claimed[attempt.delivery.lane, attempt.delivery.endpoint] -= 1
+            self._doubtful -= not attempt.trusted
+        self._claimed = +self._claimed
+        with suppress(StoreUnavailable):  # only what was learned of the endpoints would be lost
+            self._endpoint_cache.learn([(each.delivery, each.result) for each in written], now)

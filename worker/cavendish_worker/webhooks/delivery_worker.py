@@ -1,9 +1,9 @@
-"""Pay what is pending: one delivery worker for each worker process, which is on at most one round
-at a time.
+"""Delivers pending webhooks: one delivery worker per process, which runs one delivery loop at a
+time.
 
-Whoever finds it on its round pokes it, so a fresh delivery costs no thread of its own. A round that
-has lasted long enough takes nothing new and ends when its calls have ended; the next may begin
-meanwhile.
+A call of `deliver` during a loop makes that loop look for new deliveries, so a fresh delivery needs
+no thread of its own. A loop that has run long enough claims nothing new and ends when its calls
+have ended; the next loop may begin meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
-from cavendish_worker.webhooks.delivery_loop import Config, DeliveryLoop
+from cavendish_worker.webhooks.delivery_loop import DeliveryConfig, DeliveryLoop
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
 from cavendish_worker.webhooks.write_back import Delivered
 
@@ -32,54 +32,51 @@ class DeliveryWorker:
         transport: httpx.AsyncBaseTransport,
         loop: LoopThread,
         endpoint_cache: EndpointCache,
-        config: Config,
+        config: DeliveryConfig,
     ) -> None:
         self._shutdown_deadline, self._loop = ShutdownDeadline(), loop
         self._parts = (store, transport, loop, endpoint_cache, config, self._shutdown_deadline)
         self._lock = threading.Lock()
-        self._under_way: DeliveryLoop | None = None
+        self._running: DeliveryLoop | None = None
         self._stopping = False
 
-    def deliver(self, succeeded: Callable[[], None]) -> Delivered | None:
-        """Go on a round; None if one is under way, which then polls again. Raises StoreUnavailable.
+    def deliver(self, go_on: Callable[[], None]) -> Delivered | None:
+        """Run a delivery loop; None if one runs already, which then looks for new deliveries.
 
-        `succeeded` is called as soon as another round should begin, while this one waits for the
-        last of its calls.
+        `go_on` is called when another loop should begin, while this one waits for its last calls.
+        Raises StoreUnavailable.
         """
         with self._lock:
-            if self._under_way is not None:
-                self._under_way.poke()
+            if self._running is not None:
+                self._running.poke()
                 return None
-            mine = self._under_way = DeliveryLoop(*self._parts)
+            mine = self._running = DeliveryLoop(*self._parts)
             if self._stopping:
                 mine.stop()
         try:
-            did = mine.go(lambda: self._leave(mine))
+            did = mine.run(lambda: self._leave(mine))
         except StoreUnavailable:
-            mine.come_home()
+            mine.finish()
             raise
         finally:
-            self._leave(mine, whatever=True)
+            self._leave(mine, always=True)
         if did.more:
-            succeeded()
-        return mine.come_home()
+            go_on()
+        return mine.finish()
 
-    def _leave(self, mine: DeliveryLoop, *, whatever: bool = False) -> bool:
-        """Let another round begin; false if somebody has poked this one since it last looked."""
+    def _leave(self, mine: DeliveryLoop, *, always: bool = False) -> bool:
+        """Let another loop begin; false if this one was poked since it last looked."""
         with self._lock:
-            if mine.poked and not whatever:
+            if mine.poked and not always:
                 return False
-            if self._under_way is mine:
-                self._under_way = None
+            if self._running is mine:
+                self._running = None
             return True
 
     def stop(self, within: float = math.inf) -> None:
-        """Take nothing new from now on, and wait at most so many seconds for answers.
-
-        This process is to end.
-        """
+        """This process shuts down: claim nothing new, wait at most `within` seconds for answers."""
         with self._lock:
             self._stopping = True
-            if self._under_way is not None:
-                self._under_way.stop()
-        self._loop.call(lambda: self._shutdown_deadline.leave(within))
+            if self._running is not None:
+                self._running.stop()
+        self._loop.call(lambda: self._shutdown_deadline.set(within))

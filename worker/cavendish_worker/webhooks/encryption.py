@@ -1,4 +1,4 @@
-"""Encrypts the secrets of registered endpoints before they go into the store, and opens them again."""
+"""Encrypts the secrets of registered endpoints before they are stored, and decrypts them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ _ENCRYPTED, _PLAIN = "encrypted:", "plain:"
 
 
 class DecryptionError(CavendishError, ValueError):
-    """A secret cannot be read.
-
-    Its key is not among ours, or it is not what was encrypted for this endpoint.
-    """
+    """A secret cannot be decrypted: its key is unknown, or it belongs to another endpoint."""
 
 
 def new_key() -> str:
@@ -26,9 +23,9 @@ def new_key() -> str:
 
 
 class Encryption:
-    """Encrypts with the first of the keys (CAVENDISH_SECRET_KEY, the newest first), opens with any.
+    """Encrypts with the first key of CAVENDISH_SECRET_KEY (the newest), and decrypts with any.
 
-    Without keys, encrypts nothing.
+    Without keys, it encrypts nothing.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -36,45 +33,36 @@ class Encryption:
 
     @property
     def encrypts(self) -> bool:
-        """True where there is a key to seal with."""
+        """True where there is a key to encrypt with."""
         return self._fernet is not None
 
     def encrypt(self, name: str, text: str) -> str:
-        """The secret of the endpoint `name` as the store may hold it.
+        """The secret of the endpoint `name` in the form in which it is stored.
 
-        The name is encrypted in, so that no two can be swapped.
+        The name is encrypted with it, so that nobody can exchange two secrets.
         """
         if self._fernet is None:
             return _PLAIN + text
-        return (
-            _ENCRYPTED
-            + self._fernet.encrypt(compact({"name": name, "secret": text}).encode()).decode()
-        )
+        both = compact({"name": name, "secret": text})
+        return _ENCRYPTED + self._fernet.encrypt(both.encode()).decode()
 
-    def open(self, name: str, text: str) -> str:
+    def decrypt(self, name: str, text: str) -> str:
         """The secret that was encrypted for the endpoint `name`.
 
-        Raises SealedShut, which shows no secret.
+        Raises DecryptionError, whose text shows no secret.
         """
         if text.startswith(_PLAIN):
             return text.removeprefix(_PLAIN)
+        whose = f"secret of the endpoint {name!r}"
         if not text.startswith(_ENCRYPTED):
-            raise DecryptionError(
-                f"What the store holds as the secret of the endpoint {name!r} is none."
-            )
+            raise DecryptionError(f"The {whose} is stored in an unknown form.")
         if self._fernet is None:
-            raise DecryptionError(
-                f"The secret of the endpoint {name!r} is encrypted, and CAVENDISH_SECRET_KEY is not set."
-            )
+            raise DecryptionError(f"The {whose} is encrypted, and CAVENDISH_SECRET_KEY is not set.")
         try:
-            opened = json.loads(self._fernet.decrypt(text.removeprefix(_ENCRYPTED).encode()))
-            owner, secret = opened["name"], str(opened["secret"])
+            both = json.loads(self._fernet.decrypt(text.removeprefix(_ENCRYPTED).encode()))
+            owner, secret = both["name"], str(both["secret"])
         except (InvalidToken, ValueError, LookupError, TypeError):
-            raise DecryptionError(
-                f"The secret of the endpoint {name!r} opens with no key in CAVENDISH_SECRET_KEY."
-            ) from None
+            raise DecryptionError(f"The {whose} fits no key in CAVENDISH_SECRET_KEY.") from None
         if owner != name:
-            raise DecryptionError(
-                f"The secret of the endpoint {name!r} was encrypted for another endpoint."
-            )
+            raise DecryptionError(f"The {whose} was encrypted for another endpoint.")
         return secret

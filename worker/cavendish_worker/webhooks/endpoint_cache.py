@@ -1,7 +1,6 @@
-"""The endpoints as a worker process sees them: how many calls each may have, what signs for it, and
-what is learned of it.
+"""Caches the webhook endpoints for a worker process: their call limits, keys and circuits.
 
-What the store says is kept for a second, so that a delivery costs no look into it.
+What was read from the store is used for a second, so that a delivery needs no read of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
 from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
 from cavendish_worker.webhooks.post import Target
 
-#: Seconds for which what was read of the store is believed, and until a disabled endpoint is
-#: visited again.
+#: Seconds for which what was read is used, and until a disabled endpoint is visited again.
 FRESH_FOR, REVISIT = 1.0, 15.0
 _NEW = Circuit()
+_ANSWERED = (ResultKind.DELIVERED, ResultKind.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What the settings say of endpoints."""
+class EndpointRules:
+    """The settings about endpoints.
+
+    `per_endpoint`: calls at once; `disable_after`: seconds of failure; `operations`: the URL of the
+    operator's own webhook.
+    """
 
     secret: str
     per_endpoint: int
@@ -40,12 +43,9 @@ class Rules:
 
 
 class EndpointCache:
-    """Shared by the rounds of a process.
+    """Shared by the delivery loops of a process. Every method raises StoreUnavailable."""
 
-    What one of them reads anew, the other may use. Every method raises StoreUnavailable.
-    """
-
-    def __init__(self, store: Store, encryption: Encryption, rules: Rules) -> None:
+    def __init__(self, store: Store, encryption: Encryption, rules: EndpointRules) -> None:
         self._store, self._encryption, self._rules = store, encryption, rules
         self._read_at = float("-inf")
         self._registered: dict[str, Endpoint] = {}
@@ -54,50 +54,39 @@ class EndpointCache:
         self._secrets: dict[tuple[str, str], str] = {}
 
     def refresh(self, endpoints: Iterable[str], now: float) -> None:
-        """See to it that these endpoints are known as they were within the last second, and names
-        that are new as they are.
+        """Read these endpoints from the store, unless that was done within the last second.
+
+        A name that is not known yet is read at once.
         """
-        endpoints = set(endpoints)
-        new_names = any(
-            name not in self._registered and not name_complaint(name) for name in endpoints
-        )
+        endpoints, known = set(endpoints), self._registered
+        new_names = any(name not in known and not name_complaint(name) for name in endpoints)
         if new_names or not 0 <= now - self._read_at < FRESH_FOR:
-            self._registered, self._disabled = (
-                self._store.endpoints.all(),
-                self._store.endpoints.disabled(),
-            )
+            registry = self._store.endpoints
+            self._registered, self._disabled = registry.all(), registry.disabled()
             self._circuits, self._read_at = {}, now
         unknown = [name for name in endpoints if name not in self._circuits]
         if unknown:
             self._circuits |= zip(unknown, self._store.shared_state.circuits(unknown), strict=True)
 
     def room(self, endpoint: str, in_flight: int, now: float) -> int:
-        """Calls that may be in flight to an endpoint, those included that are."""
+        """How many calls may be in flight to an endpoint, including the `in_flight` ones."""
         if endpoint in self._disabled:
             return 0
-        room, rate = (
-            self._circuit(endpoint).room(now, self._rules.per_endpoint),
-            self._rate(endpoint),
-        )
+        room = self._circuit(endpoint).room(now, self._rules.per_endpoint)
+        rate = self._rate(endpoint)
         if rate and room > in_flight:
             return in_flight + self._reserved(endpoint, room - in_flight, now, rate)
         return room
 
     def unused(self, endpoint: str, calls: int) -> None:
-        """Calls that there was room for and that were not made.
-
-        They count where the endpoint has allowed a rate.
-        """
+        """Give back calls that were not made, to an endpoint that has set a rate."""
         if calls and (rate := self._rate(endpoint)):
             self._circuits[endpoint] = self._store.shared_state.change_circuit(
                 endpoint, lambda known: circuits.give_back(known, calls, rate)
             )
 
     def limited(self, endpoint: str) -> bool:
-        """True for an endpoint that has allowed a rate.
-
-        No more is claimed for it than may be sent.
-        """
+        """True for an endpoint that has set a rate: claim no more for it than may be sent."""
         return self._rate(endpoint) is not None
 
     def _circuit(self, endpoint: str) -> Circuit:
@@ -119,103 +108,91 @@ class EndpointCache:
         return granted
 
     def trusted(self, endpoint: str) -> bool:
-        """True for an endpoint that answers well and soon."""
+        """True for an endpoint whose last answers were good and fast."""
         return self._circuit(endpoint).trusted
 
     def closed_until(self, endpoint: str, now: float) -> float:
-        """When an endpoint without room is worth another visit."""
+        """When to visit an endpoint without room again."""
+        if endpoint in self._disabled:
+            return now + REVISIT
         known = self._circuit(endpoint)
-        return (
-            now + REVISIT
-            if endpoint in self._disabled
-            else max(known.open_until, known.next_at, now)
-        )
+        return max(known.open_until, known.next_at, now)
 
     def target(self, delivery: Delivery, now: float) -> Target:
-        """Where to send a delivery, signed by what."""
+        """Where to send a delivery, and the keys that sign it."""
         endpoint = self._registered.get(delivery.endpoint)
-        if endpoint is None and delivery.url:
-            if self._rules.secret:
-                return Target(delivery.url, (self._rules.secret,))
-            return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
         if endpoint is None:
+            return self._unregistered(delivery)
+        keys = [self._decrypted(endpoint.name, key.encrypted) for key in endpoint.living_keys(now)]
+        if not keys or not keys[0]:  # an old key that cannot be decrypted may be left out
+            whose = f"the secret of {endpoint.name!r}"
             return Target(
-                complaint=f"no endpoint is registered as {delivery.endpoint!r}, or its record is gone",
-                gone=True,
+                complaint=f"CAVENDISH_SECRET_KEY cannot decrypt {whose}; the deliveries wait"
             )
-        keys = endpoint.living_keys(now)
-        opened = [
-            key for key in (self._opened(endpoint.name, key.encrypted) for key in keys) if key
-        ]
-        if not keys or not self._opened(
-            endpoint.name, keys[0].encrypted
-        ):  # an old one that cannot be opened may be missing
-            return Target(
-                complaint=f"the secret of {endpoint.name!r} cannot be opened with CAVENDISH_SECRET_KEY; the deliveries wait"
-            )
-        return Target(endpoint.url, tuple(opened), self._rules.origin if endpoint.consent else "")
+        origin = self._rules.origin if endpoint.consent else ""
+        return Target(endpoint.url, tuple(filter(None, keys)), origin)
 
-    def _opened(self, name: str, encrypted: str) -> str:
+    def _unregistered(self, delivery: Delivery) -> Target:
+        if not delivery.url:
+            name = delivery.endpoint
+            complaint = f"no endpoint is registered as {name!r}, or its record is gone"
+            return Target(complaint=complaint, gone=True)
+        if not self._rules.secret:
+            return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
+        return Target(delivery.url, (self._rules.secret,))
+
+    def _decrypted(self, name: str, encrypted: str) -> str:
         if (name, encrypted) not in self._secrets:
             try:
-                self._secrets[name, encrypted] = self._encryption.open(name, encrypted)
+                self._secrets[name, encrypted] = self._encryption.decrypt(name, encrypted)
             except DecryptionError as error:
                 logger().error("secret.unreadable", endpoint=name, outcome=str(error))
                 self._secrets[name, encrypted] = ""
         return self._secrets[name, encrypted]
 
-    def heard(self, results: Sequence[tuple[Delivery, AttemptResult]], now: float) -> None:
-        """Learn from what endpoints answered, and disable those that asked for it or fail for too
-        long.
+    def learn(self, results: Sequence[tuple[Delivery, AttemptResult]], now: float) -> None:
+        """Change the circuits by these results.
+
+        Disables an endpoint that asked for it, or that has failed for too long.
         """
         by_endpoint: dict[str, list[tuple[Delivery, AttemptResult]]] = defaultdict(list)
         for delivery, result in results:
-            if result.kind not in (ResultKind.OURS, ResultKind.UNSENT) or result.disable:
+            if result.kind not in (ResultKind.OUR_FAULT, ResultKind.NOT_SENT) or result.disable:
                 by_endpoint[delivery.endpoint].append((delivery, result))
-        for endpoint, heard in by_endpoint.items():
-            self._learn(endpoint, [result for _, result in heard], now)
-            why = next((result.disable for _, result in heard if result.disable), "")
+        for endpoint, some in by_endpoint.items():
+            self._learn(endpoint, [result for _, result in some], now)
+            why = next((result.disable for _, result in some if result.disable), "")
             failing_for = circuits.failing_for(self._circuit(endpoint), now)
             if not why and failing_for >= self._rules.disable_after:
-                why = f"no success for {failing_for / 86400:.1f} days; last: {heard[-1][1].outcome}"
+                why = f"no success for {failing_for / 86400:.1f} days; last: {some[-1][1].outcome}"
             if why:
-                self._disable(endpoint, Disabled(now, why, self._url(heard[0][0])), now)
+                self._disable(endpoint, Disabled(now, why, self._url(some[0][0])), now)
 
     def _learn(self, endpoint: str, results: Sequence[AttemptResult], now: float) -> None:
         chance = random.random()
+        answered = [one for one in results if one.kind in _ANSWERED and one.status]
 
         def step(known: Circuit) -> Circuit:
             for result in results:
-                if result.kind is ResultKind.LATER:
+                if result.kind is ResultKind.RETRY:
                     known = circuits.failed(known, result.sent_at, now, chance, result.rest)
-            delivered = [
-                result
-                for result in results
-                if result.kind in (ResultKind.DELIVERED, ResultKind.REFUSED) and result.status
-            ]
-            if delivered:
-                seconds = sum(result.seconds for result in delivered) / len(delivered)
-                known = circuits.worked(
-                    known, len(delivered), seconds, now, self._rules.per_endpoint
-                )
-            return known
+            if not answered:
+                return known
+            seconds = sum(result.seconds for result in answered) / len(answered)
+            return circuits.worked(known, len(answered), seconds, now, self._rules.per_endpoint)
 
         before = self._circuit(endpoint)
-        if (
-            step(before) == before
-        ):  # nothing new to note: the usual case, and it costs no look into the store
+        if step(before) == before:  # the usual case: nothing changes, and the store is not asked
             return
         after = self._circuits[endpoint] = self._store.shared_state.change_circuit(endpoint, step)
-        if after.state != before.state:
-            log = logger().bind(endpoint=endpoint, failures=after.failures)
-            if after.state == "open":
-                log.warning(
-                    "endpoint.open",
-                    seconds=round(after.open_until - now, 1),
-                    outcome=results[-1].outcome,
-                )
-            else:
-                log.info("endpoint.closed")
+        if after.state == before.state:
+            return
+        log = logger().bind(endpoint=endpoint, failures=after.failures)
+        if after.state == "open":
+            seconds = round(after.open_until - now, 1)
+            log.warning("endpoint.open", seconds=seconds, outcome=results[-1].outcome)
+        else:
+            log.info("endpoint.closed")
 
     def _disable(self, endpoint: str, disabled: Disabled, now: float) -> None:
         self._disabled[endpoint] = disabled

@@ -1,6 +1,6 @@
-"""What the operator is told through a webhook of their own.
+"""Alerts the operator through a webhook of their own: CAVENDISH_OPERATIONS_WEBHOOK.
 
-CAVENDISH_OPERATIONS_WEBHOOK. A notice is a delivery like any other.
+An alert is a delivery like any other.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from cavendish_worker.webhooks import payload
 
 
 def disabled(store: Store, operations: str, endpoint: str, why: Disabled, now: float) -> bool:
-    """Owe the notice that an endpoint was disabled, once, whoever asks for it and how often.
+    """Store the alert that an endpoint was disabled as a pending delivery; true if it is new.
 
-    Raises StoreUnavailable.
+    However often this is called, there is one alert. Raises StoreUnavailable.
     """
     if not operations or endpoint == endpoint_of(operations):
         return False
     about = {"endpoint": endpoint, "url": why.url, "reason": why.why, "disabled_at": why.at}
-    said = payload.endpoint_event("endpoint.disabled", about, why.at).decode()
-    return store.deliveries.notify(
-        payload.event_id("endpoint.disabled", endpoint, repr(why.at)), operations, said, now
-    )
+    body = payload.endpoint_event("endpoint.disabled", about, why.at).decode()
+    name = payload.event_id("endpoint.disabled", endpoint, repr(why.at))
+    return store.deliveries.notify(name, operations, body, now)

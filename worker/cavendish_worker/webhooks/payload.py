@@ -1,6 +1,6 @@
-"""Pure: what is said about a tracked task that ended, or about an endpoint, and under which name.
+"""Pure: the body and the webhook-id of a webhook, about a task that ended or about an endpoint.
 
-The same bytes at every try, but for `results_expired`, which only a late one says.
+Every attempt sends the same bytes, except for `results_expired`, which only a late attempt has.
 """
 
 from __future__ import annotations
@@ -18,22 +18,19 @@ LARGEST = 256 * 1024
 
 
 def event_id(*parts: str) -> str:
-    """The name of an event.
-
-    A hash of what it is about, so a receiver can tell repeats at no cost.
-    """
+    """The webhook-id of an event: a hash of what it is about, so that receivers notice repeats."""
     return "msg_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def webhook_id(task: TrackedTask) -> str:
-    """The name of this webhook: a hash of what ended and how."""
+    """The webhook-id of a task that ended: a hash of the task and of its state."""
     return event_id(task.account, task.service, task.id, task.state.value, repr(task.submitted_at))
 
 
 def body(
     task: TrackedTask, *, now: float | None = None, result_lifetime: float | None = None
 ) -> bytes:
-    """The JSON that is sent.
+    """The JSON that is sent, at most LARGEST bytes.
 
     `result_lifetime`: seconds after its finish at which the API forgets the results of the task.
     """
@@ -61,32 +58,22 @@ def body(
 
 
 def endpoint_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
-    """The JSON of an event in the life of an endpoint, such as `endpoint.disabled` or
-    `endpoint.test`.
-    """
+    """The JSON of an event about an endpoint, such as `endpoint.disabled` or `endpoint.test`."""
     return _event(kind, data, at)
 
 
 def _event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
-    """Standard Webhooks layout: type, timestamp, data."""
+    """The layout of Standard Webhooks: type, timestamp, data."""
     timestamp = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
     return compact({"type": kind, "timestamp": timestamp, "data": dict(data)}).encode()
 
 
 def _left_out(task: TrackedTask) -> dict[str, Any]:
-    """What is said in place of a record that is too large.
+    """What takes the place of a record that is too large: the command that shows the record.
 
-    The id came from outside, and people paste commands into shells.
+    It is quoted, since the id came from outside, and people paste commands into shells.
     """
     end_of_options = ["--"] if task.id.startswith("-") else []
-    fetch = [
-        "cavendish",
-        "show",
-        "--service",
-        task.service,
-        "--account",
-        task.account,
-        *end_of_options,
-        task.id,
-    ]
+    lane = ["--service", task.service, "--account", task.account]
+    fetch = ["cavendish", "show", *lane, *end_of_options, task.id]
     return {"task": None, "truncated": True, "fetch": shlex.join(fetch)}

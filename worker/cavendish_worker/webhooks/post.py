@@ -1,6 +1,7 @@
-"""One signed POST.
+"""Sends one signed POST.
 
-Exactly the signed bytes, within one wall-clock deadline over name, connect, headers and answer.
+The body is exactly the signed bytes. One wall-clock deadline covers name, connect, headers and
+answer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, 
 #: Bytes of an answer that are read.
 ANSWER_LIMIT = 64 * 1024
 _OURS = (ResolverAway, NetworkAway, ProxyAway)
+_BAD_URL = (httpx.InvalidURL, httpx.UnsupportedProtocol)
 _HEADERS = {
     "user-agent": "Cavendish",
     "accept": "*/*",
@@ -29,10 +31,10 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a delivery goes, and the keys that sign it; or why it cannot go: `gone` for good, else
-    by a fault of ours.
+    """Where a delivery goes, and the keys that sign it.
 
-    `origin`: who we are, said with each call to an endpoint that gave its consent.
+    `complaint`: why it cannot be sent; `gone`: it never can, else the fault is ours. `origin`: our
+    name, sent with each call to an endpoint that gave its consent.
     """
 
     url: str = ""
@@ -52,11 +54,10 @@ async def post(
     shutdown_deadline: ShutdownDeadline,
     trace: str = "",
 ) -> AttemptResult:
-    """Send, and say what came of it; every error is an answer too. `now` is the moment of sending,
-    seconds since the epoch.
+    """Send, and return the result; every error is a result too.
 
-    `trace` is the `traceparent` that goes along, if any; it is not signed, since who passes the
-    webhook on may change it.
+    `now`: seconds since the epoch; `timeout`: seconds. `trace`: the `traceparent` header, if any;
+    it is not signed, since whoever forwards the webhook may change it.
     """
     began, request = time.monotonic(), None
     try:
@@ -64,21 +65,15 @@ async def post(
             request = _signed(target, webhook_id, body, int(now), timeout, trace)
             result = await _exchange(transport, request)
     except TimeoutError:
-        left = AttemptResult(ResultKind.UNSENT, "not waited for: this worker ends")
-        result = (
-            left
-            if shutdown_deadline.cut()
-            else AttemptResult(ResultKind.LATER, f"no answer within {timeout:g} s")
-        )
+        result = AttemptResult(ResultKind.RETRY, f"no answer within {timeout:g} s")
+        if shutdown_deadline.passed():
+            why = "not waited for: this worker shuts down"
+            result = AttemptResult(ResultKind.NOT_SENT, why)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
         result = _failed(error)
     peer = request.extensions.get("server_addr") if request is not None else None
-    return replace(
-        result,
-        sent_at=now,
-        seconds=time.monotonic() - began,
-        address=str(peer[0]) if peer else result.address,
-    )
+    address = str(peer[0]) if peer else result.address
+    return replace(result, sent_at=now, seconds=time.monotonic() - began, address=address)
 
 
 def _signed(
@@ -96,8 +91,8 @@ def _signed(
 
 
 async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> AttemptResult:
-    # Straight to the transport: cookies, redirects and credentials of a client have no place here,
-    # and cost a third.
+    # Directly to the transport: we want no cookies, redirects or credentials of a client, which
+    # would cost a third of the time.
     response = await transport.handle_async_request(request)
     try:
         answer = await read_first(response, ANSWER_LIMIT)
@@ -108,17 +103,11 @@ async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request)
 
 def _failed(error: Exception) -> AttemptResult:
     cause, outcome = error.__cause__, f"{type(error).__name__}: {error}"[:200].rstrip(": ")
-    refused = isinstance(cause, AddressRefused) or isinstance(
-        error, httpx.InvalidURL | httpx.UnsupportedProtocol
-    )
-    kind = (
-        ResultKind.REFUSED
-        if refused
-        else ResultKind.OURS
-        if isinstance(cause, _OURS)
-        else ResultKind.LATER
-    )
-    dialled = [
-        note.removeprefix("Dialled ").rstrip(".") for note in getattr(cause, "__notes__", ())
-    ]
+    kind = ResultKind.RETRY
+    if isinstance(cause, AddressRefused) or isinstance(error, _BAD_URL):
+        kind = ResultKind.REJECTED
+    elif isinstance(cause, _OURS):
+        kind = ResultKind.OUR_FAULT
+    notes = getattr(cause, "__notes__", ())
+    dialled = [note.removeprefix("Dialled ").rstrip(".") for note in notes]
     return AttemptResult(kind, outcome, address=", ".join(dialled))

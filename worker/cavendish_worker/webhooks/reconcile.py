@@ -1,6 +1,6 @@
-"""The net under all webhooks.
+"""The net under all webhooks: a delivery that is in no queue becomes pending again.
 
-What should be pending and lies in no queue is pending again, whatever the cause.
+Whatever was the cause, a task that ended has each of its deliveries pending, delivered or dead.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from cavendish.store import Store
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 
-#: Ended ids that are looked at at once, and seconds that a reconcile run gives each lane; the next
-#: goes on behind them, and begins anew at the end. What is forgotten leaves the list of ended ids
-#: only here, so a reconcile run must keep rate limit with what ends.
+#: Ended ids that are checked in one step, and the seconds that a run gives each lane. The next run
+#: goes on from there, and starts over at the end. Forgotten tasks leave the list of ended ids only
+#: here, so the runs must be as fast as tasks end.
 PAGE, LASTS = 2000, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a reconcile run found."""
+    """What one run found: `restored` deliveries are pending again."""
 
     restored: int = 0
 
     def __str__(self) -> str:
+        """What Flower shows."""
         return f"{self.restored} pending again" if self.restored else "nothing missing"
 
 
 def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
-    """Compare what has ended with what is pending, delivered or dead, and forget old dead letters.
+    """Check the deliveries of all tasks that ended, and forget old dead letters.
 
-    Raises StoreUnavailable.
+    `dead_retention`: seconds for which a dead letter is kept. Raises StoreUnavailable.
     """
     now, restored = store.fleet.now(), 0
     for lane in [*store.tasks.lanes(), OPERATIONS]:

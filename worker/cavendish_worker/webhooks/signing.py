@@ -1,9 +1,7 @@
-"""Standard Webhooks v1 and v1a: what a receiver needs to know that an webhook is ours, whole and
-fresh.
+"""Signs and verifies webhooks after Standard Webhooks, v1 and v1a.
 
-A key says by its beginning what it is: `whsec_…` is a secret that both sides share (v1,
-HMAC-SHA256); `whsk_…` is a private key of ours (v1a, ed25519), and `whpk_…` the public key that its
-receivers check with.
+The prefix of a key is its kind: `whsec_…` is a secret that both sides share (v1, HMAC-SHA256);
+`whsk_…` is a private key of ours (v1a, ed25519), and `whpk_…` the public key for its receivers.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cavendish.env_parsers import webhook_secret_key
 
 TOLERANCE = 300
-#: Parsed keys that are kept: to load a private key takes as long as to sign. They are in this
-#: process's memory either way.
+#: Parsed keys that are kept, since to load a private key takes as long as to sign. They are in the
+#: memory of this process in any case.
 _KEPT_KEYS = 64
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,11}")
 
@@ -42,14 +40,14 @@ def new_signing_key() -> str:
 
 
 def public_key(key: str) -> str:
-    """The `whpk_…` public key that belongs to a `whsk_…`: the one to give away."""
+    """The `whpk_…` public key of a `whsk_…` key: the one to give to receivers."""
     return "whpk_" + _text(_private(key).public_key().public_bytes_raw())
 
 
 def signed_content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
-    """The bytes under a signature.
+    """The bytes that are signed.
 
-    ValueError for an id with a dot: `m1.1` at 2 and `m1` at `1.2` would be the same bytes.
+    ValueError for an id with a dot: `m1.1` at 2 and `m1` at `1.2` would give the same bytes.
     """
     if "." in webhook_id:
         raise ValueError("a webhook-id must hold no dot")
@@ -60,19 +58,17 @@ def sign(key: str, webhook_id: str, timestamp: int, body: bytes) -> str:
     """One signature over id, time (integer seconds since the epoch) and the exact bytes of the
     body.
 
-    `v1,…` with a `whsec_…` and `v1a,…` with a `whsk_…`. Raises ValueError, which shows no key, for
-    any other.
+    `v1,…` with a `whsec_…` key and `v1a,…` with a `whsk_…` key. Raises ValueError for any other,
+    whose text shows no key.
     """
     content = signed_content(webhook_id, timestamp, body)
-    return (
-        "v1a," + _text(_private(key).sign(content))
-        if key.startswith("whsk_")
-        else _v1(key, content)
-    )
+    if key.startswith("whsk_"):
+        return "v1a," + _text(_private(key).sign(content))
+    return _v1(key, content)
 
 
 def headers(keys: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of a signed webhook, with a signature by each live key in their order."""
+    """The three headers of a signed webhook, with one signature for each key, in their order."""
     if not keys:
         raise ValueError("there is no key to sign with")
     return {
@@ -85,11 +81,10 @@ def headers(keys: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -
 def verify(
     keys: str | Sequence[str], received: Mapping[str, str], body: bytes, now: float
 ) -> str | None:
-    """Why an webhook is not to be trusted, or None if it is. `received` are its headers, in lower
-    case.
+    """Why a webhook cannot be trusted, or None if it can.
 
-    One signature that fits one of the keys is enough. They are `whsec_…` or `whpk_…`; ValueError
-    for any other.
+    `received`: its headers, in lower case; `now`: seconds since the epoch. One signature that fits
+    one of the keys is enough. Keys are `whsec_…` or `whpk_…`; ValueError for any other.
     """
     try:
         webhook_id, timestamp, signatures = (
@@ -104,20 +99,15 @@ def verify(
     if abs(now - int(timestamp)) > TOLERANCE:
         return "the webhook-timestamp is more than five minutes off"
     content, given = signed_content(webhook_id, int(timestamp), body), signatures.split()
-    fitting = [
-        key for key in ([keys] if isinstance(keys, str) else keys) if _fits(key, content, given)
-    ]
-    return None if fitting else "no signature fits"
+    fits = [_fits(key, content, given) for key in ([keys] if isinstance(keys, str) else keys)]
+    return None if any(fits) else "no signature fits"
 
 
 def _fits(key: str, content: bytes, given: Sequence[str]) -> bool:
     if key.startswith("whpk_"):
         public = _public(key)
-        return any(
-            _fits_public(public, content, one.removeprefix("v1a,"))
-            for one in given
-            if one.startswith("v1a,")
-        )
+        asymmetric = [one.removeprefix("v1a,") for one in given if one.startswith("v1a,")]
+        return any(_fits_public(public, content, one) for one in asymmetric)
     expected = _v1(key, content).encode()
     return any(hmac.compare_digest(expected, one.encode()) for one in given)
 

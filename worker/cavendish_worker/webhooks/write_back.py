@@ -1,4 +1,4 @@
-"""What came of attempts, written down: delivered, later, or dead."""
+"""Writes back what came of delivery attempts: delivered, to retry, or a dead letter."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from cavendish.policy import backoff
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt, Delivery, RetryAt
 from cavendish_worker.telemetry.logs import logger
-from cavendish_worker.webhooks.attempt import Attempted
+from cavendish_worker.webhooks.attempt import FinishedAttempt
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, log_with
 
-#: Seconds until the next try when the fault is our own; no try is charged for it.
-OWN_FAULT_WAIT = 30.0
-#: Seconds after its end at which even such a try is charged: what polls like a fault of ours may
-#: lie with a single endpoint.
-OWN_FAULT_LASTS = 2 * backoff.WEBHOOK_WINDOW
-_UNCHARGED = (ResultKind.OURS, ResultKind.UNSENT)
+#: Seconds until the next attempt after a fault of ours, which does not count as an attempt.
+OUR_FAULT_WAIT = 30.0
+#: Seconds since the task ended after which such an attempt counts too: what seems to be our fault
+#: may be the fault of a single endpoint.
+OUR_FAULT_LASTS = 2 * backoff.WEBHOOK_WINDOW
+_UNCOUNTED = (ResultKind.OUR_FAULT, ResultKind.NOT_SENT)
 
 
 @dataclass(slots=True)
 class Delivered:
-    """What came of one round, in numbers.
+    """What came of one delivery loop, in numbers of deliveries.
 
-    `more`: it took nothing new for the time being, although more is pending.
+    `more`: the loop ended although more deliveries are pending.
     """
 
     delivered: int = 0
-    later: int = 0
+    retries: int = 0
     buried: int = 0
     more: bool = False
 
     def __str__(self) -> str:
-        total = self.delivered + self.later + self.buried
-        return (
-            f"{self.delivered} delivered · {self.later} later · {self.buried} buried"
-            if total
-            else "nothing pending"
-        )
+        """What Flower shows."""
+        if not self.delivered + self.retries + self.buried:
+            return "nothing pending"
+        return f"{self.delivered} delivered · {self.retries} to retry · {self.buried} buried"
 
 
 @dataclass(slots=True)
 class WriteBack:
-    """Writes for one round, under the token of its leases; counts in `did` what was still ours."""
+    """Writes for one delivery loop, under the token of its leases.
+
+    `did` counts the deliveries whose lease was still ours.
+    """
 
     store: Store
     token: str
@@ -54,83 +55,75 @@ class WriteBack:
     dead_retention: float
     did: Delivered = field(default_factory=Delivered)
 
-    def write(self, attempts: Sequence[Attempted], now: float) -> None:
-        """Write down attempts of any lanes.
+    def write(self, attempts: Sequence[FinishedAttempt], now: float) -> None:
+        """Write attempts of any lanes. To write the same again does no harm.
 
-        Raises StoreUnavailable; to write the same again does no harm.
+        Raises StoreUnavailable.
         """
-        by_lane: dict[Lane, list[Attempted]] = defaultdict(list)
-        for attempted in attempts:
-            by_lane[attempted.delivery.lane].append(attempted)
+        by_lane: dict[Lane, list[FinishedAttempt]] = defaultdict(list)
+        for attempt in attempts:
+            by_lane[attempt.delivery.lane].append(attempt)
         for lane, some in by_lane.items():
             self._write(lane, some, now)
 
-    def _write(self, lane: Lane, some: Sequence[Attempted], now: float) -> None:
-        delivered, later, dead, log = (
-            list[Attempt](),
-            list[RetryAt](),
-            list[Attempt](),
-            logger().bind(lane=str(lane)),
-        )
-        for attempted in some:
-            delivery, result = attempted.delivery, _charged(attempted, now)
-            written = (
-                delivery.log if result.kind is ResultKind.UNSENT else log_with(delivery.log, result)
-            )
+    def _write(self, lane: Lane, some: Sequence[FinishedAttempt], now: float) -> None:
+        delivered, retries, dead = list[Attempt](), list[RetryAt](), list[Attempt]()
+        for attempt in some:
+            result = _counted(attempt, now)
+            written = _written(attempt.delivery, result, now)
             if result.kind is ResultKind.DELIVERED:
-                delivered.append(Attempt(delivery.name, result.outcome, written))
-                continue
-            wait = None if result.kind is ResultKind.REFUSED else _wait(delivery, result)
-            about = {
-                "id": delivery.task_id,
-                "endpoint": delivery.endpoint,
-                "attempts": delivery.attempts + (result.kind not in _UNCHARGED),
-            }
-            if wait is None:
-                outcome = result.outcome + (
-                    "; all attempts are used up" if result.kind is ResultKind.LATER else ""
-                )
-                dead.append(Attempt(delivery.name, outcome, written))
-                log.error("webhook.buried", **about, outcome=outcome)
+                delivered.append(written)
+            elif isinstance(written, RetryAt):
+                retries.append(written)
             else:
-                later.append(
-                    RetryAt(
-                        delivery.name,
-                        result.outcome,
-                        written,
-                        now + wait,
-                        result.kind is ResultKind.LATER,
-                    )
-                )
-                log.warning(
-                    "webhook.retry_later", **about, seconds=round(wait), outcome=result.outcome
-                )
+                dead.append(written)
+        deliveries = self.store.deliveries
         if delivered:
-            ours = self.store.deliveries.delivered(lane, self.token, now, delivered, self.retention)
-            self.did.delivered += ours
-            log.info("webhook.delivered", ids=ours)
-        if later:
-            self.did.later += self.store.deliveries.later(lane, self.token, later)
+            count = deliveries.delivered(lane, self.token, now, delivered, self.retention)
+            self.did.delivered += count
+            logger().info("webhook.delivered", lane=str(lane), ids=count)
+        if retries:
+            self.did.retries += deliveries.later(lane, self.token, retries)
         if dead:
-            self.did.buried += self.store.deliveries.bury(
-                lane, self.token, now, dead, self.dead_retention
-            )
+            self.did.buried += deliveries.bury(lane, self.token, now, dead, self.dead_retention)
 
 
-def _charged(attempted: Attempted, now: float) -> AttemptResult:
-    lasting = (
-        attempted.result.kind is ResultKind.OURS
-        and not attempted.result.disable
-        and now - attempted.since > OWN_FAULT_LASTS
+def _written(delivery: Delivery, result: AttemptResult, now: float) -> Attempt:
+    """What is written of an attempt: a RetryAt where another one follows. Logs each failure."""
+    log = delivery.log
+    if result.kind is not ResultKind.NOT_SENT:
+        log = log_with(log, result)
+    if result.kind is ResultKind.DELIVERED:
+        return Attempt(delivery.name, result.outcome, log)
+    wait = None if result.kind is ResultKind.REJECTED else _wait(delivery, result)
+    about = logger().bind(
+        lane=str(delivery.lane),
+        id=delivery.task_id,
+        endpoint=delivery.endpoint,
+        attempts=delivery.attempts + (result.kind not in _UNCOUNTED),
     )
-    return replace(attempted.result, kind=ResultKind.LATER) if lasting else attempted.result
+    if wait is not None:
+        about.warning("webhook.retry_later", seconds=round(wait), outcome=result.outcome)
+        counted = result.kind is ResultKind.RETRY
+        return RetryAt(delivery.name, result.outcome, log, now + wait, counted)
+    used_up = "; all attempts are used up" if result.kind is ResultKind.RETRY else ""
+    about.error("webhook.buried", outcome=result.outcome + used_up)
+    return Attempt(delivery.name, result.outcome + used_up, log)
+
+
+def _counted(attempt: FinishedAttempt, now: float) -> AttemptResult:
+    """The result, as a failure of the endpoint where a fault of ours has lasted too long."""
+    result = attempt.result
+    lasting = now - attempt.since > OUR_FAULT_LASTS and not result.disable
+    if result.kind is ResultKind.OUR_FAULT and lasting:
+        return replace(result, kind=ResultKind.RETRY)
+    return result
 
 
 def _wait(delivery: Delivery, result: AttemptResult) -> float | None:
-    if (
-        result.disable or result.kind is ResultKind.UNSENT
-    ):  # the first waits until its endpoint is enabled, and goes first then
-        return 0.0
-    if result.kind is ResultKind.OURS:
-        return OWN_FAULT_WAIT
+    """Seconds until the next attempt; None if all attempts are used up."""
+    if result.disable or result.kind is ResultKind.NOT_SENT:
+        return 0.0  # a disabled endpoint is not visited; once enabled, this delivery goes first
+    if result.kind is ResultKind.OUR_FAULT:
+        return OUR_FAULT_WAIT
     return backoff.webhook(delivery.attempts + 1, result.retry_after, random.random())

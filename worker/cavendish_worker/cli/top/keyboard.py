@@ -1,7 +1,4 @@
-"""Single keys from a terminal, which is left as it was found.
-
-Also after an error, and on SIGTERM.
-"""
+"""Read single keys from a terminal, and restore it afterwards, also after an error or SIGTERM."""
 
 from __future__ import annotations
 
@@ -22,37 +19,31 @@ _SEQUENCES = {
     b"\x1b[Z": "left", b"\t": "right", b"\x1b[5~": "page up", b"\x1b[6~": "page down",
     b"\x1b[H": "home", b"\x1b[1~": "home", b"\x1b[F": "end", b"\x1b[4~": "end",
 }  # fmt: skip
-#: Seconds after which a lone escape is the key itself, and not the begin of a sequence.
+#: Seconds after which a lone escape is the key itself, not the beginning of a sequence.
 _ESCAPE = 0.05
 
 
 class Keyboard:
-    """Waits for keys, and for others to ring.
-
-    A new size of the window, or something new to show.
-    """
+    """Waits for keys, and for a bell: the window has a new size, or there is something to show."""
 
     def __init__(self, keys: int | None) -> None:
-        """`keys`: the file descriptor of the terminal, None where nobody can press any."""
+        """`keys`: the file descriptor of the terminal, None if stdin is no terminal."""
         self._keys, self._rest = keys, b""
-        self._bell, self._rope = (
-            socket.socketpair()
-        )  # not a pipe: its number may be another file's once it is closed
-        self._rope.settimeout(0)  # nobody waits for a bell that rings already
+        # Not a pipe: after it is closed its number may belong to another file.
+        self._bell, self._rope = socket.socketpair()
+        self._rope.settimeout(0)  # a full buffer means that the bell rings already
 
     def ring(self) -> None:
-        """Wake up whoever waits.
-
-        Safe in other threads and in handlers of signals, and after the end.
-        """
+        """End a `wait`; safe in other threads, in signal handlers, and after `close`."""
         with suppress(OSError):
             self._rope.send(b"!")
 
     def wait(self, seconds: float) -> list[str]:
-        """The keys that were pressed: none after so many seconds, or when the bell rang."""
-        watched: list[socket.socket | int] = (
-            [self._bell] if self._keys is None else [self._bell, self._keys]
-        )
+        """The keys that were pressed; none after so many seconds, or when the bell rang."""
+        watched: list[socket.socket | int] = [
+            self._bell,
+            *([] if self._keys is None else [self._keys]),
+        ]
         ready, _, _ = select.select(watched, [], [], _ESCAPE if self._rest else seconds)
         if self._bell in ready:
             self._bell.recv(4096)
@@ -71,7 +62,7 @@ class Keyboard:
 
 
 def split(data: bytes) -> tuple[list[str], bytes]:
-    """The keys in what a terminal sent, and the begin of a sequence whose end is still to come."""
+    """The keys in what a terminal sent, and the beginning of a sequence that is not complete."""
     keys, at = [], 0
     while at < len(data):
         length = next((n for n in (4, 3, 2, 1) if data[at : at + n] in _SEQUENCES), 0)
@@ -90,9 +81,9 @@ def split(data: bytes) -> tuple[list[str], bytes]:
 
 @contextmanager
 def listening() -> Iterator[Keyboard]:
-    """Keys come one by one and unseen.
+    """Keys come one by one and are not echoed.
 
-    SIGTERM and SIGHUP end the program the ordinary way, so that all is put back.
+    SIGTERM and SIGHUP end the program through an exception, so that the terminal is restored.
     """
     fd = sys.stdin.fileno() if sys.stdin.isatty() else None
     before = termios.tcgetattr(fd) if fd is not None else None
@@ -105,9 +96,7 @@ def listening() -> Iterator[Keyboard]:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _end)
         signal.signal(signal.SIGWINCH, lambda *_: keyboard.ring())
-        signal.signal(
-            signal.SIGTSTP, signal.SIG_IGN
-        )  # a stopped program would leave the other screen behind
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a stopped program would keep the screen
         if fd is not None:
             tty.setcbreak(fd)
         yield keyboard

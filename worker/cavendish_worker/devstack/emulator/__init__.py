@@ -1,1 +1,1 @@
-"""The pretend API and a receiver of webhooks, for tests, benches and the demo."""
+"""The emulated API and a receiver of webhooks, for tests, benches and the demo."""

@@ -1,4 +1,4 @@
-"""The rate limit of the pretend API: a token bucket whose rate may change over time."""
+"""The rate limit of the emulated API: a token bucket whose rate may change over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Steps = tuple[tuple[float, float], ...]
 
 @dataclass(slots=True)
 class Bucket:
-    """Lets `rate` calls per second through (0: any number), and `burst` at once after a rest."""
+    """Allows `rate` calls per second (0: any number), and `burst` calls at once after a rest."""
 
     rate: float
     burst: float
@@ -23,17 +23,17 @@ class Bucket:
         self._level = self.burst
 
     def begin(self, now: float) -> None:
-        """The steps of the rate count from the first call of this."""
+        """Start the time from which the steps of the rate count; only the first call does."""
         if self.began_at is None:
             self.began_at = now
 
     def rate_at(self, now: float) -> float:
-        """Calls per second that are let through at this moment."""
+        """Calls per second that are allowed at this moment."""
         age = 0.0 if self.began_at is None else now - self.began_at
         return next((rate for since, rate in reversed(self.later) if age >= since), self.rate)
 
     def take(self, now: float) -> bool:
-        """Let one call through, or not."""
+        """True if one call is allowed now."""
         rate = self.rate_at(now)
         if not rate:
             return True

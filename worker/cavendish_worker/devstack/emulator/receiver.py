@@ -1,7 +1,4 @@
-"""A webhook receiver that believes nothing.
-
-Verifies each signature and keeps a ledger of what came.
-"""
+"""A webhook receiver that verifies each signature, and keeps a ledger of what came."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from cavendish_worker.webhooks.signing import verify
 class Ledger:
     """What came, by webhook-id.
 
-    `ids` are the webhook-ids that each remote id was announced under.
+    `ids`: by remote id, the webhook-ids of its webhooks.
     """
 
     verified: Counter[str] = field(default_factory=Counter)
@@ -44,12 +41,8 @@ class Receiver:
         seed: int = 1,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._secret, self._failing, self._now, self._chance = (
-            secret,
-            failing,
-            now,
-            random.Random(seed),
-        )
+        self._secret, self._failing, self._now = secret, failing, now
+        self._chance = random.Random(seed)
         self.ledger = Ledger()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
@@ -63,10 +56,10 @@ class Receiver:
             return httpx.Response(401, json={"error": complaint})
         if self._chance.random() < self._failing:
             return httpx.Response(503, json={"error": "not today"})
-        said, name = json.loads(body), request.headers["webhook-id"]
+        event, name = json.loads(body), request.headers["webhook-id"]
         self.ledger.verified[name] += 1
-        if said["type"].startswith("task."):
-            data = said["data"]
+        if event["type"].startswith("task."):
+            data = event["data"]
             self.ledger.ids.setdefault(data["id"], set()).add(name)
             self.ledger.states[data["id"]] = data["state"]
         return httpx.Response(204)

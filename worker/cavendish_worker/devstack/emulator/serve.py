@@ -1,5 +1,5 @@
-"""Serve a handler of httpx requests on the loopback interface, with the HTTP server that comes with
-Flower.
+"""Serves a handler of httpx requests on the loopback interface, with Tornado, which Flower needs
+too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def _answer(handler: Handler, request: HTTPServerRequest) -> None:
     body = await answer.aread()
     headers = HTTPHeaders(dict(answer.headers))
     headers["content-length"] = str(len(body))
-    with suppress(StreamClosedError):  # whoever asked has hung up meanwhile
+    with suppress(StreamClosedError):  # the client has closed the connection meanwhile
         await connection.write_headers(
             ResponseStartLine("HTTP/1.1", answer.status_code, answer.reason_phrase), headers, body
         )

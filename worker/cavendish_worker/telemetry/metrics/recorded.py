@@ -65,7 +65,7 @@ QUARANTINED = Counter(
 )
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
-    "Tries to deliver a webhook, by what became of the delivery: delivered, later, refused (now dead), ours (our fault), unsent.",
+    "Tries to deliver a webhook, by what became of the delivery: delivered, retry, rejected (now dead), our_fault, not_sent.",
     ("outcome",),
 )
 WEBHOOK_DURATION = Histogram(
@@ -160,7 +160,7 @@ def attempted(delivery: Delivery, task: TrackedTask | None, result: AttemptResul
     if sent:
         WEBHOOK_DURATION.add(result.seconds, outcome)
     if (
-        task is None or not sent or result.kind is ResultKind.UNSENT
+        task is None or not sent or result.kind is ResultKind.NOT_SENT
     ):  # who ends and cuts its call short leaves the try to another
         return
     if (

@@ -1,4 +1,4 @@
-"""The way out for webhooks: does the proxy take calls, or does the resolver find the receivers?"""
+"""Outgoing connections for webhooks: does the proxy accept them, or are the receivers found?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cavendish.settings import Settings
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint, unresolved
 
-#: Receivers whose names are looked up.
+#: Receivers whose names are resolved.
 MOST = 5
 
 
 def findings(settings: Settings, urls: Iterable[str], *, offline: bool) -> list[Finding]:
-    """As seen from this machine, with this environment; the workers may see it otherwise."""
+    """As seen from this machine and environment; for the workers it may differ."""
     if offline:
         return [skipped("egress", "--offline")]
     if settings.egress_proxy:
@@ -28,7 +28,10 @@ def findings(settings: Settings, urls: Iterable[str], *, offline: bool) -> list[
     lost = [(host, fault[1]) for host, fault in zip(hosts, faults, strict=True) if fault]
     if not lost:
         return [well("egress", f"the resolver finds {', '.join(hosts)}")]
-    advice = "If it finds no name at all, mend DNS on the machines of the workers; else the URL of the endpoint is wrong."
+    advice = (
+        "If no name at all is found, repair DNS on the machines of the workers; "
+        "otherwise the URL of the endpoint is wrong."
+    )
     return [ill("egress", f"{host} is not found: {why}", advice) for host, why in lost]
 
 
@@ -36,9 +39,6 @@ def _proxy(url: str) -> Finding:
     parts, where = urlsplit(url), without_password(url)
     fault = complaint(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     if fault:
-        return ill(
-            "egress",
-            f"the proxy {where} is not reached: {fault[1]}",
-            "Start it, or mend CAVENDISH_EGRESS_PROXY.",
-        )
-    return well("egress", f"the proxy {where} takes calls")
+        advice = "Start it, or correct CAVENDISH_EGRESS_PROXY."
+        return ill("egress", f"the proxy {where} is not reached: {fault[1]}", advice)
+    return well("egress", f"the proxy {where} accepts connections")

@@ -1,7 +1,4 @@
-"""What `endpoint add` and `endpoint rotate` share.
-
-Fresh secrets, how they are encrypted, and the one time that they are shown.
-"""
+"""A new secret of an endpoint: made, encrypted, and shown once, by `add` and `rotate`."""
 
 from __future__ import annotations
 
@@ -17,14 +14,19 @@ from cavendish_worker.cli.output import print_json
 from cavendish_worker.webhooks import signing
 from cavendish_worker.webhooks.encryption import Encryption
 
-_IN_THE_CLEAR = """\
-CAVENDISH_SECRET_KEY is not set: the store holds this secret unencrypted. `cavendish endpoint new-key` makes a key; set it \
-for the workers and here, and rotate."""
+_UNENCRYPTED = (
+    "CAVENDISH_SECRET_KEY is not set: the store holds this secret unencrypted. Make a key with "
+    "`cavendish endpoint new-key`, set it for the workers and here, and rotate the secret."
+)
+_REFUSED = (
+    "Refused: the workers have a CAVENDISH_SECRET_KEY and this shell has none, so the store would "
+    "hold this secret unencrypted. Set the key here, or give --unencrypted."
+)
 
 unencrypted_option = click.option(
     "--unencrypted",
     is_flag=True,
-    help="Let the store hold the secret unencrypted, although the workers have a key.",
+    help="Store the secret unencrypted, even if the workers have a key.",
 )
 
 
@@ -33,35 +35,34 @@ def encryption_for(
 ) -> Encryption:
     """What encrypts a new secret.
 
-    Raises EndpointError where workers have a key, and this shell was not given it.
+    Raises EndpointError where living workers have a key and this environment has none.
     """
     encryption = Encryption(settings.secret_key)
     if encryption.encrypts or unencrypted:
         return encryption
     if any(member.encrypts and member.alive(now) for member in store.fleet.members(now)):
-        raise EndpointError(
-            "Refused: the workers have a CAVENDISH_SECRET_KEY and this shell has none, so the store would hold this secret "
-            "unencrypted; set it here, or say --unencrypted."
-        )
+        raise EndpointError(_REFUSED)
     return encryption
 
 
-def fresh_keys(encryption: Encryption, name: str, now: float) -> tuple[str, Key, Key]:
-    """A new secret, encrypted, and a new key pair for v1a."""
+def new_keys(encryption: Encryption, name: str, now: float) -> tuple[str, Key, Key]:
+    """A new secret, the same encrypted, and a new key pair for v1a."""
     secret, private = signing.new_secret(), signing.new_signing_key()
     asymmetric = Key(encryption.encrypt(name, private), now, public=signing.public_key(private))
     return secret, Key(encryption.encrypt(name, secret), now), asymmetric
 
 
-def tell(said: dict[str, Any], first: str, encryption: Encryption, *, as_json: bool) -> None:
-    """Show the one time that a secret is shown."""
+def show_once(
+    said: dict[str, Any], sentence: str, encryption: Encryption, *, as_json: bool
+) -> None:
+    """Print a new secret. `said` has at least `secret` and `public_key` (None for none)."""
+    said["encrypted"] = encryption.encrypts
     if as_json:
         print_json(said)
     else:
-        click.echo(first)
-        click.echo(f"secret      {said['secret']}")
+        click.echo(f"{sentence}\nsecret      {said['secret']}")
         if said["public_key"]:
             click.echo(f"public key  {said['public_key']}")
         click.echo("Give it to the receiver now: it is not shown again.", err=True)
     if not encryption.encrypts:
-        click.echo(_IN_THE_CLEAR, err=True)
+        click.echo(_UNENCRYPTED, err=True)

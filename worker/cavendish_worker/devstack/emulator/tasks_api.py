@@ -1,11 +1,10 @@
-"""The pretend API: one handler for tests (`httpx.MockTransport`) and, served on loopback, for the
-demo.
+"""The emulated Tasks API: one handler, for tests (`httpx.MockTransport`) and for the demo, which
+serves it on loopback.
 
-It keeps the contract of the Tasks API with all its oddities: many ways to say pending, no status
-word, unknown ids that are simply missing, records that become visible late, a page limit, partial
-success. Knobs add a rate limit, latency, and faults that a network has. Each token is an account of
-its own: with its own limit, its own remote tasks (those of others look unknown), and its own tally
-and ledger.
+It behaves like the real API with all its oddities: many forms of pending, no status word, unknown
+ids that are only missing, records that become visible late, a page limit, partial success. Its
+configuration adds a rate limit, latency, and faults of a network. Each token is an account with its
+own limit, its own remote tasks (those of others seem unknown), and its own tally and ledger.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ from cavendish_worker.devstack.emulator.limits import Bucket, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """How the pretend API behaves. Times in seconds, shares in 0..1.
+class EmulatorConfig:
+    """How the emulated API behaves. Times in seconds, shares in 0..1.
 
-    `rate` in calls per second (0: no limit), for each token by itself; `later` changes it, counted
-    from the token's first task on. The first token is the one that /emulator/… means where none is
-    named.
+    `rate`: calls per second for each token (0: no limit); `later`: its changes, in seconds since
+    the token's first task. /emulator/… without a token means the first one.
     """
 
     rate: float = 10.0
@@ -48,7 +46,7 @@ class Config:
     visible_after: float = 0.3
     page_limit: int = 12
     most_ids: int = 100
-    tokens: tuple[str, ...] = ("emulated",)  # nothing is behind it
+    tokens: tuple[str, ...] = ("emulated",)  # this token opens nothing
     seed: int = 1
 
 
@@ -57,12 +55,12 @@ class Reset(httpx.ReadError):
 
 
 class Stall(httpx.ReadTimeout):
-    """The server accepts the question and never answers."""
+    """The server accepts the call and never answers."""
 
 
 @dataclass(slots=True)
 class Job:
-    """A remote task of the pretend API."""
+    """A remote task."""
 
     id: str
     created_at: float
@@ -76,20 +74,20 @@ class Job:
 
 @dataclass(slots=True)
 class Tally:
-    """What the pretend API saw.
+    """What the emulated API was asked.
 
-    `restart` counts ids asked about after an answer had told that they were finished.
+    `repeated`: polls of ids after an answer had already shown that they were finished.
     """
 
     calls: int = 0
     polls: int = 0
     answers: Counter[str] = field(default_factory=Counter)
-    restart: int = 0
+    repeated: int = 0
 
 
 @dataclass(slots=True)
 class Account:
-    """What belongs to one token. Its chance is its own, so that equal accounts get equal tasks."""
+    """One token. It has its own random numbers, so that equal accounts get equal tasks."""
 
     bucket: Bucket
     chance: random.Random
@@ -105,43 +103,31 @@ class Account:
             "calls": tally.calls,
             "polls": tally.polls,
             "answers": dict(tally.answers),
-            "restart": tally.restart,
+            "repeated": tally.repeated,
         }
 
     def ledger(self, now: float) -> list[dict[str, Any]]:
-        """Each finished task, and when an answer first told that it was finished, for `GET
-        /emulator/ledger`.
-        """
-        return [
-            {
-                "id": job.id,
-                "created_at": job.created_at,
-                "finished_at": job.finished_at,
-                "told_at": job.told_at,
-            }
-            for job in self.jobs.values()
-            if job.finished_at <= now
-        ]
+        """Each finished task, and when an answer first showed it, for `GET /emulator/ledger`."""
+        names = ("id", "created_at", "finished_at", "told_at")
+        jobs = [job for job in self.jobs.values() if job.finished_at <= now]
+        return [{name: getattr(job, name) for name in names} for job in jobs]
 
 
 def transport(handler: Callable[[httpx.Request], Awaitable[httpx.Response]]) -> httpx.MockTransport:
-    """A handler as a transport for `httpx.AsyncClient`, with answers that are streamed as a
-    server's are.
-    """
+    """A handler as a transport for `httpx.AsyncClient`; it streams answers like a server."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
-        said = await handler(request)
-        return httpx.Response(
-            said.status_code, headers=said.headers, stream=httpx.ByteStream(await said.aread())
-        )
+        whole = await handler(request)
+        body = httpx.ByteStream(await whole.aread())
+        return httpx.Response(whole.status_code, headers=whole.headers, stream=body)
 
     return httpx.MockTransport(answer)
 
 
 class Emulator:
-    """One pretend API. `handle` takes any request; `create` makes remote tasks directly."""
+    """One emulated API. `handle` answers requests; `create` makes remote tasks directly."""
 
-    def __init__(self, config: Config, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: EmulatorConfig, now: Callable[[], float] = time.time) -> None:
         self.config, self._now, self._chance = config, now, random.Random(config.seed)
         self.accounts = {
             token: Account(
@@ -154,27 +140,26 @@ class Emulator:
     def create(
         self, count: int, model: str = "nano-banana", account: Account | None = None
     ) -> list[str]:
-        """Make remote tasks of an account, else of the first one; returns their ids."""
+        """Make remote tasks of an account, by default the first one; returns their ids."""
         owner = account or self._first
         ids = [str(uuid.UUID(int=self._chance.getrandbits(128), version=4)) for _ in range(count)]
         now, chance = self._now(), owner.chance
         owner.bucket.begin(now)
         for task_id in ids:
             duration = self.config.median * math.exp(self.config.sigma * chance.gauss(0, 1))
-            fates = ("failed", "partial", "succeeded")
+            kinds = ("failed", "partial", "succeeded")
             failing, partial = self.config.failing, self.config.partial
-            kind = chance.choices(fates, (failing, partial, 1 - failing - partial))[0]
-            owner.jobs[task_id] = Job(
-                task_id, now, now + duration, kind, chance.randrange(6), model
-            )
+            kind = chance.choices(kinds, (failing, partial, 1 - failing - partial))[0]
+            shape = chance.randrange(6)
+            owner.jobs[task_id] = Job(task_id, now, now + duration, kind, shape, model)
         return ids
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request. Raises Reset or Stall where the network would."""
+        """Answer one request. Raises Reset or Stall as a network would."""
         path, method = request.url.path, request.method
         body = self._json(await request.aread())
         if path.startswith("/emulator/"):
-            return self._behind_the_scenes(
+            return self._control(
                 method, path.removeprefix("/emulator/"), request.url.params.get("token"), body
             )
         service, _, action = path.strip("/").partition("/")
@@ -189,7 +174,7 @@ class Emulator:
             return self._submit(account, body)
         return self._tasks(account, body)
 
-    def _behind_the_scenes(
+    def _control(
         self, method: str, what: str, token: str | None, body: dict[str, Any]
     ) -> httpx.Response:
         account = self._first if token is None else self.accounts.get(token)
@@ -197,17 +182,12 @@ class Emulator:
             return self._error(self._first, 404, "no_token", "no such token")
         made, _, count = what.partition("/")
         if (method, made) == ("POST", "tasks") and count.isdecimal():  # for a shell: one id a line
-            return httpx.Response(
-                200,
-                text="".join(
-                    f"{task_id}\n" for task_id in self.create(int(count), account=account)
-                ),
-            )
+            ids = self.create(int(count), account=account)
+            return httpx.Response(200, text="".join(f"{task_id}\n" for task_id in ids))
         match method, what:
             case "POST", "tasks":
-                ids = self.create(
-                    int(body.get("count", 1)), str(body.get("model", "nano-banana")), account
-                )
+                model = str(body.get("model", "nano-banana"))
+                ids = self.create(int(body.get("count", 1)), model, account)
                 return httpx.Response(200, json={"ids": ids})
             case "GET", "tally":
                 return httpx.Response(200, json=account.tallied(self._now()))
@@ -236,9 +216,8 @@ class Emulator:
         if not isinstance(ids, list) or not ids:
             return self._error(account, 400, "bad_request", "ids must not be empty")
         if len(ids) > self.config.most_ids:
-            return self._error(
-                account, 400, "bad_request", f"too many ids: at most {self.config.most_ids}"
-            )
+            why = f"too many ids: at most {self.config.most_ids}"
+            return self._error(account, 400, "bad_request", why)
         account.tally.polls += len(ids)
         account.tally.answers["retrieve_batch"] += 1
         asked = (account.jobs.get(task_id) for task_id in dict.fromkeys(map(str, ids)))
@@ -264,24 +243,15 @@ class Emulator:
             "id": job.id,
             "created_at": round(job.created_at, 3),
             "type": "images",
-            "request": {
-                "action": "generate",
-                "prompt": "a banana at dusk, 水彩",
-                "model": job.model,
-            },
         }
+        prompt = "a banana at dusk, 水彩"
+        record["request"] = {"action": "generate", "prompt": prompt, "model": job.model}
         if self._now() < job.finished_at:
             acknowledged: dict[str, Any] = {"success": True, "task_id": job.id}
-            shapes: list[dict[str, Any]] = [
-                {},
-                {"response": None},
-                {"response": {}},
-                {"response": {"task_id": job.id}},
-                {"response": acknowledged},
-            ]
-            shapes.append({"response": {**acknowledged, "data": []}})
+            responses = [None, {}, {"task_id": job.id}, acknowledged, acknowledged | {"data": []}]
+            shapes = [{}, *({"response": response} for response in responses)]
             return record | shapes[job.shape]
-        account.tally.restart += job.told > 0
+        account.tally.repeated += job.told > 0
         job.told += 1
         job.told_at = job.told_at or self._now()
         stamps = {
@@ -295,14 +265,10 @@ class Emulator:
         if job.kind == "failed":
             error = {"code": "api_error", "message": "the picture could not be made"}
             return {"success": False, "task_id": job.id, "error": error}
-        images = [
-            {"prompt": "a banana at dusk", "image_url": f"https://cdn.example.com/{job.id}.png"}
-        ]
-        return {
-            "success": True,
-            "task_id": job.id,
-            "data": images if job.kind == "partial" else images * 2,
-        }
+        url = f"https://cdn.example.com/{job.id}.png"
+        images = [{"prompt": "a banana at dusk", "image_url": url}]
+        data = images if job.kind == "partial" else images * 2
+        return {"success": True, "task_id": job.id, "data": data}
 
     def _fault(self, account: Account) -> httpx.Response:
         kind = self._chance.choice(("error", "gateway", "reset", "garbage"))

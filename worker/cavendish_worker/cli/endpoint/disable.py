@@ -1,0 +1,35 @@
+"""endpoint disable: send nothing to an endpoint."""
+
+from __future__ import annotations
+
+import click
+
+from cavendish.webhook_endpoint import Disabled
+from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.endpoint.which import print_switched, view_of, which_argument
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import plain
+
+
+@click.command("disable", short_help="Send nothing to an endpoint until it is enabled.")
+@which_argument
+@click.option(
+    "--reason",
+    default="by hand",
+    show_default=True,
+    metavar="TEXT",
+    help="The reason, for those who see it later.",
+)
+@json_option
+def command(which: str, reason: str, as_json: bool) -> None:
+    """Send nothing to an endpoint until it is enabled; its deliveries wait.
+
+    \b
+    cavendish endpoint disable shop --reason "moves to another host"
+    """
+    store, _ = open_store()
+    view = view_of(store, which)
+    disabled = Disabled(store.fleet.now(), plain(reason), view.url)
+    changed = store.endpoints.disable(view.name, disabled)
+    sentence = f"{which} {'is disabled' if changed else 'was disabled before'}"
+    print_switched(view, sentence, enabled=False, was_disabled=not changed, as_json=as_json)

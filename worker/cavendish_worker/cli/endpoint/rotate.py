@@ -1,0 +1,66 @@
+"""endpoint rotate: give an endpoint a new secret."""
+
+from __future__ import annotations
+
+import click
+
+from cavendish.webhook_endpoint import LONGEST_OVERLAP, Endpoint
+from cavendish_worker.cli.connect import not_registered, open_store
+from cavendish_worker.cli.endpoint.new_secret import (
+    encryption_for,
+    new_keys,
+    show_once,
+    unencrypted_option,
+)
+from cavendish_worker.cli.endpoint.which import name_argument
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import moment
+from cavendish_worker.cli.times import duration
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    seconds = duration(text, default_unit="h")
+    if seconds is None or seconds > LONGEST_OVERLAP:
+        raise click.BadParameter(
+            "must be hours, or a duration such as 90m, 36h or 7d, and at most 7 days."
+        )
+    return seconds
+
+
+@click.command("rotate", short_help="Give an endpoint a new secret.")
+@name_argument
+@click.option(
+    "--overlap",
+    default="24h",
+    show_default=True,
+    metavar="HOURS|7d",
+    callback=_seconds,
+    help="How long the old secret signs as well.",
+)
+@unencrypted_option
+@json_option
+def command(name: str, overlap: float, unencrypted: bool, as_json: bool) -> None:
+    """Give an endpoint a new secret, which is shown only once.
+
+    The old secret signs as well for a while.
+
+    \b
+    cavendish endpoint rotate shop --overlap 48
+    """
+    store, settings = open_store()
+    now = store.fleet.now()
+    encryption = encryption_for(store, settings, now, unencrypted=unencrypted)
+    secret, key, asymmetric = new_keys(encryption, name, now)
+
+    def step(known: Endpoint) -> Endpoint:
+        both = any(old.public for old in known.living_keys(now))
+        return known.rotated((key, asymmetric) if both else (key,), now, overlap)
+
+    changed = store.endpoints.change(name, step)
+    if changed is None:
+        raise not_registered(name)
+    public, until = asymmetric.public if asymmetric in changed.keys else None, now + overlap
+    said = {"name": name, "secret": secret, "public_key": public, "old_until": until}
+    old = f"signs as well until {moment(until)} UTC" if overlap else "no longer signs"
+    sentence = f"{name} has a new secret; the old one {old}"
+    show_once(said, sentence, encryption, as_json=as_json)

@@ -1,0 +1,47 @@
+"""endpoint show: one endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.endpoint.which import view_of, which_argument
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.tables import pairs, table
+
+_TIMES = ("disabled_at", "open_until", "last_success", "created_at")
+
+
+@click.command("show", short_help="Show one endpoint: its state, its circuit and its keys.")
+@which_argument
+@json_option
+def command(which: str, as_json: bool) -> None:
+    """Show one endpoint: its state, its circuit and its keys, but no secret.
+
+    \b
+    cavendish endpoint show shop
+    """
+    store, _ = open_store()
+    shown = view_of(store, which).to_json(store.fleet.now())
+    if as_json:
+        print_json(shown)
+        return
+    keys = shown.pop("keys")
+    pairs((name.replace("_", " "), _in_words(name, value)) for name, value in shown.items())
+    if keys:
+        rows = [
+            (key["kind"], moment(key["made_at"]), moment(key["until"]), key["public_key"] or "")
+            for key in keys
+        ]
+        table(("key", "made", "signs until", "public key"), rows)
+
+
+def _in_words(name: str, value: Any) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name in _TIMES:
+        return moment(value)
+    return " ".join(value) if isinstance(value, list) else value

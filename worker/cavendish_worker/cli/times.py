@@ -1,0 +1,39 @@
+"""Durations and times as people write them: 90s, 2h, 2026-11-22T22:50:01Z."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import click
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str, default_unit: str = "") -> float | None:
+    """Seconds in a text such as 90s, 2h or 7d; None for any other text.
+
+    A number without a unit has the `default_unit`; without one it is no duration.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    unit = found[2] or default_unit if found else ""
+    return float(found[1]) * _SECONDS[unit] if found and unit else None
+
+
+def time_of(text: str, now: float, option: str = "--since") -> float:
+    """Unix time that an option means: a duration before `now`, or an RFC 3339 time.
+
+    A time without an offset is UTC. Raises click.BadParameter.
+    """
+    back = duration(text)
+    if back is not None:
+        return now - back
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            "must be a duration such as 90s, 2h or 3d, or a time such as 2026-11-22T22:50:01Z.",
+            param_hint=option,
+        ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,57 @@
+"""What the numbers of `gather` mean, in words; most of their names are known only here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cavendish_worker.cli.output import moment
+
+#: Numbers of a lane as `gather` names them, and as people read them.
+LANE_NUMBERS = {
+    "pending": "pending",
+    "due": "due",
+    "in_flight": "in flight",
+    "pending_deliveries": "to send",
+    "dead": "dead",
+    "quarantined": "quarantined",
+}
+#: The numbers that call for action unless they are zero.
+ALARMING = ("dead", "quarantined")
+
+
+def pause(account: Mapping[str, Any]) -> str:
+    """Why the API is not called for an account, and for how long; empty if it is called."""
+    if account["no_token"]:  # also while it is paused: its ids wait for a worker with a token
+        return "no token at any worker"
+    if account["paused_for"]:
+        return f"{account['paused_for']:.0f} s more: {account['pause_reason']}"
+    return ""
+
+
+def lane_notes(lane: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the service of a lane, or with its batches."""
+    notes, service, limit = [], lane["service"], lane["batch_limit"]
+    if service["down_for"]:
+        again = f"asked again in {service['down_for']:.0f} s"
+        notes.append(f"{lane['lane']} is out of order, {again}: {service['reason']}")
+    if limit:
+        notes.append(f"{lane['lane']} takes at most {limit} ids per call")
+    return notes
+
+
+def endpoint_name(endpoint: Mapping[str, Any]) -> str:
+    """The name of a registered endpoint; others are known by their URL, as all commands take it."""
+    url = "" if endpoint["registered"] else endpoint["url"]
+    return str(url or endpoint["endpoint"])
+
+
+def endpoint_trouble(endpoint: Mapping[str, Any]) -> str:
+    """Why an endpoint is sent nothing; empty if it is sent to."""
+    if endpoint["disabled_at"] is not None:
+        return f"disabled since {moment(endpoint['disabled_at'])}: {endpoint['reason']}"
+    if endpoint["circuit"] != "open":
+        return ""
+    rest = f"{endpoint['open_for']:.0f} s"
+    wait = f"left alone {rest} more" if endpoint["open_for"] else "about to be probed"
+    return f"circuit open, {wait}: {endpoint['failures']} failures in a row"

@@ -1,0 +1,142 @@
+"""Reads the tracked tasks of a claimed batch, and writes back what was found.
+
+Each id ends, or gets the time of its next poll; what the polls taught about durations is shared.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cavendish.clock import Clock
+from cavendish.model import Lane, TrackedTask
+from cavendish.policy.durations import Observation
+from cavendish.policy.verdicts import Outcome, Patience, Reading, Verdict, decide
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
+from cavendish.store.tasks import Settled
+from cavendish_worker.polling.classify import SOON, Classified
+from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.metrics import recorded
+from cavendish_worker.telemetry.tracing import Polls
+
+_TEACHING = (Verdict.PENDING, Verdict.SUCCEEDED, Verdict.FAILED)
+
+
+def load_claimed(
+    store: Store, lane: Lane, ids: Sequence[str], token: str
+) -> dict[str, TrackedTask]:
+    """The tasks that are leased under `token` and still pending, by id.
+
+    Records that cannot be read are quarantined. Raises StoreUnavailable.
+    """
+    loaded = store.tasks.load(lane, ids, token=token)
+    if loaded.unreadable:
+        store.tasks.quarantine(lane, loaded.unreadable)
+        recorded.quarantine(lane.service, len(loaded.unreadable))
+        why = next(iter(loaded.unreadable.values()))
+        logger().error("task.quarantined", lane=str(lane), ids=len(loaded.unreadable), why=why)
+    return {name: task for name, task in loaded.tasks.items() if not task.state.terminal}
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes outcomes to one lane, under the token of the leases.
+
+    `retention`: seconds for which an ended task is kept; `events_kept`: length of the event stream.
+    """
+
+    store: Store
+    lane: Lane
+    token: str
+    traced: Polls
+    retention: float
+    events_kept: int
+
+    def write(self, outcomes: Sequence[tuple[Outcome, float]], now: float) -> list[Settled]:
+        """Write outcomes, each with the time of its next poll, in one step.
+
+        Raises StoreUnavailable.
+        """
+        settled = self.store.tasks.settle(
+            self.lane, self.token, now, outcomes, self.retention, self.events_kept
+        )
+        written = [outcome for outcome, _ in outcomes]
+        recorded.settled(self.lane.service, settled, written, now)
+        self.traced.settled(settled, written)
+        return settled
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Settles the `tasks` of one claimed batch."""
+
+    writer: Writer
+    forecasts: Forecasts
+    clock: Clock
+    patience: Patience
+    tasks: Mapping[str, TrackedTask]
+
+    def settle(self, found: Classified) -> tuple[list[Settled], int]:
+        """Write what follows from each reading, and release the ids that are to be put back.
+
+        Returns what was written, and how many ids were released. Raises StoreUnavailable.
+        """
+        store, lane, token = self.writer.store, self.writer.lane, self.writer.token
+        released = 0
+        for not_before in set(found.put_back.values()):
+            some = [self.tasks[name] for name, at in found.put_back.items() if at == not_before]
+            released += store.tasks.release(lane, token, some, not_before)
+        now = self.clock.now()
+        decided = [
+            (decide(self.tasks[name], reading, record, now, self.patience), reading)
+            for name, (reading, record) in found.readings.items()
+        ]
+        polls: dict[str, list[Observation]] = defaultdict(list)
+        for outcome, reading in decided:
+            if reading.verdict in _TEACHING:
+                polls[outcome.model or outcome.task.model].append(
+                    _observation(outcome.task, reading, now)
+                )
+        recorded.polled(lane.service, [(each.task, reading, each) for each, reading in decided])
+        settled = self.writer.write(
+            [(each, self._next_poll(each, now)) for each, _ in decided], now
+        )
+        _log(lane, decided, settled)
+        self.forecasts.learn(lane, polls, now)
+        return settled, released
+
+    def _next_poll(self, outcome: Outcome, now: float) -> float:
+        """When a pending id is worth its next poll; at the latest at its deadline."""
+        task, patience = outcome.task, self.patience
+        forecast = self.forecasts.forecast(self.writer.lane, outcome.model or task.model, now)
+        at = task.submitted_at + forecast.next_age(now - task.submitted_at)
+        if outcome.absences:  # the duration model says nothing of ids that are gone
+            at = min(at, now + max(patience.over / patience.attempts, SOON))
+        return min(at, task.deadline_at) if now < task.deadline_at else at
+
+
+def _log(
+    lane: Lane, decided: Sequence[tuple[Outcome, Reading]], settled: Sequence[Settled]
+) -> None:
+    log = logger().bind(lane=str(lane))
+    for outcome, reading in decided:
+        if reading.notice:
+            state = outcome.state.value
+            log.warning("record.odd", id=outcome.task.id, why=reading.notice, outcome=state)
+    for one in settled:
+        if one.ended:
+            log.info("task.settled", id=one.id, outcome=one.verdict)
+
+
+def _observation(task: TrackedTask, reading: Reading, now: float) -> Observation:
+    """What this poll taught about how long tasks take.
+
+    The time stamps of the API give the exact duration.
+    """
+    last_age = max((task.polled_at or task.submitted_at) - task.submitted_at, 0.0)
+    finished, duration = reading.verdict is not Verdict.PENDING, None
+    if finished and reading.finished_at is not None and reading.created_at is not None:
+        duration = reading.finished_at - reading.created_at
+    return Observation(last_age, now - task.submitted_at, finished, duration)
