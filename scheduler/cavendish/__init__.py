@@ -1,9 +1,11 @@
-"""The store: what is tracked, when it is worth a poll, how fast we may ask, what came of it.
+"""The client of Cavendish: track the ids of remote jobs, read their results, wait for their ends.
 
-Knows Redis and time; no Celery, no HTTP, and it logs nothing. This is its public face.
+It needs Redis and nothing else: no Celery, no HTTP, and it logs nothing. This is the public face.
 """
 
-from cavendish.client import Client
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from cavendish.errors import (
     CavendishError,
     EventsMissed,
@@ -19,6 +21,7 @@ __all__ = [
     "Client",
     "Event",
     "EventsMissed",
+    "Settings",
     "SettingsError",
     "State",
     "StoreUnavailable",
@@ -27,3 +30,22 @@ __all__ = [
     "TrackedTask",
     "WaitTimeout",
 ]
+
+if TYPE_CHECKING:
+    from cavendish.client import Client
+    from cavendish.settings import Settings
+
+    __version__: str
+else:
+    #: Imported at their first use: redis-py takes longer to import than all of Cavendish.
+    _AT_FIRST_USE = {"Client": "cavendish.client", "Settings": "cavendish.settings"}
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            found = import_module("importlib.metadata").version("cavendish")
+        elif name in _AT_FIRST_USE:
+            found = getattr(import_module(_AT_FIRST_USE[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found

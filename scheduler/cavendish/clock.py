@@ -1,4 +1,4 @@
-"""One clock: Redis TIME, read once per Celery task, carried on by the machine's steady clock."""
+"""One clock: Redis TIME, read once per Celery task and continued by the monotonic clock."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import time
 
 
 class Clock:
-    """Seconds since the Unix epoch as Redis counts them.
-
-    The wall clock of this machine does not matter.
-    """
+    """Seconds since the Unix epoch by the clock of Redis, not by the wall clock of this machine."""
 
     def __init__(self, redis_now: float, asked_at: float | None = None) -> None:
-        """`asked_at`.
+        """`redis_now` is the answer of Redis, `asked_at` when it was asked (monotonic clock).
 
-        When Redis was asked, by the steady clock; its answer is taken for half way between then and
-        now.
+        The answer is assumed to be from half way between then and now.
         """
         heard_at = time.monotonic()
         self._ahead = redis_now - (heard_at if asked_at is None else (asked_at + heard_at) / 2)
 
     def now(self) -> float:
-        """Float seconds since the epoch, microsecond steps, never backwards."""
+        """Float seconds since the epoch in microsecond steps; they never decrease."""
         return round(time.monotonic() + self._ahead, 6)

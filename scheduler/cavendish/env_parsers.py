@@ -1,6 +1,6 @@
-"""How the text of an environment variable becomes a value.
+"""Parsers for the texts of environment variables.
 
-Or a ValueError that says what it must be, not what it was.
+Each returns the value, or raises ValueError, which says what the text must be and never shows it.
 """
 
 from __future__ import annotations
@@ -51,15 +51,12 @@ def url(*schemes: str) -> Reader:
         complaint = f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}"
         try:
             parts = urlsplit(text)
-            sound = parts.port != 0
+            port = parts.port
         except ValueError:
             raise ValueError(complaint) from None
         web = parts.scheme in ("http", "https")
-        if (
-            parts.scheme not in schemes
-            or not sound
-            or not (parts.hostname or (parts.path and not web))
-        ):
+        where = parts.hostname or (parts.path and not web)
+        if parts.scheme not in schemes or port == 0 or not where:
             raise ValueError(complaint)
         if web and (parts.query or parts.fragment):
             raise ValueError("must be a URL without ? and #")
@@ -69,7 +66,7 @@ def url(*schemes: str) -> Reader:
 
 
 def redis(*schemes: str) -> Reader:
-    """A URL of one Redis or of several; `redis_url` has the spellings."""
+    """A URL of one Redis server or of several; `redis_url` lists the spellings."""
     one = url(*schemes)
 
     def read(text: str) -> str:
@@ -84,35 +81,31 @@ def redis(*schemes: str) -> Reader:
 def ports(text: str) -> tuple[range, ...]:
     try:
         ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        found = (
-            tuple(range(pair[0], pair[-1] + 1) for pair in ends) if max(map(len, ends)) <= 2 else ()
-        )
     except ValueError:
-        found = ()
-    if not found or any(len(each) == 0 or each.start < 1 or each.stop > 65536 for each in found):
+        ends = [[]]
+    found = tuple(range(pair[0], pair[-1] + 1) for pair in ends if 1 <= len(pair) <= 2)
+    sound = all(1 <= each.start < each.stop <= 65536 for each in found)
+    if not sound or len(found) < len(ends):
         raise ValueError("must be ports and ranges of ports such as 443,8000-8999")
     return found
 
 
 def listening(text: str) -> tuple[str, int]:
-    """Where to listen: `9090`, `0.0.0.0:9090` or `[::]:9090`. Raises ValueError."""
+    """The host and port to listen on, from `9090`, `0.0.0.0:9090` or `[::]:9090`."""
     host, _, port = text.rpartition(":")
     try:
         number = int(port)
     except ValueError:
         number = -1
     bracketed = host.startswith("[") and host.endswith("]")
-    if (
-        not 0 <= number <= 65535
-        or (":" in host and not bracketed)
-        or (not host and text.startswith(":"))
-    ):
+    wrong_host = (":" in host and not bracketed) or text.startswith(":")
+    if not 0 <= number <= 65535 or wrong_host:
         raise ValueError("must be a port, or host:port such as 0.0.0.0:9090")
     return (host[1:-1] if bracketed else host) or "127.0.0.1", number
 
 
 def lifetimes(text: str) -> tuple[tuple[str, float], ...]:
-    """`86400`, or `nano-banana=86400,veo=3600`; the name `*` stands for any service."""
+    """Seconds by service, from `86400` or `nano-banana=86400,veo=3600`; `*` is any service."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, seconds = part.rpartition("=")
@@ -134,7 +127,8 @@ def encryption_keys(text: str) -> tuple[str, ...]:
             sound = False
         if not sound:
             raise ValueError(
-                "must be the URL-safe base64 of 32 random bytes; several, the newest first, are separated by commas"
+                "must be the URL-safe base64 of 32 random bytes; "
+                "several, the newest first, are separated by commas"
             )
     return keys
 
@@ -152,10 +146,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def webhook_secret_key(text: str) -> bytes:
-    """The signing key inside a `whsec_…` secret.
-
-    24 to 64 bytes. Raises ValueError without showing the secret.
-    """
+    """The signing key in a `whsec_…` secret, 24 to 64 bytes."""
     try:
         key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except ValueError:

@@ -1,15 +1,14 @@
-"""What can go wrong, as one tree. Each message is one plain sentence for the person who reads it.
+"""Every error that Cavendish raises on purpose, as one tree. Each message is one plain sentence.
 
 CavendishError
-├── SettingsError       environment settings that make no sense; carries every complaint at once
-├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline
-...) ├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not
-give its consent ├── StoreUnavailable     Redis did not answer, or refuses to write; what was not
-acknowledged is handed in again │   └── ForeignBook     Redis answers, but the store has a format
-that this version of Cavendish cannot read ├── WaitTimeout         `Client.wait` ran out of time;
-carries what was still pending ├── EventsMissed        events were trimmed from a stream before they
-were read; carries where to go on └── StackError          `cavendish up` cannot start or keep a part
-of the stack
+├── SettingsError            settings that cannot be used; holds every complaint at once
+├── SubmissionError          a request that is refused as a whole, and wrote nothing
+├── EndpointError            a webhook endpoint that is missing, or cannot be registered
+├── StoreUnavailable         Redis does not answer, or refuses to write
+│   └── StoreFormatError     the store has a format that this version cannot read
+├── WaitTimeout              `Client.wait` ran out of time; holds the ids still pending
+├── EventsMissed             events were trimmed before they were read; holds where to continue
+└── StackError               `cavendish up` cannot start or keep a part of the stack
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class CavendishError(Exception):
 
 
 class SettingsError(CavendishError):
-    """One or more settings are ill-formed.
+    """One or more settings cannot be used.
 
-    `complaints` holds a sentence for each, by environment name.
+    `complaints` holds one sentence for each, which begins with the environment name.
     """
 
     def __init__(self, complaints: Sequence[str]) -> None:
@@ -33,32 +32,27 @@ class SettingsError(CavendishError):
 
 
 class SubmissionError(CavendishError, ValueError):
-    """A submit was refused as a whole; nothing of it was written."""
+    """A request was refused as a whole; nothing was written."""
 
 
 class EndpointError(CavendishError):
-    """What was asked of a webhook endpoint cannot be done; nothing was changed."""
+    """A command about a webhook endpoint cannot be carried out; nothing was changed."""
 
 
 class StoreUnavailable(CavendishError):
-    """Redis is away or refuses to write.
+    """Redis does not answer, or refuses to write.
 
-    What was not acknowledged may be written or not; to hand it in again is idempotent.
+    A submit that was not acknowledged may have been written or not; submit it again, which is
+    idempotent.
     """
 
 
 class StoreFormatError(StoreUnavailable):
-    """The store has a format that this version cannot read.
-
-    It is there, but not for us. Nothing was written.
-    """
+    """The store has a format that this version of Cavendish cannot read. Nothing was written."""
 
 
 class WaitTimeout(CavendishError, TimeoutError):
-    """The time of a `wait` ran out.
-
-    `pending` are the ids that have not ended yet; they are still tracked.
-    """
+    """A `wait` ran out of time; `pending` are the ids that have not ended; they stay tracked."""
 
     def __init__(self, pending: Sequence[str], timeout: float) -> None:
         super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")
@@ -66,20 +60,20 @@ class WaitTimeout(CavendishError, TimeoutError):
 
 
 class EventsMissed(CavendishError):
-    """Events of the `lanes` were trimmed away unread.
+    """Events of the `lanes` were trimmed before they were read.
 
-    `position` goes on with what is kept, and repeats nothing.
+    Reading after `position` continues with the oldest that is kept, and repeats nothing.
     """
 
     def __init__(self, lanes: Sequence[str], position: str) -> None:
         others = f" and {len(lanes) - 1} more" if len(lanes) > 1 else ""
         super().__init__(
-            f"Events of {lanes[0]}{others} were trimmed before they were read (CAVENDISH_EVENTS_KEPT); "
-            f"what is kept follows the position {position}"
+            f"Events of {lanes[0]}{others} were trimmed before they were read "
+            f"(CAVENDISH_EVENTS_KEPT); the oldest that are kept follow the position {position}"
         )
         self.lanes = tuple(lanes)
         self.position = position
 
 
 class StackError(CavendishError):
-    """A part of the stack on this machine cannot be started."""
+    """`cavendish up` cannot start a part of the stack, or keep it running."""

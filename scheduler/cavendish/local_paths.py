@@ -1,7 +1,4 @@
-"""What the environment does not say and `cavendish up` keeps in its data folder.
-
-Where store and broker are, and secrets.
-"""
+"""Where store and broker are, and the secrets that `cavendish up` keeps in its data folder."""
 
 from __future__ import annotations
 
@@ -34,17 +31,17 @@ __all__ = [
     "without_password",
 ]
 
-#: The files of the data folder with what signs webhooks, and what encrypts the secrets of
-#: endpoints.
+#: Files of the data folder: the secret that signs webhooks, and the key that encrypts the secrets
+#: of endpoints.
 WEBHOOK_SECRET, SECRET_KEY = "webhook-secret", "secret-key"
-#: The longest path that a unix socket may have on every system.
+#: The longest path of a unix socket, in bytes, that every system allows.
 _SOCKET_PATH = 100
 
 
 def socket_path(data_dir: Path) -> Path:
-    """The embedded server's unix socket.
+    """The unix socket of the embedded server.
 
-    In the data folder, or in a private temporary one if that path is too long.
+    It is in the data folder, or in a private temporary folder if that path is too long.
     """
     path = data_dir.resolve() / "redis.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH:
@@ -54,59 +51,56 @@ def socket_path(data_dir: Path) -> Path:
 
 
 def store_url(settings: Settings) -> str:
-    """URL of the Redis that holds the store, with what its writes wait for."""
+    """URL of the Redis that holds the store, with the replicas that its writes wait for."""
     url = settings.redis_url or f"unix://{socket_path(settings.data_dir)}?db=0"
     return with_wait(url, settings.wait_replicas, settings.wait_timeout)
 
 
 def with_kept(settings: Settings) -> Settings:
-    """The settings of a command beside `cavendish up`: what it keeps for its parts is found as its
-    socket is.
+    """The settings of a command beside `cavendish up`, with the secrets that it keeps.
 
-    What the environment says wins; a kept key is added to its keys, since it may have encrypted
-    what is to be opened. Raises SettingsError for a file that holds something else.
+    The environment wins. A kept key is added to the keys of the environment, since it may have
+    encrypted what has to be decrypted. Raises SettingsError for a file that holds something else.
     """
-    kept = {"webhook_secret": WEBHOOK_SECRET, "secret_key": SECRET_KEY}
-    found = Settings()
-    for setting, name in kept.items() if not settings.redis_url else ():
-        path = settings.data_dir / name
-        with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another's
-            text = path.read_text(errors="replace")
-            try:
-                found = replace(
-                    found, **{setting: getattr(Settings.load({env_name(setting): text}), setting)}
-                )
-            except SettingsError as error:
-                raise SettingsError(
-                    [f"{path} cannot be used: {complaint}" for complaint in error.complaints]
-                ) from None
-    secret, keys = (
-        settings.webhook_secret or found.webhook_secret,
-        (*settings.secret_key, *found.secret_key),
-    )
+    if settings.redis_url:
+        return settings
+    secret = settings.webhook_secret or _kept(settings, WEBHOOK_SECRET).webhook_secret
+    keys = (*settings.secret_key, *_kept(settings, SECRET_KEY).secret_key)
     return replace(settings, webhook_secret=secret, secret_key=tuple(dict.fromkeys(keys)))
 
 
-def broker_url(settings: Settings) -> str:
-    """URL of Celery's broker.
+def _kept(settings: Settings, name: str) -> Settings:
+    """The one setting that a file of the data folder holds, all else by default."""
+    path = settings.data_dir / name
+    with suppress(FileNotFoundError, PermissionError):  # it is not there, or belongs to others
+        text = path.read_text(errors="replace")
+        try:
+            return Settings.load({env_name(name.replace("-", "_")): text})
+        except SettingsError as error:
+            raise SettingsError(
+                [f"{path} cannot be used: {complaint}" for complaint in error.complaints]
+            ) from None
+    return Settings()
 
-    The embedded server keeps it in a database of its own. Raises SettingsError.
+
+def broker_url(settings: Settings) -> str:
+    """URL of Celery's broker; the embedded server has a database of its own for it.
+
+    Raises SettingsError if there is no broker but a Redis Cluster.
     """
-    if not settings.broker_url and scheme_of(settings.redis_url) == CLUSTER:
-        raise SettingsError(
-            [
-                "CAVENDISH_BROKER_URL must name a broker, since Celery cannot use a Redis Cluster as one."
-            ]
-        )
-    if settings.broker_url or settings.redis_url:
-        return celery_spelling(settings.broker_url or settings.redis_url)
+    url = settings.broker_url or settings.redis_url
+    if not settings.broker_url and scheme_of(url) == CLUSTER:
+        why = "must name a broker, since Celery cannot use a Redis Cluster as one."
+        raise SettingsError([f"CAVENDISH_BROKER_URL {why}"])
+    if url:
+        return celery_spelling(url)
     return f"redis+socket://{socket_path(settings.data_dir)}?virtual_host=1"
 
 
 def celery_spelling(url: str) -> str:
-    """Celery's spelling of a URL in redis-py's or ours.
+    """Celery's spelling of a URL in redis-py's spelling or in ours.
 
-    `unix:///path?db=1` is `redis+socket:///path?virtual_host=1`.
+    `unix:///path?db=1` becomes `redis+socket:///path?virtual_host=1`.
     """
     url, *_ = without_wait(url)
     if scheme_of(url) == SENTINEL:

@@ -1,14 +1,12 @@
-"""The nouns: tracked task, state, lane, answer.
+"""The nouns: tracked task, state, lane, event, answer of the remote API.
 
-                        verdict                                  webhook answered 2xx
-      submit ─► pending ───────► succeeded | failed   ─ has pending ─►  pending ────────────────►
-      delivered
-                  │  │ absent n times over t seconds               │ ▲
-                  │  └───────────────► unknown        ─ has pending ─►    │ └── revive
-                  └ deadline passed ─► expired        ─ has pending ─►    └─ attempts used up ─►
-                  dead
+                verdict                                     2xx
+    submit ─► pending ───────► succeeded | failed ─► delivery pending ────► delivered
+                │ │ not found n times over t s         │ ▲
+                │ └──────────────────► unknown    ─►   │ └── revive
+                └ deadline passed ───► expired    ─►   └─ attempts used up ─► dead letter
 
-Terminal states are sticky: tracking an id again after it ended takes an explicit `restart`.
+A terminal state never changes; only an explicit `restart` tracks an id anew after its end.
 Times are float seconds since the Unix epoch, by the clock of Redis.
 """
 
@@ -18,19 +16,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 #: An upstream record as parsed from JSON. Nothing is promised about its shape.
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 
 
 class State(StrEnum):
     """Where a tracked task stands. All but PENDING are terminal.
 
-    - PENDING: nothing is known of its end yet;
-    - SUCCEEDED, FAILED: the remote API said so;
-    - UNKNOWN: the remote API did not know the id, several times over a while;
+    - PENDING: it has not ended, as far as is known;
+    - SUCCEEDED, FAILED: the remote API reported it;
+    - UNKNOWN: the remote API reported the id as not found, several times over a while;
     - EXPIRED: its deadline passed first.
     """
 
@@ -42,16 +40,13 @@ class State(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """True once nothing about the tracked task changes any more."""
+        """True for a state that never changes again."""
         return self is not State.PENDING
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Lane:
-    """What one batch call can ask about.
-
-    One service, asked through one account (and one shard of the store).
-    """
+    """The ids that one batch call can ask about: one service, one account, one shard."""
 
     account: str
     service: str
@@ -72,23 +67,26 @@ class Lane:
         return cls(account, service, crc32(task_id.encode()) % shards if shards > 1 else 0)
 
 
-#: Where notices of our own are pending, such as `endpoint.disabled`. Nothing is asked there.
+#: The lane of our own events, such as `endpoint.disabled`. It has deliveries and no ids.
 OPERATIONS = Lane("cavendish", "operations")
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedTask:
-    """A remote job as the store knows it. Every time is in seconds since the Unix epoch, by the
-    clock of Redis; None: not yet.
+    """A remote job as the store knows it.
 
-    `id`, `service` and `account` name it; `state` and `reason` (a sentence, or "") say how it
-    stands. It was handed in at `submitted_at` and ends by `deadline_at` at the latest; it finished
-    at the remote API at `finished_at`, and the store learned of it at `settled_at`. `polls` counts
-    how often it was asked about, last at `polled_at`; `absences` how often in a row the API did not
-    know it, first at `absent_since`. `model`, `producer`, `metadata` and `webhooks` are as they
-    were handed in; `round` counts how often the id was tracked anew, and `trace` is the
-    `traceparent` given with it, or "". `record` is the upstream record as it came (left out where
-    it was not asked for).
+    Every time is in seconds since the Unix epoch, by the clock of Redis; None: not yet.
+
+    - `id`, `service` and `account` name it; `state` and `reason` (a sentence, or "") say where it
+      stands;
+    - it was submitted at `submitted_at` and ends by `deadline_at` at the latest; it finished at the
+      remote API at `finished_at`, and the store learned this at `settled_at`;
+    - `polls` counts the requests about it, the last at `polled_at`; `absences` counts how often in
+      a row the API reported it as not found, first at `absent_since`;
+    - `model`, `producer`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are as they
+      were submitted; `round` counts how often the id was tracked anew;
+    - `record` is the upstream record as it came, a JSON object; None if there is none, or if it was
+      not asked for.
     """
 
     id: str
@@ -107,13 +105,13 @@ class TrackedTask:
     reason: str = ""
     model: str = ""
     producer: str = ""
-    metadata: Mapping[str, Any] | None = None
+    metadata: Mapping[str, object] | None = None
     webhooks: tuple[str, ...] = ()
     record: Record | None = None
     trace: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary for `--json` and for people; the shape of the public surface."""
+    def to_json(self) -> dict[str, object]:
+        """A plain dictionary, as `--json` prints it."""
         plain = {
             name: getattr(self, name)
             for name in self.__slots__
@@ -124,10 +122,10 @@ class TrackedTask:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The end of a tracked task (`id`, `service`, `account`), as the stream tells it: its `state`,
-    and `at` what moment the store learned of it, in seconds since the Unix epoch.
+    """The end of a tracked task (`id`, `service`, `account`), as the stream has it.
 
-    `position` is an opaque printable text: `Client.events(after=position)` goes on behind this
+    `state` is how it ended, `at` when the store learned this, in seconds since the Unix epoch.
+    `position` is an opaque printable text: `Client.events(after=position)` continues after this
     event.
     """
 
@@ -138,17 +136,14 @@ class Event:
     at: float
     position: str
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary for `--json`; the shape of the public surface."""
+    def to_json(self) -> dict[str, object]:
+        """A plain dictionary, as `--json` prints it."""
         return {name: getattr(self, name) for name in self.__slots__} | {"state": self.state.value}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pending id that might be asked about, with what is needed to weigh it.
-
-    `due` is its place in the set.
-    """
+    """A pending id that the next batch may contain; its poll is due at `due`."""
 
     id: str
     producer: str
@@ -161,43 +156,45 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The answer to one submitted `id`: the `outcome` is `new`, `known` or `refused`, `state` is
-    the one it has now (None if refused), and `reason` says in a sentence why it was refused, or not
-    tracked again (else "").
+    """The answer to one submitted `id`.
+
+    `outcome` is "new", "known" or "refused"; `state` is its state now (None if refused); `reason`
+    says in a sentence why it was refused, or why it was not restarted (else "").
     """
 
     id: str
-    outcome: str
+    outcome: Literal["new", "known", "refused"]
     state: State | None = None
     reason: str = ""
 
     @property
     def refused(self) -> bool:
-        """True if this one id was not taken: `reason` says why."""
+        """True if this id was not accepted: `reason` says why."""
         return self.outcome == "refused"
 
 
 class UpstreamErrorKind(StrEnum):
-    """Why the remote API did not answer the question that was asked."""
+    """Why the remote API did not answer a request.
 
-    RATE = "rate"  # 429: too fast; says nothing about the ids
-    ACCOUNT = (
-        "account"  # the credential is refused, used up or disabled; says nothing about the ids
-    )
-    FORBIDDEN = "forbidden"  # one of the ids asked about may not be asked about
-    TOO_MANY = "too many ids"  # the batch is larger than the API takes
-    BAD = (
-        "bad"  # a 400 or the like: one of the ids is none for the API, or the whole question is not
-    )
-    DOWN = "down"  # 5xx, timeouts, resets, answers that cannot be read
+    - RATE: a 429, too many calls; it says nothing about the ids;
+    - ACCOUNT: the credential is refused, used up or disabled; it says nothing about the ids;
+    - FORBIDDEN: the account may not ask about one of the ids;
+    - TOO_MANY: the batch is larger than the API allows;
+    - BAD: a 400 or the like: the API does not accept one of the ids, or the whole request;
+    - DOWN: a 5xx, a timeout, a reset, or an answer that cannot be read.
+    """
+
+    RATE = "rate"
+    ACCOUNT = "account"
+    FORBIDDEN = "forbidden"
+    TOO_MANY = "too many ids"
+    BAD = "bad"
+    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What the API says of its own limit in RateLimit headers.
-
-    Calls left, and seconds until there are more.
-    """
+    """What the RateLimit headers of the API say: calls left, and seconds until there are more."""
 
     remaining: float
     reset: float
@@ -205,10 +202,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The remote API answered.
-
-    `items` are its records as they came, in any order, asked for or not.
-    """
+    """The remote API answered: `items` are its records, in any order, asked for or not."""
 
     items: Sequence[Record]
     quota: Quota | None = None
@@ -216,7 +210,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamError:
-    """The remote API did not answer the question. `retry_after` in seconds, where it said so."""
+    """The remote API did not answer the request. `retry_after` is in seconds, if it was given."""
 
     why: UpstreamErrorKind
     detail: str
@@ -241,7 +235,7 @@ def compact(value: Any) -> str:
 
 
 def printable(text: str, length: int) -> str:
-    """The text without control characters and broken Unicode, at most so long."""
+    """The first `length` characters of a text; unprintable ones become spaces."""
     return "".join(c if c.isprintable() else " " for c in text[:length])
 
 

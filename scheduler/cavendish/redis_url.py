@@ -1,15 +1,13 @@
-"""Where a Redis is, read from one URL: a single server, the primary that Sentinel names, or a
-cluster.
+"""Redis URLs: a single server, the primary that Sentinel names, or a cluster.
 
-    redis://[user:password@]host:6379/DB                 rediss:// with TLS
-    unix:///path?db=DB                                   redis+socket:///path?virtual_host=DB is
-    Celery's spelling
+    redis://[user:password@]host:6379/DB        rediss:// with TLS
+    unix:///path?db=DB                          Celery: redis+socket:///path?virtual_host=DB
     redis+sentinel://[user:password@]host:26379,host:26379/NAME/DB[?sentinel_password=…]
-    sentinel://[user:password@]host:26379/DB;sentinel://host:26379/DB?master_name=NAME          is
-    Celery's spelling redis+cluster://[user:password@]host:6379,host:6379
+        Celery: sentinel://[user:password@]host:26379/DB;sentinel://host:26379/DB?master_name=NAME
+    redis+cluster://[user:password@]host:6379,host:6379
 
 Each may end in `wait_replicas=…&wait_timeout=…`: how many replicas must have a write before it
-counts.
+counts as stored, and how many seconds to wait for them.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 SENTINEL, CLUSTER = "redis+sentinel", "redis+cluster"
-#: Spelt with several hosts, so that `urllib` cannot read their ports.
+#: Schemes with several hosts, whose ports `urllib` cannot read.
 MANY = (SENTINEL, "sentinel", CLUSTER)
 
 _PORTS = {SENTINEL: 26379, CLUSTER: 6379}
@@ -30,9 +28,9 @@ _SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """Several servers that are one.
+    """Several servers that act as one.
 
-    Sentinels and the name of their primary, or nodes of a cluster.
+    They are Sentinels, with the `name` of their primary, or nodes of a cluster.
     """
 
     scheme: str
@@ -44,27 +42,22 @@ class Many:
     sentinel_password: str | None = field(default=None, repr=False)
 
     def for_celery(self) -> str:
-        """Celery's spelling.
-
-        Its transport wants the name, and the Sentinels' password, as options of their own.
-        """
-        who = (
-            f"{quote(self.username or '', safe='')}:{quote(self.password, safe='')}@"
-            if self.password
-            else ""
-        )
+        """Celery's spelling: the name and the password of the Sentinels are options."""
+        who = ""
+        if self.password:
+            who = f"{quote(self.username or '', safe='')}:{quote(self.password, safe='')}@"
         each = ";".join(f"sentinel://{who}{_joined(*host)}/{self.db}" for host in self.hosts)
         options = {"master_name": self.name, "sentinel_password": self.sentinel_password}
         return f"{each}?{urlencode({name: value for name, value in options.items() if value})}"
 
 
 def scheme_of(url: str) -> str:
-    """What stands before `://`, in small dead letters."""
+    """What stands before `://`, in lower case."""
     return url.partition("://")[0].lower()
 
 
 def many(url: str) -> Many:
-    """Read a URL of several servers. Raises ValueError, which shows nothing of the URL."""
+    """Read a URL of several servers. Raises ValueError, which does not show the URL."""
     scheme = scheme_of(url)
     if scheme == "sentinel":
         url, scheme = _from_celery(url), SENTINEL
@@ -91,17 +84,14 @@ def many(url: str) -> Many:
 
 
 def with_wait(url: str, replicas: int, timeout: float) -> str:
-    """A URL that says how many replicas must have a write, and how many seconds to wait for them."""
+    """The URL with the number of replicas that must have a write, and the wait in seconds."""
     if not replicas or without_wait(url)[1]:
         return url
     return f"{url}{'&' if '?' in url else '?'}wait_replicas={replicas}&wait_timeout={timeout:g}"
 
 
 def without_wait(url: str) -> tuple[str, int, float]:
-    """A URL as others read it, and what was said about replicas.
-
-    How many, and for how many seconds.
-    """
+    """The URL without `wait_…`, the number of replicas, and the seconds to wait for them."""
     path, _, query = url.partition("?")
     words = [word for word in query.split("&") if word]
     said = dict(
@@ -116,7 +106,7 @@ def without_wait(url: str) -> tuple[str, int, float]:
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown."""
+    """The URL as it may be shown."""
     where, _, query = url.partition("?")
     scheme, _, rest = where.partition("://")
     shown = ";".join(_without_who(part) for part in rest.replace("sentinel://", "").split(";"))

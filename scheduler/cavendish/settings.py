@@ -1,7 +1,4 @@
-"""Every setting once.
-
-Its environment name, unit, default and meaning. All complaints are reported together.
-"""
+"""Every setting once, as a table: environment name, default, unit, bounds and meaning."""
 
 from __future__ import annotations
 
@@ -13,278 +10,215 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from cavendish import env_parsers
+from cavendish import env_parsers as read
 from cavendish.errors import SettingsError
 from cavendish.policy.addresses import Network
 from cavendish.redis_url import CLUSTER, SENTINEL
 
 PREFIX = "CAVENDISH_"
 
-
-def _setting(
-    default: Any,
-    read: env_parsers.Reader,
-    unit: str,
-    meaning: str,
-    *,
-    secret: bool = False,
-    shown: str = "",
-) -> Any:
-    about = {"read": read, "unit": unit, "meaning": meaning, "secret": secret, "shown": shown}
-    return field(default=default, repr=not secret, metadata=about)
-
-
+_DAY = 86400.0
 _WEB_PORTS = "80,443,1024-65535"
 _REDIS = ("redis", "rediss", "unix", "redis+socket", SENTINEL, "sentinel")
 _STORE = (*_REDIS, CLUSTER)
 _BROKER = (*_REDIS, "amqp", "amqps")
 
 
+def _setting(default: Any, parse: read.Reader, unit: str, meaning: str, *, shown: str = "") -> Any:
+    """`shown` is the default as documents spell it."""
+    about = {"read": parse, "unit": unit, "meaning": meaning, "secret": False, "shown": shown}
+    return field(default=default, metadata=about)
+
+
+def _secret(default: Any, parse: read.Reader, unit: str, meaning: str) -> Any:
+    """A setting that no `repr` and no complaint may show."""
+    about = {"read": parse, "unit": unit, "meaning": meaning, "secret": True, "shown": ""}
+    return field(default=default, repr=False, metadata=about)
+
+
+def _seconds(default: float, low: float, high: float, meaning: str) -> Any:
+    return _setting(default, read.number(low, high), "s", meaning)
+
+
+def _count(default: int, low: int, high: int, unit: str, meaning: str) -> Any:
+    return _setting(default, read.whole(low, high), unit, meaning)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the environment says. Unset means the default. Secrets stay out of `repr`."""
+    """What the environment says; what it does not say has its default."""
 
-    redis_url: str = _setting(
+    redis_url: str = _secret(
         "",
-        env_parsers.redis(*_STORE),
+        read.redis(*_STORE),
         "URL",
         "Redis that holds the store; unset: the embedded server of `cavendish up`.",
-        secret=True,
     )
-    broker_url: str = _setting(
-        "",
-        env_parsers.redis(*_BROKER),
-        "URL",
-        "Celery's broker; unset: the same Redis.",
-        secret=True,
+    broker_url: str = _secret(
+        "", read.redis(*_BROKER), "URL", "Celery's broker; unset: the Redis of the store."
     )
-    wait_replicas: int = _setting(
+    wait_replicas: int = _count(
         0,
-        env_parsers.whole(0, 10),
+        0,
+        10,
         "replicas",
-        "How many replicas must have a submit or a settled state before it counts; unset: none.",
+        "Replicas that must have a submit or an end before it counts as stored; unset: none.",
     )
-    wait_timeout: float = _setting(
-        1.0, env_parsers.number(0.01, 4), "s", "How long to wait for them."
-    )
+    wait_timeout: float = _seconds(1.0, 0.01, 4, "Longest wait for these replicas.")
     data_dir: Path = _setting(
-        Path(".cavendish"),
-        Path,
-        "folder",
-        "Where `cavendish up` keeps the embedded server's files.",
+        Path(".cavendish"), Path, "folder", "Folder for the files of `cavendish up`."
     )
-    api_url: str = _setting(
-        "https://api.acedata.cloud",
-        env_parsers.url("http", "https"),
-        "URL",
-        "The remote API.",
-        secret=True,
+    api_url: str = _secret(
+        "https://api.acedata.cloud", read.url("http", "https"), "URL", "Address of the remote API."
     )
-    api_token: str = _setting(
-        "", env_parsers.token, "token", "Bearer token of the account `default`.", secret=True
-    )
+    api_token: str = _secret("", read.token, "token", "Bearer token of the account `default`.")
     api_tokens_file: Path | None = _setting(
-        None, Path, "file", 'JSON object {"account": "token"} with further accounts.'
+        None, Path, "file", 'JSON object {"account": "token"} with the tokens of other accounts.'
     )
     rate: float = _setting(
         0.0,
-        env_parsers.number(0.01, 100_000),
+        read.number(0.01, 100_000),
         "calls/s",
-        "Ceiling of the rate limit of an account; unset: only what is learned.",
+        "Upper bound of an account's rate limit; unset: only the learned limit.",
     )
-    batch_size: int = _setting(
-        50, env_parsers.whole(1, 1000), "ids", "Most ids in one `retrieve_batch` call."
+    batch_size: int = _count(50, 1, 1000, "ids", "Most ids in one `retrieve_batch` call.")
+    tick: float = _seconds(0.25, 0.05, 60, "Interval at which beat starts a dispatch.")
+    deadline: float = _seconds(
+        3600.0, 1, 30 * _DAY, "Time after which an id expires, unless its submit says otherwise."
     )
-    tick: float = _setting(
-        0.25, env_parsers.number(0.05, 60), "s", "How often beat wakes the dispatch."
-    )
-    deadline: float = _setting(
-        3600.0,
-        env_parsers.number(1, 30 * 86400),
-        "s",
-        "Time after which an unfinished id is `expired`, unless a submit says otherwise.",
-    )
-    last_poll: float = _setting(
+    last_poll: float = _seconds(
         60.0,
-        env_parsers.number(1, 86400),
-        "s",
-        "How long after its deadline an id waits for its last poll while the API cannot be asked.",
+        1,
+        _DAY,
+        "Time after its deadline for which an id waits for a last poll while the API fails.",
     )
-    lease: float = _setting(
-        75.0,
-        env_parsers.number(10, 3600),
-        "s",
-        "How long a claimed batch stays claimed when its worker dies.",
+    lease: float = _seconds(
+        75.0, 10, 3600, "Time after which the batch of a worker that died is claimed again."
     )
-    connect_timeout: float = _setting(
-        5.0, env_parsers.number(0.1, 60), "s", "Longest connect to the remote API."
+    connect_timeout: float = _seconds(5.0, 0.1, 60, "Longest connect to the remote API.")
+    call_timeout: float = _seconds(30.0, 0.5, 300, "Longest call to the remote API, in total.")
+    answer_limit: int = _count(
+        16 * 2**20, 1024, 2**30, "bytes", "Largest answer of the remote API that is read."
     )
-    call_timeout: float = _setting(
-        30.0,
-        env_parsers.number(0.5, 300),
-        "s",
-        "Longest call to the remote API, wall clock, all included.",
+    absent_grace: float = _seconds(
+        15.0, 0, _DAY, "Time after its submit for which an id that is not found is not counted."
     )
-    answer_limit: int = _setting(
-        16 * 2**20,
-        env_parsers.whole(1024, 2**30),
-        "bytes",
-        "Largest answer of the remote API that is read.",
+    absent_polls: int = _count(
+        3, 1, 1000, "polls", "An id becomes `unknown` after it was not found in so many polls ..."
     )
-    absent_grace: float = _setting(
-        15.0,
-        env_parsers.number(0, 86400),
-        "s",
-        "An id missing from answers this soon after its submit is only late.",
+    absent_over: float = _seconds(60.0, 0, _DAY, "... that span at least this time.")
+    retention: float = _seconds(
+        7 * _DAY,
+        60,
+        3650 * _DAY,
+        "Time for which an ended id and its record are kept after all its deliveries.",
     )
-    absent_polls: int = _setting(
-        3, env_parsers.whole(1, 1000), "polls", "Confirmed absences before an id is `unknown` ..."
+    dead_retention: float = _seconds(
+        30 * _DAY, 60, 3650 * _DAY, "Time for which dead letters and their records are kept."
     )
-    absent_over: float = _setting(
-        60.0, env_parsers.number(0, 86400), "s", "... which must span at least this time."
+    events_kept: int = _count(
+        10_000, 100, 10_000_000, "events", "Length of the stream of events of each lane."
     )
-    retention: float = _setting(
-        7 * 86400.0,
-        env_parsers.number(60, 3650 * 86400),
-        "s",
-        "How long an ended id and its record stay in the store once all is delivered.",
-    )
-    dead_retention: float = _setting(
-        30 * 86400.0,
-        env_parsers.number(60, 3650 * 86400),
-        "s",
-        "How long dead letters and what they announce are kept.",
-    )
-    events_kept: int = _setting(
-        10_000,
-        env_parsers.whole(100, 10_000_000),
-        "events",
-        "Length of the stream of events of each lane.",
-    )
-    webhook_secret: str = _setting(
+    webhook_secret: str = _secret(
         "",
-        env_parsers.secret,
+        read.secret,
         "whsec_…",
-        "Signs every webhook; `cavendish up` makes one where none is set.",
-        secret=True,
+        "Signs every webhook; if it is unset, `cavendish up` generates one.",
     )
     webhook_allow: tuple[Network, ...] = _setting(
-        (),
-        env_parsers.networks,
-        "CIDRs",
-        "Addresses that webhooks may reach although they are not public.",
+        (), read.networks, "CIDRs", "Addresses that webhooks may reach although they are private."
     )
     webhook_ports: tuple[range, ...] = _setting(
-        env_parsers.ports(_WEB_PORTS),
-        env_parsers.ports,
+        read.ports(_WEB_PORTS),
+        read.ports,
         "ports",
         "Ports that webhooks may reach; at addresses of WEBHOOK_ALLOW any port.",
         shown=_WEB_PORTS,
     )
-    webhook_calls: int = _setting(
-        400,
-        env_parsers.whole(1, 10_000),
-        "calls",
-        "Webhook calls that one worker process has in flight at most.",
+    webhook_calls: int = _count(
+        400, 1, 10_000, "calls", "Most webhook calls in flight per worker process."
     )
-    webhook_calls_per_endpoint: int = _setting(
-        100, env_parsers.whole(1, 10_000), "calls", "How many of them may go to one endpoint."
+    webhook_calls_per_endpoint: int = _count(
+        100, 1, 10_000, "calls", "Most of these calls that may go to one endpoint."
     )
-    webhook_disable_after: float = _setting(
-        5 * 86400.0,
-        env_parsers.number(60, 3650 * 86400),
-        "s",
-        "An endpoint that fails for so long without a single success is disabled.",
+    webhook_disable_after: float = _seconds(
+        5 * _DAY,
+        60,
+        3650 * _DAY,
+        "An endpoint that fails for this time without one success is disabled.",
     )
     webhook_origin: str = _setting(
         "cavendish",
-        env_parsers.token,
+        read.token,
         "name",
-        "Who we are when an endpoint is asked for its consent (`WebHook-Request-Origin`).",
+        "Our name when an endpoint is asked for its consent (`WebHook-Request-Origin`).",
     )
-    egress_proxy: str = _setting(
+    egress_proxy: str = _secret(
         "",
-        env_parsers.url("http", "https"),
+        read.url("http", "https"),
         "URL",
-        "Proxy that all webhooks go through; it then checks the addresses.",
-        secret=True,
+        "Proxy for all webhooks; the proxy then checks the addresses.",
     )
-    operations_webhook: str = _setting(
+    operations_webhook: str = _secret(
         "",
-        env_parsers.endpoint,
+        read.endpoint,
         "URL or name",
-        "Where `endpoint.disabled` is announced: a URL or a registered endpoint.",
-        secret=True,
+        "Receives `endpoint.disabled`: a URL or a registered endpoint.",
     )
-    secret_key: tuple[str, ...] = _setting(
+    secret_key: tuple[str, ...] = _secret(
         (),
-        env_parsers.encryption_keys,
+        read.encryption_keys,
         "base64",
-        "Encrypts the secrets of registered endpoints; several keys: the newest first; `cavendish up` makes one.",
-        secret=True,
+        "Encrypts the secrets of registered endpoints; several keys: the newest first; "
+        "if it is unset, `cavendish up` generates one.",
     )
     result_ttl: tuple[tuple[str, float], ...] = _setting(
         (),
-        env_parsers.lifetimes,
+        read.lifetimes,
         "s",
-        "How long result links live at the API, or service=seconds pairs; late webhooks then say so.",
+        "Time after which the API's result links expire, or service=seconds pairs; "
+        "late webhooks then say so.",
     )
-    webhook_timeout: float = _setting(
-        15.0, env_parsers.number(0.5, 60), "s", "Longest webhook call, wall clock, all included."
+    webhook_timeout: float = _seconds(15.0, 0.5, 60, "Longest webhook call, in total.")
+    shards: int = _count(1, 1, 256, "shards", "Number of parts of each lane of the store.")
+    concurrency: int = _count(
+        16, 5, 256, "threads", "Celery tasks that one worker process runs at the same time."
     )
-    shards: int = _setting(
-        1, env_parsers.whole(1, 256), "shards", "Into how many parts each lane of the store is cut."
+    shutdown_timeout: float = _seconds(
+        20.0, 1, 600, "Longest shutdown of a worker; after it `cavendish up` kills the worker."
     )
-    concurrency: int = _setting(
-        16,
-        env_parsers.whole(5, 256),
-        "threads",
-        "Celery tasks that one worker process runs at a time.",
-    )
-    shutdown_timeout: float = _setting(
-        20.0,
-        env_parsers.number(1, 600),
-        "s",
-        "How long a worker that is to end may take for it; `cavendish up` then kills it.",
-    )
-    flower_port: int = _setting(
-        5555, env_parsers.whole(0, 65535), "port", "Flower's port; 0: any free one."
-    )
+    flower_port: int = _count(5555, 0, 65535, "port", "Flower's port; 0: any free port.")
     flower_address: str = _setting(
         "127.0.0.1",
-        env_parsers.address,
+        read.address,
         "address",
-        "Where Flower listens; beyond this machine only with a login.",
+        "Address that Flower listens on; other than this machine only with a login.",
     )
-    flower_basic_auth: str = _setting(
+    flower_basic_auth: str = _secret(
         "",
-        env_parsers.login,
+        read.login,
         "user:password",
-        "Login for Flower, which also allows its buttons; unset: it only shows.",
-        secret=True,
+        "Login for Flower, which also enables its buttons; unset: Flower is read-only.",
     )
     metrics_port: tuple[str, int] | None = _setting(
         None,
-        env_parsers.listening,
+        read.listening,
         "[host:]port",
-        "Where each worker process serves its own Prometheus metrics (host: 127.0.0.1); unset: off.",
+        "Port for the Prometheus metrics of each worker process (host: 127.0.0.1); unset: off.",
     )
     log_format: str = _setting(
-        "console",
-        env_parsers.one_of("console", "json"),
-        "console | json",
-        "Shape of the log lines.",
+        "console", read.one_of("console", "json"), "console | json", "Format of the log lines."
     )
     log_level: str = _setting(
         "info",
-        env_parsers.one_of("debug", "info", "warning", "error"),
+        read.one_of("debug", "info", "warning", "error"),
         "level",
-        "Least level that is logged.",
+        "Lowest level that is logged.",
     )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment.
+        """Read `environ`, by default the environment of this process.
 
         Raises SettingsError with every complaint at once, by environment name.
         """
@@ -309,47 +243,44 @@ class Settings:
         found = []
         if self.lease < 2 * self.call_timeout:
             found.append(
-                f"{PREFIX}LEASE must be at least twice {PREFIX}CALL_TIMEOUT, or batches are asked about twice."
+                "LEASE must be at least twice CAVENDISH_CALL_TIMEOUT, or ids are polled twice."
             )
         if self.last_poll < self.call_timeout:
             found.append(
-                f"{PREFIX}LAST_POLL must be at least {PREFIX}CALL_TIMEOUT, or a last poll is cut short."
+                "LAST_POLL must be at least CAVENDISH_CALL_TIMEOUT, or a last poll is cut short."
             )
         if not (self.flower_basic_auth or ip_address(self.flower_address).is_loopback):
             found.append(
-                f"{PREFIX}FLOWER_ADDRESS lets others see what runs: set {PREFIX}FLOWER_BASIC_AUTH too."
+                "FLOWER_ADDRESS lets others see what runs: set CAVENDISH_FLOWER_BASIC_AUTH too."
             )
         try:
             self.tokens()
         except (OSError, ValueError) as error:
-            found.append(f"{PREFIX}API_TOKENS_FILE cannot be used: {error}.")
-        return found
+            found.append(f"API_TOKENS_FILE cannot be used: {error}.")
+        return [PREFIX + complaint for complaint in found]
 
     def result_lifetime(self, service: str) -> float | None:
-        """Seconds after which the API forgets the results of a service, or None where nobody said."""
-        said = dict(self.result_ttl)
-        return said.get(service, said.get("*"))
+        """Seconds after which the API's results of a `service` expire; None if nothing is set."""
+        lifetimes = dict(self.result_ttl)
+        return lifetimes.get(service, lifetimes.get("*"))
 
     def tokens(self) -> dict[str, str]:
-        """Bearer token by account.
+        """The bearer token of each account.
 
         Raises OSError or ValueError if the file of tokens cannot be used.
         """
         tokens: dict[str, str] = {}
-        if self.api_tokens_file is not None:
+        if (path := self.api_tokens_file) is not None:
             try:
-                read = json.loads(self.api_tokens_file.read_text())
+                found = json.loads(path.read_text())
             except OSError as error:
-                raise OSError(f"{self.api_tokens_file}: {error.strerror}") from None
+                raise OSError(f"{path}: {error.strerror}") from None
             except ValueError:
-                raise ValueError(f"{self.api_tokens_file} holds no JSON") from None
-            if not isinstance(read, dict) or not all(
-                isinstance(token, str) and token for token in read.values()
-            ):
-                raise ValueError(
-                    f'{self.api_tokens_file} must hold one JSON object {{"account": "token"}}'
-                )
-            tokens.update({account: env_parsers.token(token) for account, token in read.items()})
+                raise ValueError(f"{path} holds no JSON") from None
+            texts = found.values() if isinstance(found, dict) else [None]
+            if not all(isinstance(token, str) and token for token in texts):
+                raise ValueError(f'{path} must hold one JSON object {{"account": "token"}}')
+            tokens.update({account: read.token(token) for account, token in found.items()})
         if self.api_token:
             tokens["default"] = self.api_token
         return tokens
@@ -360,6 +291,18 @@ def env_name(setting: str) -> str:
     return PREFIX + setting.upper()
 
 
+def described() -> list[tuple[str, str, str, str]]:
+    """Name, unit, default and meaning of every setting, as `deploy/env.example` shows them."""
+    rows = []
+    for setting in fields(Settings):
+        about, default = setting.metadata, setting.default
+        shown = f"{default:.10g}" if isinstance(default, float) else str(default)
+        unset = default in ("", (), None, 0.0)
+        name, default_text = env_name(setting.name), about["shown"] or ("" if unset else shown)
+        rows.append((name, about["unit"], default_text, about["meaning"]))
+    return rows
+
+
 def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
     why = str(error)
     if why.startswith(("could not convert", "invalid literal")):
@@ -367,24 +310,11 @@ def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
     return f"{name} {why}" + ("." if secret else f", not {text!r}.")
 
 
-def described() -> list[tuple[str, str, str, str]]:
-    """Name, unit, default and meaning of every setting, as `deploy/env.example` shows them."""
-    rows = []
-    for setting in fields(Settings):
-        unset = setting.default in ("", (), None, 0.0)
-        plain = (
-            ""
-            if unset
-            else f"{setting.default:.10g}"
-            if isinstance(setting.default, float)
-            else str(setting.default)
-        )
-        rows.append(
-            (
-                env_name(setting.name),
-                setting.metadata["unit"],
-                setting.metadata["shown"] or plain,
-                setting.metadata["meaning"],
-            )
-        )
-    return rows
+Settings.__doc__ = """What the environment says; what it does not say has its default.
+
+Each field has the name of its environment variable without CAVENDISH_, in lower case. Secrets stay
+out of `repr`. Times are in seconds.
+
+""" + "\n".join(
+    f"- `{setting.name}`: {setting.metadata['meaning']}" for setting in fields(Settings)
+)

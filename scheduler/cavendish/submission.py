@@ -1,7 +1,4 @@
-"""What a producer may hand in, and how it is refused.
-
-By id where one id is at fault, else as a whole.
-"""
+"""Pure: what a producer may submit. A wrong id is refused alone, anything else as a whole."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cavendish.errors import SubmissionError
 from cavendish.model import DEEPEST, compact, too_deep
@@ -24,7 +20,7 @@ LABEL_LENGTH = 100
 
 _SERVICE = re.compile(r"[a-z0-9-]{1,40}")
 _ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
-#: Version, trace, parent, flags, as W3C Trace Context has them; all zeros are nobody's.
+#: Version, trace, parent and flags of W3C Trace Context; a trace or parent of zeros is invalid.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -32,7 +28,7 @@ _TRACEPARENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:
-    """All that a submit says beside its ids, checked."""
+    """Everything that a submit says beside its ids, checked. `metadata` is JSON text, or ""."""
 
     service: str
     account: str
@@ -63,7 +59,7 @@ def id_complaint(task_id: object) -> str | None:
 def traceparent_complaint(text: object) -> str | None:
     """Why this is no `traceparent` of W3C Trace Context, or None."""
     if not isinstance(text, str) or not _TRACEPARENT.fullmatch(text):
-        return "a traceparent polls like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        return "a traceparent looks like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     return None
 
 
@@ -72,34 +68,25 @@ def check(
     service: object,
     account: object = "default",
     webhook: object = None,
-    deadline: object = None,
+    deadline: object,
     metadata: object = None,
     model: object = None,
     producer: object = None,
     restart: object = False,
     traceparent: object = None,
-    default_deadline: float,
     allowed: Iterable[Network],
     ports: tuple[range, ...] | None = None,
 ) -> SubmitOptions:
     """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
-    if not isinstance(service, str) or not _SERVICE.fullmatch(service):
-        raise SubmissionError(
-            f"The service {shown(service)} is no name of 1 to 40 of the characters a-z, 0-9 and '-'."
-        )
-    if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
-        raise SubmissionError(
-            f"The account {shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'."
-        )
     if not isinstance(restart, bool):
         raise SubmissionError("`restart` must be true or false.")
     if traceparent is not None and (complaint := traceparent_complaint(traceparent)):
         raise SubmissionError(f"Refused: {complaint}, not {shown(traceparent)}.")
     return SubmitOptions(
-        service=service,
-        account=account,
+        service=_name("service", service, _SERVICE),
+        account=_name("account", account, _ACCOUNT),
         webhooks=_webhooks(webhook, tuple(allowed), ports),
-        deadline=_deadline(deadline, default_deadline),
+        deadline=_deadline(deadline),
         metadata=_metadata(metadata),
         model=_label("model", model),
         producer=_label("producer", producer),
@@ -108,12 +95,21 @@ def check(
     )
 
 
+def _name(kind: str, value: object, pattern: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        others = "a-z, 0-9 and '-'" if pattern is _SERVICE else "a-z, 0-9, '_' and '-'"
+        raise SubmissionError(
+            f"The {kind} {shown(value)} must be a name of 1 to 40 of the characters {others}."
+        )
+    return value
+
+
 def _webhooks(
     webhook: object, allowed: tuple[Network, ...], ports: tuple[range, ...] | None
 ) -> tuple[str, ...]:
-    given = (
-        [] if webhook is None else list(webhook) if isinstance(webhook, list | tuple) else [webhook]
-    )
+    given: list[object] = [] if webhook is None else [webhook]
+    if isinstance(webhook, Iterable) and not isinstance(webhook, str | bytes | Mapping):
+        given = list(webhook)
     if len(given) > WEBHOOKS:
         raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(given)}.")
     for one in given:
@@ -128,9 +124,7 @@ def _webhooks(
     return tuple(dict.fromkeys(str(one) for one in given))
 
 
-def _deadline(deadline: object, default: float) -> float:
-    if deadline is None:
-        return default
+def _deadline(deadline: object) -> float:
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise SubmissionError(f"The deadline must be a number of seconds, not {shown(deadline)}.")
     if not SHORTEST_DEADLINE <= deadline <= LONGEST_DEADLINE:  # also refuses NaN
@@ -150,7 +144,7 @@ def _metadata(metadata: object) -> str:
     try:
         text = compact(dict(metadata))
     except (TypeError, ValueError, RecursionError):
-        raise SubmissionError("The metadata holds something that JSON cannot say.") from None
+        raise SubmissionError("The metadata holds something that JSON cannot express.") from None
     if len(text.encode()) > METADATA_BYTES:
         raise SubmissionError(f"The metadata is larger than {METADATA_BYTES // 1024} KiB.")
     return text
@@ -166,7 +160,8 @@ def _label(name: str, value: object) -> str:
     return value
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
+    """A refused value as a message may show it: JSON of at most 60 characters, or its type."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):

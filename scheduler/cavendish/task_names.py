@@ -1,4 +1,4 @@
-"""The beat schedule as data: what beat fires, and how often."""
+"""The names of the Celery tasks, and what beat sends how often."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ DELIVER = "cavendish.deliver"
 EXPIRE = "cavendish.expire"
 RECONCILE = "cavendish.reconcile"
 
-#: Every Celery task has a queue of its own name, so that any of them can get workers of its own.
+#: Each Celery task has a queue of its own name, so that it can be given workers of its own.
 QUEUES = (SUBMIT, DISPATCH, RETRIEVE, DELIVER, EXPIRE, RECONCILE)
-#: What is worth a message only while ids are pending.
+#: Tasks that are sent only while ids are pending.
 FOR_PENDING = frozenset((DISPATCH, EXPIRE))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the beat schedule, in seconds."""
+    """One line of the beat schedule: a task, and the seconds between its messages."""
 
     task: str
     every: float
 
 
 def beat_schedule(settings: Settings) -> tuple[Entry, ...]:
-    """What beat fires.
-
-    Whoever settles calls the delivery worker; beat's call is for what was missed.
-    """
+    """What beat sends. Deliveries are sent by whoever settles; beat only repeats what was lost."""
     return (
         Entry(DISPATCH, settings.tick),
         Entry(DELIVER, 15.0),

@@ -1,10 +1,9 @@
-"""Pure: the webhook endpoints. Registered ones have a name and secrets of their own; any other is
-known by its URL.
+"""Pure: webhook endpoints. A registered one has a name and secrets; any other is known by its URL.
 
-An endpoint has one queue of deliveries, one circuit, and is enabled or disabled as a whole. URLs
-that differ only in their query are one endpoint, so a receiver that is told the job by `?job=7` is
-still one receiver; each such URL is a subscription of its own, `ENDPOINT.QUERY`, and a delivery is
-called `SUBSCRIPTION:ID`.
+An endpoint has one queue of deliveries and one circuit, and is enabled or disabled as a whole. URLs
+that differ only in their query are one endpoint, so a receiver whose URLs end in `?job=7` is one
+receiver. Each such URL is a subscription of its own, `ENDPOINT.QUERY`; the name of a delivery is
+`SUBSCRIPTION:ID`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from typing import Any
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")
-#: Secrets of an endpoint that may sign at the same time, and how long a replaced one may sign along
-#: (seconds).
+#: Secrets of an endpoint that may sign at the same time, and the longest time (seconds) for which
+#: a replaced one may still sign.
 KEYS, LONGEST_OVERLAP = 10, 7 * 86400.0
 
 
 def name_complaint(name: str) -> str | None:
-    """Why an endpoint cannot be called so, or None."""
-    if not NAME.fullmatch(name) or _LIKE_A_HASH.fullmatch(name):
-        return "the name of an endpoint has 1 to 40 of the characters a-z, 0-9, '_' and '-' and begins with a letter"
-    return None
+    """Why an endpoint cannot have this name, or None."""
+    if NAME.fullmatch(name) and not _LIKE_A_HASH.fullmatch(name):
+        return None
+    characters = "1 to 40 of the characters a-z, 0-9, '_' and '-'"
+    return f"the name of an endpoint has {characters} and begins with a letter"
 
 
 def is_url(webhook: str) -> bool:
@@ -36,15 +36,12 @@ def is_url(webhook: str) -> bool:
 
 
 def endpoint_of(webhook: str) -> str:
-    """The endpoint of a webhook.
-
-    A registered name as it is, else 16 hexadecimal digits of the URL without its query.
-    """
+    """The endpoint of a webhook: its registered name, or a hash of the URL without its query."""
     return _hash(_parted(webhook)[0], 16) if is_url(webhook) else webhook
 
 
 def subscription_of(webhook: str) -> str:
-    """What an id is subscribed to: the endpoint, and which query where the URL has one."""
+    """The subscription of a webhook: the endpoint, and a hash of the query if the URL has one."""
     query = _parted(webhook)[1] if is_url(webhook) else ""
     return endpoint_of(webhook) + (f".{_hash(query, 8)}" if query else "")
 
@@ -55,9 +52,8 @@ def endpoint_in(delivery_or_subscription: str) -> str:
 
 
 def _parted(url: str) -> tuple[str, str]:
-    base, mark, query = url.partition("#")[0].partition(
-        "?"
-    )  # a fragment is never sent, whatever it holds
+    without_fragment = url.partition("#")[0]  # which is never sent
+    base, mark, query = without_fragment.partition("?")
     return base, mark + query
 
 
@@ -67,9 +63,9 @@ def _hash(text: str, length: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A secret that signs, encrypted.
+    """A signing secret, encrypted.
 
-    Until `until` if it was replaced. `public` is what a receiver of v1a verifies with.
+    A replaced one signs until `until`. `public` is the key that verifies signatures of v1a.
     """
 
     encrypted: str = field(repr=False)
@@ -85,7 +81,7 @@ class Key:
 class Endpoint:
     """A registered endpoint.
 
-    `consent`: it was asked by the CloudEvents handshake; `per_minute`: the rate that it allowed.
+    `consent`: it has agreed in the CloudEvents handshake; `per_minute`: the rate that it allows.
     """
 
     name: str
@@ -102,10 +98,7 @@ class Endpoint:
         )
 
     def rotated(self, fresh: tuple[Key, ...], now: float, overlap: float) -> Endpoint:
-        """With new keys.
-
-        Those that sign now go on for `overlap` seconds, or less if that was said earlier.
-        """
+        """The endpoint with `fresh` keys; the present ones sign for at most `overlap` seconds."""
         old = [
             replace(key, until=min(key.until or now + overlap, now + overlap))
             for key in self.living_keys(now)
@@ -133,7 +126,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """Why an endpoint is sent nothing, since when, and which URL it had."""
+    """Why an endpoint is disabled, since when, and which URL it had."""
 
     at: float
     why: str

@@ -230,7 +230,7 @@ def test_a_producer_with_nothing_but_celery_and_the_states_that_end_otherwise(st
     assert stack.ledger()["states"] == {"no-such-id": "unknown", slow[0]: "expired"}
     shown = json.loads(stack.cavendish("show", "--service", SERVICE, "--json", "no-such-id").stdout)
     assert shown["metadata"] == {"from": "celery"}
-    assert "did not know the id" in shown["reason"]
+    assert "reported the id as not found" in shown["reason"]
     wait_until(lambda: "submit.refused" in stack.lines(), 60, "the bad message is refused aloud")
 
 

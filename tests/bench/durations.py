@@ -31,11 +31,10 @@ from cavendish.policy.durations import (
     EDGES,
     ENDS,
     DurationModel,
-    Forecast,
     Observation,
-    forecast,
     observe,
 )
+from cavendish.policy.next_poll import Forecast, forecast
 
 RATE, BATCH = 5.0, 100
 """Calls a second, and ids a call."""

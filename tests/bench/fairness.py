@@ -18,8 +18,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cavendish.model import Candidate
-from cavendish.policy.durations import DurationModel, Observation, forecast, observe
+from cavendish.policy.durations import DurationModel, Observation, observe
 from cavendish.policy.fair_share import fair_share
+from cavendish.policy.next_poll import forecast
 
 RATE, BATCH, HORIZON, DROP_AT = 5.0, 100, 600.0, 300.0
 MEDIAN, SIGMA, MEAN = 15.0, 0.5, 17.0

@@ -200,7 +200,7 @@ def test_what_living_workers_may_dial_may_be_named_at_submit(
         bare.submit(["a"], service=SERVICE, webhook="http://10.2.2.3/")
 
 
-def test_an_id_that_is_not_tracked_again_says_why(client: Client, store: Store) -> None:
+def test_an_id_that_is_not_restarted_says_why(client: Client, store: Store) -> None:
     client.submit(["a"], service=SERVICE, webhook=HOOK)
     end(store, "a")
     (answer,) = client.submit(["a"], service=SERVICE, restart=True)

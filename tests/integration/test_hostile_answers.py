@@ -24,7 +24,7 @@ from standardwebhooks import Webhook
 
 from cavendish.clock import Clock
 from cavendish.model import State, TrackedTask, UpstreamError
-from cavendish.policy.verdicts import Patience, decide, match
+from cavendish.policy.verdicts import AbsencePolicy, decide, match
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import delivery_of
@@ -309,7 +309,7 @@ class Asking:
             Forecasts(store.shared_state),
             self.upstream,
             loop,
-            RetrieveConfig(1.0, 0.4, 0.0, Patience(10.0, 2, 0.0), 3600.0, 100),
+            RetrieveConfig(1.0, 0.4, 0.0, AbsencePolicy(10.0, 2, 0.0), 3600.0, 100),
         )
 
     def begin(self, deadline: float = 1000.0) -> None:
@@ -414,7 +414,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
                 continue
             for task_id, (reading, record) in match(answer.items, asking.IDS).items():
                 outcome = decide(
-                    tasks[task_id], reading, record, asking.now, Patience(10.0, 2, 0.0)
+                    tasks[task_id], reading, record, asking.now, AbsencePolicy(10.0, 2, 0.0)
                 )
                 kept = json.loads(_kept(outcome.record) or "null")
                 asking.announced(

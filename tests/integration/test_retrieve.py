@@ -18,7 +18,7 @@ import pytest
 from cavendish.clock import Clock
 from cavendish.model import Lane, State
 from cavendish.policy.rate_limit import RateLimit
-from cavendish.policy.verdicts import Patience
+from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
@@ -97,7 +97,9 @@ class Bench:
             {"default": "secret-token"},
             CallLimits(timeout, timeout, limit),
         )
-        config = RetrieveConfig(60.0, timeout, 0.0, Patience(10.0, attempts, over), 3600.0, 100)
+        config = RetrieveConfig(
+            60.0, timeout, 0.0, AbsencePolicy(10.0, attempts, over), 3600.0, 100
+        )
         clock = Clock(self.store.fleet.now())
         ids = self.store.tasks.claim(
             LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
@@ -489,7 +491,7 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
     ids = bench.store.tasks.claim(
         LANE, clock.now() + 60, "t1", bench.store.tasks.candidates(LANE, clock.now(), 50)
     )
-    config = RetrieveConfig(60.0, 5.0, 0.0, Patience(1.0, 1, 1.0), 60.0, 100)
+    config = RetrieveConfig(60.0, 5.0, 0.0, AbsencePolicy(1.0, 1, 1.0), 60.0, 100)
     nobody = Upstream(httpx.AsyncClient(), "https://api.example.com", {}, CallLimits(1.0, 1.0, 1))
     retriever = Retriever(
         bench.store, Forecasts(bench.store.shared_state), nobody, bench.loop, config

@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode
 
 from cavendish.client import Client
 from cavendish.clock import Clock
-from cavendish.policy.verdicts import Patience
+from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
@@ -101,7 +101,7 @@ class Road:
             Forecasts(self.store.shared_state),
             upstream,
             self.loop,
-            RetrieveConfig(60, 5, 0, Patience(10, 1, 0), 3600, 100),
+            RetrieveConfig(60, 5, 0, AbsencePolicy(10, 1, 0), 3600, 100),
         )
         clock = Clock(self.store.fleet.now())
         ids = self.store.tasks.claim(

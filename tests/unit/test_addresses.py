@@ -21,16 +21,20 @@ PUBLIC = (
     "8.8.8.8 1.1.1.1 2001:4860:4860::8888 2606:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split()
 )
 DANGEROUS = """
-    0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 169.254.0.1 169.254.169.254
-    172.16.0.1 172.31.255.255 192.168.0.1 198.18.0.1 198.19.255.255 192.0.2.1 198.51.100.1 203.0.113.1
+    0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254
+    169.254.0.1 169.254.169.254
+    172.16.0.1 172.31.255.255 192.168.0.1 198.18.0.1 198.19.255.255 192.0.2.1 198.51.100.1
+    203.0.113.1
     224.0.0.1 233.252.0.1 239.255.255.255 240.0.0.1 255.255.255.255
     192.0.0.1 192.0.0.9 192.0.0.10 192.0.0.170 192.0.0.192 192.88.99.1 168.63.129.16 100.100.100.200
     192.31.196.1 192.52.193.1 192.175.48.1 2620:4f:8000::1 100:0:0:1::1
-    :: ::1 ::7f00:1 ::ffff:0:7f00:1 100::1 5f00::1 4000::1 fc00::1 fd00::1 fd00:ec2::254 fe80::1 fec0::1 ff02::1 ff0e::1
+    :: ::1 ::7f00:1 ::ffff:0:7f00:1 100::1 5f00::1 4000::1 fc00::1 fd00::1 fd00:ec2::254 fe80::1
+    fec0::1 ff02::1 ff0e::1
     2001::1 2001:0:7f00:1::1 2001:1::1 2001:2::1 2001:10::1 2001:20::1 2001:1ff::1 2001:db8::1
     2002:7f00:1:: 2002:a00:1::1 2002:808:808::1 3fff::1 3fff:fff::1 64:ff9b:1::1 64:ff9b:1::808:808
     ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:168.63.129.16 ::ffff:192.0.0.9
-    64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b::a9fe:a9fe 64:ff9b::a83f:8110 64:ff9b::c000:9 64:ff9b::e000:1
+    64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b::a9fe:a9fe 64:ff9b::a83f:8110 64:ff9b::c000:9
+    64:ff9b::e000:1
     fe80::1%eth0 ::1%1 2001:4860:4860::8888%1 64:ff9b::808:808%1
 """.split()
 
@@ -49,7 +53,10 @@ def test_dangerous_addresses_are_refused(text: str) -> None:
 
 _INSIDE = [
     IPv4Network(net)
-    for net in "10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 0.0.0.0/8 224.0.0.0/3".split()
+    for net in (
+        "10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 "
+        "0.0.0.0/8 224.0.0.0/3"
+    ).split()
 ]
 
 
@@ -116,7 +123,8 @@ def test_the_operator_may_allow_networks_on_purpose(text: str, allowed: str, may
 
 @pytest.mark.parametrize(
     "host",
-    "127.0.0.1 127.1 127.0.1 2130706433 0x7f000001 0x7f.1 0x7F.0.0.0x1 0177.0.0.1 017700000001 127.0.0.1. localhost LocalHost "
+    "127.0.0.1 127.1 127.0.1 2130706433 0x7f000001 0x7f.1 0x7F.0.0.0x1 0177.0.0.1 017700000001 "
+    "127.0.0.1. localhost LocalHost "
     "localhost. a.b.localhost".split(),
 )
 def test_every_spelling_of_a_loopback_address_is_recognised(host: str) -> None:
@@ -151,9 +159,12 @@ def test_a_name_is_no_literal(host: str) -> None:
 @pytest.mark.parametrize(
     "url",
     """
-    https://example.com/ http://example.com:8443 https://müller.example/ https://straße.example/ https://例え.テスト/ https://example.com./
-    https://xn--mller-kva.example/ https://www.xn--ls8h.la/ https://my_service.example/ https://hook/ https://EXAMPLE.com:/ https://8.8.8.8
-    https://[2001:4860:4860::8888]:8443/ https://[64:ff9b::808:808]/ https://[::ffff:8.8.8.8]/ https://1.example/ https://0x8.example/
+    https://example.com/ http://example.com:8443 https://müller.example/ https://straße.example/
+    https://例え.テスト/ https://example.com./
+    https://xn--mller-kva.example/ https://www.xn--ls8h.la/ https://my_service.example/
+    https://hook/ https://EXAMPLE.com:/ https://8.8.8.8
+    https://[2001:4860:4860::8888]:8443/ https://[64:ff9b::808:808]/ https://[::ffff:8.8.8.8]/
+    https://1.example/ https://0x8.example/
     """.split(),
 )
 def test_a_url_of_the_open_internet_is_taken(url: str) -> None:
@@ -171,13 +182,15 @@ def test_a_url_of_the_open_internet_is_taken(url: str) -> None:
         ),
         (
             "DNS can carry",
-            "a..b .example example.. -a.example a-.example a!b.example a,b.example 例.1 1.2.3.4.5 256.1.1.1 1.2.3.08 a.0x8",
+            "a..b .example example.. -a.example a-.example a!b.example a,b.example 例.1 1.2.3.4.5 "
+            "256.1.1.1 1.2.3.08 a.0x8",
         ),
         ("DNS can carry", "a" * 64 + ".example " + "a." * 126 + "ab"),
         ("address 8.8.8.8 just so", "134744072 010.8.8.8 0x8.8.8.8 8.8.2056 8.8.8.8. 8。8。8。8。"),
         (
             "well-formed",
-            "[v1.x] [8.8.8.8] [2001:4860:4860::8888]6379 a[2001:4860:4860::8888] a[]b 1℀.example a／b.example",
+            "[v1.x] [8.8.8.8] [2001:4860:4860::8888]6379 a[2001:4860:4860::8888] a[]b 1℀.example "
+            "a／b.example",
         ),
         ("without %", "%61.example 127%2e0.0.1 [2001:4860:4860::8888%251]"),
     ],

@@ -41,16 +41,16 @@ _REGISTRIES = """
     0.0.0.0/8 this network              10.0.0.0/8 private                100.64.0.0/10 carrier NAT
     127.0.0.0/8 loopback                169.254.0.0/16 link-local         172.16.0.0/12 private
     192.0.0.0/24 IETF protocols         192.0.0.0/29 DS-Lite              192.0.0.8/32 dummy
-    192.0.0.9/32 PCP anycast            192.0.0.10/32 TURN anycast        192.0.0.170/32 NAT64 discovery
+    192.0.0.9/32 PCP anycast    192.0.0.10/32 TURN anycast        192.0.0.170/32 NAT64 discovery
     192.0.0.171/32 NAT64 discovery      192.0.2.0/24 documentation        192.31.196.0/24 AS112
     192.52.193.0/24 AMT                 192.88.99.0/24 6to4 relays        192.88.99.2/32 6a44 relay
     192.168.0.0/16 private              192.175.48.0/24 AS112             198.18.0.0/15 benchmarks
     198.51.100.0/24 documentation       203.0.113.0/24 documentation      224.0.0.0/4 multicast
-    240.0.0.0/4 reserved                255.255.255.255/32 broadcast      168.63.129.16/32 Azure's inside
+    240.0.0.0/4 reserved        255.255.255.255/32 broadcast      168.63.129.16/32 Azure's inside
     ::1/128 loopback                    ::/128 unspecified                ::/96 IPv4-compatible
     ::ffff:0:0:0/96 SIIT                64:ff9b:1::/48 local NAT64        100::/64 discard
     100:0:0:1::/64 dummy                2001::/23 IETF protocols          2001::/32 Teredo
-    2001:1::1/128 PCP anycast           2001:1::2/128 TURN anycast        2001:1::3/128 DNS-SD anycast
+    2001:1::1/128 PCP anycast     2001:1::2/128 TURN anycast        2001:1::3/128 DNS-SD anycast
     2001:2::/48 benchmarks              2001:3::/32 AMT                   2001:4:112::/48 AS112
     2001:10::/28 ORCHID                 2001:20::/28 ORCHIDv2             2001:30::/28 drones
     2001:db8::/32 documentation         2002::/16 6to4                    2620:4f:8000::/48 AS112
@@ -60,7 +60,8 @@ _REGISTRIES = """
 SPECIAL = [ip_network(word) for word in _REGISTRIES.split() if "/" in word and word[-1].isdigit()]
 MAPPED, NAT64, UNICAST = (ip_network(net) for net in ("::ffff:0:0/96", "64:ff9b::/96", "2000::/3"))
 METADATA = (
-    "169.254.169.254 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192 169.254.42.42 169.254.169.253 "
+    "169.254.169.254 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192 169.254.42.42 "
+    "169.254.169.253 "
     "fd00:ec2::254 fd20:ce::254 fd00:42::42 fe80::a9fe:a9fe"
 ).split()
 
@@ -85,7 +86,7 @@ STRICTER_ADDRESSES = {
     "168.63.129.16/32": "Azure's inside service at a public address; no registry has it",
     "192.0.0.9/32": "anycast: the nearest port control server, which is one's own router",
     "192.0.0.10/32": "anycast: the nearest TURN relay, which is one's own provider's or one's own",
-    "192.31.196.0/24": "anycast: the nearest AS112 name server, maybe one's own; no receiver lives there",
+    "192.31.196.0/24": "anycast: the nearest AS112 name server, maybe one's own; no receiver",
     "192.52.193.0/24": "anycast: the nearest multicast relay, maybe one's own",
     "192.175.48.0/24": "anycast: AS112 again",
     "2620:4f:8000::/48": "anycast: AS112 again",
@@ -204,41 +205,42 @@ def _address_that_only_we_refuse(url: str) -> bool:
 
 #: What ssrfguard refuses and we let through: the reason, and where it holds.
 LOOSER_URLS: dict[str, Callable[[str], bool]] = {
-    "an underscore in a name: such names resolve, and the dial judges what they resolve to": lambda url: (
-        "_" in _host(url)
-    ),
+    "an underscore in a name: such names resolve, and the dial judges what they resolve "
+    "to": lambda url: "_" in _host(url),
 }
 #: What we refuse and ssrfguard lets through.
 STRICTER_URLS: dict[str, Callable[[str], bool]] = {
     "an address that only we refuse": _address_that_only_we_refuse,
-    "a name of this machine, and an address in hexadecimal: ssrfguard leaves both to its resolver": lambda url: (
-        _host(url).rstrip(".").endswith("localhost") or "0x" in _host(url)
-    ),
+    "a name of this machine, and an address in hexadecimal: ssrfguard leaves both to its "
+    "resolver": lambda url: _host(url).rstrip(".").endswith("localhost") or "0x" in _host(url),
     "a last label that is a number, as no name of the Internet has": lambda url: (
         _host(url).rstrip(".")[-1].isdigit()
     ),
     "a backslash, white space or a character that shows nothing": lambda url: (
         "\\" in url or " " in url or not url.isprintable()
     ),
-    "dead letters that IDNA 2003 turns into others, and that IDNA 2008, which httpx uses, refuses": lambda url: (
-        not _host(url).isascii()
-    ),
+    "dead letters that IDNA 2003 turns into others, and that IDNA 2008, which httpx uses, "
+    "refuses": lambda url: not _host(url).isascii(),
     "a name that begins with xn-- and that httpx cannot read": lambda url: _host(url).startswith(
         "xn--"
     ),
-    "more than a port behind a bracket, or no address in it: httpx reads another port, or nothing": lambda url: (
-        "]" in url
-    ),
+    "more than a port behind a bracket, or no address in it: httpx reads another port, or "
+    "nothing": lambda url: "]" in url,
     "a hyphen at the end of a label": lambda url: (
         "-" in (_host(url).rstrip(".")[-1], _host(url).rpartition(".")[2][:1])
     ),
 }
 NAMES = """
-    example.com hook.example a.b.c.example EXAMPLE.com my_service.example _x.example müller.example MÜLLER.example straße.example
-    пример.рф 例え.テスト xn--mller-kva.example xn--bcher-kva.example xn--a xn--ls8h.la www.xn--ls8h.la ☃.example ⓔⓧ.example
-    localhost LOCALHOST a.localhost localhost.example ⓛocalhost ſocalhost ıocalhost ip6-localhost metadata.google.internal
-    -a.example a-.example a.example- a..example .example example.. 1.2.3.4.5 256.1.1.1 1.2.3.08 example.1 example.0x8 0x 08
-    v1.x a,b.example a!b.example ex*mple.com ꟓ.example İ.example K.example ½.example 1℀.example a／b.example a＠b.example
+    example.com hook.example a.b.c.example EXAMPLE.com my_service.example _x.example
+    müller.example MÜLLER.example straße.example
+    пример.рф 例え.テスト xn--mller-kva.example xn--bcher-kva.example xn--a xn--ls8h.la
+    www.xn--ls8h.la ☃.example ⓔⓧ.example
+    localhost LOCALHOST a.localhost localhost.example ⓛocalhost ſocalhost ıocalhost ip6-localhost
+    metadata.google.internal
+    -a.example a-.example a.example- a..example .example example.. 1.2.3.4.5 256.1.1.1 1.2.3.08
+    example.1 example.0x8 0x 08
+    v1.x a,b.example a!b.example ex*mple.com ꟓ.example İ.example K.example ½.example 1℀.example
+    a／b.example a＠b.example
     a：b.example ａ．example ２１３０７０６４３３ ०.example
 """.split()
 NAMES += [
@@ -249,7 +251,9 @@ NAMES += [
     "ab." * 84,
     "ab." * 85,
 ]
-SPECIALS = "\t\n\r \x00\x0b\x1f\x7f\x85\xa0\xad\u200b\u200d\u2028\u3000\ufeff\ud800\\%@:/?#[]。．｡．①½℀／＠：⁄．"
+SPECIALS = "\t\n\r "
+SPECIALS += "\x00\x0b\x1f\x7f\x85\xa0\xad\u200b\u200d\u2028\u3000\ufeff\ud800\\%@:/?#[]"
+SPECIALS += "。．｡．①½℀／＠：⁄．"
 DIGITS = [
     str.maketrans("0123456789", row)
     for row in ("０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⁰¹²³⁴⁵⁶⁷⁸⁹", "०१२३४५६७८९", "⓪①②③④⑤⑥⑦⑧⑨")

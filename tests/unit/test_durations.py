@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from cavendish.policy.durations import (
     BINS,
     EDGES,
+    DurationModel,
+    Observation,
+    observe,
+)
+from cavendish.policy.next_poll import (
     LEAST_PRICE,
     PRICE_SHARE,
-    DurationModel,
     Forecast,
-    Observation,
     call_price,
     first_age,
     forecast,
-    observe,
 )
 
 WILD = st.floats() | st.sampled_from([0.0, -1.0, 1e300, -1e300, math.inf, math.nan])

@@ -100,7 +100,7 @@ def test_a_completed_job_needs_no_progress_of_100() -> None:
 )
 def test_values_that_no_json_can_say_are_refused_like_any_other(wrong: dict[str, object]) -> None:
     with pytest.raises(SubmissionError):
-        check(**{"service": "nano-banana", **wrong}, default_deadline=60.0, allowed=())  # type: ignore[arg-type]
+        check(**{"service": "nano-banana", "deadline": 60.0, **wrong}, allowed=())  # type: ignore[arg-type]
 
 
 def test_a_bare_string_that_is_a_known_code_is_that_code() -> None:

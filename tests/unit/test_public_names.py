@@ -6,7 +6,11 @@ import dataclasses
 import enum
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
@@ -32,7 +36,7 @@ def functions(name: str) -> Iterator[tuple[str, object]]:
         if not each.startswith("_") and (
             inspect.isfunction(value) or isinstance(value, property | classmethod)
         ):
-            yield each, value
+            yield each, value.__func__ if isinstance(value, classmethod) else value
 
 
 METHODS = [
@@ -71,6 +75,55 @@ def test_a_public_method_says_what_it_does_what_it_takes_and_which_of_it_is_in_s
     )  # type: ignore[arg-type]
     assert [name for name in takes if not re.search(rf"\b{name}\b", text)] == []
     assert not {"deadline", "timeout"} & set(takes) or "seconds" in text
+
+
+def parts(hint: object) -> Iterator[object]:
+    """The types that a type is made of."""
+    yield hint
+    for inner in get_args(hint):
+        yield from parts(inner)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_takes_and_gives_public_types_only_and_nothing_is_any(name: str) -> None:
+    public = getattr(cavendish, name)
+    callables = [
+        value.fget if isinstance(value, property) else value for _, value in functions(name)
+    ]
+    hints = [get_type_hints(each) for each in (public, public.__init__, *callables)]
+    for part in (part for each in hints for hint in each.values() for part in parts(hint)):
+        assert part is not Any
+        ours = str(getattr(part, "__module__", "")).startswith("cavendish")
+        assert not ours or getattr(part, "__name__", "") in NAMES
+
+
+def imported(code: str) -> set[str]:
+    """The distributions' top packages that are loaded after some code."""
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_client_imports_nothing_of_the_worker_and_redis_only_at_first_use() -> None:
+    assert not {"redis", "asyncio", "idna"} & imported("import cavendish")
+    worker = "celery kombu httpx httpcore aiohttp tornado flower structlog click rich "
+    worker += "prometheus_client cryptography cavendish_worker"
+    ours = imported("from cavendish import *") - imported(
+        "import redis"
+    )  # which loads what it finds
+    assert "cavendish" in ours
+    assert not set(worker.split()) & ours
+
+
+def test_a_name_that_the_client_does_not_have_is_an_attribute_error_and_all_others_are_there() -> (
+    None
+):
+    assert {name: getattr(cavendish, name).__name__ for name in NAMES} == {
+        name: name for name in NAMES
+    }
+    assert cavendish.__version__ == version("cavendish")
+    with pytest.raises(AttributeError, match="Clint"):
+        _ = cavendish.Clint  # type: ignore[attr-defined]
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cavendish.model import Quota, UpstreamErrorKind
+from cavendish.policy.quota_window import START
 from cavendish.policy.rate_limit import (
     LONGEST_RETRY_AFTER,
-    START,
     RateLimit,
     acquire,
     report_answer,

@@ -474,7 +474,7 @@ def test_a_file_of_tokens_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
     assert (
         missing
-        == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or directory."
+        == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}/no: No such file or directory."
     )
     assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a directory."
 

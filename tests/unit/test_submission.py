@@ -17,8 +17,7 @@ HOOK = "https://hook.example/x"
 
 def options(allowed: str = "", **said: Any) -> SubmitOptions:
     return check(
-        **{"service": "nano-banana", **said},
-        default_deadline=3600.0,
+        **{"service": "nano-banana", "deadline": 3600.0, **said},
         allowed=parse_networks(allowed),
     )
 
@@ -184,11 +183,11 @@ def test_a_deadline_that_is_no_number_is_refused(deadline: object) -> None:
         (5, "must be a JSON object, not int"),
         ([], "must be a JSON object, not list"),
         (True, "must be a JSON object, not bool"),
-        ({"a": float("nan")}, "JSON cannot say"),
-        ({"a": float("inf")}, "JSON cannot say"),
-        ({"a": b"bytes"}, "JSON cannot say"),
-        ({"a": {1, 2}}, "JSON cannot say"),
-        ({(1, 2): "a"}, "JSON cannot say"),
+        ({"a": float("nan")}, "JSON cannot express"),
+        ({"a": float("inf")}, "JSON cannot express"),
+        ({"a": b"bytes"}, "JSON cannot express"),
+        ({"a": {1, 2}}, "JSON cannot express"),
+        ({(1, 2): "a"}, "JSON cannot express"),
         ({"a": "x" * 8192}, "larger than 8 KiB"),
         ({"a": "ñ" * 4096}, "larger than 8 KiB"),
     ],
@@ -270,9 +269,12 @@ def test_a_webhook_that_is_no_plain_url_is_refused(url: object, says: str) -> No
 
 @pytest.mark.parametrize(
     "host",
-    "127.0.0.1 127.1 2130706433 017700000001 0177.0.0.1 0x7f000001 0x7f.0.0.1 0x7F.1 127.0.0.1. localhost LOCALHOST localhost. "
-    "a.localhost [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [64:ff9b::7f00:1] 0 0.0.0.0 1 10.0.0.1 10.1 "
-    "167772161 012.0.0.1 0xa.1 172.16.0.1 192.168.1.1 169.254.169.254 0xa9fea9fe 100.64.0.1 168.63.129.16 224.0.0.1 [fe80::1] "
+    "127.0.0.1 127.1 2130706433 017700000001 0177.0.0.1 0x7f000001 0x7f.0.0.1 0x7F.1 127.0.0.1. "
+    "localhost LOCALHOST localhost. "
+    "a.localhost [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [64:ff9b::7f00:1] "
+    "0 0.0.0.0 1 10.0.0.1 10.1 "
+    "167772161 012.0.0.1 0xa.1 172.16.0.1 192.168.1.1 169.254.169.254 0xa9fea9fe 100.64.0.1 "
+    "168.63.129.16 224.0.0.1 [fe80::1] "
     "[fd00::1] [2002:7f00:1::] [2001:db8::1]".split(),
 )
 def test_a_webhook_to_an_inside_address_is_refused_in_every_spelling(host: str) -> None:
@@ -346,7 +348,7 @@ def test_a_webhook_to_a_port_that_is_closed_to_them_is_refused() -> None:
 def check_ports(webhook: str, ports: tuple[range, ...]) -> tuple[str, ...] | None:
     try:
         return check(
-            service="s", webhook=webhook, default_deadline=3600.0, allowed=(), ports=ports
+            service="s", webhook=webhook, deadline=3600.0, allowed=(), ports=ports
         ).webhooks
     except SubmissionError:
         return None
@@ -380,4 +382,4 @@ def test_a_trace_context_of_w3c_is_kept_as_it_is(given: str) -> None:
     ],
 )
 def test_what_is_no_trace_context_is_refused_in_one_sentence(given: object) -> None:
-    assert complaint(traceparent=given).startswith("Refused: a traceparent polls like 00-")
+    assert complaint(traceparent=given).startswith("Refused: a traceparent looks like 00-")

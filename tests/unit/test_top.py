@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cavendish.policy.durations import (
-    DurationModel,
-    Forecast,
-    Observation,
-    forecast,
-    observe,
-    until_all,
-)
+from cavendish.policy.durations import DurationModel, Observation, observe
+from cavendish.policy.next_poll import Forecast, forecast, until_all
 from cavendish_worker.cli.top.keyboard import split
 from cavendish_worker.cli.top.overview import sparkline
 from cavendish_worker.cli.top.rates import NAMES, Rates

@@ -16,7 +16,7 @@ from cavendish.policy.verdicts import (
     RUNNING,
     SUCCESSFUL,
     UNSUCCESSFUL,
-    Patience,
+    AbsencePolicy,
     Reading,
     Verdict,
     classify,
@@ -119,11 +119,11 @@ def test_an_acknowledgement_without_a_result_is_pending(body: Any) -> None:
         (record({"success": False, "error": {"detail": "no"}}), "no"),
         (
             record({"success": False, "error": {}}, finished_at=AT),
-            "the API says that it failed, and not why",
+            "the API gives no reason for the failure",
         ),
         (
             record({"success": False, "data": [IMAGE]}, finished_at=AT),
-            "the API says that it failed, and not why",
+            "the API gives no reason for the failure",
         ),
         (record({"success": False, "message": "no"}, finished_at=AT), "no"),
         (record({"success": False}, error=ERROR), "api_error: it broke"),
@@ -418,9 +418,9 @@ def test_nothing_is_found_in_an_empty_answer_or_for_no_ids() -> None:
     assert match([], ["a"]) == match([record(IMAGE)], []) == {}
 
 
-# --- follow
+# --- decide
 
-PATIENCE = Patience(grace=15.0, attempts=3, over=60.0)
+POLICY = AbsencePolicy(grace=15.0, polls=3, over=60.0)
 TASK = TrackedTask(
     "a", "nano-banana", "default", State.PENDING, submitted_at=1000.0, deadline_at=4600.0
 )
@@ -436,7 +436,7 @@ def polls(reading: Reading, *times: float, task: TrackedTask = TASK) -> list[Sta
     """The states that follow when each poll finds the same."""
     states = []
     for now in times:
-        outcome = decide(task, reading, None, now, PATIENCE)
+        outcome = decide(task, reading, None, now, POLICY)
         states.append(outcome.state)
         task = replace(task, absences=outcome.absences, absent_since=outcome.absent_since)
     return states
@@ -445,8 +445,8 @@ def polls(reading: Reading, *times: float, task: TrackedTask = TASK) -> list[Sta
 def test_an_end_is_written_back_with_its_record_reason_and_time() -> None:
     body = record(IMAGE)
     done, broken = (
-        decide(TASK, DONE, body, 1020.0, PATIENCE),
-        decide(TASK, BROKEN, body, 1020.0, PATIENCE),
+        decide(TASK, DONE, body, 1020.0, POLICY),
+        decide(TASK, BROKEN, body, 1020.0, POLICY),
     )
     assert (done.state, done.record, done.finished_at, done.reason) == (
         "succeeded",
@@ -464,14 +464,14 @@ def test_an_end_is_written_back_with_its_record_reason_and_time() -> None:
 
 def test_a_pending_id_stays_pending_until_its_deadline_and_is_then_expired() -> None:
     assert polls(PENDING, 1000.0, 4599.9, 4600.0) == ["pending", "pending", "expired"]
-    assert decide(TASK, PENDING, {"id": "a"}, 4600.0, PATIENCE).record == {"id": "a"}
+    assert decide(TASK, PENDING, {"id": "a"}, 4600.0, POLICY).record == {"id": "a"}
 
 
 @pytest.mark.parametrize("reading", [DONE, BROKEN, PENDING])
 @pytest.mark.parametrize("now", [1020.0, 4600.0])
 def test_the_model_that_a_record_names_is_written_back(reading: Reading, now: float) -> None:
     assert (
-        decide(TASK, replace(reading, model="nano-banana-2"), record(None), now, PATIENCE).model
+        decide(TASK, replace(reading, model="nano-banana-2"), record(None), now, POLICY).model
         == "nano-banana-2"
     )
 
@@ -486,8 +486,8 @@ def test_an_end_that_is_found_at_or_after_the_deadline_still_wins(
 @pytest.mark.parametrize("reading", [ABSENT, FORBIDDEN])
 def test_an_absence_soon_after_the_submit_is_not_counted(reading: Reading) -> None:
     assert polls(reading, 1000.0, 1005.0, 1014.9) == ["pending"] * 3
-    assert decide(TASK, reading, None, 1014.9, PATIENCE).absences == 0
-    assert decide(TASK, reading, None, 1015.0, PATIENCE).absences == 1
+    assert decide(TASK, reading, None, 1014.9, POLICY).absences == 0
+    assert decide(TASK, reading, None, 1015.0, POLICY).absences == 1
 
 
 @pytest.mark.parametrize(("reading", "state"), [(ABSENT, "unknown"), (FORBIDDEN, "failed")])
@@ -502,15 +502,15 @@ def test_absences_end_an_id_when_they_are_enough_and_span_enough_time(
 def test_an_absence_says_how_long_and_a_refusal_says_why() -> None:
     task = replace(TASK, absences=2, absent_since=1020.0)
     assert (
-        decide(task, ABSENT, None, 1090.0, PATIENCE).reason
-        == "the API did not know the id in 3 polls over 70 s"
+        decide(task, ABSENT, None, 1090.0, POLICY).reason
+        == "the API reported the id as not found in 3 polls over 70 s"
     )
-    assert decide(task, FORBIDDEN, None, 1090.0, PATIENCE).reason == "HTTP 403 forbidden"
+    assert decide(task, FORBIDDEN, None, 1090.0, POLICY).reason == "HTTP 403 forbidden"
 
 
 def test_one_answer_in_between_makes_absences_begin_anew() -> None:
     outcome = decide(
-        replace(TASK, absences=2, absent_since=1020.0), PENDING, record(None), 1090.0, PATIENCE
+        replace(TASK, absences=2, absent_since=1020.0), PENDING, record(None), 1090.0, POLICY
     )
     assert (outcome.state, outcome.absences, outcome.absent_since) == ("pending", 0, None)
 
@@ -519,8 +519,8 @@ def test_an_absent_id_is_unknown_at_its_deadline_only_after_enough_absences() ->
     assert polls(ABSENT, 4600.0, task=replace(TASK, absences=2, absent_since=4000.0)) == ["unknown"]
     assert polls(ABSENT, 4600.0, task=replace(TASK, absences=1, absent_since=4000.0)) == ["expired"]
     assert (
-        decide(TASK, ABSENT, None, 4600.0, PATIENCE).reason
-        == "the deadline passed and the last poll found it absent"
+        decide(TASK, ABSENT, None, 4600.0, POLICY).reason
+        == "the deadline passed; the last poll found it absent"
     )
 
 
@@ -535,13 +535,14 @@ def test_after_the_deadline_every_poll_ends_the_id(
     verdict: Verdict, now: float, submitted: float, absences: int, since: float | None
 ) -> None:
     task = replace(TASK, submitted_at=submitted, absences=absences, absent_since=since)
-    assert decide(task, Reading(verdict), None, now, PATIENCE).state.terminal
+    assert decide(task, Reading(verdict), None, now, POLICY).state.terminal
 
 
 # --- anything at all
 
 _KEYS = (
-    "id task_id request response success error data state status progress finished_at created_at message code detail "
+    "id task_id request response success error data state status progress finished_at created_at "
+    "message code detail "
     "image_url urls callback_url model duration"
 ).split()
 _SCALARS = st.one_of(

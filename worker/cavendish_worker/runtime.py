@@ -12,7 +12,7 @@ from functools import cached_property
 
 from cavendish.client import Client
 from cavendish.local_paths import store_url
-from cavendish.policy.verdicts import Patience
+from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
@@ -86,9 +86,9 @@ class Runtime:
     @cached_property
     def retriever(self) -> Retriever:
         s = self.settings
-        patience = Patience(s.absent_grace, s.absent_polls, s.absent_over)
+        absence_policy = AbsencePolicy(s.absent_grace, s.absent_polls, s.absent_over)
         config = RetrieveConfig(
-            s.lease, s.call_timeout, s.rate, patience, s.retention, s.events_kept
+            s.lease, s.call_timeout, s.rate, absence_policy, s.retention, s.events_kept
         )
         return Retriever(self.store, self.forecasts, self.upstream, self.loop, config)
 

@@ -1,1 +1,1 @@
-"""Pure decisions: clock and chance are passed in."""
+"""The decisions of the scheduler as pure functions: clock and chance are passed in."""

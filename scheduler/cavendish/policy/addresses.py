@@ -1,9 +1,8 @@
 """Pure: which network addresses a webhook may be sent to. Default deny.
 
-`ipaddress.is_global` alone lets a dozen dangerous ranges through, so the ranges that it
-misses are named here, and addresses that carry another address inside are judged by the inner one.
-A webhook URL is taken only if every parser reads the same host and port in it, and httpx can dial
-that host.
+`ipaddress.is_global` alone accepts a dozen dangerous ranges, so the ranges that it misses are
+listed here. An address that contains another one is treated as the inner one. A webhook URL is
+accepted only if every parser reads the same host and port in it, and httpx can connect to it.
 """
 
 from __future__ import annotations
@@ -20,15 +19,13 @@ import idna
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: Anycast of the Internet's plumbing (AS112, AMT, 6to4 relays) leads to the nearest machine that
-#: offers it, maybe one inside.
-_DENIED_V4 = tuple(
-    IPv4Network(net)
-    for net in "168.63.129.16/32 192.0.0.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24".split()
+#: Anycast of infrastructure (AS112, AMT, 6to4 relays) leads to the nearest machine that offers it,
+#: perhaps one inside.
+_DENIED_V4 = (
+    "168.63.129.16/32 192.0.0.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24"
 )
-_DENIED_V6 = tuple(
-    IPv6Network(net) for net in "2001::/23 2002::/16 2620:4f:8000::/48 3fff::/20".split()
-)
+_DENIED_V6 = "2001::/23 2002::/16 2620:4f:8000::/48 3fff::/20"
+_DENIED = tuple(map(ip_network, f"{_DENIED_V4} {_DENIED_V6}".split()))
 _UNICAST_V6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -40,7 +37,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def innermost(address: Address) -> Address:
-    """Unwrap IPv4-mapped and NAT64 addresses: what would be dialled in the end."""
+    """The address that is dialled in the end: IPv4-mapped and NAT64 addresses are unwrapped."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -50,26 +47,17 @@ def innermost(address: Address) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    """True for an address that belongs to the open Internet, and to nobody's inside."""
+    """True for an address of the public Internet."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return False
     inner = innermost(address)
-    if isinstance(inner, IPv4Address):
-        return (
-            inner.is_global
-            and not inner.is_multicast
-            and not any(inner in net for net in _DENIED_V4)
-        )
-    return (
-        inner in _UNICAST_V6
-        and inner.is_global
-        and not inner.is_multicast
-        and not any(inner in net for net in _DENIED_V6)
-    )
+    if isinstance(inner, IPv6Address) and inner not in _UNICAST_V6:
+        return False
+    return inner.is_global and not inner.is_multicast and not _listed(inner, _DENIED)
 
 
 def may_dial(address: Address, allowed: Iterable[Network] = ()) -> bool:
-    """True if the address is public, or the operator listed it on purpose."""
+    """True if the address is public, or the operator allowed it."""
     return is_public(address) or _listed(address, allowed)
 
 
@@ -79,9 +67,9 @@ def _listed(address: Address, allowed: Iterable[Network]) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host text stands for, if it is one.
+    """The address that a host stands for, also as `127.1`, `0x7f.1`, `2130706433`, `localhost`.
 
-    Also `127.1`, `0x7f.1`, `2130706433`, `localhost`.
+    None if the host is a name.
     """
     host = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").rstrip(".")
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
@@ -90,12 +78,10 @@ def literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         pass
-    try:  # the spellings that resolvers take for a number
-        return (
-            IPv4Address(socket.inet_aton(host))
-            if host and host[-1] in "0123456789abcdefABCDEFxX"
-            else None
-        )
+    if not host or host[-1] not in "0123456789abcdefABCDEFxX":
+        return None
+    try:  # the spellings that resolvers read as a number
+        return IPv4Address(socket.inet_aton(host))
     except (OSError, UnicodeError):
         return None
 
@@ -103,10 +89,9 @@ def literal(host: str) -> Address | None:
 def webhook_complaint(
     url: object, allowed: Iterable[Network] = (), ports: tuple[range, ...] | None = None
 ) -> str | None:
-    """Why this is no webhook URL, in one sentence, or None if it may be one. Names are not resolved
-    here.
+    """Why this cannot be a webhook URL, in one sentence, or None. Names are not resolved here.
 
-    An address that the operator listed may be spelt in any way and reached at any port.
+    An address that the operator allowed may have any spelling and any port.
     """
     if not isinstance(url, str) or not url or len(url) > 2048:
         return "the webhook must be a URL of at most 2048 characters"
@@ -136,7 +121,8 @@ def _host_complaint(
     name = _dialled(host)
     address = literal(name or host)
     if address is not None and not may_dial(address, allowed):
-        return f"the webhook names the address {address}, which is not public and not in CAVENDISH_WEBHOOK_ALLOW"
+        where = "which is not public and not in CAVENDISH_WEBHOOK_ALLOW"
+        return f"the webhook names the address {address}, {where}"
     if name is None:
         return "the host of the webhook URL is no name that IDNA 2008 can encode"
     if address is not None and _listed(address, allowed):
@@ -151,7 +137,7 @@ def _host_complaint(
 
 
 def _dialled(host: str) -> str | None:
-    """The host as httpx will hand it to the dial, or None where httpx cannot read it."""
+    """The host that httpx will connect to, or None if httpx cannot read it."""
     try:
         name = (host if host.isascii() else idna.encode(host).decode()).lower()
         if name.startswith("xn--"):
@@ -162,9 +148,9 @@ def _dialled(host: str) -> str | None:
 
 
 def _is_name(name: str) -> bool:
-    """Underscores occur in real names.
+    """True for a name that DNS can carry; underscores occur in real names.
 
-    A last label that is a number makes some parsers see an address, so it is none.
+    If the last label is a number, some parsers read an address, so it is refused.
     """
     name = name.removesuffix(".")
     labels = name.split(".")
@@ -176,5 +162,5 @@ def _is_name(name: str) -> bool:
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Read a comma separated list of CIDRs. Raises ValueError naming the one that is none."""
+    """Read a comma separated list of CIDRs. Raises ValueError that names the wrong one."""
     return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())

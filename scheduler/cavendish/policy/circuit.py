@@ -1,10 +1,9 @@
-"""Pure: the circuit of a webhook endpoint: how many calls it may have in flight, and when it is
-left alone.
+"""Pure: the circuit breaker of a webhook endpoint, and how many calls it may have in flight.
 
-The allowance grows with each success and halves with each failure, as a congestion window does, so
-a receiver that hangs soon holds one call and a quick one as many as it can take. After some
-failures in a row the circuit opens: nothing is sent, and no try is charged, until a single probe
-finds the endpoint well again.
+The allowance grows with each success and halves with each failure, like a congestion window: a
+receiver that hangs soon has one call in flight, and a quick one as many as it can take. After some
+failures in a row the circuit opens: nothing is sent, and no attempt is used up, until a single
+probe succeeds.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ from dataclasses import asdict, dataclass, replace
 
 from cavendish.policy.backoff import exponential
 
-#: Calls in flight to an endpoint of which nothing is known yet.
+#: Calls in flight to an endpoint that was never called.
 FIRST_ALLOWANCE = 10.0
 #: Failures in a row that open the circuit; then seconds until the first probe, doubling up to the
 #: longest wait.
 TRIP, FIRST_WAIT, LONGEST_WAIT = 5, 5.0, 300.0
-#: Seconds that an endpoint rests which said that it is overloaded, and did not say for how long.
+#: Seconds without calls for an endpoint that reports overload without a Retry-After.
 REST = 1.0
 #: An endpoint that takes longer than this on average (s) is slow: it shares a part of the calls
-#: with other doubtful ones.
+#: with the other endpoints that are not trusted.
 SLOW = 1.0
-#: Seconds that pass before a success is noted again while all goes well.
+#: Seconds after which a success is stored again although nothing else has changed.
 NOTED_FOR = 30.0
 _SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """`failures` in a row since `failing_since`, which opened it `trips` times; nothing is sent
-    before `open_until`.
+    """The state of one endpoint. Times are in seconds since the epoch.
 
-    `seconds` is how long its answers take, smoothed; `ok_at` is about when it last took something.
-    Where the endpoint has allowed a rate, its next call is due at `next_at`.
+    `failures` in a row since `failing_since` opened it `trips` times; nothing is sent before
+    `open_until`. `seconds` is how long its answers take, smoothed; `ok_at` is roughly its last
+    success. If the endpoint has set a rate, its next call is due at `next_at`.
     """
 
     allowance: float = FIRST_ALLOWANCE
@@ -63,40 +62,35 @@ class Circuit:
 
     @property
     def state(self) -> str:
-        """`closed` (all is well), or `open`: resting or probing."""
+        """`closed` (calls are sent), or `open` (it waits, or probes)."""
         return "open" if self.failures >= TRIP or self.open_until else "closed"
 
     @property
     def trusted(self) -> bool:
-        """True for an endpoint that answers well and soon.
+        """True for an endpoint that answers quickly and without failures.
 
-        All others share a part of the calls, so that they cannot take all.
+        All others share a part of the calls, so that they cannot use up all of them.
         """
         return self.ok_at > 0 and not self.failures and self.seconds < SLOW
 
     def room(self, now: float, most: int) -> int:
-        """How many calls may be in flight now."""
+        """How many calls may be in flight now, at most `most`."""
         if now < self.open_until:
             return 0
         return 1 if self.failures >= TRIP else max(min(int(self.allowance), most), 1)
 
 
 def worked(circuit: Circuit, calls: int, seconds: float, now: float, most: int) -> Circuit:
-    """So many calls succeeded, after `seconds` on average.
+    """As many `calls` succeeded, after `seconds` on average.
 
-    Unchanged where there is nothing new to note.
+    The same circuit is returned if nothing has changed that is worth a write.
     """
     allowance = min(circuit.allowance + calls, float(most))
-    smoothed = (
-        seconds if not circuit.ok_at else circuit.seconds + (seconds - circuit.seconds) * _SMOOTHING
-    )
+    weight = _SMOOTHING if circuit.ok_at else 1.0
+    smoothed = circuit.seconds + (seconds - circuit.seconds) * weight
     as_before = allowance == circuit.allowance and (smoothed < SLOW) == (circuit.seconds < SLOW)
-    if (
-        as_before
-        and not circuit.failures
-        and not circuit.open_until
-        and now - circuit.ok_at < NOTED_FOR
-    ):
+    healthy = not circuit.failures and not circuit.open_until
+    if as_before and healthy and now - circuit.ok_at < NOTED_FOR:
         return circuit
     return Circuit(allowance=allowance, ok_at=now, seconds=smoothed, next_at=circuit.next_at)
 
@@ -104,11 +98,10 @@ def worked(circuit: Circuit, calls: int, seconds: float, now: float, most: int) 
 def failed(
     circuit: Circuit, sent_at: float, now: float, chance: float, rest: float | None = None
 ) -> Circuit:
-    """A call that was sent at `sent_at` failed. `rest`: seconds for which the endpoint asked to be
-    left alone.
+    """A call that was sent at `sent_at` failed.
 
-    Calls that were under way when an earlier failure was noted say nothing new about the allowance,
-    but count.
+    `rest`: seconds for which the endpoint asked not to be called. A call that was sent before the
+    last failure counts, but does not reduce the allowance again.
     """
     failures, trips = circuit.failures + 1, circuit.trips
     fresh = sent_at >= circuit.failed_at
@@ -128,10 +121,9 @@ def failed(
 
 
 def afresh(circuit: Circuit) -> Circuit:
-    """What an operator makes of it by hand: nothing is held against it, and when it last took
-    something is still known.
+    """The circuit after an operator has reset it: no failures, and `ok_at` is kept.
 
-    One that failed is trusted with all calls only once it has answered soon again.
+    One that had failed is trusted again only after quick answers.
     """
     if circuit.state == "closed" and not circuit.failures:
         return circuit
@@ -141,14 +133,14 @@ def afresh(circuit: Circuit) -> Circuit:
 
 
 def failing_for(circuit: Circuit, now: float) -> float:
-    """Seconds for which the endpoint has failed without a single success."""
+    """Seconds for which the endpoint has failed without a success; 0 if it has not failed."""
     return now - circuit.failing_since if circuit.failures else 0.0
 
 
 def take(circuit: Circuit, wanted: int, now: float, per_minute: float) -> tuple[Circuit, int]:
-    """Reserve up to `wanted` calls within a rate, at most a second's worth at once.
+    """Reserve up to `wanted` calls within the rate, at most those of one second at once.
 
-    Returns how many.
+    Returns the next state and the number of reserved calls.
     """
     every = 60.0 / per_minute
     start = max(circuit.next_at, now - 1.0)
@@ -157,5 +149,5 @@ def take(circuit: Circuit, wanted: int, now: float, per_minute: float) -> tuple[
 
 
 def give_back(circuit: Circuit, unused: int, per_minute: float) -> Circuit:
-    """Calls that were reserved and not made."""
+    """Return `unused` calls that were reserved and not made."""
     return replace(circuit, next_at=circuit.next_at - unused * 60.0 / per_minute)

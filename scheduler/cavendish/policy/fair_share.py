@@ -1,8 +1,4 @@
-"""Pure.
-
-Whose ids go into a batch. Max-min fair between producers, and the ids next in turn fill what is
-left.
-"""
+"""Pure: which ids go into a batch, max-min fair between producers."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ from cavendish.model import Candidate
 
 
 def fair_share(candidates: Iterable[Candidate], size: int, now: float) -> list[Candidate]:
-    """At most `size` candidates: due ones first, one of each producer in turn, then those due next.
+    """At most `size` candidates: first those due at `now`, then those due next.
 
-    Taking in turns gives every producer what it wants up to an equal share, and the rest to those
-    who want more. The spare slots of a batch cost nothing, since a call costs the same with one id
-    or with all of them.
+    The due ones are taken one of each producer in turn. So every producer gets what it wants up to
+    an equal share, and the rest goes to those who want more. The ids due next fill the batch, since
+    a call costs the same with one id or with many.
     """
     due: dict[str, list[Candidate]] = defaultdict(list)
     early = []

@@ -1,27 +1,24 @@
-"""How fast an account may ask, learned from what the API answers. Pure: time and chance are passed
-in.
+"""Pure: how fast an account may send calls, learned from what the API answers.
 
-One Rate limit per account is shared by the whole fleet through the store, so that together all
-processes stay under the limit, which nobody tells us and which moves. No background job: the rate
-limit is a closed form of the time.
+One rate limit per account is shared by the whole fleet through the store, so that all processes
+together stay under the limit of the API, which is not published and which moves. There is no
+background job: the allowed rate is a closed form of the time.
 
 - **Start.** `START` calls/s, doubling every `DOUBLING` s until the first 429.
-- **Ceiling.** The first 429 of an episode makes the ceiling c what was lately accepted. The rate
-  limit restarts at beta * c, comes back to c along a cubic, rests there for a while, and probes
-  beyond it ever faster. A 429 for a call sent before the last cut is a straggler and says nothing
-  new.
-- **Idle.** Above c the rate limit is at most `GROWTH` times what was really sent: a rate limit
-  nobody used proves nothing.
-- **Episode.** 429s without a success between do not cut again. They double a shared pause after
+- **Ceiling.** The first 429 of an episode sets the ceiling c to the rate that was lately accepted.
+  The rate restarts at beta * c, returns to c along a cubic curve, stays there for a while, and
+  then probes beyond it, faster and faster. A 429 for a call sent before the last cut is a straggler
+  and teaches nothing.
+- **Idle.** Above c the rate is at most `GROWTH` times the rate really sent: a rate that was not
+  used proves nothing.
+- **Episode.** 429s without a success between do not cut again. They double a shared pause, after
   which one call probes.
-- **Quota window.** An episode much longer than a bucket needs to refill was a spent quota, and its
-  end is where a window opened. The time between two such ends is the window W, the calls accepted
-  in between its size N. From then on c = N / W, probing waits for the end of the window, and the
-  climb takes a window or longer, so that it passes c late in a window and the silence that follows
-  is short. Episodes that end elsewhere raise doubt, and three of them forget W.
-- **Headers.** A `Retry-After` holds everyone. A quota header is believed within bounds.
-- **Account.** A refused credential holds everyone ever longer; the first answer to a call sent
-  after the hold ends it.
+- **Quota window.** `quota_window` learns it from where episodes end. While one is known, a probe
+  waits for the end of the window, and the climb takes a window or longer, so that it passes c late
+  in a window and the silence that follows is short.
+- **Headers.** A `Retry-After` pauses the account. A quota header is believed within bounds.
+- **Account.** A refused credential pauses the account, longer each time; the first answer to a call
+  sent after the pause ends it.
 """
 
 from __future__ import annotations
@@ -32,67 +29,57 @@ from dataclasses import dataclass, fields, replace
 
 from cavendish.model import Quota, UpstreamErrorKind
 from cavendish.policy.backoff import exponential
+from cavendish.policy.quota_window import (
+    FLOOR,
+    START,
+    TOLERANCE,
+    QuotaWindow,
+    counted,
+    recovered,
+)
 
-START, DOUBLING = 2.0, 5.0  # calls/s, s
-FLOOR, CEILING = 0.02, 1000.0  # calls/s
-GROWTH = 1.5  # times the calls really sent
-RECENT, RECENT_CALLS = 3.0, 6.0  # what "lately" means: seconds, or as long as so many calls take
+#: Seconds until the starting rate has doubled.
+DOUBLING = 5.0
+#: Calls per second.
+CEILING = 1000.0
+#: Times the rate really sent.
+GROWTH = 1.5
+#: What "lately" means: so many seconds, or as long as so many calls take.
+RECENT, RECENT_CALLS = 3.0, 6.0
 
-CLIMB, CLIMB_CALLS, LONGEST_CLIMB = (
-    15.0,
-    30.0,
-    120.0,
-)  # back to the ceiling: seconds, or as many calls; at most seconds
-BETA, BETA_WINDOW = 0.85, 0.9  # where the climb starts, as a share of the ceiling
-STEEPEST = 8.0  # times the ceiling
+#: The climb back to the ceiling takes so many seconds, or as long as so many calls take; at most.
+CLIMB, CLIMB_CALLS, LONGEST_CLIMB = 15.0, 30.0, 120.0
+#: Where the climb starts, as a share of the ceiling; the second while a quota window is known.
+BETA, BETA_WINDOW = 0.85, 0.9
+#: The steepest climb, in times the ceiling.
+STEEPEST = 8.0
 
-PAUSE, PAUSE_CALLS, LONGEST_PAUSE = (
-    0.4,
-    5.0,
-    10.0,
-)  # between probes: seconds; the longest costs so many calls, or seconds
-PROBE_TIMEOUT = 1.0  # s without an answer until the next probe
+#: Between probes: seconds; the longest pause costs so many calls, or takes so many seconds.
+PAUSE, PAUSE_CALLS, LONGEST_PAUSE = 0.4, 5.0, 10.0
+#: Seconds without an answer until the next probe.
+PROBE_TIMEOUT = 1.0
 JITTER = 0.2
+#: Seconds.
 LONGEST_RETRY_AFTER = 120.0
-
-BLACKOUT, BLACKOUT_CALLS = (
-    2.0,
-    5.0,
-)  # an episode as long as this and as this many calls take was a spent quota
-SHORTEST_WINDOW, LONGEST_WINDOW = 4.0, 90.0  # s
-TOLERANCE = 0.1  # of the window: an episode that ends so near to where a window opens confirms it
-DOUBTS = 3
-MARGIN = 0.05  # s after a window should have opened
-
+#: Seconds after the moment at which a window should have opened.
+MARGIN = 0.05
+#: Seconds.
 FIRST_ACCOUNT_PAUSE, LONGEST_ACCOUNT_PAUSE = 5.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(QuotaWindow):
     """The state of one account. Times are seconds since the epoch, rates are calls per second."""
 
-    rate: float = START  # the ceiling once `limited`, until then where the doubling starts
     limited: bool = False
-    since: float = 0.0  # when the doubling or the climb began
     began: float = 0.0  # the first call
     next_at: float = 0.0
     sent_rate: float = 0.0
     sent_at: float = 0.0
     heard_rate: float = 0.0
     heard_at: float = 0.0
-    misses: int = 0  # 429s of this episode, stragglers not counted
     cut_at: float = 0.0
-    refused_at: float = 0.0  # when the first refused call of the episode was sent
-    missed_at: float = 0.0  # when the last one was sent
-    window: float = 0.0  # seconds, 0 while unknown
-    anchor: float = 0.0  # when a window is known to have opened
-    turn: int = 0  # windows since the anchor
-    taken: int = 0  # calls accepted since the anchor
-    taken_before: int = 0  # those of them before this turn
-    trust: int = (
-        0  # episodes in a row that ended where a window should open, or, negative, that did not
-    )
-    told: float = 0.0  # what a quota header made of it, until `told_until`
+    told: float = 0.0  # the rate that a quota header gives, until `told_until`
     told_until: float = 0.0
     paused_until: float = 0.0
     pause_reason: str = ""
@@ -116,7 +103,7 @@ class RateLimit:
         return json.dumps({name: getattr(self, name) for name in _NAMES})
 
     def paused(self, now: float) -> bool:
-        """True while nobody may ask for this account."""
+        """True while no call may be sent for this account."""
         return now < self.paused_until
 
     @property
@@ -125,14 +112,11 @@ class RateLimit:
         return self.rate if self.limited else None
 
     def used_share(self, now: float) -> float:
-        """Calls really sent lately as a share of the ceiling, 0..1.
-
-        0.0 while the ceiling is unknown.
-        """
+        """The rate really sent lately as a share of the ceiling, 0..1 (0 while it is unknown)."""
         return min(self.used(now) / self.rate, 1.0) if self.limited else 0.0
 
     def rate_at(self, now: float) -> float:
-        """Calls per second that are allowed now, when not held."""
+        """Calls per second that are allowed now, pauses aside."""
         own = min(self._climbed(now), max(self.rate, GROWTH * self.used(now)), CEILING)
         if now < self.told_until:
             return min(max(self.told, 0.2 * own), 2 * own)
@@ -140,11 +124,8 @@ class RateLimit:
 
     def _climbed(self, now: float) -> float:
         if not self.limited:
-            return (
-                self.rate * 2.0 ** min((now - self.since) / DOUBLING, 10.0)
-                if self.since
-                else self.rate
-            )
+            doublings = min((now - self.since) / DOUBLING, 10.0) if self.since else 0.0
+            return self.rate * math.exp2(doublings)
         ahead = max(now - self.since, 0.0) / self.climb - 1
         beta = BETA_WINDOW if self.window else BETA
         return self.rate * min(1 + (1 - beta) * ahead**3, STEEPEST)
@@ -160,10 +141,7 @@ class RateLimit:
         return max(RECENT, RECENT_CALLS / self.rate)
 
     def lately(self, rate: float, at: float, now: float) -> float:
-        """What a rate measured at `at` has faded to by now.
-
-        The measure was empty when the account began.
-        """
+        """What a rate measured at `at` has faded to; the measure began empty."""
         warm = 1 - math.exp(min(self.began - now, -0.1) / self.recent)
         return _faded(rate, at, now, self.recent) / warm
 
@@ -176,79 +154,47 @@ _NAMES = tuple(field.name for field in fields(RateLimit))
 _TEXTS = frozenset(("pause_reason", "pause_kind"))
 
 
-def _faded(rate: float, at: float, now: float, over: float) -> float:
-    return rate * math.exp(min(at - now, 0.0) / over)
-
-
-def acquire(rate_limit: RateLimit, now: float, ceiling: float = 0.0) -> tuple[RateLimit, float]:
-    """Take one call. The wait in seconds is 0.0 if it may be sent now; then the rate limit has
-    moved on.
+def acquire(limit: RateLimit, now: float, ceiling: float = 0.0) -> tuple[RateLimit, float]:
+    """Take one call: the next state, and 0.0 if the call may be sent now, else the wait in seconds.
 
     `ceiling` is the operator's cap in calls per second, 0 for none.
     """
-    ready_at = max(rate_limit.paused_until, rate_limit.next_at)
-    if (
-        rate_limit.misses > (0 if rate_limit.window else 1)
-        and rate_limit.sent_at > rate_limit.cut_at
-    ):  # one probe at a time
-        ready_at = max(ready_at, rate_limit.sent_at + PROBE_TIMEOUT)
+    ready_at = max(limit.paused_until, limit.next_at)
+    if limit.misses > (0 if limit.window else 1) and limit.sent_at > limit.cut_at:
+        ready_at = max(ready_at, limit.sent_at + PROBE_TIMEOUT)  # one probe at a time
     if now < ready_at:
-        return rate_limit, ready_at - now
-    rate, since = rate_limit.rate_at(now), rate_limit.since
-    if (
-        rate_limit.limited and rate_limit.used(now) < rate_limit.rate / 2
-    ):  # idle: rest at the ceiling, climb from there when there is demand
-        since = max(since, now - rate_limit.climb)
+        return limit, ready_at - now
+    rate, since = limit.rate_at(now), limit.since
+    if limit.limited and limit.used(now) < limit.rate / 2:
+        # Idle: stay at the ceiling, and climb from there when there is demand.
+        since = max(since, now - limit.climb)
+    sent_rate = _faded(limit.sent_rate, limit.sent_at, now, limit.recent) + 1 / limit.recent
     return replace(
-        rate_limit,
+        limit,
         since=since or now,
-        began=rate_limit.began or now,
-        anchor=rate_limit.anchor or now,
+        began=limit.began or now,
+        anchor=limit.anchor or now,
         next_at=now + 1 / (min(rate, ceiling) if ceiling else rate),
-        sent_rate=_faded(rate_limit.sent_rate, rate_limit.sent_at, now, rate_limit.recent)
-        + 1 / rate_limit.recent,
+        sent_rate=sent_rate,
         sent_at=now,
     ), 0.0
 
 
 def report_answer(
-    rate_limit: RateLimit, sent_at: float, now: float, quota: Quota | None = None
+    limit: RateLimit, sent_at: float, now: float, quota: Quota | None = None
 ) -> RateLimit:
-    """A call was answered.
-
-    Counts it, ends an episode of 429s and a hold that an older call had brought.
-    """
-    if rate_limit.misses and sent_at > rate_limit.cut_at:
-        rate_limit = _recovered(rate_limit, sent_at)
-    turn, before = rate_limit.turn, rate_limit.taken_before
-    if (
-        rate_limit.window
-        and not rate_limit.misses
-        and sent_at >= rate_limit.anchor + (turn + 1) * rate_limit.window
-    ):
-        turn, before = int((sent_at - rate_limit.anchor) / rate_limit.window), rate_limit.taken
-    resumed = (
-        rate_limit.pauses and not rate_limit.paused(now) and sent_at >= rate_limit.paused_until
-    )
-    heard = (
-        _faded(rate_limit.heard_rate, rate_limit.heard_at, now, rate_limit.recent)
-        + 1 / rate_limit.recent
-    )
-    return replace(
-        _told(rate_limit, quota, now),
-        heard_rate=heard,
-        heard_at=now,
-        turn=turn,
-        taken=rate_limit.taken + (sent_at >= rate_limit.anchor),
-        taken_before=before,
-        pauses=0 if resumed else rate_limit.pauses,
-        pause_reason="" if resumed else rate_limit.pause_reason,
-        pause_kind="" if resumed else rate_limit.pause_kind,
-    )
+    """A call was answered: count it. It ends an episode, and a pause that an older call brought."""
+    if limit.misses and sent_at > limit.cut_at:
+        limit = recovered(limit, sent_at)
+    limit = counted(limit, sent_at)
+    if limit.pauses and not limit.paused(now) and sent_at >= limit.paused_until:
+        limit = replace(limit, pauses=0, pause_reason="", pause_kind="")
+    heard = _faded(limit.heard_rate, limit.heard_at, now, limit.recent) + 1 / limit.recent
+    return replace(_told(limit, quota, now), heard_rate=heard, heard_at=now)
 
 
 def report_error(
-    rate_limit: RateLimit,
+    limit: RateLimit,
     why: UpstreamErrorKind,
     detail: str,
     retry_after: float | None,
@@ -257,153 +203,93 @@ def report_error(
     chance: float,
     quota: Quota | None = None,
 ) -> RateLimit:
-    """A call was refused.
+    """A call was refused, for the reason `why`; `detail` says it in words.
 
-    RATE cuts once per episode and pauses or holds, ACCOUNT holds ever longer; else nothing.
+    RATE cuts the rate once per episode and pauses, ACCOUNT pauses longer each time; all others
+    change nothing. `retry_after` is in seconds.
     """
     if why is UpstreamErrorKind.RATE:
-        told, straggler = _told(rate_limit, quota, now), sent_at <= rate_limit.cut_at
-        if straggler and retry_after is None:
-            return told
-        cut = told if straggler else _cut(told, sent_at, now)
-        wait = 0.0 if straggler else _pause(cut, now, chance)
-        if retry_after is not None:
-            asked = min(retry_after, LONGEST_RETRY_AFTER)
-            wait = max(wait, asked)
-            cut = replace(
-                cut, missed_at=max(cut.missed_at, sent_at + asked)
-            )  # refused until then, says the API
-        until = max(cut.paused_until, now + wait)
-        if until == cut.paused_until or (
-            cut.pause_kind == UpstreamErrorKind.ACCOUNT and cut.paused(now)
-        ):
-            return replace(cut, paused_until=until)
-        return replace(cut, paused_until=until, pause_kind=why.value, pause_reason=detail, pauses=1)
-    if why is UpstreamErrorKind.ACCOUNT and not (
-        rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT
-        and sent_at < rate_limit.paused_until
-        and rate_limit.paused(now)
-    ):
-        pauses = rate_limit.pauses + 1 if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT else 1
-        until = max(
-            rate_limit.paused_until,
-            now + exponential(pauses, FIRST_ACCOUNT_PAUSE, LONGEST_ACCOUNT_PAUSE, chance),
-        )
-        return replace(
-            rate_limit, paused_until=until, pause_reason=detail, pause_kind=why.value, pauses=pauses
-        )
-    return rate_limit
+        return _too_fast(_told(limit, quota, now), detail, retry_after, sent_at, now, chance)
+    if why is UpstreamErrorKind.ACCOUNT:
+        return _account_refused(limit, detail, sent_at, now, chance)
+    return limit
 
 
-def _told(rate_limit: RateLimit, quota: Quota | None, now: float) -> RateLimit:
+def _too_fast(
+    limit: RateLimit,
+    detail: str,
+    retry_after: float | None,
+    sent_at: float,
+    now: float,
+    chance: float,
+) -> RateLimit:
+    wait = 0.0
+    if sent_at > limit.cut_at:
+        limit = _cut(limit, sent_at, now)
+        wait = _pause(limit, now, chance)
+    elif retry_after is None:  # a straggler
+        return limit
+    if retry_after is not None:  # until then it refuses, says the API
+        asked = min(retry_after, LONGEST_RETRY_AFTER)
+        wait = max(wait, asked)
+        limit = replace(limit, missed_at=max(limit.missed_at, sent_at + asked))
+    until = max(limit.paused_until, now + wait)
+    by_account = limit.pause_kind == UpstreamErrorKind.ACCOUNT and limit.paused(now)
+    if until == limit.paused_until or by_account:
+        return replace(limit, paused_until=until)
+    kind = UpstreamErrorKind.RATE.value
+    return replace(limit, paused_until=until, pause_kind=kind, pause_reason=detail, pauses=1)
+
+
+def _account_refused(
+    limit: RateLimit, detail: str, sent_at: float, now: float, chance: float
+) -> RateLimit:
+    kind = UpstreamErrorKind.ACCOUNT.value
+    before = limit.pause_kind == kind
+    if before and sent_at < limit.paused_until and limit.paused(now):
+        return limit
+    pauses = limit.pauses + 1 if before else 1
+    wait = exponential(pauses, FIRST_ACCOUNT_PAUSE, LONGEST_ACCOUNT_PAUSE, chance)
+    until = max(limit.paused_until, now + wait)
+    return replace(limit, paused_until=until, pause_kind=kind, pause_reason=detail, pauses=pauses)
+
+
+def _told(limit: RateLimit, quota: Quota | None, now: float) -> RateLimit:
     if quota is None or quota.reset <= 0:
-        return rate_limit
-    return replace(rate_limit, told=quota.remaining / quota.reset, told_until=now + quota.reset)
+        return limit
+    return replace(limit, told=quota.remaining / quota.reset, told_until=now + quota.reset)
 
 
-def _cut(rate_limit: RateLimit, sent_at: float, now: float) -> RateLimit:
+def _cut(limit: RateLimit, sent_at: float, now: float) -> RateLimit:
     """One more 429.
 
-    The first of an episode makes the ceiling what was accepted lately, at least half the rate
-    limit.
+    The first of an episode sets the ceiling to the rate accepted lately, at least half the rate.
     """
-    restart = replace(rate_limit, misses=rate_limit.misses + 1, cut_at=now, missed_at=sent_at)
-    if rate_limit.misses:
-        return replace(restart, since=now)
-    own = rate_limit.rate_at(now)
-    accepted = rate_limit.lately(rate_limit.heard_rate, rate_limit.heard_at, now)
+    cut = replace(limit, misses=limit.misses + 1, cut_at=now, missed_at=sent_at, since=now)
+    if limit.misses:
+        return cut
+    own = limit.rate_at(now)
+    accepted = limit.lately(limit.heard_rate, limit.heard_at, now)
     rate = max(min(own, max(accepted, own / 2)), FLOOR)
-    return replace(restart, rate=rate, limited=True, since=now, refused_at=sent_at)
+    return replace(cut, rate=rate, limited=True, refused_at=sent_at)
 
 
-def _pause(rate_limit: RateLimit, now: float, chance: float) -> float:
-    """Seconds until the next probe.
+def _pause(limit: RateLimit, now: float, chance: float) -> float:
+    """Seconds until the next probe: 0 after a first 429, then doubling.
 
-    None after a first 429, then doubling; not past where a known window opens.
+    It does not go past the moment at which a known window opens; one that opens late opens soon.
     """
-    misses = rate_limit.misses if rate_limit.window else rate_limit.misses - 1
+    misses = limit.misses if limit.window else limit.misses - 1
     if misses < 1:
         return 0.0
-    first = max(PAUSE, 1 / rate_limit.rate)
-    longest = max(min(PAUSE_CALLS / rate_limit.rate, LONGEST_PAUSE), first, rate_limit.window / 4)
+    first = max(PAUSE, 1 / limit.rate)
+    longest = max(min(PAUSE_CALLS / limit.rate, LONGEST_PAUSE), first, limit.window / 4)
     doubled = min(first * 2.0 ** min(misses - 1, 10), longest) * (1 + JITTER * chance)
-    if not rate_limit.window:
+    if not limit.window:
         return doubled
-    past = (now - MARGIN - rate_limit.anchor) % rate_limit.window
-    return (
-        first if past < TOLERANCE * rate_limit.window else min(doubled, rate_limit.window - past)
-    )  # a window that opens late opens soon
+    past = (now - MARGIN - limit.anchor) % limit.window
+    return first if past < TOLERANCE * limit.window else min(doubled, limit.window - past)
 
 
-def _recovered(rate_limit: RateLimit, sent_at: float) -> RateLimit:
-    """The first success after an episode of 429s: what does its end say about a quota window?"""
-    length = sent_at - rate_limit.refused_at
-    long = length >= max(BLACKOUT, BLACKOUT_CALLS / rate_limit.rate)
-    over = replace(rate_limit, misses=0)
-    if rate_limit.window:
-        turns = round((sent_at - rate_limit.anchor) / rate_limit.window)
-        due = rate_limit.anchor + turns * rate_limit.window
-        opened = min(
-            max(due, rate_limit.missed_at), sent_at
-        )  # it lies between the last 429 and this success
-        drift = TOLERANCE * rate_limit.window + (
-            turns / 2 if long else 0.0
-        )  # W is right to half a second
-        if abs(opened - due) <= min(drift, rate_limit.window / 4):
-            return _confirmed(over, opened, turns, sent_at)
-        if not long:
-            trust = min(rate_limit.trust, 0) - 1
-            return replace(over, window=rate_limit.window if trust > -DOUBTS else 0.0, trust=trust)
-    return _opened(over, sent_at) if long else over
-
-
-def _confirmed(rate_limit: RateLimit, opened: float, turns: int, sent_at: float) -> RateLimit:
-    """An episode ended where a window was expected to open: N is what this window took."""
-    rate, window = rate_limit.rate, rate_limit.window
-    if turns == rate_limit.turn + 1:
-        rate = max((rate_limit.taken - rate_limit.taken_before) / window, rate / 4, FLOOR)
-    if turns:
-        window = float(round((opened - rate_limit.anchor) / turns))
-    return replace(
-        rate_limit,
-        rate=rate,
-        window=window,
-        since=sent_at,
-        anchor=opened,
-        turn=0,
-        taken=0,
-        taken_before=0,
-        trust=max(rate_limit.trust, 0) + 1,
-    )
-
-
-def _opened(rate_limit: RateLimit, sent_at: float) -> RateLimit:
-    """A long episode ended where no window was expected to open.
-
-    Measure anew from the last known opening.
-    """
-    opened = (rate_limit.missed_at + sent_at) / 2
-    span = opened - rate_limit.anchor
-    fresh = replace(
-        rate_limit,
-        since=sent_at,
-        anchor=opened,
-        turn=0,
-        taken=0,
-        taken_before=0,
-        trust=0,
-        window=0.0,
-    )
-    if (
-        rate_limit.trust > 0 and span > 4 * rate_limit.window
-    ):  # too long ago to tell a wrong W from a clock that drifted
-        return replace(fresh, window=rate_limit.window)
-    if rate_limit.trust > 0:  # W may be a multiple of the truth
-        parts = [
-            rate_limit.window / k for k in (2, 3, 4) if rate_limit.window / k >= SHORTEST_WINDOW
-        ]
-        fits = [part for part in parts if abs(span - round(span / part) * part) <= TOLERANCE * part]
-        return replace(fresh, window=float(round(fits[0])) if fits else 0.0)
-    if not SHORTEST_WINDOW <= span <= LONGEST_WINDOW:
-        return fresh
-    return replace(fresh, window=float(round(span)), rate=max(rate_limit.taken / span, FLOOR))
+def _faded(rate: float, at: float, now: float, over: float) -> float:
+    return rate * math.exp(min(at - now, 0.0) / over)

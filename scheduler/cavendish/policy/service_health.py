@@ -1,8 +1,7 @@
-"""Pure: the condition of a lane: how many ids a call may carry, and whether its service is out of
-order.
+"""Pure: the health of a service: whether its API works, and how many ids a call may carry.
 
-Server errors and timeouts say nothing about the rate limit of the account; they back this one
-service off.
+Server errors and timeouts say nothing about the rate limit of the account; they delay the calls to
+this one service.
 """
 
 from __future__ import annotations
@@ -12,15 +11,18 @@ from dataclasses import asdict, dataclass, replace
 
 from cavendish.policy.backoff import exponential
 
+#: Seconds that calls wait after a first failure, and at most.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+#: Seconds for which all other calls wait for the answer of a probe.
 PROBE_FOR = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
-    """`batch_limit` 0 means that none was met yet.
+    """The health of one lane. Times are in seconds since the epoch.
 
-    `failures` in a row; nobody asks before `down_until`.
+    `batch_limit` is the most ids that the API takes in a call (0: not known yet). After `failures`
+    in a row no call is sent before `down_until`.
     """
 
     batch_limit: int = 0
@@ -31,7 +33,7 @@ class ServiceHealth:
 
     @classmethod
     def from_json(cls, text: str | None) -> ServiceHealth:
-        """Read what `to_json` wrote; anything unreadable is a new condition."""
+        """Read what `to_json` wrote; anything unreadable is a healthy service."""
         try:
             known = json.loads(text) if text else {}
             sound = all(
@@ -46,44 +48,31 @@ class ServiceHealth:
         return json.dumps(asdict(self))
 
     def batch_size(self, wanted: int) -> int:
-        """Ids in the next call."""
+        """How many of the `wanted` ids the next call may carry."""
         return min(wanted, self.batch_limit) if self.batch_limit else wanted
 
 
 def failed(
-    service_health: ServiceHealth, reason: str, sent_at: float, now: float, chance: float
+    health: ServiceHealth, reason: str, sent_at: float, now: float, chance: float
 ) -> ServiceHealth:
-    """A call failed. Calls that were under way when an earlier failure was noted count with it."""
-    if sent_at < service_health.failed_at:
-        return service_health
-    failures = service_health.failures + 1
+    """A call failed. A call that was sent before the last failure counts as part of that one."""
+    if sent_at < health.failed_at:
+        return health
+    failures = health.failures + 1
     until = now + exponential(failures, FIRST_WAIT, LONGEST_WAIT, chance)
-    return replace(
-        service_health, failures=failures, failed_at=now, down_until=until, reason=reason
-    )
+    return replace(health, failures=failures, failed_at=now, down_until=until, reason=reason)
 
 
-def probing(service_health: ServiceHealth, now: float) -> ServiceHealth:
-    """A call goes out to a service that failed.
-
-    It goes alone, and the next one waits for what comes of it.
-    """
-    return (
-        replace(service_health, down_until=now + PROBE_FOR)
-        if service_health.failures
-        else service_health
-    )
+def probing(health: ServiceHealth, now: float) -> ServiceHealth:
+    """A call is sent to a service that failed: all others wait PROBE_FOR seconds for its answer."""
+    return replace(health, down_until=now + PROBE_FOR) if health.failures else health
 
 
-def worked(service_health: ServiceHealth) -> ServiceHealth:
+def worked(health: ServiceHealth) -> ServiceHealth:
     """A call was answered."""
-    return (
-        replace(service_health, failures=0, down_until=0.0, reason="")
-        if service_health.failures
-        else service_health
-    )
+    return replace(health, failures=0, down_until=0.0, reason="") if health.failures else health
 
 
-def too_many(service_health: ServiceHealth, limit: int) -> ServiceHealth:
-    """Batches of more than `limit` ids were too large: remember."""
-    return replace(service_health, batch_limit=min(service_health.batch_limit or limit, limit))
+def too_many(health: ServiceHealth, limit: int) -> ServiceHealth:
+    """Remember that batches of more than `limit` ids are too large."""
+    return replace(health, batch_limit=min(health.batch_limit or limit, limit))

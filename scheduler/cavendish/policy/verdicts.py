@@ -1,10 +1,10 @@
-"""Pure: what does this answer mean, and what follows from it.
+"""Pure: what an upstream record means for its id, and what follows from it.
 
-The remote API has no status word of its own that all services share, and its own clients disagree
-about the same body. The rule here is the defensible one: a failure that is spelt out wins; media
-count only when no word says that the job still runs; an acknowledgement without data is pending; a
-word that nobody knows is pending and gets noticed. An answer of a strange shape is pending too:
-only its deadline ends such an id.
+The remote API has no status word that all its services share, and its own clients disagree about
+the same body. The rules here: an explicit failure wins; media count only if no status word says
+that the job still runs; an acknowledgement without data is pending; an unknown status word is
+pending and is reported. An answer of an unexpected shape is pending too: only its deadline ends
+such an id.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 from cavendish.model import Record, State, TrackedTask, printable
 
 RUNNING = frozenset(
-    "pending processing queued queueing running generating planning producing submitted submitting starting started "
-    "waiting created accepted in_progress in_queue not_start throttling streaming preparing".split()
+    "pending processing queued queueing running generating planning producing submitted "
+    "submitting starting started waiting created accepted in_progress in_queue not_start "
+    "throttling streaming preparing".split()
 )
 SUCCESSFUL = frozenset(
     "succeeded succeed success successful completed complete done finished ready ok".split()
@@ -32,17 +33,8 @@ UNSUCCESSFUL = frozenset(
 _NO_RESULT = frozenset(
     "task_id trace_id id success state status progress code message detail error".split()
 )
-_NOT_MEDIA = (
-    "callback",
-    "input",
-    "init",
-    "prompt",
-    "reference",
-    "request",
-    "source",
-    "status",
-    "poll",
-    "webhook",
+_NOT_MEDIA = tuple(
+    "callback input init prompt reference request source status poll webhook".split()
 )
 
 _REASON_LENGTH = 500
@@ -50,7 +42,7 @@ _DEPTH = 12
 
 
 class Verdict(StrEnum):
-    """What one answer says about one id."""
+    """What one answer of the API says about one id."""
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
@@ -61,9 +53,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A verdict with what else the record says.
+    """A verdict, and what else the record says.
 
-    `notice` is something odd that a person should hear of.
+    `reason` says why it failed, `notice` what an operator should know about the record. Times are
+    in seconds since the epoch.
     """
 
     verdict: Verdict
@@ -78,10 +71,7 @@ ABSENT = Reading(Verdict.ABSENT)
 
 
 def classify(record: Any) -> Reading:
-    """Read one upstream record.
-
-    `None` and `{}` mean that the API does not know the id. Never raises.
-    """
+    """Read one upstream record; `None` and `{}` mean that the API has none. Never raises."""
     if not record:
         return ABSENT
     if not isinstance(record, Mapping):
@@ -103,11 +93,11 @@ def classify(record: Any) -> Reading:
 def _verdict(record: Record, *, finished: bool) -> tuple[Verdict, str, str]:
     response = response_of(record)
     if not isinstance(response, Mapping):
-        odd = "" if response is None else f"the response is a {type(response).__name__}"
-        return Verdict.PENDING, "", odd
+        notice = "" if response is None else f"the response is a {type(response).__name__}"
+        return Verdict.PENDING, "", notice
     success, error = response.get("success"), response.get("error") or record.get("error")
     words = set(_status_words(record, response))
-    strange = sorted(words - RUNNING - SUCCESSFUL - UNSUCCESSFUL)
+    unknown = sorted(words - RUNNING - SUCCESSFUL - UNSUCCESSFUL)
     media = next(_media(response), None) is not None
 
     if success is False and (isinstance(error, Mapping) or finished):
@@ -116,8 +106,8 @@ def _verdict(record: Record, *, finished: bool) -> tuple[Verdict, str, str]:
         return Verdict.FAILED, _reason(error, response), ""
     if _native_failure(response):
         return Verdict.FAILED, _reason(response, response), ""
-    notice = f"unknown status word {strange[0]!r}" if strange else ""
-    running = strange or words & RUNNING or (_progress(response) < 100 and not words & SUCCESSFUL)
+    notice = f"unknown status word {unknown[0]!r}" if unknown else ""
+    running = unknown or words & RUNNING or (_progress(response) < 100 and not words & SUCCESSFUL)
     if running and not (finished and media):
         return Verdict.PENDING, "", notice
     if words & UNSUCCESSFUL and (not media or words <= UNSUCCESSFUL):
@@ -132,16 +122,11 @@ def _verdict(record: Record, *, finished: bool) -> tuple[Verdict, str, str]:
 
 
 def response_of(record: Record) -> Any:
-    """The `response` of a record.
-
-    A record that is its own response (some guides show one) is taken as such.
-    """
+    """The `response` of a record; some documents show records that are their own response."""
     if "response" in record:
         return record["response"]
-    unwrapped = "request" not in record and any(
-        key in record for key in ("success", "data", "error")
-    )
-    return record if unwrapped else None
+    bare = "request" not in record and not record.keys().isdisjoint(("success", "data", "error"))
+    return record if bare else None
 
 
 def timestamp(value: Any) -> float | None:
@@ -164,23 +149,25 @@ def timestamp(value: Any) -> float | None:
 
 
 def _status_words(record: Record, response: Mapping[str, Any]) -> Iterator[str]:
+    for place in (record, *_places(response)):
+        for key in ("state", "status"):
+            word = place.get(key)
+            if isinstance(word, str) and word.strip():
+                yield word.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _places(response: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The response itself, and its first thousand items of data."""
     data = response.get("data")
-    items = data if isinstance(data, list) else [data]
-    for place in (record, response, *items[:1000]):
-        if isinstance(place, Mapping):
-            for key in ("state", "status"):
-                word = place.get(key)
-                if isinstance(word, str) and word.strip():
-                    yield word.strip().lower().replace("-", "_").replace(" ", "_")
+    items = data[:1000] if isinstance(data, list) else [data]
+    return (place for place in (response, *items) if isinstance(place, Mapping))
 
 
 def _progress(response: Mapping[str, Any]) -> float:
-    """Percent done, 100 where nothing is said."""
-    data = response.get("data")
-    items = data if isinstance(data, list) else [data]
+    """Percent done, 100 if the response does not say."""
     found = [100.0]
-    for place in (response, *items[:1000]):
-        value = place.get("progress") if isinstance(place, Mapping) else None
+    for place in _places(response):
+        value = place.get("progress")
         if isinstance(value, str):
             try:
                 value = float(value.strip().rstrip("%"))
@@ -192,10 +179,7 @@ def _progress(response: Mapping[str, Any]) -> float:
 
 
 def _media(value: Any, depth: int = 0, key: str = "") -> Iterator[str]:
-    """Every URL of a result in a response.
-
-    Texts under keys that end in `url` or `urls`, not what was sent in.
-    """
+    """Every URL of a result: texts under keys that end in `url` or `urls`, without the input."""
     if depth > _DEPTH:
         return
     if isinstance(value, str):
@@ -216,18 +200,12 @@ def _media(value: Any, depth: int = 0, key: str = "") -> Iterator[str]:
 
 
 def _substance(response: Mapping[str, Any]) -> bool:
-    """True if a response without a success flag holds a result.
-
-    More than ids, words of state and words of excuse.
-    """
+    """True if a response holds more than ids, status words and error texts."""
     return any(value for key, value in response.items() if key not in _NO_RESULT)
 
 
 def _native_failure(response: Mapping[str, Any]) -> bool:
-    """The bare `{"status".
-
-    4xx, "message": …}` that one service stores when its provider refused.
-    """
+    """True for the bare `{"status": 4xx, "message": …}` of a service whose provider refused."""
     status = response.get("status")
     return (
         isinstance(status, int)
@@ -241,61 +219,55 @@ def _reason(error: Any, response: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         code = error.get("code") or error.get("status") or ""
         message = error.get("message") or error.get("detail") or ""
-        words = [
-            str(word)
-            for word in (code, message)
-            if isinstance(word, str) or (isinstance(word, int) and abs(word) < 1e15)
-        ]
-        text = ": ".join(word for word in words if word)
     else:
-        said = error or response.get("message")
-        text = (
-            str(said)
-            if isinstance(said, str | float) or (isinstance(said, int) and abs(said) < 1e15)
-            else ""
-        )
-    return text or "the API says that it failed, and not why"
+        code, message = "", error or response.get("message")
+    words = [
+        str(word)
+        for word in (code, message)
+        if isinstance(word, str | float) or (isinstance(word, int) and abs(word) < 1e15)
+    ]
+    return ": ".join(word for word in words if word) or "the API gives no reason for the failure"
 
 
-def match(items: Sequence[Record], ids: Iterable[str]) -> dict[str, tuple[Reading, Record]]:
-    """Find the asked ids in the items of an answer: by id, never by place or count.
+def match(items: Sequence[Any], ids: Iterable[str]) -> dict[str, tuple[Reading, Record]]:
+    """The readings and records of the ids that were asked about, found by id, never by position.
 
-    Foreign items are passed over; of duplicates the first that ended counts, else the first.
+    Other items are ignored; of duplicates the first that ended counts, else the first.
     """
     wanted, found = set(ids), dict[str, tuple[Reading, Record]]()
     for record in items:
-        task_id = (
-            (record.get("id") or record.get("task_id")) if isinstance(record, Mapping) else None
-        )
+        if not isinstance(record, Mapping):
+            continue
+        task_id = record.get("id") or record.get("task_id")
         if not isinstance(task_id, str) or task_id not in wanted:
             continue
         reading = classify(record)
-        if task_id not in found or (
-            found[task_id][0].verdict is Verdict.PENDING and reading.verdict is not Verdict.PENDING
-        ):
+        first = found.setdefault(task_id, (reading, record))[0].verdict
+        if first is Verdict.PENDING and reading.verdict is not Verdict.PENDING:
             found[task_id] = (reading, record)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """When an absent id is given up.
+class AbsencePolicy:
+    """When an id that the API does not find is given up as unknown.
 
-    After `attempts` confirmed absences that span at least `over` seconds.
+    That is after `polls` confirmed absences that span at least `over` seconds. Absences within
+    `grace` seconds after the submit do not count.
     """
 
     grace: float
-    attempts: int
+    polls: int
     over: float
 
     def too_early(self, task: TrackedTask, now: float) -> bool:
-        """True while a record may simply not be visible yet."""
+        """True while the API may not show the record yet."""
         return now - task.submitted_at < self.grace
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is written back for one poll: a terminal state, or pending and when to look again."""
+    """What is written to the store after one poll: a terminal state, or pending."""
 
     task: TrackedTask
     state: State
@@ -307,36 +279,30 @@ class Outcome:
     record: Record | None = None
 
 
+_ENDED = {Verdict.SUCCEEDED: State.SUCCEEDED, Verdict.FAILED: State.FAILED}
+
+
 def decide(
-    task: TrackedTask, reading: Reading, record: Record | None, now: float, patience: Patience
+    task: TrackedTask, reading: Reading, record: Record | None, now: float, policy: AbsencePolicy
 ) -> Outcome:
     """What follows from a reading.
 
-    ABSENT and FORBIDDEN count when they were confirmed by a poll at that one id.
+    ABSENT and FORBIDDEN must have been confirmed by a poll of that single id.
     """
     model, finished_at = reading.model, reading.finished_at
-    if reading.verdict is Verdict.SUCCEEDED:
-        return Outcome(
-            task,
-            State.SUCCEEDED,
-            reading.notice,
-            finished_at=finished_at,
-            model=model,
-            record=record,
-        )
-    if reading.verdict is Verdict.FAILED:
-        return Outcome(
-            task, State.FAILED, reading.reason, finished_at=finished_at, model=model, record=record
-        )
+    if state := _ENDED.get(reading.verdict):
+        why = reading.notice if state is State.SUCCEEDED else reading.reason
+        return Outcome(task, state, why, finished_at=finished_at, model=model, record=record)
     absences, absent_since = 0, None
-    if reading.verdict in (Verdict.ABSENT, Verdict.FORBIDDEN) and not patience.too_early(task, now):
+    if reading.verdict in (Verdict.ABSENT, Verdict.FORBIDDEN) and not policy.too_early(task, now):
         absences, absent_since = task.absences + 1, task.absent_since or now
-        if absences >= patience.attempts and now - absent_since >= patience.over:
+        over = now - absent_since
+        if absences >= policy.polls and over >= policy.over:
             if reading.verdict is Verdict.FORBIDDEN:
                 return Outcome(task, State.FAILED, reading.reason, absences, absent_since)
-            why = f"the API did not know the id in {absences} polls over {now - absent_since:.0f} s"
+            why = f"the API reported the id as not found in {absences} polls over {over:.0f} s"
             return Outcome(task, State.UNKNOWN, why, absences, absent_since)
     if now >= task.deadline_at:
-        why = f"the deadline passed and the last poll found it {reading.verdict}"
+        why = f"the deadline passed; the last poll found it {reading.verdict}"
         return Outcome(task, State.EXPIRED, why, model=model, record=record)
     return Outcome(task, State.PENDING, absences=absences, absent_since=absent_since, model=model)

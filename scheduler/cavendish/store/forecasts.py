@@ -1,25 +1,23 @@
-"""When is a poll worth it? The duration models of the store, kept for a few seconds in each
-process, and taught by its polls.
-"""
+"""The store's forecasts: duration models kept for a few seconds, and taught by the polls."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from cavendish.model import Candidate, Lane
-from cavendish.policy.durations import DurationModel, Forecast, Observation, forecast, observe
+from cavendish.policy.durations import Observation, observe
+from cavendish.policy.next_poll import Forecast, forecast
 from cavendish.store.shared_state import SharedState
 
-#: Seconds that an forecast is kept, and how many are.
+#: Seconds for which a forecast is kept, and how many are.
 FRESH_FOR, KEPT = 5.0, 500
 #: Seconds after which a process notes again that a model was taught.
 NOTED_FOR = 600.0
 
 
 class Forecasts:
-    """Outlooks by lane and model.
+    """Forecasts by lane and model.
 
     Safe to share between threads; every method raises StoreUnavailable.
     """
@@ -31,55 +29,48 @@ class Forecasts:
         self._lock = threading.Lock()
 
     def forecast(self, lane: Lane, model: str, now: float) -> Forecast:
-        """What is known of how long tasks of this model take.
-
-        A new model begins with what its service has taught.
-        """
-        place = (self._shared(lane), model)
+        """How long tasks of a `model` take; a new model begins with what its service has taught."""
+        shared = _shared(lane)
         with self._lock:
-            at, known = self._known.get(place, (float("-inf"), None))
+            at, known = self._known.get((shared, model), (float("-inf"), None))
             if known is not None and 0 <= now - at < FRESH_FOR:
                 return known
-        service = self._shared_state.durations(place[0], "")
-        fresh = (
-            forecast(self._shared_state.durations(place[0], model), service)
-            if model
-            else forecast(service)
-        )
+        service = self._shared_state.durations(shared, "")
+        durations = self._shared_state.durations(shared, model) if model else None
+        fresh = forecast(durations, service) if durations else forecast(service)
         with self._lock:
             if len(self._known) >= KEPT:
                 self._known.clear()
-            self._known[place] = (now, fresh)
+            self._known[shared, model] = (now, fresh)
         return fresh
 
     def worth(self, lane: Lane, batch: Sequence[Candidate], now: float) -> float:
-        """What asking about these ids is worth now.
-
-        The sum of their expected undetected waits, in task-seconds.
-        """
+        """The sum of the expected undetected waits of these ids now, in task-seconds."""
         worth = 0.0
         for one in batch:
-            last_age = (one.polled_at or one.submitted_at) - one.submitted_at
-            worth += self.forecast(lane, one.model, now).wait(
-                max(last_age, 0.0), now - one.submitted_at
-            )
+            last_age = max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
+            age = now - one.submitted_at
+            worth += self.forecast(lane, one.model, now).wait(last_age, age)
         return worth
 
-    def learn(self, lane: Lane, polls: Mapping[str, Sequence[Observation]], now: float) -> None:
+    def learn(
+        self, lane: Lane, observations: Mapping[str, Sequence[Observation]], now: float
+    ) -> None:
         """Teach the duration models what polls have shown, by model.
 
         The duration model of the service learns from all of them.
         """
-        shared = self._shared(lane)
-        for model, seen in polls.items():
+        shared = _shared(lane)
+        for model, seen in observations.items():
             if model:
-                self._shared_state.change_durations(shared, model, partial(_learned, seen))
-        everything = [poll for seen in polls.values() for poll in seen]
+                self._teach(shared, model, seen)
+        everything = [one for seen in observations.values() for one in seen]
         if everything:
-            self._shared_state.change_durations(
-                shared, "", lambda durations: observe(durations, everything)
-            )
-        self._note(shared, [model for model in polls if model], now)
+            self._teach(shared, "", everything)
+        self._note(shared, [model for model in observations if model], now)
+
+    def _teach(self, lane: Lane, model: str, seen: Sequence[Observation]) -> None:
+        self._shared_state.change_durations(lane, model, lambda durations: observe(durations, seen))
 
     def _note(self, lane: Lane, models: Sequence[str], now: float) -> None:
         with self._lock:
@@ -93,11 +84,7 @@ class Forecasts:
             self._noted |= {(lane, model): now for model in unnoted}
         self._shared_state.note_models(lane, unnoted, now)
 
-    @staticmethod
-    def _shared(lane: Lane) -> Lane:
-        """All shards of a lane share their duration models."""
-        return Lane(lane.account, lane.service)
 
-
-def _learned(seen: Sequence[Observation], durations: DurationModel) -> DurationModel:
-    return observe(durations, seen)
+def _shared(lane: Lane) -> Lane:
+    """The lane that stands for all shards of it: they share their duration models."""
+    return Lane(lane.account, lane.service)

@@ -15,7 +15,8 @@ from typing import Any
 
 from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import Circuit
-from cavendish.policy.durations import DurationModel, Forecast, forecast
+from cavendish.policy.durations import DurationModel
+from cavendish.policy.next_poll import Forecast, forecast
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.store import keys

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cavendish import TrackedTask
 from cavendish.clock import Clock
 from cavendish.model import Lane
-from cavendish.policy.durations import Forecast, until_all
+from cavendish.policy.next_poll import Forecast, until_all
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 

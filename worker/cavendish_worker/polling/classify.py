@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cavendish.model import Record, TrackedTask
-from cavendish.policy.verdicts import ABSENT, Patience, Reading, Verdict, classify, match
+from cavendish.policy.verdicts import ABSENT, AbsencePolicy, Reading, Verdict, classify, match
 from cavendish_worker.polling.ask import Asked, Asker
 from cavendish_worker.telemetry.logs import logger
 
@@ -47,13 +47,15 @@ def classify_batch(asked: Asked, now: float) -> Classified:
     return found
 
 
-def confirm_absent(asker: Asker, tasks: Sequence[TrackedTask], patience: Patience) -> Classified:
+def confirm_absent(
+    asker: Asker, tasks: Sequence[TrackedTask], absence_policy: AbsencePolicy
+) -> Classified:
     """Ask alone about ids that were missing from their batch, once they are past their grace time.
 
     A younger id counts as absent without a call: its record may not be visible yet.
     """
     now = asker.clock.now()
-    late = [task.id for task in tasks if not patience.too_early(task, now)]
+    late = [task.id for task in tasks if not absence_policy.too_early(task, now)]
     asked = asker.ask_alone(late[:CONFIRMATIONS])
     found = _refused(asked, now)
     for (task_id,), answer in asked.answers:

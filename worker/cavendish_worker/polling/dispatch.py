@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from cavendish.clock import Clock
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Candidate, Lane
-from cavendish.policy.durations import call_price
 from cavendish.policy.fair_share import fair_share
+from cavendish.policy.next_poll import call_price
 from cavendish.policy.rate_limit import acquire
 from cavendish.policy.service_health import probing
 from cavendish.store import Store

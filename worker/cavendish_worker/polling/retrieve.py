@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cavendish.clock import Clock
 from cavendish.model import Lane, State
-from cavendish.policy.verdicts import Patience
+from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.tasks import Settled
@@ -32,7 +32,7 @@ class RetrieveConfig:
     lease: float
     call_timeout: float
     rate: float
-    patience: Patience
+    absence_policy: AbsencePolicy
     retention: float
     events_kept: int
 
@@ -100,13 +100,13 @@ class Retriever:
         parts = (self.store, self.upstream, self.loop, clock, lane, traced)
         asker = Asker(*parts, config.rate, config.call_timeout, last_start)
         writer = Writer(self.store, lane, token, traced, config.retention, config.events_kept)
-        settler = Settler(writer, self.forecasts, clock, config.patience, tasks)
+        settler = Settler(writer, self.forecasts, clock, config.absence_policy, tasks)
         if tasks:
             found = classify_batch(asker.ask_batch(list(tasks)), clock.now())
             did.add(found, *settler.settle(found))
             # Now, since tasks that have ended must not wait for the calls about missing ids.
             missing = [tasks[task_id] for task_id in found.missing]
-            found = confirm_absent(asker, missing, config.patience)
+            found = confirm_absent(asker, missing, config.absence_policy)
             did.add(found, *settler.settle(found))
         logger().info("batch.retrieved", lane=str(lane), ids=len(ids), outcome=str(did))
         return did

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cavendish.clock import Clock
 from cavendish.model import Lane, TrackedTask
 from cavendish.policy.durations import Observation
-from cavendish.policy.verdicts import Outcome, Patience, Reading, Verdict, decide
+from cavendish.policy.verdicts import AbsencePolicy, Outcome, Reading, Verdict, decide
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.tasks import Settled
@@ -75,7 +75,7 @@ class Settler:
     writer: Writer
     forecasts: Forecasts
     clock: Clock
-    patience: Patience
+    absence_policy: AbsencePolicy
     tasks: Mapping[str, TrackedTask]
 
     def settle(self, found: Classified) -> tuple[list[Settled], int]:
@@ -90,7 +90,7 @@ class Settler:
             released += store.tasks.release(lane, token, some, not_before)
         now = self.clock.now()
         decided = [
-            (decide(self.tasks[name], reading, record, now, self.patience), reading)
+            (decide(self.tasks[name], reading, record, now, self.absence_policy), reading)
             for name, (reading, record) in found.readings.items()
         ]
         polls: dict[str, list[Observation]] = defaultdict(list)
@@ -109,11 +109,11 @@ class Settler:
 
     def _next_poll(self, outcome: Outcome, now: float) -> float:
         """When a pending id is worth its next poll; at the latest at its deadline."""
-        task, patience = outcome.task, self.patience
+        task, absence_policy = outcome.task, self.absence_policy
         forecast = self.forecasts.forecast(self.writer.lane, outcome.model or task.model, now)
         at = task.submitted_at + forecast.next_age(now - task.submitted_at)
         if outcome.absences:  # the duration model says nothing of ids that are gone
-            at = min(at, now + max(patience.over / patience.attempts, SOON))
+            at = min(at, now + max(absence_policy.over / absence_policy.polls, SOON))
         return min(at, task.deadline_at) if now < task.deadline_at else at
 
 
