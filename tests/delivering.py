@@ -86,7 +86,7 @@ class Delivering:
         return done
 
     def pending_deliveries(self) -> int:
-        return sum(self.store.deliveries.waiting(LANE).values())
+        return sum(self.store.statistics([LANE]).pending_by_endpoint.values())
 
     def delivery(self) -> Delivery:
         """The delivery that is tried next."""
@@ -131,3 +131,18 @@ class Receiver:
     @property
     def ids(self) -> list[str]:
         return [json.loads(request.content)["data"]["id"] for request in self.got]
+
+
+class RoundTrips:
+    """Counts the round trips to Redis from now on."""
+
+    def __init__(self, store: Store) -> None:
+        self.count = 0
+        pool = store.connection.redis.connection_pool
+        connect = pool.get_connection
+
+        def get_connection(*args: object, **options: object) -> object:
+            self.count += 1
+            return connect(*args, **options)
+
+        pool.get_connection = get_connection

@@ -12,11 +12,10 @@ Times are float seconds since the Unix epoch, by the clock of Redis.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 from zlib import crc32
 
 #: An upstream record as parsed from JSON. Nothing is promised about its shape.
@@ -84,7 +83,7 @@ class TrackedTask:
     - `polls` counts the requests about it, the last at `polled_at`; `absences` counts how often in
       a row the API reported it as not found, first at `absent_since`;
     - `model`, `producer`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are as they
-      were submitted; `round` counts how often the id was tracked anew;
+      were submitted; `restarts` counts how often the id was tracked anew;
     - `record` is the upstream record as it came, a JSON object; None if there is none, or if it was
       not asked for.
     """
@@ -95,7 +94,7 @@ class TrackedTask:
     state: State
     submitted_at: float
     deadline_at: float
-    round: int = 0
+    restarts: int = 0
     polls: int = 0
     polled_at: float | None = None
     absences: int = 0
@@ -115,7 +114,7 @@ class TrackedTask:
         plain = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("webhooks", "absent_since", "round")
+            if name not in ("webhooks", "absent_since", "restarts")
         }
         return plain | {"state": self.state.value}
 
@@ -152,6 +151,21 @@ class Candidate:
     deadline_at: float
     polled_at: float | None
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAttempt:
+    """One attempt of a delivery, as its log has it: when, what it met, and for how many seconds.
+
+    `status`, `address` and `answer` of the receiver, where it answered.
+    """
+
+    at: float = 0.0
+    outcome: str = ""
+    seconds: float = 0.0
+    status: int | None = None
+    address: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,38 +235,6 @@ class UpstreamError:
 Answer = Answered | UpstreamError
 
 
-def compact(value: Any) -> str:
-    """The one JSON spelling that the store and the webhooks use.
-
-    Broken Unicode stays in its escaped form.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text
-
-
 def printable(text: str, length: int) -> str:
     """The first `length` characters of a text; unprintable ones become spaces."""
     return "".join(c if c.isprintable() else " " for c in text[:length])
-
-
-#: Levels of nesting that are kept of anything that comes from outside.
-DEEPEST = 100
-
-
-def too_deep(value: Any) -> bool:
-    """True for lists and objects nested deeper than DEEPEST, found without going down the stack."""
-    layer = [value]
-    for _ in range(DEEPEST):
-        layer = [
-            inner
-            for outer in layer
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        layer = [inner for inner in layer if isinstance(inner, dict | list | tuple)]
-        if not layer:
-            return False
-    return True

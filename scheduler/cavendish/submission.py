@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cavendish.errors import SubmissionError
-from cavendish.model import DEEPEST, compact, too_deep
 from cavendish.policy.addresses import Network, webhook_complaint
+from cavendish.stored_json import DEEPEST, compact, too_deep
 from cavendish.webhook_endpoint import is_url, name_complaint
 
 ID_LENGTH = 200

@@ -9,11 +9,10 @@ receiver. Each such URL is a subscription of its own, `ENDPOINT.QUERY`; the name
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+
+from cavendish.stored_json import END_OF_TIME, compact, read
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")
@@ -106,22 +105,13 @@ class Endpoint:
         return replace(self, keys=(*fresh, *old)[:KEYS])
 
     @classmethod
-    def from_json(cls, name: str, text: str) -> Endpoint:
-        """Read what `to_json` wrote. Raises ValueError or TypeError on anything else."""
-        fields: Any = json.loads(text)
-        if (
-            not isinstance(fields, dict)
-            or not isinstance(fields.get("url"), str)
-            or not isinstance(fields.get("keys"), list)
-        ):
-            raise TypeError("no endpoint")
-        keys = tuple(Key(**key) for key in fields.pop("keys"))
-        return cls(name=name, keys=keys, **fields)
+    def from_json(cls, name: str, text: object) -> Endpoint | None:
+        """Read what `to_json` wrote; None for anything else."""
+        return read(cls, text, name=name)
 
     def to_json(self) -> str:
-        said = asdict(self)
-        del said["name"]
-        return json.dumps(said)
+        """The JSON text that is stored under the name."""
+        return compact({field.name: getattr(self, field.name) for field in fields(self)[1:]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +123,11 @@ class Disabled:
     url: str = ""
 
     @classmethod
-    def from_json(cls, text: str) -> Disabled:
+    def from_json(cls, text: object) -> Disabled:
         """Read what `to_json` wrote; anything unreadable still means disabled."""
-        try:
-            said: Mapping[str, Any] = json.loads(text)
-            return cls(float(said["at"]), str(said["why"]), str(said.get("url", "")))
-        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
-            return cls(0.0, "unreadable")
+        known = read(cls, text)
+        return known if known and 0 <= known.at < END_OF_TIME else cls(0.0, "unreadable")
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """The JSON text that is stored."""
+        return compact(self)

@@ -189,7 +189,7 @@ def test_with_memory_full_what_was_tried_of_a_delivery_is_not_forgotten(
     now = store.fleet.now()
     store.connection.redis.hset(
         KEYS.delivery(f"{_endpoint(store, now)}:a"),
-        mapping={"attempts": 4, "state": "pending_deliveries"},
+        mapping={"attempts": 4, "state": "pending"},
     )
     (name,) = store.deliveries.claim_delivery(
         LANE, now + 1, now + 60, "t3", 10, {_endpoint(store, now): 10}

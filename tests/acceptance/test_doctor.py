@@ -89,7 +89,7 @@ def test_a_healthy_stack_is_well_and_everything_in_it_was_examined(parts: Parts)
     } <= set(findings)
     assert {"account default", "api, account default", "webhook secret"} <= set(findings)
     assert findings["store"]["found"] == f"has the format {FORMAT}"
-    assert "Two" in findings["beat"]["advice"]
+    assert "Run two" in findings["beat"]["advice"]
 
 
 def test_a_redis_that_keeps_nothing_on_its_disk_is_found(parts: Parts, stack: Server) -> None:
@@ -146,9 +146,9 @@ def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out
     held = report_error(rate_limit, UpstreamErrorKind.RATE, "HTTP 429", 60.0, now, now, 0.0)
     parts.store.shared_state.change_rate_limit("default", lambda _: (held, None))
     findings = said(parts)
-    assert "the account is held" in findings["api, account default"]["found"]
+    assert "the account is paused" in findings["api, account default"]["found"]
     assert "paused for 60 s: HTTP 429" in findings["account default"]["found"]
-    assert "the API asked for it" in findings["account default"]["advice"]
+    assert "the API asked for the pause" in findings["account default"]["advice"]
     assert said(parts, "--offline")["api"]["examined"] is False
     assert parts.tally()["calls"] == 1
 

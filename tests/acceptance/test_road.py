@@ -103,7 +103,7 @@ def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through
         lambda: [
             one
             for one in stack.status()["lanes"]
-            if not (one["pending"] or one["pending_deliveries"])
+            if not (one["pending"] or one["deliveries_pending"])
         ],
         60,
         "all delivered",

@@ -140,7 +140,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wai
         slow = False
         parts.celery("worker")
         wait_until(
-            lambda: len({*heard}) == 40 and not parts.store.deliveries.waiting(LANE),
+            lambda: len({*heard}) == 40 and not parts.store.statistics([LANE]).pending_by_endpoint,
             60,
             "the rest waits for no lease",
         )

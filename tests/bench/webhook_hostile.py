@@ -120,10 +120,13 @@ def addresses(road: Road) -> list[Row]:
         control = road.prepare(CONTROL, "/allowed/0")
         road.settle([*control, *endings])
         until = time.monotonic() + 20
-        while sum(road.store.deliveries.waiting(LANE).values()) and time.monotonic() < until:
+        while (
+            sum(road.store.statistics([LANE]).pending_by_endpoint.values())
+            and time.monotonic() < until
+        ):
             road.kick()
             time.sleep(0.5)
-        dead, heard = road.store.deliveries.dead(LANE, 2 * ADDRESSES), road.arrivals()
+        dead, heard = road.store.closed.dead(LANE, 2 * ADDRESSES), road.arrivals()
     dialled = [json.loads(line) for line in file.read_text().splitlines()]
     wrong = [address for address in dialled if address != ALLOWED] + came
     if ALLOWED not in dialled or len(heard.at) != CONTROL:

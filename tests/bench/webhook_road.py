@@ -225,9 +225,9 @@ class Road:
         """Wait until so many deliveries are written down as delivered, and nothing is pending."""
         until, done = time.monotonic() + seconds, False
         while not done and time.monotonic() < until:
-            done = sum(self.store.deliveries.waiting(LANE).values()) == 0
+            done = sum(self.store.statistics([LANE]).pending_by_endpoint.values()) == 0
             time.sleep(0.0 if done else 0.1)
-        delivered = self.store.view(LANE, self.store.fleet.now()).counts.get("delivered", 0)
+        delivered = self.store.statistics([LANE]).lanes[0].counts["delivered"]
         if not done or delivered != count:
             raise RuntimeError(f"{delivered} of {count} were written down as delivered")
 

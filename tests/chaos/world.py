@@ -337,7 +337,7 @@ class World:
             time.sleep(0.5)
             with contextlib.suppress(StoreUnavailable):
                 for lane in self.store.tasks.lanes():
-                    for endpoint in self.store.deliveries.waiting(lane):
+                    for endpoint in self.store.statistics([lane]).pending_by_endpoint:
                         self.store.deliveries.hasten(lane, endpoint, self.store.fleet.now())
         return time.monotonic() - began
 

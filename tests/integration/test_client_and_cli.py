@@ -349,7 +349,7 @@ def test_cavendish_status_counts_by_state(run: Run, client: Client, store: Store
     client.submit(["a", "b", "c"], service=SERVICE, webhook=HOOK)
     end(store, "a")
     (lane,) = json.loads(run("status", "--json").stdout)["lanes"]
-    assert (lane["pending"], lane["pending_deliveries"], lane["counts"]["succeeded"]) == (2, 1, 1)
+    assert (lane["pending"], lane["deliveries_pending"], lane["counts"]["succeeded"]) == (2, 1, 1)
     assert "succeeded" in run("status").output
 
 

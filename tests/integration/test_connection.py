@@ -19,7 +19,7 @@ from cavendish.errors import SettingsError, StoreUnavailable
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
-from cavendish.store import Store, connection
+from cavendish.store import Store, redis_clients
 from cavendish.store.fleet import FORMAT
 from cavendish.store.keys import FLEET, LANES, LaneKeys, waited
 from cavendish.webhook_endpoint import Endpoint
@@ -106,7 +106,7 @@ def test_the_store_follows_though_the_primary_only_freezes(
     watched: Watched, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After one silence of the socket, and not one for each connection that is open."""
-    monkeypatch.setitem(connection._SETTINGS, "socket_timeout", 1.5)
+    monkeypatch.setitem(redis_clients._OPTIONS, "socket_timeout", 1.5)
     frozen_ones = (
         (watched.url, watched.primary, watched.promoted),
         (cluster.url, cluster.owner(FLEET), None),
@@ -216,9 +216,8 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     assert set(shared.wait(IDS, service="nano-banana", timeout=5)) == set(IDS)
     assert store.endpoints.add(Endpoint("shop", "https://shop.example/hook", now))
     assert store.endpoints.change("shop", lambda endpoint: endpoint) is not None
-    assert [
-        view.counts["succeeded"] > 0 and view.pending for view in store.views(lanes, now, ends=5)
-    ] == [0] * len(lanes)
+    found = store.statistics(lanes, ends=5, models=5)
+    assert [one.counts["succeeded"] > 0 and one.pending for one in found.lanes] == [0] * len(lanes)
     assert {one.id for lane in lanes for one in store.listing.ended(lane)} == set(IDS)
     assert (store.server().policy, store.fleet.format()) == ("noeviction", None)
     store.fleet.found()

@@ -20,7 +20,7 @@ from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.store import deliveries as chapter
+from cavendish.store import closed as chapter
 from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import LaneKeys
@@ -91,7 +91,7 @@ def close(
 def waiting(store: Store, lane: Lane = LANE) -> dict[str, float]:
     """The deliveries that wait for another attempt, and when they are due."""
     keys, found = LaneKeys(lane), {}
-    for endpoint in store.deliveries.waiting(lane):
+    for endpoint in store.statistics([lane]).pending_by_endpoint:
         found |= dict(store.connection.redis.zrange(keys.retries(endpoint), 0, -1, withscores=True))
     return found
 
@@ -173,7 +173,7 @@ def test_all_pages_of_dead_letters_are_read_while_others_are_added(
         close(store, dead="HTTP 500", at=now - 100 + place)
     listed = [one["name"].partition(":")[2] for one in said(run("dead", "list", "--json"))]
     assert listed == ids[::-1]
-    ask, added = chapter.Deliveries.dead, iter(range(3))
+    ask, added = chapter.Closed.dead, iter(range(3))
 
     def dead(self: Any, lane: Lane, at_most: int = 10, offset: int = 0) -> Any:
         page = ask(self, lane, at_most, offset)
@@ -182,7 +182,7 @@ def test_all_pages_of_dead_letters_are_read_while_others_are_added(
             close(store, dead="HTTP 500")
         return page
 
-    monkeypatch.setattr(chapter.Deliveries, "dead", dead)
+    monkeypatch.setattr(chapter.Closed, "dead", dead)
     listed = [one["name"].partition(":")[2] for one in said(run("dead", "list", "--json"))]
     assert listed == ids[::-1]
 
@@ -234,7 +234,7 @@ def test_which_dead_letters_must_be_said(run: Run, store: Store, command: str) -
     close(store, dead="HTTP 500")
     assert isinstance(run("dead", command, "--endpoint", "").exception, EndpointError)
     assert run("dead", command, "--since", "").exit_code == 2
-    assert len(store.deliveries.dead(LANE)) == 1
+    assert len(store.closed.dead(LANE)) == 1
 
 
 def test_the_dropped_may_be_tracked_anew(run: Run, store: Store, client: Client) -> None:
@@ -255,7 +255,7 @@ def test_dropping_asks_at_a_terminal(
     close(store, dead="HTTP 500")
     monkeypatch.setattr("cavendish_worker.cli.options.at_a_terminal", lambda: True)
     assert run("dead", "drop", "--all", stdin="n\n").exit_code == 1
-    assert len(store.deliveries.dead(LANE)) == 1
+    assert len(store.closed.dead(LANE)) == 1
     assert run("dead", "drop", "--all", "--yes").output == "1 dropped\n"
 
 
@@ -272,7 +272,7 @@ def test_what_was_delivered_since_is_pending_again_to_that_endpoint_alone(
     close(store)
     submit_and_end(store, HOOK, "dead", at=now - 400)
     close(store, dead="HTTP 410")
-    submit_and_end(store, HOOK, "pending_deliveries", at=now - 300)
+    submit_and_end(store, HOOK, "pending", at=now - 300)
     submit_and_end(store, HOOK, "flux-1", at=now - 200, service="flux")
     close(store, lane=Lane("default", "flux"))
     assert said(run("replay", "--endpoint", HOOK, "--since", "1h", "--json")) == {

@@ -127,7 +127,7 @@ def test_ten_attempts_and_then_the_dead_letters_with_the_reason(
         endpoint_index.deliver()
         endpoint_index.make_due()
     assert endpoint_index.deliver().buried == 1
-    (dead,) = endpoint_index.store.deliveries.dead(LANE)
+    (dead,) = endpoint_index.store.closed.dead(LANE)
     assert (dead.attempts, dead.outcome) == (10, "HTTP 500; all attempts are used up")
 
 
@@ -162,7 +162,7 @@ def test_a_private_address_gets_no_connection_at_all(endpoint_index: Delivering,
         assert endpoint_index.deliver(allow="").buried == 1
         with pytest.raises(TimeoutError):
             connections.append(server.accept())
-    assert "not public" in endpoint_index.store.deliveries.dead(LANE)[0].outcome
+    assert "not public" in endpoint_index.store.closed.dead(LANE)[0].outcome
 
 
 def test_a_name_that_resolves_to_a_private_address_gets_no_connection(
@@ -238,7 +238,7 @@ def test_what_can_no_longer_be_read_is_buried_with_its_reason(endpoint_index: De
     endpoint_index.end("a", webhook="http://127.0.0.1:1/")
     endpoint_index.store.connection.redis.delete(KEYS.task("a"))
     assert endpoint_index.deliver().buried == 1
-    assert "no longer be read" in endpoint_index.store.deliveries.dead(LANE)[0].outcome
+    assert "no longer be read" in endpoint_index.store.closed.dead(LANE)[0].outcome
 
 
 def test_one_slow_receiver_does_not_keep_the_others_from_being_delivered(
@@ -284,7 +284,7 @@ def test_deliveries_removed_by_hand_are_pending_again_and_delivered(
     endpoint_index.deliver()
     raw = endpoint_index.store.connection.redis
     for key in [
-        KEYS.pending_deliveries,
+        KEYS.inbox,
         KEYS.endpoint_index,
         *raw.scan_iter("*:queue:*"),
         *raw.scan_iter("*:retries:*"),

@@ -26,6 +26,7 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import SORTED_AT_ONCE, Attempt, RetryAt
 from cavendish.store.keys import LaneKeys, delivery_of, task_of
+from cavendish.store.statistics import UNSORTED
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import endpoint_in, subscription_of
 
@@ -134,7 +135,9 @@ def reconcile(store: Store, now: float, page: int, lane: Lane = LANE) -> list[st
     """Go all the way round from wherever the last reconcile run ended."""
     laps = 2 * (store.connection.redis.zcard(LaneKeys(lane).ended) // page + 2)
     return [
-        delivery for _ in range(laps) for delivery in store.deliveries.reconcile(lane, now, page)
+        delivery
+        for _ in range(laps)
+        for delivery in store.reconciliation.reconcile(lane, now, page)
     ]
 
 
@@ -322,9 +325,7 @@ def test_names_that_contain_each_other_are_closed_and_reopened_each_for_itself(
     others = [
         delivery_of(other, task_id) for other in NESTED if other != name for task_id in STRANGE_IDS
     ]
-    assert (
-        store.deliveries.reopen(LANE, dict.fromkeys([*others, *mine], 1012.0), dead=False) == mine
-    )
+    assert store.closed.reopen(LANE, dict.fromkeys([*others, *mine], 1012.0), dead=False) == mine
     assert all(places(store, delivery) == ["retries"] for delivery in mine)
     assert all(places(store, delivery) == ["queue"] for delivery in others)
 
@@ -377,7 +378,7 @@ def test_one_that_is_pending_anew_while_it_is_in_flight_keeps_its_place(
     endpoint_index: Store,
 ) -> None:
     claim(endpoint_index, "d1", 1010.0, until=1050.0)
-    endpoint_index.connection.redis.zadd(KEYS.pending_deliveries, {DELIVERY: 1011.0})
+    endpoint_index.connection.redis.zadd(KEYS.inbox, {DELIVERY: 1011.0})
     assert claim(endpoint_index, "d2", 1012.0) == []
     assert places(endpoint_index, DELIVERY) == ["queue"]
     assert pay(endpoint_index, "d1", 1013.0, DELIVERY) == 1
@@ -408,14 +409,14 @@ def test_what_waits_for_a_retry_can_be_hastened_and_is_then_visited(store: Store
     store.deliveries.postpone(LANE, {"shop": 1020.0})
     assert claim(store, "d2", 1019.0) == []
     assert claim(store, "d2", 1020.0) == ["shop:a", "shop:b"]
-    assert store.deliveries.waiting(LANE) == {"shop": 2, "shop2": 2}
+    assert store.statistics([LANE]).pending_by_endpoint == {"shop": 2, "shop2": 2}
     assert claim(store, "d3", 5000.0)[:2] == ["shop:a", "shop:b"]
 
 
 def test_the_sweep_ends_a_postponement(endpoint_index: Store) -> None:
     endpoint_index.deliveries.sort([LANE], 1010.0)
     endpoint_index.deliveries.postpone(LANE, {ENDPOINT: 9999.0})
-    assert endpoint_index.deliveries.reconcile(LANE, 1011.0, 10) == []
+    assert endpoint_index.reconciliation.reconcile(LANE, 1011.0, 10) == []
     assert endpoint_index.deliveries.sort([LANE], 1011.0).worth == {LANE: [ENDPOINT]}
 
 
@@ -433,9 +434,9 @@ def test_more_fresh_deliveries_than_one_sorting_takes_stay_worth_a_visit(store: 
     ids = [f"x{n:05}" for n in range(SORTED_AT_ONCE + 7)]
     owe(store, ids, "shop")
     assert store.deliveries.next_visit([LANE]) == 1010.0
-    assert store.deliveries.waiting(LANE) == {"shop": len(ids)}
+    assert store.statistics([LANE]).lanes[0].pending_by_endpoint == {"shop": 1000, UNSORTED: 7}
     assert store.deliveries.sort([LANE], 1010.0).worth == {LANE: ["shop"]}
-    assert store.connection.redis.zcard(KEYS.pending_deliveries) == 7
+    assert store.connection.redis.zcard(KEYS.inbox) == 7
     assert (
         len(store.deliveries.claim_delivery(LANE, 1010.0, 1040.0, "d1", 9999, {"shop": 9999}))
         == SORTED_AT_ONCE
@@ -468,7 +469,7 @@ def test_a_buried_delivery_can_be_revived_with_all_its_attempts(endpoint_index: 
         == 1
     )
     assert places(endpoint_index, DELIVERY) == ["dead"]
-    (dead,) = endpoint_index.deliveries.dead(LANE)
+    (dead,) = endpoint_index.closed.dead(LANE)
     assert (dead.name, dead.outcome, dead.task_id, dead.at, dead.attempts) == (
         DELIVERY,
         "HTTP 404",
@@ -480,17 +481,17 @@ def test_a_buried_delivery_can_be_revived_with_all_its_attempts(endpoint_index: 
     raw = endpoint_index.connection.redis
     assert 7100 < raw.ttl(KEYS.result("a")) <= 7200
     assert claim(endpoint_index, "d2", 99999.0) == []
-    assert endpoint_index.deliveries.reopen(
+    assert endpoint_index.closed.reopen(
         LANE, {DELIVERY: 1500.0, "stranger:a": 1500.0, f"{ENDPOINT}:b": 1.0}, dead=True
     ) == [DELIVERY]
-    assert endpoint_index.deliveries.dead(LANE) == []
+    assert endpoint_index.closed.dead(LANE) == []
     assert places(endpoint_index, DELIVERY) == ["retries"]
     assert claim(endpoint_index, "d2", 1499.0) == []
     assert claim(endpoint_index, "d2", 1500.0) == [DELIVERY]
     (delivery,) = endpoint_index.deliveries.load(LANE, [DELIVERY])
     assert (delivery.attempts, delivery.state, delivery.outcome, delivery.log) == (
         0,
-        "pending_deliveries",
+        "pending",
         "HTTP 404",
         '{"at": 1}',
     )
@@ -514,7 +515,7 @@ def test_a_dead_letter_keeps_the_record_for_its_retention_whoever_is_closed_last
         bury(endpoint_index, "d1", 1013.0, DELIVERY)
     assert endpoint_index.connection.redis.ttl(KEYS.task("a")) > 7000
     assert endpoint_index.connection.redis.ttl(KEYS.result("a")) > 7000
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1014.0}, dead=True) == [DELIVERY]
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1014.0}, dead=True) == [DELIVERY]
 
 
 def test_one_revived_after_what_it_announced_was_forgotten_stays_dead(
@@ -523,7 +524,7 @@ def test_one_revived_after_what_it_announced_was_forgotten_stays_dead(
     claim(endpoint_index, "d1", 1010.0)
     bury(endpoint_index, "d1", 1011.0, DELIVERY)
     endpoint_index.connection.redis.delete(KEYS.task("a"))
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1500.0}, dead=True) == []
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1500.0}, dead=True) == []
     assert places(endpoint_index, DELIVERY) == ["dead"]
 
 
@@ -534,12 +535,10 @@ def test_dead_letters_are_listed_newest_first_page_by_page_and_forgotten_in_time
     claim(store, "d1", 1010.0, until=9999.0)
     for number, delivery in enumerate(deliveries):
         bury(store, "d1", 1100.0 + number, delivery, kept_for=100)
-    pages = [
-        [one.name for one in store.deliveries.dead(LANE, 2, offset)] for offset in (0, 2, 4, 6)
-    ]
+    pages = [[one.name for one in store.closed.dead(LANE, 2, offset)] for offset in (0, 2, 4, 6)]
     assert pages == [deliveries[:2:-1], deliveries[2:0:-1], deliveries[:1], []]
-    assert store.deliveries.forget_dead(LANE, 1102.0) == 3
-    assert [one.name for one in store.deliveries.dead(LANE)] == deliveries[:2:-1]
+    assert store.closed.forget_dead(LANE, 1102.0) == 3
+    assert [one.name for one in store.closed.dead(LANE)] == deliveries[:2:-1]
 
 
 def test_a_dropped_dead_letter_is_gone_and_the_living_are_left_alone(store: Store) -> None:
@@ -548,14 +547,14 @@ def test_a_dropped_dead_letter_is_gone_and_the_living_are_left_alone(store: Stor
     bury(store, "d1", 1011.0, dead)
     pay(store, "d1", 1011.0, delivered)
     delay(store, "d1", 1100.0, alive)
-    assert store.deliveries.drop(LANE, []) == 0
-    assert store.deliveries.drop(LANE, [dead, delivered, alive, "stranger:x"]) == 1
-    assert store.deliveries.drop(LANE, [dead]) == 0
-    assert store.deliveries.dead(LANE) == []
+    assert store.closed.drop(LANE, []) == 0
+    assert store.closed.drop(LANE, [dead, delivered, alive, "stranger:x"]) == 1
+    assert store.closed.drop(LANE, [dead]) == 0
+    assert store.closed.dead(LANE) == []
     assert [
         delivery.attempts for delivery in store.deliveries.load(LANE, [dead, delivered, alive])
     ] == [0, 1, 1]
-    assert store.deliveries.reopen(LANE, {dead: 1200.0}, dead=True) == []
+    assert store.closed.reopen(LANE, {dead: 1200.0}, dead=True) == []
     assert reconcile(store, 1300.0, 1) == []
     assert add(store, ["a"], "shop", restart=True) == ["new"]
 
@@ -571,8 +570,8 @@ def test_a_dead_letter_whose_record_is_forgotten_is_none_of_a_new_record(
     assert owe(endpoint_index, ["a"], HOOK, now=1020.0) == [DELIVERY]
     assert claim(endpoint_index, "d2", 1020.0) == [DELIVERY]
     pay(endpoint_index, "d2", 1021.0, DELIVERY)
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1022.0}, dead=True) == []
-    assert endpoint_index.deliveries.dead(LANE) == []
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1022.0}, dead=True) == []
+    assert endpoint_index.closed.dead(LANE) == []
     assert add(endpoint_index, ["a"], HOOK, restart=True) == ["new"]
 
 
@@ -583,14 +582,14 @@ def test_what_was_delivered_is_replayed_on_demand_and_keeps_its_record_again(
     endpoint_index: Store,
 ) -> None:
     claim(endpoint_index, "d1", 1010.0)
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1.0}, dead=False) == []
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1.0}, dead=False) == []
     pay(endpoint_index, "d1", 1011.0, DELIVERY)
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1.0}, dead=True) == []
-    assert endpoint_index.deliveries.reopen(LANE, {}, dead=False) == []
-    assert endpoint_index.deliveries.reopen(
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1.0}, dead=True) == []
+    assert endpoint_index.closed.reopen(LANE, {}, dead=False) == []
+    assert endpoint_index.closed.reopen(
         LANE, {DELIVERY: 1020.0, "stranger:a": 1020.0}, dead=False
     ) == [DELIVERY]
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1020.0}, dead=False) == []
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1020.0}, dead=False) == []
     assert (
         endpoint_index.connection.redis.ttl(KEYS.task("a"))
         == endpoint_index.connection.redis.ttl(KEYS.delivery(DELIVERY))
@@ -607,7 +606,7 @@ def test_what_was_delivered_is_replayed_on_demand_and_keeps_its_record_again(
 def test_a_dead_letter_is_not_replayed_as_if_it_had_been_delivered(endpoint_index: Store) -> None:
     claim(endpoint_index, "d1", 1010.0)
     bury(endpoint_index, "d1", 1011.0, DELIVERY)
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1020.0}, dead=False) == []
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1020.0}, dead=False) == []
     assert places(endpoint_index, DELIVERY) == ["dead"]
 
 
@@ -616,7 +615,7 @@ def test_replays_at_different_times_are_worth_a_visit_at_the_first(store: Store)
     claim(store, "d1", 1010.0)
     pay(store, "d1", 1011.0, *deliveries)
     claim(store, "d1", 1050.0)
-    store.deliveries.reopen(
+    store.closed.reopen(
         LANE, dict(zip(deliveries, (1300.0, 1100.0, 1200.0), strict=True)), dead=False
     )
     assert store.deliveries.next_visit([LANE]) == 1100.0
@@ -631,7 +630,7 @@ def test_what_ended_since_a_moment_is_paged_through_in_order(store: Store) -> No
     for number in range(7):
         owe(store, [f"x{number}"], "shop", *([HOOK] if number == 3 else []), now=1010.0 + number)
     owe(store, ["quiet"], now=1012.5)
-    pages = [store.deliveries.ended_since(LANE, 1012.0, offset, 2) for offset in (0, 2, 4, 6)]
+    pages = [store.closed.ended_since(LANE, 1012.0, offset, 2) for offset in (0, 2, 4, 6)]
     assert pages == [
         [("x2", 1012.0, "shop"), ("x3", 1013.0, f"shop {ENDPOINT}")],
         [("x4", 1014.0, "shop"), ("x5", 1015.0, "shop")],
@@ -639,7 +638,7 @@ def test_what_ended_since_a_moment_is_paged_through_in_order(store: Store) -> No
         [],
     ]
     store.connection.redis.delete(KEYS.task("x6"))
-    assert store.deliveries.ended_since(LANE, 1016.0, 0, 9) == [("x6", 1016.0, "")]
+    assert store.closed.ended_since(LANE, 1016.0, 0, 9) == [("x6", 1016.0, "")]
 
 
 # --- webhooks that come late, and ids that are tracked again
@@ -673,12 +672,12 @@ def test_again_waits_until_everything_is_closed_and_no_dead_letter_is_left(store
     assert add(store, ["a"], restart=True) == ["known"]
     bury(store, "d1", 1011.0, two)
     assert add(store, ["a"], restart=True) == ["known"]
-    store.deliveries.reopen(LANE, {two: 1012.0}, dead=True)
+    store.closed.reopen(LANE, {two: 1012.0}, dead=True)
     assert add(store, ["a"], restart=True) == ["known"]
     assert claim(store, "d2", 1012.0) == [two]
     pay(store, "d2", 1013.0, two)
     assert add(store, ["a"], "shop3", restart=True) == ["new"]
-    assert store.deliveries.reopen(LANE, {one: 1.0, two: 1.0}, dead=False) == []
+    assert store.closed.reopen(LANE, {one: 1.0, two: 1.0}, dead=False) == []
     assert reconcile(store, 1014.0, 1) == []
     assert end(store, ["a"], 1020.0) == ["shop3:a"]
     assert reconcile(store, 1021.0, 1) == []
@@ -725,7 +724,7 @@ def test_what_was_removed_by_hand_is_pending_again_whatever_the_page(
     }.get(loss, [])
     both = ("shop", ENDPOINT)
     doomed = {
-        "inbox": [KEYS.pending_deliveries],
+        "inbox": [KEYS.inbox],
         "queue": [KEYS.queue(name) for name in both],
         "retries": [KEYS.retries(name) for name in both],
         "index": [KEYS.endpoint_index],
@@ -770,7 +769,7 @@ def test_one_that_is_closed_between_the_poll_of_the_sweep_and_its_writing_stays_
     bury(store, "d1", 1011.0, dead)
     store.connection.redis.delete(KEYS.queue("shop"))
     names, args = (
-        [KEYS.pending_deliveries, KEYS.endpoint_index, KEYS.delivery_leases],
+        [KEYS.inbox, KEYS.endpoint_index, KEYS.delivery_leases],
         list[object]([1012.0]),
     )
     for delivery in (delivered, dead, still, "shop2:a", "shop:nobody"):
@@ -783,8 +782,8 @@ def test_forgotten_ids_leave_the_index_of_the_ended_and_hold_up_nothing(store: S
     ids = [f"x{n}" for n in range(6)]
     deliveries = owe(store, ids, "shop")
     raw = store.connection.redis
-    raw.delete(*(KEYS.task(task_id) for task_id in ids[:4]), KEYS.pending_deliveries)
-    assert [store.deliveries.reconcile(LANE, 1011.0, 2) for _ in range(4)] == [
+    raw.delete(*(KEYS.task(task_id) for task_id in ids[:4]), KEYS.inbox)
+    assert [store.reconciliation.reconcile(LANE, 1011.0, 2) for _ in range(4)] == [
         [],
         [],
         deliveries[4:],
@@ -795,7 +794,7 @@ def test_forgotten_ids_leave_the_index_of_the_ended_and_hold_up_nothing(store: S
 
 def test_an_unreadable_record_holds_up_no_sweep(store: Store) -> None:
     _, fine = owe(store, ["bad", "fine"], "shop")
-    store.connection.redis.delete(KEYS.pending_deliveries, KEYS.task("bad"))
+    store.connection.redis.delete(KEYS.inbox, KEYS.task("bad"))
     store.connection.redis.set(KEYS.task("bad"), "?")
     assert reconcile(store, 1011.0, 1) == [
         fine,
@@ -817,22 +816,21 @@ def test_a_pending_id_owes_nothing_whatever_it_pending_before(store: Store) -> N
 
 
 def test_what_waits_is_counted_by_endpoint_wherever_it_lies(store: Store) -> None:
-    assert store.deliveries.waiting(LANE) == {}
+    assert store.statistics([LANE]).pending_by_endpoint == {}
     owe(store, ["a", "b", "c"], "shop", f"{HOOK}?job=1", f"{HOOK}?job=2")
-    assert store.deliveries.waiting(LANE) == {"shop": 3, ENDPOINT: 6}
+    assert store.statistics([LANE]).pending_by_endpoint == {"shop": 3, ENDPOINT: 6}
     taken = claim(store, "d1", 1010.0, at_most=4)
-    assert store.deliveries.waiting(LANE) == {"shop": 3, ENDPOINT: 6}
+    assert store.statistics([LANE]).pending_by_endpoint == {"shop": 3, ENDPOINT: 6}
     delay(store, "d1", 1100.0, taken[0])
-    assert store.deliveries.waiting(LANE) == {"shop": 3, ENDPOINT: 6}
+    assert store.statistics([LANE]).pending_by_endpoint == {"shop": 3, ENDPOINT: 6}
     owe(store, ["d"], "shop", "shop2", now=1011.0)
-    assert store.deliveries.waiting(LANE) == {"shop": 4, ENDPOINT: 6, "shop2": 1}
-    assert store.view(LANE, 1011.0).pending_deliveries == {"shop": 4, ENDPOINT: 6, "shop2": 1}
+    assert store.statistics([LANE]).pending_by_endpoint == {"shop": 4, ENDPOINT: 6, "shop2": 1}
 
 
 def test_an_endpoint_to_which_all_is_delivered_is_not_counted(endpoint_index: Store) -> None:
     claim(endpoint_index, "d1", 1010.0)
     pay(endpoint_index, "d1", 1011.0, DELIVERY)
-    assert endpoint_index.deliveries.waiting(LANE) == {}
+    assert endpoint_index.statistics([LANE]).pending_by_endpoint == {}
 
 
 # --- notices of our own
@@ -888,15 +886,15 @@ def damage_delivery(store: Store, kind: str, delivery: str = DELIVERY) -> None:
     if kind == "not a hash":
         raw.set(key, "?")
     elif kind == "odd number":
-        raw.hset(key, mapping={"attempts": "many", "state": "pending_deliveries"})
+        raw.hset(key, mapping={"attempts": "many", "state": "pending"})
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_an_unreadable_delivery_is_read_as_never_tried(endpoint_index: Store, kind: str) -> None:
     damage_delivery(endpoint_index, kind)
     (delivery,) = endpoint_index.deliveries.load(LANE, [DELIVERY])
-    assert (delivery.url, delivery.attempts, delivery.state) == (HOOK, 0, "pending_deliveries")
-    assert delivery.outcome == ("" if kind == "gone" else "what was tried is unreadable")
+    assert (delivery.url, delivery.attempts, delivery.state) == (HOOK, 0, "pending")
+    assert delivery.outcome == ("" if kind == "gone" else "the attempts are unreadable")
     endpoint_index.connection.redis.delete(KEYS.task("a"))
     assert endpoint_index.deliveries.load(LANE, [DELIVERY])[0].url == ""
 
@@ -929,7 +927,7 @@ def test_a_delivery_whose_record_is_unreadable_is_closed_and_costs_the_others_no
     store.connection.redis.delete(KEYS.task("b"))
     store.connection.redis.set(KEYS.task("b"), "?")
     assert {"delivered": pay, "bury": bury}[verb](store, "d1", 1011.0, *deliveries) == 3
-    restart = store.deliveries.reopen(LANE, dict.fromkeys(deliveries, 1012.0), dead=verb == "bury")
+    restart = store.closed.reopen(LANE, dict.fromkeys(deliveries, 1012.0), dead=verb == "bury")
     assert restart == [deliveries[0], deliveries[2]]
 
 
@@ -940,8 +938,8 @@ def test_an_unreadable_dead_letter_is_listed_and_can_be_revived(
     claim(endpoint_index, "d1", 1010.0)
     bury(endpoint_index, "d1", 1011.0, DELIVERY)
     damage_delivery(endpoint_index, kind)
-    assert [delivery.name for delivery in endpoint_index.deliveries.dead(LANE)] == [DELIVERY]
-    assert endpoint_index.deliveries.reopen(LANE, {DELIVERY: 1012.0}, dead=True) == [DELIVERY]
+    assert [delivery.name for delivery in endpoint_index.closed.dead(LANE)] == [DELIVERY]
+    assert endpoint_index.closed.reopen(LANE, {DELIVERY: 1012.0}, dead=True) == [DELIVERY]
     assert claim(endpoint_index, "d2", 1012.0) == [DELIVERY]
     assert pay(endpoint_index, "d2", 1013.0, DELIVERY) == 1
     assert endpoint_index.deliveries.load(LANE, [DELIVERY])[0].attempts == 1
@@ -1207,7 +1205,7 @@ class Ledger(RuleBasedStateMachine):
         ]
         expected = [delivery for delivery in closed if (delivery in self.dead) == dead]
         assert (
-            self.store.deliveries.reopen(self.lane, dict.fromkeys(deliveries, at), dead=dead)
+            self.store.closed.reopen(self.lane, dict.fromkeys(deliveries, at), dead=dead)
             == expected
         )
         for delivery in expected:
@@ -1221,7 +1219,7 @@ class Ledger(RuleBasedStateMachine):
     def drop(self, picks: list[int], stray: bool) -> None:
         deliveries = self.picked(self.attempts if stray else self.dead, picks)
         dropped = [delivery for delivery in deliveries if delivery in self.dead]
-        assert self.store.deliveries.drop(self.lane, deliveries) == len(dropped)
+        assert self.store.closed.drop(self.lane, deliveries) == len(dropped)
         for delivery in dropped:
             del self.dead[delivery]
             self.attempts[delivery] = 0
@@ -1266,13 +1264,13 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def forget_dead(self) -> None:
         old = [delivery for delivery, died in self.dead.items() if died <= self.now - KEPT]
-        assert self.store.deliveries.forget_dead(self.lane, self.now - KEPT) == len(old)
+        assert self.store.closed.forget_dead(self.lane, self.now - KEPT) == len(old)
         for delivery in old:
             del self.dead[delivery]
 
     @rule(page=PAGES)
     def sweep_a_page(self, page: int) -> None:
-        self.found(self.store.deliveries.reconcile(self.lane, self.now, page))
+        self.found(self.store.reconciliation.reconcile(self.lane, self.now, page))
 
     @rule(page=PAGES)
     def sweep_all(self, page: int) -> None:
@@ -1359,7 +1357,7 @@ class Ledger(RuleBasedStateMachine):
                 for delivery, (place, _) in self.lies.items()
                 if place != "lost"
             )
-            assert self.store.deliveries.waiting(self.lane) == lying
+            assert self.store.statistics([self.lane]).pending_by_endpoint == lying
 
     def teardown(self) -> None:
         """In the end, everything that was ever pending and is not dead is delivered, once, and
@@ -1370,7 +1368,7 @@ class Ledger(RuleBasedStateMachine):
         self.sweep_all(3)
         self.finish(list(self.tasks))
         self.now += 10_000
-        pending_deliveries, delivered = {*self.lies}, list[str]()
+        pending, delivered = {*self.lies}, list[str]()
         while self.lies:
             self.sort()
             taken = self.taken("t1", dict.fromkeys(ENDPOINTS, 3), 8, 10.0)
@@ -1383,8 +1381,8 @@ class Ledger(RuleBasedStateMachine):
                 0.0,
             )
             delivered += taken
-        assert sorted(delivered) == sorted(pending_deliveries)
-        assert self.store.deliveries.reconcile(self.lane, self.now, 100) == []
+        assert sorted(delivered) == sorted(pending)
+        assert self.store.reconciliation.reconcile(self.lane, self.now, 100) == []
         self.sort()
         assert self.taken("t2", dict.fromkeys(ENDPOINTS, 3), 8, 10.0) == []
         assert self.store.deliveries.next_visit([self.lane]) is None
@@ -1395,7 +1393,7 @@ class Ledger(RuleBasedStateMachine):
 
 @pytest.mark.timeout(600)  # a failure is shrunk first
 def test_after_any_sequence_of_events_nothing_is_lost_and_nothing_comes_back(store: Store) -> None:
-    machine = type("Machine", (Ledger,), {"book": store})
+    machine = type("Machine", (Ledger,), {"store": store})
     chosen = settings(
         max_examples=100, stateful_step_count=40, suppress_health_check=list(HealthCheck)
     )

@@ -544,7 +544,7 @@ def test_a_secret_that_no_key_opens_is_told_of_and_not_shown(
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
     monkeypatch.setenv(env_name("secret_key"), new_key())
-    assert "opens with no key" in wrong(run("endpoint", "test", "shop"))
+    assert "fits no key" in wrong(run("endpoint", "test", "shop"))
 
 
 # --- submit, show, status, doctor
@@ -555,7 +555,7 @@ def test_a_submit_to_a_name_that_nothing_is_registered_under_is_refused(
 ) -> None:
     with pytest.raises(
         SubmissionError,
-        match=r"No endpoint is registered as 'shop'; `cavendish endpoint add shop URL` does it\.",
+        match=r"No endpoint is registered as 'shop'; register it: `cavendish endpoint add shop URL`\.",
     ):
         client.submit(["a"], service=SERVICE, webhook=["https://x.example/", "shop"])
     assert client.get("a", service=SERVICE) is None
@@ -581,7 +581,7 @@ def test_status_sums_the_deliveries_and_tells_of_endpoints_in_trouble(
         slow, lambda known: replace(known, failures=TRIP, open_until=now + 99)
     )
     found = said(run("status", "--json"))
-    assert found["lanes"][0]["pending_deliveries"] == 4
+    assert found["lanes"][0]["deliveries_pending"] == 4
     assert found["lanes"][0]["pending_by_endpoint"] == {"shop": 2, "well": 1, slow: 1}
     assert {one["endpoint"]: one["waiting"] for one in found["endpoints"]} == {"shop": 2, slow: 1}
     text = run("status").output
@@ -678,7 +678,7 @@ def test_show_tells_of_each_delivery(run: Run, store: Store, client: Client) -> 
     )
     assert (other["endpoint"], other["state"], other["url"]) == (
         adhoc,
-        "pending_deliveries",
+        "pending",
         "https://x.example/?job=1",
     )
     text = run("show", "--service", SERVICE, "a").output

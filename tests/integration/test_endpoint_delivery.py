@@ -93,10 +93,10 @@ def test_what_is_pending_to_a_name_that_is_not_registered_lies_in_the_dead_lette
 ) -> None:
     endpoint_index.end("a", webhook="shop")
     assert endpoint_index.deliver().buried == 1
-    (dead,) = endpoint_index.store.deliveries.dead(LANE)
+    (dead,) = endpoint_index.store.closed.dead(LANE)
     assert "no endpoint is registered as 'shop'" in dead.outcome
     registered(endpoint_index, "shop", served(Receiver()), SECRET)
-    endpoint_index.store.deliveries.reopen(
+    endpoint_index.store.closed.reopen(
         LANE, {dead.name: endpoint_index.store.fleet.now()}, dead=True
     )
     assert endpoint_index.deliver().delivered == 1
@@ -138,7 +138,7 @@ def test_abort_message_buries_this_one_and_not_the_next(
     url = served(receiver)
     endpoint_index.end("a", webhook=url)
     assert endpoint_index.deliver().buried == 1
-    assert "aborts the message" in endpoint_index.store.deliveries.dead(LANE)[0].outcome
+    assert "aborts the message" in endpoint_index.store.closed.dead(LANE)[0].outcome
     endpoint_index.end("b", webhook=url)
     assert endpoint_index.deliver().delivered == 1
 
@@ -174,7 +174,7 @@ def test_a_notice_lost_between_two_steps_is_pending_by_the_sweep(
         "shop", Disabled(endpoint_index.store.fleet.now(), "410 Gone", "https://shop.example/")
     )
     reconcile(endpoint_index.store, url := served(operations), 3600)
-    assert sum(endpoint_index.store.deliveries.waiting(OPERATIONS).values()) == 1
+    assert sum(endpoint_index.store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
     assert endpoint_index.deliver(operations=url).delivered == 1
     assert json.loads(operations.got[0].content)["data"]["endpoint"] == "shop"
 
@@ -276,7 +276,7 @@ def test_urls_that_differ_in_their_query_are_one_endpoint_and_each_is_called_as_
     url = served(receiver)
     for number in range(3):
         endpoint_index.end(f"id-{number}", webhook=f"{url}/hook?job={number}")
-    assert len(endpoint_index.store.deliveries.waiting(LANE)) == 1
+    assert len(endpoint_index.store.statistics([LANE]).pending_by_endpoint) == 1
     assert endpoint_index.deliver().delivered == 3
     assert sorted(request.url.query.decode() for request in receiver.got) == [
         "job=0",

@@ -347,7 +347,7 @@ class Waiting:
 @pytest.fixture
 def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `wait` polls again at nothing but what events tell of."""
-    monkeypatch.setattr("cavendish.client._CHECK_AGAIN", 3600.0)
+    monkeypatch.setattr("cavendish.client._CHECK_ALL", 3600.0)
 
 
 def test_a_wait_wakes_when_its_ids_are_settled_and_not_later(
@@ -394,7 +394,7 @@ def test_a_wait_listens_to_all_shards_of_its_service(
 def test_a_wait_ends_although_its_event_was_lost(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.client._CHECK_AGAIN", 0.5)
+    monkeypatch.setattr("cavendish.client._CHECK_ALL", 0.5)
     client.submit(["a"], service=NANO.service)
     waiting = Waiting(client, ["a"], timeout=60)
     blocked(store)

@@ -28,7 +28,7 @@ from cavendish.policy.verdicts import AbsencePolicy, decide, match
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import delivery_of
-from cavendish.store.tasks import _kept
+from cavendish.store.task_record import _stored
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
@@ -416,7 +416,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
                 outcome = decide(
                     tasks[task_id], reading, record, asking.now, AbsencePolicy(10.0, 2, 0.0)
                 )
-                kept = json.loads(_kept(outcome.record) or "null")
+                kept = json.loads(_stored(outcome.record) or "null")
                 asking.announced(
                     replace(tasks[task_id], state=outcome.state, reason=outcome.reason, record=kept)
                 )

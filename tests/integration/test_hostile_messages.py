@@ -198,7 +198,7 @@ JUNK: dict[str, bytes] = {
 
 #: A worker that is told of kept messages 20 times a second, and not once.
 WORKER = """
-from worker import broker
+from cavendish_worker.celeryapp import redis_transport as broker
 broker.Transport.brpop_timeout = 0.05
 from cavendish_worker.tasks import app
 app.worker_main(["-q", "worker", "-P", "threads"])

@@ -279,5 +279,5 @@ def test_a_redis_that_permits_no_scripts_is_told_of(
             "default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-evalsha"]
         )
         assert channel._pop() is False
-    assert "Redis refuses to give messages out" in caplog.text
+    assert "Redis refuses to give out messages" in caplog.text
     assert lists.redis.llen(KEPT) == 1

@@ -140,8 +140,8 @@ def test_result_and_deliveries_are_one_write(store: Store) -> None:
     end(store, "t1", "a")
     task = store.tasks.get("default", "nano-banana", ["a"])["a"]
     assert task.record == {"id": "a", "response": {"success": True}}
-    pending_deliveries = store.connection.redis.zrange(KEYS.pending_deliveries, 0, -1)
-    assert sorted(pending_deliveries) == sorted(
+    inbox = store.connection.redis.zrange(KEYS.inbox, 0, -1)
+    assert sorted(inbox) == sorted(
         f"{subscription_of(url)}:a" for url in (HOOK, "https://other.example/x")
     )
     assert store.connection.redis.zrange(KEYS.ended, 0, -1, withscores=True) == [("a", 1010.0)]
@@ -174,9 +174,7 @@ def test_a_webhook_that_comes_after_the_end_is_pending_at_once(store: Store) -> 
     end(store, "t1", "a")
     assert store.connection.redis.exists(KEYS.ended) == 0
     add(store, "a", now=1020.0, webhooks=(HOOK,))
-    assert store.connection.redis.zrange(KEYS.pending_deliveries, 0, -1, withscores=True) == [
-        (DELIVERY, 1020.0)
-    ]
+    assert store.connection.redis.zrange(KEYS.inbox, 0, -1, withscores=True) == [(DELIVERY, 1020.0)]
     assert store.connection.redis.zrange(KEYS.ended, 0, -1, withscores=True) == [("a", 1020.0)]
     assert (
         store.connection.redis.ttl(KEYS.task("a"))
@@ -199,7 +197,7 @@ def test_tracking_again_takes_an_explicit_wish_and_a_delivered_delivery(store: S
     store.deliveries.delivered(LANE, "d1", 1021.0, [Attempt(DELIVERY, "HTTP 200")], 3600)
     assert add(store, "a", now=1030.0, restart=True, webhooks=(HOOK,)) == {"a": "new"}
     task = store.tasks.get("default", "nano-banana", ["a"])["a"]
-    assert (task.state, task.round, task.record, task.polls) == (State.PENDING, 1, None, 0)
+    assert (task.state, task.restarts, task.record, task.polls) == (State.PENDING, 1, None, 0)
     assert store.connection.redis.ttl(KEYS.task("a")) == -1
 
 
@@ -236,7 +234,7 @@ def test_an_unreadable_record_is_set_aside_and_the_rest_goes_on(store: Store, da
     assert set(loaded.tasks) == {"good"}
     assert set(loaded.unreadable) == {"bad"}
     store.tasks.quarantine(LANE, loaded.unreadable)
-    assert set(store.quarantined(LANE)) == {"bad"}
+    assert set(store.tasks.quarantined(LANE)) == {"bad"}
     assert claim(store, 9999.0, 19999.0, "t2", 10) == ["good"]
 
 
@@ -290,7 +288,7 @@ def test_a_dead_letter_keeps_an_id_from_being_tracked_again_until_it_is_revived_
     assert claim_deliveries(store, "d1", 1020.0) == [DELIVERY]
     store.deliveries.bury(LANE, "d1", 1021.0, [Attempt(DELIVERY, "HTTP 410")], 3600)
     assert add(store, "a", now=1030.0, restart=True, webhooks=(HOOK,)) == {"a": "known"}
-    assert store.deliveries.reopen(LANE, {DELIVERY: 1040.0}, dead=True) == [DELIVERY]
+    assert store.closed.reopen(LANE, {DELIVERY: 1040.0}, dead=True) == [DELIVERY]
     assert add(store, "a", now=1040.0, restart=True, webhooks=(HOOK,)) == {"a": "known"}
     assert claim_deliveries(store, "d2", 1040.0) == [DELIVERY]
     assert (

@@ -241,7 +241,7 @@ def test_a_header_that_is_no_context_is_passed_over_and_a_keyword_that_is_none_i
 ) -> None:
     road.submit("a", webhook="https://example.com/hook", header="nonsense")
     assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == ""
-    with pytest.raises(ValueError, match="a traceparent polls like 00-"):
+    with pytest.raises(ValueError, match="a traceparent looks like 00-"):
         road.submit("b", webhook="https://example.com/hook", header=GIVEN, traceparent="nonsense")
 
 
@@ -278,7 +278,7 @@ def test_a_submit_that_is_refused_cannot_spoil_the_spans_of_others(
     road: Road, spans: Callable[[], dict[str, ReadableSpan]]
 ) -> None:
     """OTLP is Unicode, and the exporter gives up a whole batch for one text that is none."""
-    with pytest.raises(ValueError, match="is no name of 1 to 40"):
+    with pytest.raises(ValueError, match="must be a name of 1 to 40"):
         take_in(road.client, ["a"], {"service": "bad\ud800" + "x" * 100})
     submit = spans()["submit"]
     texts = [
@@ -386,7 +386,7 @@ def test_a_collector_that_hangs_holds_up_the_end_of_a_process_for_its_patience_a
 ):
     code = "\n".join(
         [
-            "from worker import tracing",
+            "from cavendish_worker.telemetry import tracing",
             "from cavendish_worker.telemetry.tracing import traces",
             "tracing.PATIENCE = 1.0",
             "for _ in range(2000):",

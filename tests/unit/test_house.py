@@ -27,8 +27,8 @@ NOT_IN_THE_CLIENT = set(
 )
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
-    "redis": "store/connection store/tasks celeryapp/redis_transport",
-    "celery": "celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat tasks cli/demo "
+    "redis": "store/connection store/redis_clients store/redis_errors celeryapp/redis_transport",
+    "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat tasks cli/demo "
     "telemetry/metrics/serving",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/delivery_worker webhooks/post "
@@ -47,7 +47,10 @@ DOORS = {
 }
 #: Rooms whose clock and chance are passed in, beside all of `policy/`.
 PURE = [*sorted(ROOT.glob("scheduler/cavendish/policy/*.py"))]
-PURE += [ROOT / "scheduler/cavendish" / f"{name}.py" for name in "errors model submission".split()]
+PURE += [
+    ROOT / "scheduler/cavendish" / f"{name}.py"
+    for name in "errors model submission stored_json".split()
+]
 PURE += [
     ROOT / "scheduler/cavendish" / f"{name}.py" for name in "task_names webhook_endpoint".split()
 ]
@@ -59,7 +62,7 @@ IMPURE = set("time random secrets os threading asyncio subprocess logging".split
 
 
 def short(path: Path) -> str:
-    """`scheduler/cavendish/store/tasks.py` is the room `store/tasks`."""
+    """`scheduler/cavendish/store/tracked_tasks.py` is the room `store/tracked_tasks`."""
     return str(path.relative_to(ROOT).with_suffix("")).split("/", 2)[2]
 
 

@@ -24,7 +24,7 @@ def lane(name: str, **counts: int) -> dict[str, Any]:
         "pending": 12_345,
         "due": 7,
         "in_flight": 50,
-        "pending_deliveries": 3,
+        "deliveries_pending": 3,
         "dead": 1,
         "quarantined": 0,
     }

@@ -8,11 +8,10 @@ probe succeeds.
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from cavendish.policy.backoff import exponential
+from cavendish.stored_json import compact, read
 
 #: Calls in flight to an endpoint that was never called.
 FIRST_ALLOWANCE = 10.0
@@ -49,16 +48,13 @@ class Circuit:
     next_at: float = 0.0
 
     @classmethod
-    def from_json(cls, text: str | None) -> Circuit:
+    def from_json(cls, text: object) -> Circuit:
         """Read what `to_json` wrote; anything unreadable is a new circuit."""
-        try:
-            known = json.loads(text) if text else {}
-            return cls(**known) if all(map(math.isfinite, known.values())) else cls()
-        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError):
-            return cls()
+        return read(cls, text) or cls()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """The JSON text that is stored."""
+        return compact(self)
 
     @property
     def state(self) -> str:

@@ -10,12 +10,13 @@ need no rule of their own. Old counts fade, so the model follows a service that 
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from cavendish.stored_json import compact, read
 
 #: Seconds: one bin up to SHORT, RATIOS bins up to LONG, and one from there to infinity.
 SHORT, LONG, RATIOS = 0.5, 600.0, 48
@@ -73,30 +74,20 @@ class DurationModel:
     seen: int = 0
 
     @classmethod
-    def from_json(cls, text: str | None) -> DurationModel:
+    def from_json(cls, text: object) -> DurationModel:
         """Read what `to_json` wrote; anything unreadable is a new duration model."""
-        try:
-            known = json.loads(text or "null")
-            finished, running = (
-                tuple(map(float, known["finished"])),
-                tuple(map(float, known["running"])),
-            )
-            seen = int(known["seen"])
-        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
-            return cls()
-        sound = len(finished) == len(running) == BINS and all(
-            0 <= count < math.inf for count in finished + running
-        )
-        return cls(finished, running, seen) if sound and seen >= 0 else cls()
+        known = read(cls, text) or cls()
+        counts = known.finished + known.running
+        sound = len(known.finished) == len(known.running) == BINS and min(counts) >= 0
+        return known if sound and known.seen >= 0 else cls()
 
     def to_json(self) -> str:
-        """Six digits are plenty for a count that fades."""
+        """The JSON text that is stored. Six digits are plenty for a count that fades."""
         finished, running = (
-            [float(f"{count:.6g}") for count in counts] for counts in (self.finished, self.running)
+            tuple(float(f"{count:.6g}") for count in counts)
+            for counts in (self.finished, self.running)
         )
-        return json.dumps(
-            {"finished": finished, "running": running, "seen": self.seen}, separators=(",", ":")
-        )
+        return compact(DurationModel(finished, running, self.seen))
 
 
 def observe(durations: DurationModel, observations: Iterable[Observation]) -> DurationModel:

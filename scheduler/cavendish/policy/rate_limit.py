@@ -23,20 +23,19 @@ background job: the allowed rate is a closed form of the time.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from cavendish.model import Quota, UpstreamErrorKind
 from cavendish.policy.backoff import exponential
 from cavendish.policy.quota_window import (
     FLOOR,
-    START,
     TOLERANCE,
     QuotaWindow,
     counted,
     recovered,
 )
+from cavendish.stored_json import compact, read
 
 #: Seconds until the starting rate has doubled.
 DOUBLING = 5.0
@@ -87,20 +86,14 @@ class RateLimit(QuotaWindow):
     pauses: int = 0
 
     @classmethod
-    def from_json(cls, text: str | None) -> RateLimit:
+    def from_json(cls, text: object) -> RateLimit:
         """Read what `to_json` wrote; anything unreadable is a new rate limit."""
-        try:
-            known = json.loads(text) if text else {}
-            sound = all(
-                isinstance(value, (str if name in _TEXTS else (int, float)))
-                for name, value in known.items()
-            )
-            return cls(**known) if sound and 0 < known.get("rate", START) < math.inf else cls()
-        except (TypeError, ValueError, AttributeError):
-            return cls()
+        known = read(cls, text)
+        return known if known and known.rate > 0 else cls()
 
     def to_json(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in _NAMES})
+        """The JSON text that is stored."""
+        return compact(self)
 
     def paused(self, now: float) -> bool:
         """True while no call may be sent for this account."""
@@ -148,10 +141,6 @@ class RateLimit(QuotaWindow):
     def used(self, now: float) -> float:
         """Calls per second that were really sent lately."""
         return self.lately(self.sent_rate, self.sent_at, now)
-
-
-_NAMES = tuple(field.name for field in fields(RateLimit))
-_TEXTS = frozenset(("pause_reason", "pause_kind"))
 
 
 def acquire(limit: RateLimit, now: float, ceiling: float = 0.0) -> tuple[RateLimit, float]:

@@ -6,10 +6,10 @@ this one service.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from cavendish.policy.backoff import exponential
+from cavendish.stored_json import compact, read
 
 #: Seconds that calls wait after a first failure, and at most.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
@@ -32,20 +32,13 @@ class ServiceHealth:
     reason: str = ""
 
     @classmethod
-    def from_json(cls, text: str | None) -> ServiceHealth:
-        """Read what `to_json` wrote; anything unreadable is a healthy service."""
-        try:
-            known = json.loads(text) if text else {}
-            sound = all(
-                isinstance(value, str if name == "reason" else (int, float))
-                for name, value in known.items()
-            )
-            return cls(**known) if sound else cls()
-        except (TypeError, ValueError, AttributeError):
-            return cls()
+    def from_json(cls, text: object) -> ServiceHealth:
+        """Read what `to_json` wrote; anything unreadable is a service without known failures."""
+        return read(cls, text) or cls()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """The JSON text that is stored."""
+        return compact(self)
 
     def batch_size(self, wanted: int) -> int:
         """How many of the `wanted` ids the next call may carry."""

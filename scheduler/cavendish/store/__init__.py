@@ -1,6 +1,6 @@
 """The only door to Redis.
 
-`keys.py` has the table of keys; each Lua script is one method with the same verb.
+`keys.py` has the table of keys; each Lua script is run by a method of its name.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ import time
 from collections.abc import Iterable, Mapping
 
 from cavendish.clock import Clock
-from cavendish.model import Lane
+from cavendish.model import OPERATIONS, Lane
+from cavendish.store.closed import Closed
 from cavendish.store.connection import Connection
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
-from cavendish.store.lane_view import LaneView, quarantined, views
 from cavendish.store.listing import Listing
+from cavendish.store.reconciliation import Reconciliation
 from cavendish.store.server_info import Server, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
-from cavendish.store.tasks import Tasks
+from cavendish.store.tracked_tasks import Tasks
 
 
 class Store:
-    """The store: its chapters share one connection. Safe to share between threads."""
+    """The store: its subjects share one connection. Safe to share between threads."""
 
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
         self.tasks = Tasks(self.connection, shards)
         self.deliveries = Deliveries(self.connection)
+        self.closed = Closed(self.connection, self.deliveries)
+        self.reconciliation = Reconciliation(self.connection)
         self.endpoints = Endpoints(self.connection)
         self.events = Events(self.connection)
         self.shared_state = SharedState(self.connection)
@@ -41,40 +44,33 @@ class Store:
         asked_at = time.monotonic()
         return Clock(self.fleet.now(), asked_at)
 
-    def view(self, lane: Lane, now: float) -> LaneView:
-        """The numbers of one lane. Raises StoreUnavailable."""
-        return views(self.connection, [lane], now)[0]
-
-    def views(
-        self,
-        lanes: Iterable[Lane],
-        now: float,
-        after: Mapping[Lane, str] | None = None,
-        ends: int = 0,
-    ) -> list[LaneView]:
-        """The numbers of lanes, with the newest `ends` of each behind its place in `after`.
-
-        Raises StoreUnavailable.
-        """
-        return views(self.connection, lanes, now, after, ends)
-
     def server(self) -> Server:
-        """What the Redis server says of itself. Raises StoreUnavailable."""
+        """What the Redis server reports about itself. Raises StoreUnavailable."""
         return server(self.connection)
 
-    def statistics(self) -> Statistics:
-        """Everything that is counted, over all lanes. Raises StoreUnavailable."""
-        now = self.fleet.now()
-        return StatisticsReader(self.connection).count(
-            self.tasks.lanes(), self.fleet.members(now), now
-        )
+    def statistics(
+        self,
+        lanes: Iterable[Lane] | None = None,
+        *,
+        after: Mapping[Lane, str] | None = None,
+        ends: int = 0,
+        models: int = 0,
+        endpoints: Iterable[str] = (),
+    ) -> Statistics:
+        """All numbers: of all lanes and the operator alerts, or of these lanes only.
 
-    def quarantined(self, lane: Lane) -> dict[str, str]:
-        """The ids of a lane whose records could not be read. Raises StoreUnavailable."""
-        return quarantined(self.connection, lane)
+        The options are those of `StatisticsReader`. Raises StoreUnavailable.
+        """
+        now = self.fleet.now()
+        wanted = [*self.tasks.lanes(), OPERATIONS] if lanes is None else list(lanes)
+        reader = StatisticsReader(
+            self.connection, after, ends=ends, models=models, endpoints=endpoints
+        )
+        return reader.read(wanted, self.fleet.members(now), now)
 
     def close(self) -> None:
+        """Close the connection."""
         self.connection.close()
 
 
-__all__ = ["Book"]
+__all__ = ["Store"]

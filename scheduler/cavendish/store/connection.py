@@ -1,8 +1,8 @@
-"""The connection to Redis, and the one place where its errors become ours.
+"""The connection of the store to Redis: scripts, pipelines, batches, and errors of one sentence.
 
-It is one server, the primary that Sentinel names, or a cluster. In a cluster all keys of a lane lie
-in one slot, so a script goes to one primary; what goes to several lanes at once is sent to each
-primary by itself.
+Redis is one server, the primary that Sentinel names, or a cluster. In a cluster all keys of a lane
+lie in one slot, so a script goes to one primary; what goes to several lanes at once is sent to each
+primary separately.
 """
 
 from __future__ import annotations
@@ -13,71 +13,34 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection
 
 from cavendish.errors import SettingsError, StoreUnavailable
-from cavendish.redis_url import CLUSTER, MANY, Many, many, scheme_of, without_password, without_wait
+from cavendish.redis_url import CLUSTER, MANY, many, scheme_of, without_password, without_wait
 from cavendish.store.keys import nothing, waited
-
-#: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
-SOCKET_TIMEOUT = 5.0
-#: The same for a Sentinel, which only says where the primary is; there are others to ask.
-SENTINEL_TIMEOUT = 1.0
-#: How often a cluster is asked again where everything lies, while a primary is away or runtime its
-#: slots over.
-CLUSTER_ATTEMPTS = 3
-
-_AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
-_REFUSING = (
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.NoPermissionError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.AskError,
-    redis.exceptions.TryAgainError,
+from cavendish.store.redis_clients import (
+    CLUSTER_ATTEMPTS,
+    SOCKET_TIMEOUT,
+    Client,
+    Pipeline,
+    client_of,
 )
-_REFUSING_WORDS = (
-    "OOM",
-    "MISCONF",
-    "READONLY",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "BUSY",
-    "UNBLOCKED",
-)
-#: What redis-py says when a cluster is away as a whole; its other complaints of that kind are
-#: faults of ours.
-_CLUSTER_AWAY = ("cannot be connected", "not covered", "could not agree")
-_SETTINGS: dict[str, Any] = {
-    "decode_responses": True,
-    "encoding_errors": "surrogateescape",
-    "socket_timeout": SOCKET_TIMEOUT,
-    "socket_connect_timeout": 2.0,
-}
+from cavendish.store.redis_errors import ERRORS, MOVED, refuses, sentence
 
 T = TypeVar("T")
-Client = redis.Redis
-Pipeline = redis.client.Pipeline
 
 
 class Connection:
-    """Redis as the store uses it: named scripts, pipelines, and errors in one sentence."""
+    """Redis as the store uses it. Every method raises StoreUnavailable."""
 
     def __init__(self, url: str) -> None:
+        """Check the URL; nothing is connected to yet. Raises SettingsError."""
         try:
             self._url, self._replicas, self._wait = without_wait(url)
             self._many = many(self._url) if scheme_of(self._url) in MANY else None
             if not self.clustered:
-                _ = (
-                    self.redis
-                )  # so that a URL that cannot be used is known at once; it connects to nothing yet
+                _ = self.redis
         except ValueError as error:
             raise SettingsError([f"CAVENDISH_REDIS_URL cannot be used: {error}."]) from None
         self.where = without_password(self._url)
@@ -89,134 +52,79 @@ class Connection:
 
     @cached_property
     def redis(self) -> Client:
-        """The client.
-
-        That of a cluster asks the nodes where everything lies as soon as it is made.
-        """
-        if self._many is None:
-            return Client.from_url(_plain(self._url), **_SETTINGS, **_patient())
-        if self.clustered:
-            return cast(Client, _to_cluster(self._many))  # it takes the same commands
-        return _to_primary(self._many)
+        """The client of redis-py."""
+        return client_of(self._url, self._many)
 
     @property
     def socket_timeout(self) -> float | None:
         """Seconds of silence after which the server counts as away; a URL may bring its own."""
-        return (
-            SOCKET_TIMEOUT
-            if self.clustered
-            else self.redis.get_connection_kwargs().get("socket_timeout")
-        )
+        if self.clustered:
+            return SOCKET_TIMEOUT
+        timeout: float | None = self.redis.get_connection_kwargs().get("socket_timeout")
+        return timeout
 
     def close(self) -> None:
+        """Close all connections."""
         if "redis" in self.__dict__:
             self.redis.close()
 
     def script(
         self, name: str, keys: Sequence[str], args: Sequence[Any], *, durable: bool = False
     ) -> Any:
-        """Run `scripts/NAME.lua` on its own.
+        """Run `scripts/NAME.lua`, and return what it returns.
 
-        `durable`: it counts when as many replicas have it as were asked for.
+        `durable`: raises unless as many replicas have the write as the settings ask for.
         """
         if durable and self._replicas:
             batch = self.batch()
             batch.queue(name, keys, args)
             return batch.execute()[0]
-        source, sha = _script(name)
+        text, sha = _script(name)
         with self.errors():
             try:
                 return self.redis.evalsha(sha, len(keys), *keys, *args)
-            except (
-                redis.exceptions.NoScriptError
-            ):  # a server that was just started, or just became the primary
-                return self.redis.eval(source, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:  # a server that was just started or promoted
+                return self.redis.eval(text, len(keys), *keys, *args)
 
     def write_when_full(self, key: str, *words: Any) -> Any:
-        """A small command on one key that is done even where memory is full (`maxmemory` with
-        noeviction).
+        """Run a small command on one key, also where memory is full (`maxmemory` with noeviction).
 
-        Redis refuses a script whose first write takes memory, and none that began with a write
-        which takes none. So what has to go on begins with such a one, here and in each script that
-        drains; `add`, which must not, begins the other way.
+        Redis then refuses a script whose first write takes memory, but not one whose first write
+        takes none. So each script that must go on begins with such a write; `add`, which must not,
+        begins with one that takes memory.
         """
         return self.script("write_when_full", [key, nothing(key)], words)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Everything that means «Redis is away or will not write» becomes StoreUnavailable."""
+        """Turn everything that means «Redis is away or will not write» into StoreUnavailable."""
         try:
             yield
-        except redis.AuthenticationError as error:  # redis-py calls it a lost connection
-            raise StoreUnavailable(
-                f"Redis at {self.where} refuses ({_first_line(error)})."
-            ) from None
-        except _AWAY as error:
-            hint = (
-                " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?"
-                if self.where.startswith("unix")
-                else ""
-            )
-            raise StoreUnavailable(
-                f"Redis at {self.where} does not answer ({_first_line(error)}).{hint}"
-            ) from None
-        except redis.InvalidResponse as error:
-            raise StoreUnavailable(
-                f"What answers at {self.where} is no Redis ({_first_line(error)})."
-            ) from None
-        except redis.exceptions.MovedError:
-            hint = "is a node of a cluster: CAVENDISH_REDIS_URL must begin with redis+cluster://"
-            raise StoreUnavailable(
-                f"Redis at {self.where} {'get_runtime slots over' if self.clustered else hint}."
-            ) from None
-        except redis.ResponseError as error:
-            if _refuses(error):
-                raise StoreUnavailable(
-                    f"Redis at {self.where} refuses ({_first_line(error)})."
-                ) from None
-            raise
-        except redis.exceptions.RedisClusterException as error:
-            if any(word in str(error) for word in _CLUSTER_AWAY):
-                raise StoreUnavailable(
-                    f"Redis at {self.where} does not answer ({_first_line(error)})."
-                ) from None
-            raise
+        except ERRORS as error:
+            said = sentence(error, self.where, clustered=self.clustered)
+            if said is None:
+                raise
+            raise StoreUnavailable(said) from None
 
     def pipeline(self) -> Pipeline:
-        """A pipeline without a transaction.
-
-        One round trip (in a cluster, to each node), and each command stands for itself.
-        """
+        """A pipeline without a transaction: one round trip (in a cluster, to each node)."""
         with self.errors():
             return self.redis.pipeline(transaction=False)
 
     def answers(self, pipe: Pipeline) -> list[Any]:
-        """Run a pipeline in which single records may be unreadable.
-
-        The error of each stands in its place.
-        """
+        """Run a pipeline; where one command failed, its error stands in place of its answer."""
         with self.errors():
             answers = pipe.execute(raise_on_error=False)
             for answer in answers:
                 if isinstance(answer, Exception) and (
-                    not isinstance(answer, redis.ResponseError) or _refuses(answer)
+                    not isinstance(answer, redis.ResponseError) or refuses(answer)
                 ):
                     raise answer
         return answers
 
     def batch(self) -> Batch:
-        """Writes that count together.
-
-        Raises StoreUnavailable when too few replicas have them in time.
-        """
+        """Writes that count only when as many replicas have them as the settings ask for."""
         return Batch(self, self._replicas, self._wait)
-
-    def reads(self) -> Batch:
-        """Reads that go together, also by scripts.
-
-        One round trip to each primary, and no replica is waited for.
-        """
-        return Batch(self, 0, 0.0)
 
     def ensure(self, key: str) -> None:
         """Wait until the replicas have what was written to this key and before it."""
@@ -243,17 +151,15 @@ class Connection:
         return int(seconds), int(micros), held
 
     def if_allowed(self, key: str, ask: Callable[[Client], Any]) -> Any:
-        """What the primary of a key says of itself.
+        """The answer of a key's primary about itself.
 
-        None where it forbids to ask, as managed servers do.
+        None where it forbids the question, as managed servers do.
         """
         with self.errors():
             try:
                 return ask(self.primary(key))
-            except redis.exceptions.NoPermissionError:
-                return None
             except redis.ResponseError as error:
-                if _refuses(error):
+                if refuses(error) and not isinstance(error, redis.exceptions.NoPermissionError):
                     raise
                 return None
 
@@ -265,33 +171,26 @@ class Connection:
         return cast(Client, cluster.get_redis_connection(cluster.get_node_from_key(key)))
 
     def with_cluster_retries(self, do: Callable[[], T]) -> T:
-        """Do what goes to primaries by itself.
-
-        In a cluster again, where they moved meanwhile. Raises StoreUnavailable.
-        """
+        """Do what is sent to primaries directly; in a cluster again if slots moved meanwhile."""
         with self.errors():
             for _ in range(CLUSTER_ATTEMPTS - 1 if self.clustered else 0):
                 try:
                     return do()
-                except (
-                    redis.ConnectionError,
-                    redis.exceptions.MovedError,
-                    redis.exceptions.ClusterDownError,
-                ):
-                    cast(RedisCluster, self.redis).nodes_manager.initialize()
+                except MOVED:
+                    cast(Any, self.redis).nodes_manager.initialize()
             return do()
 
 
 class Batch:
-    """Writes in their order, those of one primary in one round trip; each primary is asked whether
-    its replicas have them.
+    """Writes in their order: those of one primary go in one round trip, and WAIT goes with them.
 
-    WAIT speaks of the last write on its own connection, so it goes with the writes, and behind a
-    write that is always one: what was not acknowledged and is handed in again changes nothing, and
-    must be waited for all the same.
+    WAIT speaks of the last write on its own connection. That must be a write that always changes
+    something: a submit that was not acknowledged and is repeated changes nothing, and its replicas
+    must be waited for all the same. So a write of `waited` comes last.
     """
 
     def __init__(self, connection: Connection, replicas: int, wait: float) -> None:
+        """`wait`: seconds for which `replicas` replicas are waited for."""
         self._redis, self._replicas, self._wait = connection, replicas, wait
         self._commands: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -300,33 +199,29 @@ class Batch:
         self._commands.append((key, words))
 
     def queue(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Add a run of `scripts/NAME.lua`, with its text.
-
-        The server may be new, and the writes behind it do not wait.
-        """
-        self.command(keys[0], "EVAL", _script(name)[0], len(keys), *keys, *args)
+        """Add a run of `scripts/NAME.lua`, with its text: the server may not know it yet."""
+        self.command(keys[0], "EVAL", script_text(name), len(keys), *keys, *args)
 
     def execute(self) -> list[Any]:
         """Write, and return the answers in the order of the commands.
 
-        What was written may stay when this raises.
+        Raises StoreUnavailable when too few replicas have the writes in time; these may stay.
         """
         return self._redis.with_cluster_retries(self._write)
 
     def _write(self) -> list[Any]:
-        places: dict[Client, list[int]] = {}
+        by_primary: dict[Client, list[int]] = {}
         for number, (key, _) in enumerate(self._commands):
-            places.setdefault(self._redis.primary(key), []).append(number)
+            by_primary.setdefault(self._redis.primary(key), []).append(number)
         answers: dict[int, Any] = {}
-        for primary, numbers in places.items():
-            answers |= zip(
-                numbers,
-                self._at(primary, [self._commands[number] for number in numbers]),
-                strict=True,
-            )
+        for primary, numbers in by_primary.items():
+            commands = [self._commands[number] for number in numbers]
+            answers |= zip(numbers, self._write_at(primary, commands), strict=True)
         return [answers[number] for number in range(len(self._commands))]
 
-    def _at(self, primary: Client, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+    def _write_at(
+        self, primary: Client, commands: Sequence[tuple[str, tuple[Any, ...]]]
+    ) -> list[Any]:
         pipe = primary.pipeline(transaction=False)
         for _, words in commands:
             pipe.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -337,14 +232,10 @@ class Batch:
         *answers, _, having = pipe.execute()
         if int(having) < self._replicas:
             raise StoreUnavailable(
-                f"Redis at {self._redis.where} wrote, but only {having} of {self._replicas} replicas have it."
+                f"Redis at {self._redis.where} wrote, "
+                f"but only {having} of {self._replicas} replicas have it."
             )
         return answers
-
-
-def _refuses(error: redis.ResponseError) -> bool:
-    """True if a server refuses to work, rather than this one command."""
-    return isinstance(error, _REFUSING) or any(word in str(error)[:200] for word in _REFUSING_WORDS)
 
 
 @cache
@@ -354,80 +245,6 @@ def _script(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _patient() -> dict[str, Any]:
-    """A lost connection is tried again at once.
-
-    A silence is not: its retries would multiply to a minute.
-    """
-    retry = Retry(
-        ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,)
-    )
-    return {"health_check_interval": 15, "retry": retry, "retry_on_error": [redis.ConnectionError]}
-
-
-class _Managed(SentinelManagedConnection):
-    """A connection to the primary that is given up after a silence.
-
-    Redis-py's own is kept, with the answer still to come.
-    """
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        return super().read_response(*args, **{"disconnect_on_error": True, **options})
-
-
-def _to_primary(where: Many) -> Client:
-    """The primary that Sentinel names, asked anew for each connection.
-
-    One that was demoted is left at once.
-    """
-    asking = {
-        "socket_timeout": SENTINEL_TIMEOUT,
-        "socket_connect_timeout": SENTINEL_TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    sentinels: Any = Sentinel(
-        where.hosts, sentinel_kwargs=asking | {"password": where.sentinel_password}
-    )  # type: ignore[no-untyped-call]
-    options = {
-        "username": where.username,
-        "password": where.password,
-        "db": where.db,
-        **_SETTINGS,
-        **_patient(),
-    }
-    options["connection_class"] = _Managed
-    return cast(Client, sentinels.master_for(where.name, **options))
-
-
-def _to_cluster(where: Many) -> RedisCluster:
-    nodes = [ClusterNode(*host) for host in where.hosts]  # type: ignore[no-untyped-call]
-    options = {"username": where.username, "password": where.password, **_SETTINGS}
-    return RedisCluster(
-        startup_nodes=nodes, retry=Retry(NoBackoff(), CLUSTER_ATTEMPTS - 1), **options
-    )
-
-
-def _plain(url: str) -> str:
-    """redis-py's spelling of a URL in Celery's.
-
-    `redis+socket:///path?virtual_host=2` is `unix:///path?db=2`.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "redis+socket":
-        return url
-    number = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-    return f"unix://{parts.path}?db={number}"
-
-
 def script_text(name: str) -> str:
-    """What `scripts/NAME.lua` says."""
+    """The text of `scripts/NAME.lua`."""
     return _script(name)[0]
-
-
-def _first_line(error: BaseException) -> str:
-    said = str(error).partition(" : <")[0]  # redis-py lists the Sentinels with all their options
-    said = said.rpartition("of pipeline caused error: ")[
-        2
-    ]  # it shows the command, with whatever that would have written
-    said = said.partition(" script: ")[0]
-    return (said.splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -25,12 +25,13 @@ class Endpoints:
     def all(self) -> dict[str, Endpoint]:
         """All registered endpoints by name.
 
-        One that nobody can read has no keys: what is pending to it waits.
+        An unreadable one has no keys, so its deliveries wait.
         """
         with self._redis.errors():
             rows: dict[str, str] = self._redis.redis.hgetall(ENDPOINTS)  # type: ignore[assignment]
         return {
-            name: _read(name, row) or Endpoint(name, "", 0.0) for name, row in sorted(rows.items())
+            name: Endpoint.from_json(name, row) or Endpoint(name, "", 0.0)
+            for name, row in sorted(rows.items())
         }
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -41,16 +42,16 @@ class Endpoints:
         return [name for name, row in zip(wanted, rows, strict=True) if row is None]
 
     def change(self, name: str, step: Callable[[Endpoint], Endpoint]) -> Endpoint | None:
-        """Let `step` replace a registered endpoint, whoever else changes it meanwhile.
+        """Replace a registered endpoint by what `step` makes of it; None if it is not registered.
 
-        None if there is none of that name.
+        `step` is called again if another process changed the endpoint meanwhile.
         """
         changed: list[Endpoint] = []
 
         def attempt(pipe: Any) -> None:
             changed.clear()
             row = pipe.hget(ENDPOINTS, name)
-            known = _read(name, row) if isinstance(row, str) else None
+            known = Endpoint.from_json(name, row)
             pipe.multi()
             if known:
                 changed.append(step(known))
@@ -62,16 +63,13 @@ class Endpoints:
         return changed[0] if changed else None
 
     def remove(self, name: str) -> bool:
-        """Forget a registered endpoint.
-
-        What is pending to it goes to the dead letters when its turn comes.
-        """
+        """Delete a registered endpoint; its deliveries become dead letters when they are due."""
         with self._redis.errors():
             self._redis.redis.hdel(DISABLED, name)
             return bool(self._redis.redis.hdel(ENDPOINTS, name))
 
     def disable(self, name: str, disabled: Disabled) -> bool:
-        """Send nothing more to an endpoint, registered or not; false if it was disabled before."""
+        """Stop sending to an endpoint, registered or not; false if it was disabled before."""
         return bool(self._redis.write_when_full(DISABLED, "HSETNX", name, disabled.to_json()))
 
     def enable(self, name: str) -> bool:
@@ -84,10 +82,3 @@ class Endpoints:
         with self._redis.errors():
             rows: dict[str, str] = self._redis.redis.hgetall(DISABLED)  # type: ignore[assignment]
         return {name: Disabled.from_json(row) for name, row in sorted(rows.items())}
-
-
-def _read(name: str, row: str) -> Endpoint | None:
-    try:
-        return Endpoint.from_json(name, row)
-    except (TypeError, ValueError, KeyError, RecursionError):
-        return None

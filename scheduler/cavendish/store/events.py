@@ -1,8 +1,7 @@
-"""The streams of what ended, one per lane: read together, in the order of time, from any place on.
+"""Reads the streams of ended ids, one per lane, together in the order of time, from any place on.
 
-A place is how far one lane was read: the id of its last entry that was handled. A position is the
-places of all lanes in one short printable text, so a reader keeps a single string whatever the
-number of lanes.
+A place tells how far one lane was read: the id of the last entry that was handled. A position is
+the places of all lanes in one short printable text, so a reader keeps one string for all lanes.
 """
 
 from __future__ import annotations
@@ -18,17 +17,16 @@ from typing import Any, NamedTuple
 
 from cavendish.errors import EventsMissed, SubmissionError
 from cavendish.model import Event, Lane, State
-from cavendish.store.connection import SOCKET_TIMEOUT, Connection
+from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
+from cavendish.store.redis_clients import SOCKET_TIMEOUT
 
-#: Seconds of one blocking read at most: well below the socket's timeout, or silence would look like
+#: Most seconds of one blocking read: well below the socket's timeout, or a silence would look like
 #: an outage.
 LONGEST_BLOCK = min(2.0, 0.4 * SOCKET_TIMEOUT)
-#: The place before the first entry that a lane ever had, and the place before the first that it
-#: still has.
+#: The place before the first entry that a lane ever had, and before the first that it still has.
 START, KEPT = "0-0", "-"
-#: Entries that a reader holds at once, about, and of each lane at least, however many lanes there
-#: are.
+#: About how many entries a reader holds at once, and the fewest that it reads of each lane.
 _AT_ONCE, _EACH = 10_000, 10
 #: Seconds between two polls in a cluster.
 _POLL = 0.05
@@ -39,7 +37,7 @@ Row = tuple[str, Mapping[str, str] | None]
 
 
 class Entry(NamedTuple):
-    """One end as the stream of its lane has it. `at` in seconds, by the clock of Redis."""
+    """One end in the stream of its lane; `at` in seconds since the epoch, by the clock of Redis."""
 
     lane: Lane
     place: str
@@ -70,11 +68,10 @@ class Events:
     def read(
         self, places: Mapping[Lane, str], each: int, block: float | None = None
     ) -> list[Entry]:
-        """The next entries behind the places, at most `each` of a lane, in the order of time to the
-        millisecond.
+        """The next entries behind the places, at most `each` of a lane, by time to the millisecond.
 
-        Where there are none it waits for the first, `block` seconds at most (2 s, whatever is asked
-        for); None: not at all. An entry that cannot be read is passed over.
+        If there are none, it waits for the first for `block` seconds, but never more than 2; None:
+        not at all. An unreadable entry is skipped.
         """
         places = dict(places)
         while found := self._xread(places, each, block):
@@ -88,11 +85,11 @@ class Events:
         return []
 
     def missed(self, places: Mapping[Lane, str]) -> list[Lane]:
-        """The lanes whose entries behind these places were trimmed away, in one round trip.
+        """The lanes whose entries behind these places were trimmed, in one round trip.
 
-        Redis does not say which ones it trimmed. A lane counts as missed if the very entry at the
-        place is gone; from START on, if fewer entries are kept than were ever added, which only
-        Redis 7 knows. From KEPT on nothing is missed.
+        Redis does not tell which entries it trimmed. A lane counts as missed if the entry at the
+        place itself is gone; from START on, if fewer entries are kept than were ever added, which
+        only Redis 7 knows. From KEPT on nothing is missed.
         """
         asked = [lane for lane, place in places.items() if place != KEPT]
         pipe = self._redis.pipeline()
@@ -113,8 +110,7 @@ class Events:
     ) -> dict[Lane, Sequence[Row]]:
         """One XREAD over all lanes, at most `each` rows of a lane.
 
-        The only place that reads several lanes with one command. In a Redis Cluster their keys lie
-        in several slots.
+        No other command reads several lanes; in a cluster it cannot: they lie in several slots.
         """
         if not places:
             time.sleep(min(block or 0.0, self._longest_block))
@@ -126,16 +122,13 @@ class Events:
             LaneKeys(lane).events: START if place == KEPT else place
             for lane, place in places.items()
         }
-        # To Redis a block of 0 ms is for ever.
-        wait = (
-            max(math.ceil(min(block, self._longest_block) * 1000), 1)
-            if block is not None and block > 0
-            else None
-        )
+        # To Redis a block of 0 ms is endless.
+        seconds = min(block or 0.0, self._longest_block)
+        wait = max(math.ceil(seconds * 1000), 1) if seconds > 0 else None
         with self._redis.errors():
             answer: Any = self._redis.redis.xread(streams, count=each, block=wait)
-        # By the versions of redis-py and of the protocol, nothing is None, [] or {}, and something
-        # a list of pairs or a dict.
+        # Depending on the versions of redis-py and of the protocol, nothing is None, [] or {}, and
+        # anything else a list of pairs or a dict.
         pairs = answer.items() if isinstance(answer, dict) else answer or ()
         return {
             keys[key]: rows[0] if rows and isinstance(rows[0], list) else rows
@@ -146,9 +139,9 @@ class Events:
     def _by_slot(
         self, places: Mapping[Lane, str], each: int, block: float | None
     ) -> dict[Lane, Sequence[Row]]:
-        """The same in a cluster.
+        """The same in a cluster: one XRANGE for each lane, repeated while there is nothing.
 
-        One XRANGE for each lane, and again while there is nothing, since no read blocks on all.
+        No read blocks on keys in several slots.
         """
         until = time.monotonic() + min(block or 0.0, self._longest_block)
         while True:
@@ -168,22 +161,21 @@ class Events:
 
 
 class Reader:
-    """Reads lanes on from their places and merges them in the order of time, also where one has
-    much more than others.
+    """Reads lanes on from their places and merges them by time, also if one lane has much more.
 
-    For one thread. Raises StoreUnavailable, and EventsMissed where entries behind a place were
-    trimmed away.
+    For one thread. Raises StoreUnavailable, and EventsMissed if entries behind a place were
+    trimmed.
     """
 
     def __init__(self, events: Events, places: Mapping[Lane, str]) -> None:
         self._events = events
         self._places: dict[Lane, str] = {}
-        #: What was read already, by lane, and must wait for the others.
+        #: Entries that were read already and must wait for other lanes.
         self._ahead: dict[Lane, list[Entry]] = {}
         self.add(places)
 
     def add(self, places: Mapping[Lane, str]) -> None:
-        """Read these lanes as well, if they are new."""
+        """Read these lanes too, if they are new."""
         new = {lane: place for lane, place in places.items() if lane not in self._places}
         self._places |= new
         self._refuse_gaps(new)
@@ -191,10 +183,9 @@ class Reader:
     def read(
         self, block: float | None = None, *, until: Mapping[Lane, str] | None = None
     ) -> Iterator[Event]:
-        """The next events.
+        """The next events; if there are none, wait for the first as `Events.read` does.
 
-        Where there are none, wait for the first as `Events.read` does. `until`: only lanes not yet
-        there.
+        `until`: only from lanes that were not read as far as these places.
         """
         asked = {
             lane: place
@@ -206,22 +197,12 @@ class Reader:
         for entry in self._events.read(asked, each, None if self._ahead else block):
             found[entry.lane].append(entry)
         self._refuse_gaps({lane: self._places[lane] for lane in found})
-        # A lane may have more behind the last entry that we know; what others have behind that one
-        # has to wait.
-        open_ends = [
-            *self._ahead.values(),
-            *(entries for entries in found.values() if len(entries) >= each),
-        ]
-        horizon = min((_by_time(entries[-1]) for entries in open_ends), default=None)
-        known = sorted(
-            (
-                entry
-                for part in (self._ahead, found)
-                for entries in part.values()
-                for entry in entries
-            ),
-            key=_by_time,
-        )
+        # A lane may have more behind its last known entry; later entries of others have to wait.
+        full = [entries for entries in found.values() if len(entries) >= each]
+        ends = (_by_time(entries[-1]) for entries in (*self._ahead.values(), *full))
+        horizon = min(ends, default=None)
+        lanes = (*self._ahead.values(), *found.values())
+        known = sorted((entry for entries in lanes for entry in entries), key=_by_time)
         now = [entry for entry in known if horizon is None or _by_time(entry) <= horizon]
         self._ahead = defaultdict(list)
         for entry in known[len(now) :]:
@@ -244,7 +225,7 @@ def _by_time(entry: Entry) -> tuple[tuple[int, int], Lane]:
 
 
 def order(place: str) -> tuple[int, int]:
-    """Places in the order of time: milliseconds, and a number within them."""
+    """What places are ordered by: milliseconds, and a number within the millisecond."""
     if place == KEPT:
         return (0, 0)
     milliseconds, _, number = place.partition("-")
@@ -252,7 +233,7 @@ def order(place: str) -> tuple[int, int]:
 
 
 def position_of(places: Mapping[Lane, str]) -> str:
-    """The places of all lanes as one text of dead letters, digits, `-` and `_`.
+    """The places of all lanes as one text of letters, digits, `-` and `_`.
 
     Some 40 characters, and 15 for each further lane.
     """
@@ -261,9 +242,9 @@ def position_of(places: Mapping[Lane, str]) -> str:
 
 
 def places_of(position: object) -> dict[Lane, str]:
-    """Read what `position_of` wrote.
+    """The places that `position_of` wrote, without lanes at START.
 
-    Lanes at START are left out. Raises SubmissionError on anything else.
+    Raises SubmissionError on anything else.
     """
     try:
         pairs = [line.split(" ") for line in _unpacked(position).splitlines()]

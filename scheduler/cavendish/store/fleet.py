@@ -1,19 +1,14 @@
-"""Who lives.
-
-The heartbeats of workers and beats, and the slots of time in which one dispatch runs; and whose
-store it is.
-"""
+"""The processes of the fleet: their heartbeats, who runs a tick, and the format of the store."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from cavendish.errors import StoreFormatError
 from cavendish.policy.addresses import Network, parse_networks
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.stored_json import compact, read
 
 #: Seconds between heartbeats, after which a process counts as gone, and after which it is
 #: forgotten.
@@ -28,12 +23,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the fleet: when it was last heard, for which accounts it has tokens, what it may
-    dial.
+    """A process of the fleet: the time `at` of its last heartbeat, and what it said there.
 
+    `accounts` are those that it has tokens for, `allow` the private addresses that it may dial.
     `signs`: it has a webhook secret; `encrypts`: it has a key for the secrets of registered
-    endpoints. `queues` are those that it takes messages from, None where an older version does not
-    say; `ahead` is its wall clock less that of the store.
+    endpoints. `queues` are those that it takes messages from, None if an older version does not
+    tell; `ahead` is its wall clock less that of the store, in seconds.
     """
 
     name: str
@@ -47,15 +42,25 @@ class Member:
     queues: tuple[str, ...] | None = None
     ahead: float | None = None
 
+    @classmethod
+    def from_json(cls, text: object) -> Member | None:
+        """Read what `to_json` wrote; None for anything else."""
+        known = read(cls, text)
+        return known if known and known.at > 0 else None
+
+    def to_json(self) -> str:
+        """The JSON text that is stored."""
+        return compact(self)
+
     def alive(self, now: float) -> bool:
-        """True if it was heard of lately."""
+        """True if its last heartbeat is recent."""
         return now - self.at < GONE_AFTER
 
 
 class Fleet:
     """Heartbeats and ticks.
 
-    Every method raises StoreUnavailable; `now` at its first call ForeignBook too.
+    Every method raises StoreUnavailable; `now` also StoreFormatError, until the format is known.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -63,11 +68,10 @@ class Fleet:
         self._ours = False
 
     def now(self) -> float:
-        """Redis TIME as float seconds; in a cluster that of the primary which holds the heartbeats,
-        so there is one clock.
+        """Redis TIME in seconds; in a cluster that of the primary which holds the heartbeats.
 
-        Everything in the store begins with the time, so its format is checked here: until it has
-        one, and in the same round trip.
+        All work begins with the time, so the format of the store is checked here, in the same round
+        trip, until the store has one.
         """
         if self._ours:
             seconds, micros = self._redis.time(keys.FLEET)
@@ -79,13 +83,13 @@ class Fleet:
         return seconds + micros / 1e6
 
     def format(self) -> str | None:
-        """The format that the store says it has; None if no worker or beat has ever come to it."""
+        """The format of the store; None if no worker or beat has used it yet."""
         return self._redis.time_and(keys.FORMAT)[2]
 
     def take_tick(self, every: float) -> bool:
-        """True for the first who asks.
+        """True for the first process that asks; false for others until most of a tick has passed.
 
-        False for others until most of a tick has passed: any number of beats may run.
+        So any number of beats may run. `every` is the length of a tick in seconds.
         """
         return bool(
             self._redis.write_when_full(
@@ -94,73 +98,42 @@ class Fleet:
         )
 
     def beat(self, member: Member) -> None:
-        """Leave a heartbeat."""
-        self._redis.write_when_full(keys.FLEET, "HSET", member.name, json.dumps(asdict(member)))
+        """Store a heartbeat."""
+        self._redis.write_when_full(keys.FLEET, "HSET", member.name, member.to_json())
 
     def found(self) -> None:
-        """Write down the format of a store that has none yet."""
+        """Write the format of a store that has none yet."""
         self._redis.write_when_full(keys.FORMAT, "SET", FORMAT, "NX")
 
     def leave(self, name: str) -> None:
-        """Say that a process ends on purpose."""
+        """Remove the heartbeat of a process that ends on purpose."""
         with self._redis.errors():
             self._redis.redis.hdel(keys.FLEET, name)
 
     def members(self, now: float) -> list[Member]:
-        """Those heard of within the last hour; forgets the others."""
+        """The processes with a heartbeat in the last hour; the others are deleted."""
         with self._redis.errors():
             rows: dict[str, str] = self._redis.redis.hgetall(keys.FLEET)  # type: ignore[assignment]
-            members = {name: _member(row) for name, row in rows.items()}
-            stale = [
-                name
-                for name, member in members.items()
-                if member is None or now - member.at > FORGOTTEN_AFTER
-            ]
-            if stale:
+            members = {
+                name: member
+                for name, row in rows.items()
+                if (member := Member.from_json(row)) and now - member.at <= FORGOTTEN_AFTER
+            }
+            if stale := rows.keys() - members.keys():
                 self._redis.redis.hdel(keys.FLEET, *stale)
-        living = [
-            member for name, member in members.items() if member is not None and name not in stale
-        ]
-        return sorted(living, key=lambda member: (member.role, member.name))
+        return sorted(members.values(), key=lambda member: (member.role, member.name))
 
     def allowed(self) -> tuple[Network, ...]:
-        """Private addresses that webhooks may reach, as the living workers say."""
+        """Private addresses that webhooks may reach, from the heartbeats of living workers."""
         now = self.now()
-        return parse_networks(
-            ",".join(
-                {text for member in self.members(now) if member.alive(now) for text in member.allow}
-            )
-        )
+        living = [member for member in self.members(now) if member.alive(now)]
+        return parse_networks(",".join({text for member in living for text in member.allow}))
 
 
 def _foreign(held: str) -> str:
-    """What to do about a format that is not ours."""
+    """What is wrong with a format that is not ours, and what to do."""
     if held.isdigit() and int(held) > FORMAT:
-        return (
-            f"has the format {held}, and this version of Cavendish knows {FORMAT}: upgrade it here"
-        )
-    return f"has the format {held[:20]!r}, and this version of Cavendish wants {FORMAT}: give it a store of its own"
-
-
-_TEXTS = frozenset(("name", "role", "version"))
-_FIELDS = frozenset(field.name for field in fields(Member))
-
-
-def _member(row: str) -> Member | None:
-    """None for a heartbeat that nobody can read.
-
-    What a newer version says besides is passed over.
-    """
-    try:
-        said: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v
-            for name, v in json.loads(row).items()
-            if name in _FIELDS
-        }
-        return (
-            Member(**said)
-            if all(isinstance(said[n], str) for n in _TEXTS) and said["at"] > 0
-            else None
-        )
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        return None
+        advice = f"knows {FORMAT}: upgrade it here"
+    else:
+        held, advice = repr(held[:20]), f"wants {FORMAT}: give it a store of its own"
+    return f"has the format {held}, and this version of Cavendish {advice}"

@@ -1,4 +1,4 @@
-"""The store's forecasts: duration models kept for a few seconds, and taught by the polls."""
+"""Forecasts of how long tasks take: read from the store, cached for seconds, taught by polls."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cavendish.policy.durations import Observation, observe
 from cavendish.policy.next_poll import Forecast, forecast
 from cavendish.store.shared_state import SharedState
 
-#: Seconds for which a forecast is kept, and how many are.
+#: Seconds for which a forecast is cached, and how many are.
 FRESH_FOR, KEPT = 5.0, 500
-#: Seconds after which a process notes again that a model was taught.
+#: Seconds after which a process lists a model again as one that learned.
 NOTED_FOR = 600.0
 
 

@@ -65,17 +65,17 @@ def circuit(endpoint: str) -> str:
 
 
 def waited(key: str) -> str:
-    """A key in the slot of another one; without a hash tag a key is its own."""
+    """The key that is rewritten where replicas are waited for, in the slot of another key."""
     return beside(key, "waited")
 
 
 def nothing(key: str) -> str:
-    """A key in the slot of another one that never is."""
+    """A key that never exists, in the slot of another key."""
     return beside(key, "nothing")
 
 
 def beside(key: str, name: str) -> str:
-    """A key in the slot of another one."""
+    """A key in the slot of another key, whose hash tag is the key itself if it has none."""
     _, _, rest = key.partition("{")
     return f"cavendish:{{{rest.partition('}')[0] or key}}}:{name}"
 
@@ -166,9 +166,14 @@ class LaneKeys:
     def delivery(self, delivery: str) -> str:
         return self._key(f"delivery:{delivery}")
 
+    def of_delivery(self, delivery: str) -> list[str]:
+        """The keys of a delivery, and of the task and the result that it announces."""
+        task_id = task_of(delivery)
+        return [self.delivery(delivery), self.task(task_id), self.result(task_id)]
+
 
 def delivery_of(subscription: str, task_id: str) -> str:
-    """The name of what is pending to one subscription for one id."""
+    """The name of the delivery that announces one id to one subscription."""
     return f"{subscription}:{task_id}"
 
 

@@ -1,8 +1,7 @@
-"""The ids of a lane in order, page by page, so that a million of them holds nobody up.
+"""Lists the ids of a lane in order, page by page, so that a million ids block nobody.
 
-Pending ids lie in the due sets of their producers. Those that ended lie in the stream of what
-ended, as far back as it is kept; further back only those with webhooks are known by their time, in
-`ended`.
+Pending ids lie in the due sets of their producers. Ended ids lie in the stream of events, as far
+back as it is kept; further back only ids with webhooks are known, in `ended`.
 """
 
 from __future__ import annotations
@@ -29,16 +28,15 @@ class Listed:
 
 
 class Listing:
-    """Each method reads on only while somebody takes what it yields; both raise StoreUnavailable."""
+    """Each method reads on only while its results are taken; both raise StoreUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
 
     def pending(self, lane: Lane, producer: str | None = None) -> Iterator[Listed]:
-        """Ids that have not ended, those first that are due first.
+        """Ids that have not ended, by due time.
 
-        What stays where it is meanwhile is told once; what becomes due anew may be told twice, or
-        not.
+        An id whose due time changes meanwhile may come twice, or not at all.
         """
         keys = LaneKeys(lane)
         with self._redis.errors():
@@ -50,16 +48,16 @@ class Listing:
         return heapq.merge(*(self._ranged(keys.due(one), "-inf") for one in producers))
 
     def ended(self, lane: Lane, until: float = float("inf")) -> Iterator[Listed]:
-        """Ids that ended at `until` at the latest, the newest end first.
+        """Ids that ended at `until` or earlier, the newest end first.
 
-        One that was tracked anew may be told more than once.
+        An id that was tracked anew may come more than once.
         """
         oldest, there = until, set[str]()
         for listed in self._streamed(lane, until):
             there = {listed.id} | (there if listed.at == oldest else set())
             oldest = listed.at
             yield listed
-        # The stream may have been trimmed in the midst of what ended in one moment.
+        # The stream may have been trimmed between ends of one moment.
         yield from (
             listed
             for listed in self._kept(lane, oldest)
@@ -71,10 +69,10 @@ class Listing:
         while True:
             with self._redis.errors():
                 page: Any = self._redis.redis.xrevrange(LaneKeys(lane).events, end, "-", PAGE)
-            for place, said in page:
+            for place, fields in page:
                 end = f"({place}"
                 try:
-                    listed = Listed(float(said["at"]), said["id"])
+                    listed = Listed(float(fields["at"]), fields["id"])
                 except (KeyError, ValueError, TypeError):
                     continue
                 if listed.at <= until:
@@ -90,9 +88,10 @@ class Listing:
         )
 
     def _ranged(self, key: str, begin: str, *, newest_first: bool = False) -> Iterator[Listed]:
-        """The members of a sorted set from a score on. Thousands may share a score, so a page
-        begins with the last that was told; where some before it have gone meanwhile, the page
-        begins earlier, and nothing is passed over.
+        """The members of a sorted set from a score on.
+
+        Thousands may share a score, so a page begins with the last member of the page before. If
+        members in front of it have gone meanwhile, the page begins earlier: nothing is skipped.
         """
         last: Listed | None = None
         at, there = begin, 0

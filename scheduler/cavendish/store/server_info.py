@@ -1,7 +1,4 @@
-"""What the Redis server says of itself.
-
-Its version, how it keeps what is written, and what it drops when it is full.
-"""
+"""Reads what the Redis server reports of itself: version, persistence, eviction, memory, clock."""
 
 from __future__ import annotations
 
@@ -15,9 +12,10 @@ from cavendish.store.connection import Connection
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """None where the server forbids to ask, as managed ones do.
+    """None where the server forbids the question, as managed servers do.
 
-    `behind` is this machine's wall clock less the server's.
+    `used` and `limit` in bytes (limit 0: none); `behind` is this machine's wall clock less the
+    server's, in seconds.
     """
 
     run_id: str
@@ -33,9 +31,9 @@ class Server:
 
 
 def server(connection: Connection) -> Server:
-    """Ask the server (in a cluster.
+    """Ask the server; in a cluster, the primary that holds the heartbeats.
 
-    The primary that holds the heartbeats). Raises StoreUnavailable.
+    Raises StoreUnavailable.
     """
     asked_at = time.time()
     seconds, micros, _ = connection.time_and(keys.FORMAT)

@@ -1,6 +1,6 @@
-"""What the fleet learns together.
+"""State that all processes share and learn: read, changed in Python, and written back.
 
-Read, thought about in pure Python, and written back if nobody was faster.
+If another process was faster, the change is made again on what that process wrote.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cavendish.store import keys
 from cavendish.store.connection import Connection
 
 ATTEMPTS = 50
-#: Seconds after which something learned is forgotten that nobody changes any more.
+#: Seconds after which a shared state that nobody changes expires.
 FORGOTTEN_AFTER = 30 * 86400
-#: Models of a lane that are listed: producers name them, so there may be any number.
+#: Models of a lane that are listed, the latest: producers name them, so there may be any number.
 MODELS_KEPT = 50
 
 
 class Shareable(Protocol):
-    """Something small that turns itself into text and back."""
+    """A state that turns itself into text and back."""
 
     @classmethod
-    def from_json(cls, text: str | None) -> Self: ...
+    def from_json(cls, text: object) -> Self: ...
 
     def to_json(self) -> str: ...
 
@@ -37,44 +37,34 @@ T = TypeVar("T", bound=Shareable)
 R = TypeVar("R")
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 class SharedState:
-    """The rate limit of each account, the condition of each lane, the duration model of each model,
-    the circuit of each endpoint.
+    """The rate limit of each account, the service health of each lane, the duration model of each
+    model, the circuit of each endpoint.
 
-    Every method raises StoreUnavailable.
+    A `step` turns a state into its next one. Every method raises StoreUnavailable.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
 
     def rate_limit(self, account: str) -> RateLimit:
-        """The rate limit of an account as it stands."""
+        """The rate limit of an account."""
         return self._read(keys.rate_limit(account), RateLimit)[1]
 
     def change_rate_limit(
         self, account: str, step: Callable[[RateLimit], tuple[RateLimit, R]]
     ) -> R:
-        """Let `step` turn the rate limit of an account into its next state.
-
-        Returns what else `step` says.
-        """
+        """Change the rate limit of an account; what else `step` returned."""
         return self._change(keys.rate_limit(account), RateLimit, step)
 
     def service_health(self, lane: Lane) -> ServiceHealth:
-        """The condition of a lane as it stands."""
+        """The service health of a lane."""
         return self._read(keys.LaneKeys(lane).service_health, ServiceHealth)[1]
 
     def change_service_health(
         self, lane: Lane, step: Callable[[ServiceHealth], tuple[ServiceHealth, R]]
     ) -> R:
-        """Let `step` turn the condition of a lane into its next state.
-
-        Returns what else `step` says.
-        """
+        """Change the service health of a lane; what else `step` returned."""
         return self._change(keys.LaneKeys(lane).service_health, ServiceHealth, step)
 
     def durations(self, lane: Lane, model: str) -> DurationModel:
@@ -84,7 +74,7 @@ class SharedState:
     def change_durations(
         self, lane: Lane, model: str, step: Callable[[DurationModel], DurationModel]
     ) -> None:
-        """Let `step` turn the duration model of a model into its next state."""
+        """Change the duration model of a model."""
         self._change(
             keys.LaneKeys(lane).durations(model),
             DurationModel,
@@ -92,10 +82,7 @@ class SharedState:
         )
 
     def note_models(self, lane: Lane, models: Iterable[str], now: float) -> None:
-        """Remember that these models were taught, so that somebody can ask which there are.
-
-        The latest are kept.
-        """
+        """List these models as the latest that learned."""
         key, words = keys.LaneKeys(lane).models, [word for model in models for word in (now, model)]
         if words:
             self._redis.write_when_full(key, "ZADD", *words)
@@ -103,23 +90,23 @@ class SharedState:
             self._redis.write_when_full(key, "EXPIRE", FORGOTTEN_AFTER)
 
     def circuits(self, endpoints: Iterable[str]) -> list[Circuit]:
-        """The circuits of webhook endpoints as they stand, in one round trip."""
+        """The circuits of webhook endpoints, in one round trip."""
         pipe = self._redis.pipeline()
         for endpoint in endpoints:
             pipe.hget(keys.circuit(endpoint), "value")
         with self._redis.errors():
-            return [Circuit.from_json(_text(value)) for value in pipe.execute()]
+            return [Circuit.from_json(value) for value in pipe.execute()]
 
     def change_circuit(self, endpoint: str, step: Callable[[Circuit], Circuit]) -> Circuit:
-        """Let `step` turn the circuit of an endpoint into its next state; returns that."""
+        """Change the circuit of an endpoint; the new one."""
         return self._change(
             keys.circuit(endpoint), Circuit, lambda known: ((new := step(known)), new)
         )
 
     def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
         with self._redis.errors():
-            version, value = map(_text, self._redis.redis.hmget(key, ["version", "value"]))
-        return version or "0", kind.from_json(value)
+            version, value = self._redis.redis.hmget(key, ["version", "value"])
+        return str(version or "0"), kind.from_json(value)
 
     def _change(self, key: str, kind: type[T], step: Callable[[T], tuple[T, R]]) -> R:
         for _ in range(ATTEMPTS):

@@ -1,17 +1,17 @@
-"""Everything that is counted in the store, read in a few round trips whatever the number of lanes:
-what a scrape asks for.
+"""Reads every number that `status`, `top`, `doctor`, the metrics and Flower show.
 
-The shards of a lane are summed. Nothing here reads a record of a tracked task or of a delivery, so
-a scrape costs the same with ten ids and with ten million. It grows with the lanes, and with the
-endpoints that something is pending to.
+All lanes are read in two round trips, whatever their number. No record of a task or of a delivery
+is read, so the cost is the same with ten ids and with ten million; it grows with the lanes, and
+with the endpoints that deliveries are pending for.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import Circuit
@@ -21,248 +21,282 @@ from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.fleet import Member
 from cavendish.store.keys import LaneKeys
+from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in
 
-#: Models of one service whose duration models are told: the latest that were taught.
-MODELS = 20
-#: Endpoints without a name whose circuits are looked at.
-NAMELESS = 1000
+#: New deliveries of a lane that are counted by endpoint; the rest is counted under UNSORTED.
+INBOX_READ = 1000
+UNSORTED = "(not sorted yet)"
 
 
-@dataclass(slots=True)
-class Counted:
-    """One service of one account.
+class End(NamedTuple):
+    """The end of one id: its place in the stream, when it was stored, and seconds since its finish.
 
-    `oldest_due`: since when the id is due that is due for longest; `counts` are totals.
+    `delay` is None where the finish is not known.
     """
 
-    pending: int = 0
-    due: int = 0
-    in_flight: int = 0
-    quarantined: int = 0
-    dead: int = 0
-    oldest_due: float | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-    down_until: float = 0.0
-    batch_limit: int = 0
-    forecasts: dict[str, Forecast] = field(default_factory=dict)
+    place: str
+    at: float
+    delay: float | None
 
 
-@dataclass(slots=True)
+#: Answers of Redis, by a subject (a lane, or a kind of state) and a name.
+Answers = dict[Any, dict[Any, Any]]
+#: Forecasts by (account, service) and model.
+Forecasts = dict[tuple[str, str], dict[str, Forecast]]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """The numbers of one lane.
+
+    `pending`, `due` and `in_flight` (leased) count ids, `counts` are totals since the store began.
+    `queued` are the deliveries in the queues, by endpoint; `inbox` those that are not sorted yet,
+    and `new` the first of them, by endpoint. `due_since` is when the longest due id was due, and
+    `delivery_due_since` the same for deliveries; None where none is. `ends` are the newest ends,
+    newest first; `producers` those with pending ids.
+    """
+
+    lane: Lane
+    pending: int
+    due: int
+    in_flight: int
+    quarantined: int
+    dead: int
+    queued: Counter[str]
+    inbox: int
+    new: Counter[str]
+    counts: Counter[str]
+    service_health: ServiceHealth
+    producers: tuple[str, ...]
+    ends: tuple[End, ...]
+    due_since: float | None
+    delivery_due_since: float | None
+
+    @property
+    def deliveries_pending(self) -> int:
+        """All open deliveries."""
+        return self.queued.total() + self.inbox
+
+    @property
+    def pending_by_endpoint(self) -> dict[str, int]:
+        """All open deliveries by endpoint; UNSORTED for those of a long inbox."""
+        unsorted = Counter({UNSORTED: self.inbox - self.new.total()})
+        return dict(+(self.queued + self.new + unsorted))
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """The store at one moment. `inbox`: fresh deliveries that nobody has sorted by endpoint yet;
-    `pending_deliveries`: the others, by endpoint.
+    """The whole store at the time `now`.
 
-    `pending_since`: since when the delivery is due that is due for longest, of all that may be sent
-    now. `unreadable`: lanes left out.
+    `rate_limits` by account, `forecasts` by service and model where asked for, `circuits` of all
+    endpoints that are registered, disabled, asked for, or have pending deliveries. Lanes that
+    cannot be read are in `unreadable` and nowhere else.
     """
 
     now: float
-    services: dict[tuple[str, str], Counted]
+    lanes: tuple[LaneStatistics, ...]
+    unreadable: tuple[Lane, ...]
     rate_limits: dict[str, RateLimit]
-    pending_deliveries: Counter[str]
-    inbox: int
-    pending_since: float | None
-    registered: frozenset[str]
-    disabled: frozenset[str]
-    open: frozenset[str]
+    forecasts: Forecasts
+    registered: dict[str, Endpoint]
+    disabled: dict[str, Disabled]
+    circuits: dict[str, Circuit]
     members: list[Member]
-    unreadable: int
+
+    @property
+    def tracked(self) -> list[LaneStatistics]:
+        """The lanes of tracked tasks: all but that of the operator alerts."""
+        return [one for one in self.lanes if one.lane != OPERATIONS]
+
+    @property
+    def pending_by_endpoint(self) -> Counter[str]:
+        """Open deliveries of all lanes by endpoint, without those of a long inbox."""
+        found = Counter[str]()
+        for one in self.lanes:
+            found.update(one.queued + one.new)
+        return found
+
+
+class _RoundTrip:
+    """Commands that are sent together; each answer is found by a subject and a name.
+
+    A command that fails is answered by its error.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis, self._pipe = connection, connection.pipeline()
+        self._places: list[tuple[Any, Any]] = []
+
+    def ask(self, subject: Any, name: Any, command: str, *args: Any, **options: Any) -> None:
+        getattr(self._pipe, command)(*args, **options)
+        self._places.append((subject, name))
+
+    def answer(self, found: Answers) -> None:
+        for (subject, name), answer in zip(
+            self._places, self._redis.answers(self._pipe), strict=True
+        ):
+            found[subject][name] = answer
 
 
 class StatisticsReader:
-    """Counts once. Every method raises StoreUnavailable."""
+    """Reads once. `ends`: newest ends of each lane, behind its place in `after` if there is one.
 
-    def __init__(self, connection: Connection) -> None:
-        self._redis = connection
-        self._services: dict[tuple[str, str], Counted] = {}
-        self._endpoint_index: dict[Lane, list[str]] = {}
-        self._times: list[float] = []
-        self._inbox = self._unreadable = 0
+    `models`: models of each service whose durations are read, those that learned last. `endpoints`:
+    endpoints whose circuits are read in any case.
+    """
 
-    def count(self, lanes: Sequence[Lane], members: list[Member], now: float) -> Statistics:
-        """Look at these lanes, at their accounts, and at all endpoints."""
-        for lane, answers in zip(lanes, self._answers(lanes, now), strict=True):
-            self._add(lane, answers, now)
-        self._add_operations()
-        self._add_forecasts()
-        accounts = sorted({account for account, _ in self._services})
-        rate_limits = {
-            name: RateLimit.from_json(_text(row[0]))
-            for name, row in self._each(accounts, _ask_rate_limit)
+    def __init__(
+        self,
+        connection: Connection,
+        after: Mapping[Lane, str] | None = None,
+        *,
+        ends: int = 0,
+        models: int = 0,
+        endpoints: Iterable[str] = (),
+    ) -> None:
+        self._redis, self._after, self._ends = connection, after or {}, ends
+        self._models, self._endpoints = models, endpoints
+        self._found: Answers = defaultdict(dict)
+
+    def read(self, lanes: Sequence[Lane], members: list[Member], now: float) -> Statistics:
+        """Everything about these lanes, their accounts, and all endpoints.
+
+        Raises StoreUnavailable.
+        """
+        registry, found = Endpoints(self._redis), self._found
+        registered, disabled = registry.all(), registry.disabled()
+        self._ask_first(lanes).answer(found)
+        named = [*registered, *disabled, *self._endpoints]
+        self._ask_second(lanes, named, now).answer(found)
+        readable = {
+            lane: numbers
+            for lane in lanes
+            if not any(isinstance(answer, Exception) for answer in found[lane].values())
+            and (numbers := _lane_statistics(lane, found[lane], now))
         }
-        pending_deliveries = self._pending_deliveries()
-        registered, disabled = self._in_one(_ask_endpoints, [None])[0]
-        names = [
-            *registered,
-            *(name for name, _ in pending_deliveries.most_common() if name not in registered),
-        ][: len(registered) + NAMELESS]
-        circuits = {
-            name: Circuit.from_json(_text(row[0])) for name, row in self._each(names, _ask_circuit)
-        }
-        is_open = frozenset(name for name, circuit in circuits.items() if circuit.state == "open")
         return Statistics(
             now,
-            self._services,
-            rate_limits,
-            pending_deliveries,
-            self._inbox,
-            min(self._times, default=None),
-            frozenset(registered),
-            frozenset(disabled),
-            is_open,
+            tuple(readable.values()),
+            tuple(lane for lane in lanes if lane not in readable),
+            {name: RateLimit.from_json(text) for name, text in found["rate limit"].items()},
+            _forecasts(found["durations"]),
+            registered,
+            disabled,
+            {name: Circuit.from_json(text) for name, text in found["circuit"].items()},
             members,
-            self._unreadable,
         )
 
-    def _in_one(self, ask: Any, things: Iterable[Any]) -> list[list[Any]]:
-        """Ask about many things in one round trip.
+    def _ask_first(self, lanes: Sequence[Lane]) -> _RoundTrip:
+        trip = _RoundTrip(self._redis)
+        for lane in lanes:
+            of = LaneKeys(lane)
+            # Before the inbox, so that an id that ends meanwhile is counted twice, not missed.
+            trip.ask(lane, "pending", "zcard", of.deadlines)
+            trip.ask(lane, "producers", "smembers", of.producers)
+            trip.ask(lane, "in flight", "hlen", of.leases)
+            trip.ask(lane, "quarantined", "hlen", of.quarantined)
+            trip.ask(lane, "dead", "zcard", of.dead)
+            trip.ask(lane, "counts", "hgetall", of.counts)
+            trip.ask(lane, "health", "hget", of.service_health, "value")
+            trip.ask(lane, "inbox", "zcard", of.inbox)
+            trip.ask(lane, "new", "zrange", of.inbox, 0, INBOX_READ - 1, withscores=True)
+            trip.ask(lane, "index", "zrange", of.endpoint_index, 0, -1, withscores=True)
+            if self._ends:
+                oldest = f"({self._after[lane]}" if lane in self._after else "-"
+                trip.ask(lane, "ends", "xrevrange", of.events, "+", oldest, self._ends)
+        tracked = [lane for lane in lanes if lane != OPERATIONS]
+        for account in sorted({lane.account for lane in tracked}):
+            trip.ask("rate limit", account, "hget", keys.rate_limit(account), "value")
+        # All shards of a lane share their duration models.
+        for service in dict.fromkeys(Lane(lane.account, lane.service) for lane in tracked):
+            if self._models:
+                newest = LaneKeys(service).models
+                trip.ask("models", service, "zrevrange", newest, 0, self._models - 1)
+        return trip
 
-        `ask` puts commands into a pipeline; their answers come back by thing.
-        """
-        things, pipe, lengths = list(things), self._redis.pipeline(), []
-        for thing in things:
-            before = len(pipe)
-            ask(pipe, thing)
-            lengths.append(len(pipe) - before)
-        answers = iter(self._redis.answers(pipe) if things else [])
-        return [[next(answers) for _ in range(length)] for length in lengths]
-
-    def _each(self, names: Sequence[str], ask: Any) -> Iterable[tuple[str, list[Any]]]:
-        return zip(names, self._in_one(ask, names), strict=True)
-
-    def _answers(self, lanes: Sequence[Lane], now: float) -> list[list[Any]]:
-        producers = [
-            row[0]
-            for row in self._in_one(
-                lambda pipe, lane: pipe.smembers(LaneKeys(lane).producers), lanes
-            )
-        ]
-        known = {
-            lane: names if isinstance(names, set) else set()
-            for lane, names in zip(lanes, producers, strict=True)
-        }
-        return self._in_one(lambda pipe, lane: _ask_lane(pipe, lane, known[lane], now), lanes)
-
-    def _add(self, lane: Lane, answers: list[Any], now: float) -> None:
-        """A lane with an unreadable key is left out, so that the others are still counted."""
-        if any(isinstance(answer, Exception) for answer in answers):
-            self._unreadable += 1
-            return
-        endpoint_index, (pending, in_flight, quarantined, dead, counts, service_health, *dues) = (
-            answers[:3],
-            answers[3:],
-        )
-        try:
-            totals = {name: int(number) for name, number in counts.items()}
-        except ValueError:
-            self._unreadable += 1
-            return
-        known = ServiceHealth.from_json(_text(service_health))
-        self._add_pending(lane, endpoint_index)
-        one = self._services.setdefault((lane.account, lane.service), Counted())
-        one.pending += pending
-        one.in_flight += in_flight
-        one.quarantined += quarantined
-        one.dead += dead
-        one.due += sum(dues[::2])
-        one.counts.update(totals)
-        firsts = [at for row in dues[1::2] for _, at in row if at <= now]
-        one.oldest_due = min(
-            [*firsts, *([one.oldest_due] if one.oldest_due is not None else [])], default=None
-        )
-        one.down_until = max(one.down_until, known.down_until if known.failures else 0.0)
-        one.batch_limit = min(filter(None, (one.batch_limit, known.batch_limit)), default=0)
-
-    def _add_operations(self) -> None:
-        """Notices of our own are pending in a lane that is not listed."""
-        answers = self._in_one(_ask_pending, [OPERATIONS])[0]
-        if not any(isinstance(answer, Exception) for answer in answers):
-            self._add_pending(OPERATIONS, answers)
-
-    def _add_pending(self, lane: Lane, answers: list[Any]) -> None:
-        inbox, first, endpoint_index = answers
-        self._inbox += inbox
-        self._endpoint_index[lane] = [endpoint for endpoint, _ in endpoint_index]
-        self._times += [at for _, at in [*first, *endpoint_index[:1]]]
-
-    def _pending_deliveries(self) -> Counter[str]:
-        """Deliveries in the queues, by endpoint, over all lanes."""
-        places = [
-            (lane, endpoint)
-            for lane, endpoints in self._endpoint_index.items()
-            for endpoint in endpoints
-        ]
-        found = Counter[str]()
-        for (_, endpoint), sizes in zip(places, self._in_one(_ask_queues, places), strict=True):
-            found[endpoint] += sum(size for size in sizes if isinstance(size, int))
-        return +found
-
-    def _add_forecasts(self) -> None:
-        """All shards of a lane share their duration models, so these lie in the first."""
-        places = [Lane(*place) for place in self._services]
-        models = self._in_one(
-            lambda pipe, lane: pipe.zrevrange(LaneKeys(lane).models, 0, MODELS - 1), places
-        )
-        for lane, names in zip(places, models, strict=True):
-            duration_models = dict.fromkeys(
-                ["", *(names[0] if isinstance(names[0], list) else [])], DurationModel()
-            )
-            duration_models |= {
-                model: DurationModel.from_json(_text(row[0]))
-                for model, row in self._each(list(duration_models), _ask_durations(lane))
-            }
-            self._services[lane.account, lane.service].forecasts = {
-                model: forecast(durations, duration_models[""] if model else None)
-                for model, durations in duration_models.items()
-                if durations.seen
-            }
+    def _ask_second(
+        self, lanes: Sequence[Lane], endpoints: Iterable[str], now: float
+    ) -> _RoundTrip:
+        trip, circuits = _RoundTrip(self._redis), dict.fromkeys(endpoints)
+        for lane in lanes:
+            of, found = LaneKeys(lane), dict(self._found[lane])
+            for producer in _listed(found["producers"]):
+                due = of.due(producer)
+                trip.ask(lane, ("due", producer), "zcount", due, "-inf", now)
+                trip.ask(lane, ("due since", producer), "zrange", due, 0, 0, withscores=True)
+            for endpoint, _ in _listed(found["index"]):
+                trip.ask(lane, ("queue", endpoint), "zcard", of.queue(endpoint))
+                trip.ask(lane, ("retries", endpoint), "zcard", of.retries(endpoint))
+                circuits[endpoint] = None
+            circuits |= dict.fromkeys(endpoint_in(name) for name, _ in _listed(found["new"]))
+        for endpoint in circuits:
+            trip.ask("circuit", endpoint, "hget", keys.circuit(endpoint), "value")
+        for service, models in self._found["models"].items():
+            for model in dict.fromkeys(["", *_listed(models)]):
+                place = (service.account, service.service, model)
+                durations = LaneKeys(service).durations(model)
+                trip.ask("durations", place, "hget", durations, "value")
+        return trip
 
 
-def _ask_lane(pipe: Any, lane: Lane, producers: Iterable[str], now: float) -> None:
-    of = LaneKeys(lane)
-    _ask_pending(pipe, lane)
-    pipe.zcard(of.deadlines)
-    pipe.hlen(of.leases)
-    pipe.hlen(of.quarantined)
-    pipe.zcard(of.dead)
-    pipe.hgetall(of.counts)
-    pipe.hget(of.service_health, "value")
-    for producer in producers:
-        pipe.zcount(of.due(producer), "-inf", now)
-        pipe.zrange(of.due(producer), 0, 0, withscores=True)
+def _listed(answer: Any) -> Iterable[Any]:
+    """The members in an answer; none in an error."""
+    return answer if isinstance(answer, list | set) else ()
 
 
-def _ask_pending(pipe: Any, lane: Lane) -> None:
-    of = LaneKeys(lane)
-    pipe.zcard(of.inbox)
-    pipe.zrange(of.inbox, 0, 0, withscores=True)
-    pipe.zrange(of.endpoint_index, 0, -1, withscores=True)
+def _lane_statistics(lane: Lane, found: Mapping[Any, Any], now: float) -> LaneStatistics | None:
+    """The numbers of a lane; None if one of its keys is unreadable."""
+    producers, index, new = found["producers"], found["index"], found["new"]
+    firsts = [row for producer in producers for row in found["due since", producer]]
+    try:
+        counts = Counter({name: int(total) for name, total in found["counts"].items()})
+    except ValueError:
+        return None
+    return LaneStatistics(
+        lane,
+        pending=found["pending"],
+        due=sum(found["due", producer] for producer in producers),
+        in_flight=found["in flight"],
+        quarantined=found["quarantined"],
+        dead=found["dead"],
+        queued=+Counter({each: found["queue", each] + found["retries", each] for each, _ in index}),
+        inbox=max(found["inbox"], len(new)),
+        new=Counter(endpoint_in(name) for name, _ in new),
+        counts=counts,
+        service_health=ServiceHealth.from_json(found["health"]),
+        producers=tuple(sorted(producers)),
+        ends=tuple(_end(*row) for row in found.get("ends", ())),
+        due_since=min((at for _, at in firsts if at <= now), default=None),
+        delivery_due_since=min((at for _, at in [*new[:1], *index[:1]]), default=None),
+    )
 
 
-def _ask_queues(pipe: Any, place: tuple[Lane, str]) -> None:
-    lane, endpoint = place
-    pipe.zcard(LaneKeys(lane).queue(endpoint))
-    pipe.zcard(LaneKeys(lane).retries(endpoint))
+def _end(place: str, fields: Mapping[str, str] | None) -> End:
+    entry = fields or {}
+    return End(place, _number(entry.get("at")) or 0.0, _number(entry.get("delay")))
 
 
-def _ask_endpoints(pipe: Any, _: None) -> None:
-    pipe.hkeys(keys.ENDPOINTS)
-    pipe.hkeys(keys.DISABLED)
+def _number(text: str | None) -> float | None:
+    """None for a text that is no finite number: entries of an older version have no delay."""
+    try:
+        return number if math.isfinite(number := float(text or "")) else None
+    except ValueError:
+        return None
 
 
-def _ask_circuit(pipe: Any, endpoint: str) -> None:
-    pipe.hget(keys.circuit(endpoint), "value")
+def _forecasts(durations: Mapping[tuple[str, str, str], Any]) -> Forecasts:
+    """Forecasts by service and model from the stored duration models, "" for the whole service.
 
-
-def _ask_rate_limit(pipe: Any, account: str) -> None:
-    pipe.hget(keys.rate_limit(account), "value")
-
-
-def _ask_durations(lane: Lane) -> Any:
-    return lambda pipe, model: pipe.hget(LaneKeys(lane).durations(model), "value")
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    A model that has seen no finish is left out.
+    """
+    models = {name: DurationModel.from_json(text) for name, text in durations.items()}
+    found: Forecasts = {}
+    for (account, service, model), known in models.items():
+        of_service = found.setdefault((account, service), {})
+        if known.seen:
+            whole = models[account, service, ""] if model else None
+            of_service[model] = forecast(known, whole)
+    return found

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from cavendish.model import LoggedAttempt
+from cavendish.stored_json import END_OF_TIME, read_lines
 from cavendish_worker.cli.output import moment
 from cavendish_worker.cli.tables import table
 
 
 def read_log(log: str) -> list[dict[str, Any]]:
-    """The attempts in a delivery log, a line each; lines that are no JSON objects are left out."""
-    found = []
-    for line in log.splitlines():
-        try:
-            read = json.loads(line)
-        except ValueError:
-            continue
-        found += [read] if isinstance(read, dict) else []
-    return found
+    """The attempts in a delivery log, a line each; lines that cannot be read are left out."""
+    return [
+        {name: value for name, value in asdict(one).items() if value not in (None, "")}
+        for one in read_lines(LoggedAttempt, log)
+        if 0 <= one.at < END_OF_TIME
+    ]
 
 
 def print_log(attempts: Sequence[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ def reopen(
     return [
         name
         for lane, names in chunks(deliveries)
-        for name in store.deliveries.reopen(
+        for name in store.closed.reopen(
             lane, {name: times[lane, name] for name in names}, dead=dead
         )
     ]

@@ -88,7 +88,7 @@ def _ended(store: Store, lane: Lane, since: float, endpoint: str) -> Iterator[En
     run may remove some meanwhile.
     """
     at, there = since, 0
-    while page := store.deliveries.ended_since(lane, at, there, PAGE):
+    while page := store.closed.ended_since(lane, at, there, PAGE):
         for task_id, ended, webhooks in page:
             at, there = ended, (there if ended == at else 0) + 1
             for subscription in webhooks.split():

@@ -6,13 +6,15 @@ Each finding says what was found, and what to do about it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from cavendish.errors import StoreFormatError
 from cavendish.model import Lane
 from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store
-from cavendish.store.fleet import FORMAT
+from cavendish.store.fleet import FORMAT, Member
+from cavendish.store.statistics import LaneStatistics
 from cavendish_worker.doctor import accounts, api, broker, outgoing, processes, redis_server
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
@@ -22,10 +24,9 @@ __all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
 
 
 def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[Finding]:
-    """Examine everything, by the heartbeats of living workers where there are any.
+    """Examine everything, by the heartbeats of living workers, or else by this environment.
 
-    Where no worker lives, by this environment. `offline`: ask only Redis and the broker. Raises
-    StoreUnavailable.
+    `offline`: ask only Redis and the broker. Raises StoreUnavailable.
     """
     server = store.server()
     found = redis_server.findings(store.connection.where, server, settings)
@@ -34,33 +35,41 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     except StoreFormatError as foreign:  # nothing in this store can be trusted
         advice = "Run the version that the workers run, or use another database."
         return [*found, ill("store", str(foreign), advice)]
-    lanes = store.tasks.lanes()
-    living = [member for member in store.fleet.members(now) if member.alive(now)]
+    lanes, statistics = store.tasks.lanes(), store.statistics()
+    living = [member for member in statistics.members if member.alive(now)]
     workers = [member for member in living if member.role == "worker"]
-    signs, encrypt = bool(settings.webhook_secret), bool(settings.secret_key)
-    if workers:
-        signs = any(member.signs for member in workers)
-        encrypt = all(member.encrypts for member in workers)
-    views, of_accounts = endpoints(store), accounts.findings(store, settings, now, lanes, workers)
+    signs, encrypt = _keys(workers, settings)
+    views = endpoints(store, statistics)
     urls = [view.url for view in views if view.url]
-    broker_check = partial(broker.findings, settings, server)
-    api_check = partial(api.findings, store, settings, now, lanes, offline=offline)
-    outgoing_check = partial(outgoing.findings, settings, urls, offline=offline)
-    of_broker, of_api, of_outgoing = at_once((broker_check, api_check, outgoing_check))
+    of_broker, of_api, of_outgoing = at_once(  # each may wait for its network
+        (
+            partial(broker.findings, settings, server),
+            partial(api.findings, store, settings, now, lanes, offline=offline),
+            partial(outgoing.findings, settings, urls, offline=offline),
+        )
+    )
     return [
         *found,
         _format(store),
         *of_broker,
         *processes.findings(living),
-        *of_accounts,
+        *accounts.findings(store, settings, now, lanes, workers),
         *of_api,
         _secret(signs=signs),
         *_misspelt(),
         *(finding for view in views for finding in trouble(view)),
         *secrets(store, settings, now, encrypt=encrypt, elsewhere=bool(workers)),
         *of_outgoing,
-        *(finding for lane in lanes for finding in _lane(lane, store, now)),
+        *(_unreadable(lane) for lane in statistics.unreadable),
+        *(finding for lane in statistics.tracked for finding in _lane(lane, store, now)),
     ]
+
+
+def _keys(workers: Sequence[Member], settings: Settings) -> tuple[bool, bool]:
+    """Whether anybody signs webhooks, and whether all encrypt secrets of endpoints."""
+    if not workers:
+        return bool(settings.webhook_secret), bool(settings.secret_key)
+    return any(one.signs for one in workers), all(one.encrypts for one in workers)
 
 
 def _format(store: Store) -> Finding:
@@ -85,16 +94,21 @@ def _misspelt() -> list[Finding]:
     return [ill("environment", f"{name} is no setting", advice) for name in unknown]
 
 
-def _lane(lane: Lane, store: Store, now: float) -> list[Finding]:
-    view, what, found = store.view(lane, now), f"lane {lane}", []
-    if view.service_health.down_until > now:
-        reason = f"the API fails: {view.service_health.reason}"
+def _unreadable(lane: Lane) -> Finding:
+    advice = "Examine its keys in Redis (ARCHITECTURE.md lists them), and repair or delete them."
+    return ill(f"lane {lane}", "has a key that cannot be read", advice)
+
+
+def _lane(lane: LaneStatistics, store: Store, now: float) -> list[Finding]:
+    what, found, health = f"lane {lane.lane}", [], lane.service_health
+    if health.down_until > now:
+        reason = f"the API fails: {health.reason}"
         found.append(ill(what, reason, "Workers ask it again by themselves."))
-    if view.quarantined:
-        task_id, why = next(iter(store.quarantined(lane).items()))
+    if lane.quarantined:
+        task_id, why = next(iter(store.tasks.quarantined(lane.lane).items()))
         advice = "Examine the record in Redis, repair or delete it, and submit the id again."
-        said = f"{view.quarantined} records quarantined, such as {task_id}: {why}"
+        said = f"{lane.quarantined} records quarantined, such as {task_id}: {why}"
         found.append(ill(what, said, advice))
-    if view.dead:
-        found.append(well(what, f"{view.dead} dead letters", "See `cavendish dead list`."))
+    if lane.dead:
+        found.append(well(what, f"{lane.dead} dead letters", "See `cavendish dead list`."))
     return found

@@ -1,19 +1,16 @@
-"""Webhook endpoints as an operator sees them, and what is wrong with them and with how their
-secrets are encrypted.
-"""
+"""Webhook endpoints as operators see them, and what is wrong with them and with their secrets."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cavendish.model import OPERATIONS
 from cavendish.policy.circuit import Circuit
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish.store.statistics import Statistics
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, name_complaint
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
@@ -21,7 +18,7 @@ from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """A webhook endpoint that is registered, disabled, or pending something.
+    """A webhook endpoint that is registered, disabled, or has pending deliveries (`waiting`).
 
     `registered` and `disabled`: None where it is not.
     """
@@ -85,39 +82,24 @@ def counted(deliveries: int) -> str:
 
 
 def endpoints(
-    store: Store,
-    pending_deliveries: Mapping[str, int] | None = None,
-    remembered: dict[str, str] | None = None,
+    store: Store, statistics: Statistics | None = None, known_urls: dict[str, str] | None = None
 ) -> list[EndpointView]:
-    """All webhook endpoints that there is something to say about, the registered ones first. Raises
-    StoreUnavailable.
+    """All webhook endpoints with something to show, the registered ones first.
 
-    `pending_deliveries`: how many deliveries wait for each, where the caller has counted them
-    already. `remembered`: the URLs of nameless endpoints that an earlier call found; this one adds
-    to it.
+    `statistics`: where the caller has read them already. `known_urls`: the URLs of endpoints
+    without a name that an earlier call found; this call adds to it. Raises StoreUnavailable.
     """
-    registered, disabled, waiting = (
-        store.endpoints.all(),
-        store.endpoints.disabled(),
-        Counter[str](pending_deliveries or {}),
+    known = {} if known_urls is None else known_urls
+    found = statistics or store.statistics(endpoints=known)
+    registered, disabled = found.registered, found.disabled
+    waiting = found.pending_by_endpoint
+    names = [*registered, *sorted({*disabled, *waiting, *known} - {*registered})]
+    urls = {name: why.url for name, why in disabled.items() if why.url}
+    urls |= {name: endpoint.url for name, endpoint in registered.items()}
+    unknown = {name for name in names if name_complaint(name)} - {*urls, *known}
+    known |= store.deliveries.urls(
+        (lane.lane, name) for lane in found.lanes for name in unknown & {*lane.queued, *lane.new}
     )
-    lanes = [*store.tasks.lanes(), OPERATIONS]
-    for lane in lanes if pending_deliveries is None else ():
-        waiting.update(store.deliveries.waiting(lane))
-    names = [*registered, *sorted({*disabled, *+waiting, *(remembered or ())} - {*registered})]
-    urls = {name: endpoint.url for name, endpoint in registered.items()}
-    urls |= {name: why.url for name, why in disabled.items() if why.url and name not in urls}
-    known = {} if remembered is None else remembered
-    nameless = [
-        name for name in names if name not in urls and name not in known and name_complaint(name)
-    ]
-    known |= {
-        delivery.endpoint: delivery.url
-        for lane in lanes
-        if nameless
-        for delivery in store.deliveries.examples(lane, nameless)
-        if delivery.url
-    }
     urls = known | urls
     return [
         EndpointView(
@@ -125,10 +107,10 @@ def endpoints(
             urls.get(name, ""),
             registered.get(name),
             disabled.get(name),
-            circuit,
+            found.circuits.get(name, Circuit()),
             waiting[name],
         )
-        for name, circuit in zip(names, store.shared_state.circuits(names), strict=True)
+        for name in names
     ]
 
 
@@ -151,9 +133,10 @@ def trouble(view: EndpointView) -> list[Finding]:
 def secrets(
     store: Store, settings: Settings, now: float, *, encrypt: bool, elsewhere: bool
 ) -> list[Finding]:
-    """What is wrong with how the secrets of registered endpoints are encrypted.
+    """What is wrong with the encryption of the secrets of registered endpoints.
 
-    `elsewhere`: there are workers, who have keys.
+    `encrypt`: CAVENDISH_SECRET_KEY is set for the workers, or here if there are none; `elsewhere`:
+    there are workers.
     """
     what, registered, found = "endpoint secrets", store.endpoints.all(), list[Finding]()
     if not registered:

@@ -15,7 +15,7 @@ from cavendish.model import Lane, State
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
-from cavendish.store.tasks import Settled
+from cavendish.store.tracked_tasks import Settled
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.ask import SHUTDOWN, Asker
 from cavendish_worker.polling.classify import SOON, Classified, classify_batch, confirm_absent

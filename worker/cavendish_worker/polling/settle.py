@@ -15,7 +15,7 @@ from cavendish.policy.durations import Observation
 from cavendish.policy.verdicts import AbsencePolicy, Outcome, Reading, Verdict, decide
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
-from cavendish.store.tasks import Settled
+from cavendish.store.tracked_tasks import Settled
 from cavendish_worker.polling.classify import SOON, Classified
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from cavendish.model import Quota, UpstreamError, UpstreamErrorKind, printable, too_deep
+from cavendish.model import Quota, UpstreamError, UpstreamErrorKind, printable
+from cavendish.stored_json import too_deep
 
 NOT_FOUND = frozenset({"not_found", "task_not_found"})
 

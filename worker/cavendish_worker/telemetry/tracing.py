@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cavendish.model import Answer, Lane, State, TrackedTask, UpstreamError, printable
 from cavendish.policy.verdicts import Outcome
-from cavendish.store.tasks import Settled
+from cavendish.store.tracked_tasks import Settled
 from cavendish.submission import traceparent_complaint
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import httpx
 
 from cavendish.clock import Clock
-from cavendish.model import OPERATIONS, Lane, TrackedTask, compact
+from cavendish.model import OPERATIONS, Lane, TrackedTask
 from cavendish.store.deliveries import Delivery
+from cavendish.stored_json import compact
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cavendish.model import printable
+from cavendish.model import LoggedAttempt, printable
 from cavendish.policy import circuit
 from cavendish.policy.backoff import WEBHOOK_WINDOW
+from cavendish.stored_json import read_lines
 from cavendish_worker.polling.upstream_errors import retry_after
 
 #: Characters of an answer that are kept with each attempt, and attempts that are kept: 16 KiB in
@@ -71,14 +72,8 @@ def log_with(log: str, result: AttemptResult) -> str:
 
 
 def delivered_before(log: str) -> bool:
-    """True if an attempt in the delivery log was answered 2xx: this delivery is a replay."""
-    for line in log.splitlines():
-        try:
-            if 200 <= json.loads(line).get("status", 0) < 300:
-                return True
-        except (AttributeError, TypeError, ValueError, RecursionError):
-            continue
-    return False
+    """True if a try in the delivery log was answered 2xx: what is tried now is a replay."""
+    return any(200 <= (one.status or 0) < 300 for one in read_lines(LoggedAttempt, log))
 
 
 def classified(status: int, headers: Mapping[str, str]) -> AttemptResult:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from cavendish.errors import CavendishError
-from cavendish.model import compact
+from cavendish.stored_json import compact
 
 _ENCRYPTED, _PLAIN = "encrypted:", "plain:"
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cavendish.model import State, TrackedTask, compact
+from cavendish.model import State, TrackedTask
+from cavendish.stored_json import compact
 
 #: Bytes of the largest body that is sent; a record that makes it larger stays in the store.
 LARGEST = 256 * 1024

@@ -38,13 +38,13 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     now, restored = store.fleet.now(), 0
     for lane in [*store.tasks.lanes(), OPERATIONS]:
         missing, until = list[str](), time.monotonic() + LASTS
-        for page in range(store.deliveries.to_reconcile(lane) // PAGE + 1):
+        for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
             if page == 0 or time.monotonic() < until:
-                missing += store.deliveries.reconcile(lane, now, PAGE)
+                missing += store.reconciliation.reconcile(lane, now, PAGE)
         if missing:
             logger().warning("webhook.restored", lane=str(lane), ids=len(missing), first=missing[0])
             restored += len(missing)
-        store.deliveries.forget_dead(lane, now - dead_retention)
+        store.closed.forget_dead(lane, now - dead_retention)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     return Reconciled(restored)

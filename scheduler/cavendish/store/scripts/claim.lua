@@ -1,17 +1,17 @@
--- claim: take chosen ids, each if it still stands where it was seen; re-scored in place to the end of the lease.
--- An expired lease is simply a due id, so a dead worker needs no reaper.
+-- claim: lease chosen ids, each if its due time is still the one that was seen.
+-- A leased id keeps its place in `due`, at the end of the lease: a lease that ends is a due id.
 -- KEYS    1 leases, then per id: due
 -- ARGV    1 lease ends at  2 token, then per id: id, the due time that was seen
--- RETURNS the ids taken
-local taken = {}
-redis.call('HDEL', KEYS[1], '') -- see Connection.write_when_full: takes no memory, so that what follows may
+-- RETURNS the ids that were leased
+local claimed = {}
+redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
 for i = 3, #ARGV, 2 do
   local id, due = ARGV[i], KEYS[2 + (i - 3) / 2]
-  local score = redis.call('ZSCORE', due, id)
-  if score and tonumber(score) == tonumber(ARGV[i + 1]) then
-    redis.call('HSET', KEYS[1], id, ARGV[2] .. ' ' .. score)
+  local due_at = redis.call('ZSCORE', due, id)
+  if due_at and tonumber(due_at) == tonumber(ARGV[i + 1]) then
+    redis.call('HSET', KEYS[1], id, ARGV[2] .. ' ' .. due_at)
     redis.call('ZADD', due, 'XX', ARGV[1], id)
-    taken[#taken + 1] = id
+    claimed[#claimed + 1] = id
   end
 end
-return taken
+return claimed

@@ -1,12 +1,16 @@
--- pop: the next message of the broker's queues; where it must not be lost with whoever popped it, a note of it in the same step.
--- Whoever popped it removes the note once it is written down elsewhere. Messages that are alike share one: they say the same.
--- KEYS    1 the notes: messages by when they were popped  2 a key that never is  3.. the lists, in their order
--- ARGV    1 now  2 seconds after which a message is popped restart whose note is still there, then per list: 1 if it is noted
--- RETURNS the message and which list it was in (0: it was noted), or nil
+-- pop: take the next message of the broker's queues; if it must not be lost with the process that
+-- popped it, keep a note of it in the same step.
+-- That process removes the note when the message is written down elsewhere. Equal messages share
+-- one note: they say the same.
+-- KEYS    1 notes: messages by when they were popped  2 a key that never exists, then the lists, in
+--         their order
+-- ARGV    1 now  2 seconds after which a message that still has its note is popped again, then per
+--         list: 1 if its messages are noted
+-- RETURNS the message and the number of its list (0: it had a note), or nil
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return nil
 end
-redis.call('DEL', KEYS[2]) -- see Connection.write_when_full: takes no memory, so that what follows may
+redis.call('DEL', KEYS[2]) -- takes no memory: see Connection.write_when_full
 local list, noted = 0, '1'
 local message = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1] - ARGV[2], 'LIMIT', 0, 1)[1]
 while not message and KEYS[list + 3] do

@@ -1,23 +1,26 @@
--- reopen: owe restart what was closed, with all its attempts: dead letters (to revive them), or what was delivered (to replay it).
--- KEYS    1 endpoint_index  2 dead, then per delivery: row, task, result, retries
--- ARGV    1 'dead' | 'delivered', then per delivery: delivery, endpoint, next try at
--- RETURNS per delivery: 1 inbox restart | 0 not closed in this way, or what it announced is forgotten
+-- reopen: make closed deliveries pending again, with all their attempts: dead letters (to revive
+-- them), or delivered ones (to replay them).
+-- KEYS    1 endpoint index  2 dead, then per delivery: delivery, task, result, retries
+-- ARGV    1 state: 'dead' | 'delivered', then per delivery: delivery, endpoint, next attempt at
+-- RETURNS per delivery: 1 pending again | 0 not in this state, or its record expired
 local answer = {}
 for i = 2, #ARGV, 3 do
-  local delivery, key = ARGV[i], 3 + (i - 2) / 3 * 4
-  local row, task = KEYS[key], KEYS[key + 1]
-  local subscription, still, found = string.match(delivery, '^[^:]+'), '', false
+  local name, endpoint, next_at, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], 3 + (i - 2) / 3 * 4
+  local delivery, task = KEYS[key], KEYS[key + 1]
+  local subscription, others, found = string.match(name, '^[^:]+'), '', false
   local closed = redis.pcall('HGET', task, 'closed') -- an error where the record is unreadable
   for word in string.gmatch(type(closed) == 'string' and closed or '', '%S+') do
-    if word == subscription then found = true else still = still .. ' ' .. word end
+    if word == subscription then found = true else others = others .. ' ' .. word end
   end
-  if found and ARGV[1] == (redis.call('ZSCORE', KEYS[2], delivery) and 'dead' or 'delivered') then
-    redis.call('ZADD', KEYS[key + 3], ARGV[i + 2], delivery)
-    redis.call('ZADD', KEYS[1], 'LT', ARGV[i + 2], ARGV[i + 1])
-    if type(redis.pcall('HSET', row, 'state', 'pending', 'attempts', 0)) == 'table' then redis.call('DEL', row) end
-    redis.call('HSET', task, 'closed', still)
+  if found and ARGV[1] == (redis.call('ZSCORE', KEYS[2], name) and 'dead' or 'delivered') then
+    redis.call('ZADD', KEYS[key + 3], next_at, name)
+    redis.call('ZADD', KEYS[1], 'LT', next_at, endpoint)
+    if type(redis.pcall('HSET', delivery, 'state', 'pending', 'attempts', 0)) == 'table' then
+      redis.call('DEL', delivery) -- unreadable
+    end
+    redis.call('HSET', task, 'closed', others)
     for k = key, key + 2 do redis.call('PERSIST', KEYS[k]) end
-    redis.call('ZREM', KEYS[2], delivery)
+    redis.call('ZREM', KEYS[2], name)
     answer[#answer + 1] = 1
   else
     answer[#answer + 1] = 0

@@ -1,23 +1,25 @@
--- retry_later: the delivery stays pending and is tried restart at the given time.
--- KEYS    1 endpoint_index  2 leases of deliveries, then per delivery: row, queue, retries
--- ARGV    1 token, then per delivery: delivery, endpoint, next try at, attempts charged (0|1), what happened, log
--- RETURNS how many were still ours
-local ours = 0
-redis.call('HDEL', KEYS[2], '') -- see Connection.write_when_full: takes no memory, so that what follows may
+-- retry_later: end the leases of deliveries that were attempted; each is attempted again at a time.
+-- KEYS    1 endpoint index  2 delivery leases, then per delivery: delivery, queue, retries
+-- ARGV    1 token, then per delivery: delivery, endpoint, next attempt at, attempts to count (0|1),
+--         outcome, log
+-- RETURNS how many still had this token
+local done = 0
+redis.call('HDEL', KEYS[2], '') -- takes no memory: see Connection.write_when_full
 for i = 2, #ARGV, 6 do
-  local delivery, key = ARGV[i], 3 + (i - 2) / 6 * 3
-  local row = KEYS[key]
-  if redis.call('HGET', KEYS[2], delivery) == ARGV[1] then
-    if type(redis.pcall('HINCRBY', row, 'attempts', ARGV[i + 3])) == 'table' then -- an error: what was tried is unreadable
-      redis.call('DEL', row)
-      redis.call('HINCRBY', row, 'attempts', ARGV[i + 3])
+  local name, endpoint, next_at, attempts = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local key = 3 + (i - 2) / 6 * 3
+  local delivery = KEYS[key]
+  if redis.call('HGET', KEYS[2], name) == ARGV[1] then
+    if type(redis.pcall('HINCRBY', delivery, 'attempts', attempts)) == 'table' then -- unreadable
+      redis.call('DEL', delivery)
+      redis.call('HINCRBY', delivery, 'attempts', attempts)
     end
-    redis.call('HSET', row, 'outcome', ARGV[i + 4], 'log', ARGV[i + 5])
-    redis.call('ZADD', KEYS[key + 2], ARGV[i + 2], delivery)
-    redis.call('ZADD', KEYS[1], 'LT', ARGV[i + 2], ARGV[i + 1])
-    redis.call('ZREM', KEYS[key + 1], delivery)
-    redis.call('HDEL', KEYS[2], delivery)
-    ours = ours + 1
+    redis.call('HSET', delivery, 'outcome', ARGV[i + 4], 'log', ARGV[i + 5])
+    redis.call('ZADD', KEYS[key + 2], next_at, name)
+    redis.call('ZADD', KEYS[1], 'LT', next_at, endpoint)
+    redis.call('ZREM', KEYS[key + 1], name)
+    redis.call('HDEL', KEYS[2], name)
+    done = done + 1
   end
 end
-return ours
+return done

@@ -73,7 +73,7 @@ class Selection:
 def _dead(store: Store, lane: Lane) -> Iterator[Delivery]:
     """All dead letters of a lane, page by page, each once: a new one shifts the next page."""
     offset, seen = 0, set[str]()
-    while page := store.deliveries.dead(lane, PAGE, offset):
+    while page := store.closed.dead(lane, PAGE, offset):
         yield from (delivery for delivery in page if delivery.name not in seen)
         seen.update(delivery.name for delivery in page)
         offset += len(page)

@@ -12,7 +12,7 @@ LANE_NUMBERS = {
     "pending": "pending",
     "due": "due",
     "in_flight": "in flight",
-    "pending_deliveries": "to send",
+    "deliveries_pending": "to send",
     "dead": "dead",
     "quarantined": "quarantined",
 }

@@ -1,4 +1,4 @@
-"""What Prometheus is told.
+"""The metrics for Prometheus.
 
-`recorded` is what one worker process did, `scraped` what the store says of the whole fleet.
+`recorded` counts what one worker process does, `scraped` reads the store of the whole fleet.
 """

@@ -1,9 +1,8 @@
-"""Counters and histograms of one process: cheap to add to from any thread, read when somebody
-scrapes.
+"""Counters and histograms of one process: cheap to add to from any thread, read at each scrape.
 
-prometheus_client's own are not used, only its exposition: theirs write files where
-PROMETHEUS_MULTIPROC_DIR is set, which here would count each process twice; and theirs take any
-number of label values, where names of services come from strangers.
+prometheus_client serves for its exposition only. Its own counters write files if
+PROMETHEUS_MULTIPROC_DIR is set, which would count each process twice here, and they take any number
+of label values, while producers name the services.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-#: Sets of label values of one family; what comes beyond them is counted under OTHER.
+#: Most sets of label values of one family; further ones are counted under OTHER.
 MOST_ROWS = 200
 OTHER = "OTHER"
 
 
 class Counter(Collector):
-    """Counts. `name` without `_total`, which is added where it is shown."""
+    """A counter; `name` without `_total`, which the exposition adds."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str] = ()) -> None:
         self._name, self._about, self._labels = name, about, tuple(labels)
@@ -48,18 +47,14 @@ class Counter(Collector):
 
 
 class Histogram(Collector):
-    """Counts values up to each of its `bounds`."""
+    """A histogram of values up to each of its `bounds`."""
 
     def __init__(
         self, name: str, about: str, bounds: Sequence[float], labels: Sequence[str] = ()
     ) -> None:
-        self._name, self._about, self._labels, self._bounds = (
-            name,
-            about,
-            tuple(labels),
-            tuple(bounds),
-        )
-        self._shown = [*(_shown(bound) for bound in bounds), "+Inf"]
+        self._name, self._about, self._labels = name, about, tuple(labels)
+        self._bounds = tuple(bounds)
+        self._shown = [*(repr(float(bound)) for bound in bounds), "+Inf"]
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, ...], tuple[list[int], list[float]]] = (
             {} if labels else {(): self._empty()}
@@ -69,7 +64,7 @@ class Histogram(Collector):
         return [0] * len(self._shown), [0.0]
 
     def add(self, value: float, *labels: str) -> None:
-        """Count one value; less than nothing (two clocks read apart) counts as nothing."""
+        """Count one value; a negative one (from two clocks that differ) counts as 0."""
         if not 0.0 <= value < math.inf:
             if not value < 0.0:  # not a number, or too large for one
                 return
@@ -99,7 +94,3 @@ class Histogram(Collector):
 
 def _place(rows: Mapping[tuple[str, ...], object], labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels if len(rows) < MOST_ROWS else (OTHER,) * len(labels)
-
-
-def _shown(bound: float) -> str:
-    return repr(float(bound))

@@ -1,7 +1,7 @@
-"""What this worker process has done since it began. One process is one registry: workers run
-threads, whatever `-P` says.
+"""Counts what this worker process has done since it began.
 
-Labels have few values: services, and words of ours; never ids, URLs or what a stranger wrote.
+One process has one registry: workers run threads, whatever `-P` says. Labels have few values:
+services, and words of ours; never ids, URLs or texts from outside.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from cavendish.model import Answer, State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import Outcome, Reading
 from cavendish.store.deliveries import Delivery
-from cavendish.store.tasks import Settled
+from cavendish.store.tracked_tasks import Settled
 from cavendish_worker.telemetry.metrics.families import Counter, Histogram
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, delivered_before
 
@@ -24,11 +24,11 @@ DELAYS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 15, 30, 60, 120, 300, 900, 3600)
 CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
 #: Ids in one call.
 FILL = (1, 2, 5, 10, 20, 30, 40, 50, 75, 100, 200, 500, 1000)
-#: Seconds that a task itself may take, and then until it was announced.
+#: Seconds that a task may take, and its announcement.
 LIVES = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 76 * 3600)
 
 POLLS = Counter(
-    "cavendish_polls", "Polls at one id each, by what they said of it.", ("service", "verdict")
+    "cavendish_polls", "Polls of one id each, by their verdict.", ("service", "verdict")
 )
 POLL_LAG = Histogram(
     "cavendish_poll_lag_seconds",
@@ -50,7 +50,7 @@ CALL_IDS = Histogram(
 )
 DETECTION_DELAY = Histogram(
     "cavendish_detection_delay_seconds",
-    "From the finish that the remote API stamped on a task (or its submit, if that was later) to the settle that saw it.",
+    "From the finish that the remote API reports (or the submit, if that was later) to the settle.",
     DELAYS,
     ("service",),
 )
@@ -65,61 +65,46 @@ QUARANTINED = Counter(
 )
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
-    "Tries to deliver a webhook, by what became of the delivery: delivered, retry, rejected (now dead), our_fault, not_sent.",
+    "Attempts to deliver a webhook, by their result: delivered, retry, rejected (now dead), "
+    "our_fault, not_sent.",
     ("outcome",),
 )
 WEBHOOK_DURATION = Histogram(
     "cavendish_webhook_duration_seconds",
-    "Length of a webhook call, name, connect and answer included.",
+    "Length of a webhook call, with name lookup, connect and answer.",
     CALLS,
     ("outcome",),
 )
 WEBHOOK_DELAY = Histogram(
     "cavendish_webhook_delay_seconds",
-    "From the settle of an id to the first try of its webhook on the wire.",
+    "From the settle of an id to the first attempt of its webhook.",
     DELAYS,
 )
 WEBHOOK_END_TO_END = Histogram(
     "cavendish_webhook_end_to_end_seconds",
-    "From the finish that the remote API stamped on a task (or its submit, if that was later) to the receiver's acknowledgement.",
+    "From the finish that the remote API reports (or the submit, if that was later) to the "
+    "receiver's acknowledgement.",
     LIVES,
 )
 
 REGISTRY = CollectorRegistry(auto_describe=False)
-for one in (
-    POLLS,
-    POLL_LAG,
-    CALLS_MADE,
-    CALL_DURATION,
-    CALL_IDS,
-    DETECTION_DELAY,
-    ABSENCES,
-    EXPIRED,
-    QUARANTINED,
-):
+for one in [value for value in globals().values() if isinstance(value, Counter | Histogram)]:
     REGISTRY.register(one)
-for one in (WEBHOOK_ATTEMPTS, WEBHOOK_DURATION, WEBHOOK_DELAY, WEBHOOK_END_TO_END):
-    REGISTRY.register(one)
-ProcessCollector(
-    registry=REGISTRY
-)  # CPU, memory and open files, under the names that every dashboard knows
+ProcessCollector(registry=REGISTRY)  # CPU, memory, open files, by the names that dashboards know
 GCCollector(registry=REGISTRY)
-for kind in ResultKind:  # there from the first scrape on, so that the first of each is an increase
+for kind in ResultKind:  # shown from the first scrape on, so that the first one is an increase
     WEBHOOK_ATTEMPTS.add(kind.value, by=0)
 
 
 def claimed(service: str, dues: Sequence[float], now: float) -> None:
-    """Ids were claimed. Those that only filled the batch up were not due yet, and say nothing."""
+    """Ids were claimed; those that only filled the batch up were not due yet and do not count."""
     for due in dues:
         if due <= now:
             POLL_LAG.add(now - due, service)
 
 
 def called(service: str, answer: Answer, seconds: float, ids: int | None) -> None:
-    """A call ended.
-
-    `ids` is None for a poll at one id alone, which says nothing about how full batches are.
-    """
+    """A call ended after `seconds`; `ids` is None for a single-id request, which is no batch."""
     outcome = answer.why.name.lower() if isinstance(answer, UpstreamError) else "answered"
     CALLS_MADE.add(service, outcome)
     CALL_DURATION.add(seconds, service, outcome)
@@ -128,7 +113,7 @@ def called(service: str, answer: Answer, seconds: float, ids: int | None) -> Non
 
 
 def polled(service: str, readings: Sequence[tuple[TrackedTask, Reading, Outcome]]) -> None:
-    """Answers were judged."""
+    """Answers were classified."""
     for task, reading, outcome in readings:
         POLLS.add(service, reading.verdict.value)
         if outcome.absences > task.absences:
@@ -138,7 +123,7 @@ def polled(service: str, readings: Sequence[tuple[TrackedTask, Reading, Outcome]
 def settled(
     service: str, written: Sequence[Settled], outcomes: Sequence[Outcome], now: float
 ) -> None:
-    """Outcomes were written down; those that came too late say nothing."""
+    """Outcomes were written; those that came too late do not count."""
     for one, outcome in zip(written, outcomes, strict=True):
         if not one.ended:
             continue
@@ -154,24 +139,17 @@ def quarantine(service: str, records: int) -> None:
 
 
 def attempted(delivery: Delivery, task: TrackedTask | None, result: AttemptResult) -> None:
-    """A webhook was tried, or was not: then it took no time."""
+    """A webhook was attempted; `result.seconds` is 0 if it was not sent."""
     outcome, sent = result.kind.value, result.seconds > 0
     WEBHOOK_ATTEMPTS.add(outcome)
     if sent:
         WEBHOOK_DURATION.add(result.seconds, outcome)
-    if (
-        task is None or not sent or result.kind is ResultKind.NOT_SENT
-    ):  # who ends and cuts its call short leaves the try to another
+    # A process that ends in the middle of a call leaves the attempt to another one.
+    if task is None or not sent or result.kind is ResultKind.NOT_SENT:
         return
-    if (
-        not delivery.log and task.settled_at is not None
-    ):  # a replay, too, begins with what was tried before
+    if not delivery.log and task.settled_at is not None:  # a replay has a log already
         WEBHOOK_DELAY.add(result.sent_at - task.settled_at)
-    if (
-        result.kind is ResultKind.DELIVERED
-        and not delivered_before(delivery.log)
-        and task.finished_at is not None
-    ):
-        WEBHOOK_END_TO_END.add(
-            result.sent_at + result.seconds - max(task.finished_at, task.submitted_at)
-        )
+    first = result.kind is ResultKind.DELIVERED and not delivered_before(delivery.log)
+    if first and task.finished_at is not None:
+        acknowledged_at = result.sent_at + result.seconds
+        WEBHOOK_END_TO_END.add(acknowledged_at - max(task.finished_at, task.submitted_at))

@@ -1,12 +1,11 @@
-"""What the store says, as metrics: read anew at each scrape, so it is right however many processes
-there are.
+"""The numbers of the store as metrics, read anew at each scrape.
 
-Scrape it at one place, or each number is there several times; it is the same at each of them.
+They are the same in every process that serves them, so one place is enough to scrape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,20 +14,28 @@ from prometheus_client.registry import Collector
 from cavendish.errors import StoreUnavailable
 from cavendish.model import State, UpstreamErrorKind
 from cavendish.store import Store
-from cavendish.store.statistics import Counted, Statistics
+from cavendish.store.statistics import LaneStatistics, Statistics
 from cavendish_worker.telemetry.metrics.families import OTHER
 
 #: Labels in place of a name. No endpoint can be registered under them: names have no capitals.
 NAMELESS, UNSORTED = "URL", "INBOX"
-#: Services, each of one account, that are told apart: strangers name them.
+#: Services, each of one account, that have labels of their own: producers name them.
 MOST_SERVICES = 200
-_LANE = ("account", "service")
+#: Models of one service whose durations are shown: those that learned last.
+MODELS = 20
+_SERVICE = ("account", "service")
+_ENDS = [state.value for state in State if state.terminal]
+
+Labels = tuple[str, ...]
+Rows = Iterable[tuple[Labels, float]]
+#: The lanes of each (account, service).
+Services = dict[tuple[str, str], list[LaneStatistics]]
 
 
 def registry_of(store: Store, batch_size: int, ceiling: float = 0.0) -> CollectorRegistry:
     """A registry of the store alone.
 
-    `batch_size` and `ceiling` (calls/s, 0 for none) are what the settings say.
+    `batch_size` (ids) and `ceiling` (calls/s, 0 for none) are what the settings say.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(OfTheStore(store, batch_size, ceiling))
@@ -36,49 +43,40 @@ def registry_of(store: Store, batch_size: int, ceiling: float = 0.0) -> Collecto
 
 
 class OfTheStore(Collector):
-    """Reads the store whenever it is asked.
-
-    While Redis is away, `cavendish_store_up` 0 is all that it says.
-    """
+    """Reads the store at each scrape; while Redis is away it says only `cavendish_store_up` 0."""
 
     def __init__(self, store: Store, batch_size: int, ceiling: float) -> None:
         self._store, self._batch_size, self._ceiling = store, batch_size, ceiling
 
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
-        up = GaugeMetricFamily(
-            "cavendish_store_up", "1 if the Redis that holds the store answers, else 0."
-        )
+        about = "1 if the Redis that holds the store answers, else 0."
         try:
-            statistics = self._store.statistics()
+            statistics = self._store.statistics(models=MODELS)
         except StoreUnavailable:
-            up.add_metric((), 0)
-            yield up
+            yield _gauge("store_up", about, (), [((), 0)])
             return
-        up.add_metric((), 1)
-        yield up
-        services = _bounded(statistics.services)
+        yield _gauge("store_up", about, (), [((), 1)])
+        services = _bounded(statistics)
         yield from _tasks(services, statistics)
-        yield from _calls(services, statistics, self._batch_size)
+        yield from _calls(services, statistics.now, self._batch_size)
         yield from _accounts(services, statistics, self._ceiling)
-        yield from _duration_models(services)
+        yield _forecast_durations(services, statistics)
         yield from _webhooks(services, statistics)
         yield from _endpoints(statistics)
         yield from _fleet(statistics)
 
 
-def _gauge(
-    name: str, about: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> Metric:
+def _gauge(name: str, about: str, labels: Labels, rows: Rows) -> Metric:
     family = GaugeMetricFamily(f"cavendish_{name}", about, labels=labels)
     for values, number in rows:
         family.add_metric(values, number)
     return family
 
 
-def _counter(
-    name: str, about: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> Metric:
+def _counter(name: str, about: str, labels: Labels, rows: Rows) -> Metric:
+    """A counter without OTHER: services join it and leave it, so its sum may fall, and Prometheus
+    takes a counter that falls for one that began anew."""
     family = CounterMetricFamily(f"cavendish_{name}", about, labels=labels)
     for values, number in rows:
         if values[0] != OTHER:
@@ -86,255 +84,188 @@ def _counter(
     return family
 
 
-Services = dict[tuple[str, str], Counted]
+def _bounded(statistics: Statistics) -> Services:
+    """The services with the most pending ids; all others together as OTHER."""
+    services: Services = {}
+    for lane in statistics.tracked:
+        services.setdefault((lane.lane.account, lane.lane.service), []).append(lane)
+    ranked = sorted(services, key=lambda name: (-sum(one.pending for one in services[name]), name))
+    bounded = {name: services[name] for name in ranked[:MOST_SERVICES]}
+    if others := ranked[MOST_SERVICES:]:
+        bounded[OTHER, OTHER] = [lane for name in others for lane in services[name]]
+    return bounded
 
 
-def _bounded(services: Services) -> Services:
-    """The services with the most pending ids; all others as one, without duration models, and
-    without counts: they come and go, and a counter that falls is taken for one that began anew,
-    with all that it counts."""
-    ranked = sorted(services.items(), key=lambda pair: (-pair[1].pending, pair[0]))
-    found = dict(ranked[:MOST_SERVICES])
-    for _, one in ranked[MOST_SERVICES:]:
-        rest = found.setdefault((OTHER, OTHER), Counted())
-        for name in ("pending", "due", "in_flight", "quarantined", "dead"):
-            setattr(rest, name, getattr(rest, name) + getattr(one, name))
-        rest.oldest_due = min(
-            (at for at in (rest.oldest_due, one.oldest_due) if at is not None), default=None
-        )
-        rest.down_until = max(rest.down_until, one.down_until)
-    return found
+def _sums(services: Services, number: Callable[[LaneStatistics], float]) -> Rows:
+    """The sum over the lanes of each service."""
+    return [(name, sum(map(number, lanes))) for name, lanes in services.items()]
+
+
+def _totals(services: Services, count: str) -> Rows:
+    return _sums(services, lambda lane: lane.counts[count])
+
+
+def _since(now: float, times: Iterable[float | None]) -> float:
+    """Seconds since the earliest of the times; 0 where there is none."""
+    return max([0.0, *(now - at for at in times if at is not None)])
 
 
 def _tasks(services: Services, statistics: Statistics) -> Iterable[Metric]:
-    ends = [state.value for state in State if state.terminal]
-    rows = services.items()
-    yield _gauge(
-        "tasks_pending",
-        "Ids that have not ended.",
-        _LANE,
-        [(lane, one.pending) for lane, one in rows],
-    )
-    yield _gauge(
-        "tasks_due",
-        "Pending ids whose look is due.",
-        _LANE,
-        [(lane, one.due) for lane, one in rows],
-    )
-    yield _gauge(
-        "tasks_in_flight",
-        "Ids that are being asked about.",
-        _LANE,
-        [(lane, one.in_flight) for lane, one in rows],
-    )
-    about = "Ids whose record cannot be read: quarantined, and no longer asked about."
-    yield _gauge("tasks_quarantined", about, _LANE, [(lane, one.quarantined) for lane, one in rows])
-    late = [
-        (lane, 0.0 if one.oldest_due is None else max(statistics.now - one.oldest_due, 0.0))
-        for lane, one in rows
-    ]
+    for name, about, number in (
+        ("pending", "Ids that have not ended.", lambda lane: lane.pending),
+        ("due", "Pending ids whose poll is due.", lambda lane: lane.due),
+        ("in_flight", "Ids that are being polled.", lambda lane: lane.in_flight),
+        (
+            "quarantined",
+            "Ids whose record cannot be read: they are polled no more.",
+            lambda lane: lane.quarantined,
+        ),
+    ):
+        yield _gauge(f"tasks_{name}", about, _SERVICE, _sums(services, number))
     yield _gauge(
         "due_lag_seconds",
-        "For how long the id has been due that is due for longest; 0 where none is.",
-        _LANE,
-        late,
+        "For how long the longest due id has been due; 0 where none is.",
+        _SERVICE,
+        [
+            (name, _since(statistics.now, (one.due_since for one in lanes)))
+            for name, lanes in services.items()
+        ],
     )
-    submitted = [(lane, one.counts["submitted"]) for lane, one in rows]
-    yield _counter(
-        "tasks_submitted", "Ids that were taken in, since the store began.", _LANE, submitted
-    )
-    ended = [((*lane, state), one.counts[state]) for lane, one in rows for state in ends]
-    yield _counter(
-        "tasks_ended", "Ids that ended, since the store began.", (*_LANE, "state"), ended
-    )
-    yield _gauge(
-        "lanes_unreadable",
-        "Lanes that cannot be read and are not counted here.",
-        (),
-        [((), statistics.unreadable)],
-    )
+    about = "Ids that were submitted, since the store began."
+    yield _counter("tasks_submitted", about, _SERVICE, _totals(services, "submitted"))
+    ended = [((*name, end), total) for end in _ENDS for name, total in _totals(services, end)]
+    about = "Ids that ended, since the store began."
+    yield _counter("tasks_ended", about, (*_SERVICE, "state"), ended)
+    about = "Lanes that cannot be read and are not counted here."
+    yield _gauge("lanes_unreadable", about, (), [((), len(statistics.unreadable))])
 
 
-def _calls(services: Services, statistics: Statistics, batch_size: int) -> Iterable[Metric]:
-    rows = services.items()
-    calls = [(lane, one.counts["calls"]) for lane, one in rows]
-    yield _counter(
-        "fleet_calls",
-        "Calls to the remote API that workers wrote down, since the store began.",
-        _LANE,
-        calls,
-    )
-    refused = [(lane, one.counts["rate_refused"]) for lane, one in rows]
-    yield _counter(
-        "fleet_calls_rate_refused", "Those of them that were answered with 429.", _LANE, refused
-    )
-    sizes = [(lane, min(batch_size, one.batch_limit or batch_size)) for lane, one in rows]
-    yield _gauge(
-        "batch_size_ids", "Most ids in one call: as set, or the limit that was met.", _LANE, sizes
-    )
-    down = [(lane, max(one.down_until - statistics.now, 0.0)) for lane, one in rows]
-    yield _gauge(
-        "service_down_seconds",
-        "For how much longer a service that is out of order is not asked.",
-        _LANE,
-        down,
-    )
+def _calls(services: Services, now: float, batch_size: int) -> Iterable[Metric]:
+    about = "Calls to the remote API that workers counted, since the store began."
+    yield _counter("fleet_calls", about, _SERVICE, _totals(services, "calls"))
+    about = "Those of them that were answered with 429."
+    yield _counter("fleet_calls_rate_refused", about, _SERVICE, _totals(services, "rate_refused"))
+    sizes = [
+        (name, min(one.service_health.batch_size(batch_size) for one in lanes))
+        for name, lanes in services.items()
+    ]
+    about = "Most ids in one call: as set, or the limit that was met."
+    yield _gauge("batch_size_ids", about, _SERVICE, sizes)
+    down = [(name, max(_down_for(one, now) for one in lanes)) for name, lanes in services.items()]
+    about = "For how much longer a service that fails is not polled."
+    yield _gauge("service_down_seconds", about, _SERVICE, down)
+
+
+def _down_for(lane: LaneStatistics, now: float) -> float:
+    health = lane.service_health
+    return max(health.down_until - now, 0.0) if health.failures else 0.0
 
 
 def _accounts(services: Services, statistics: Statistics, ceiling: float) -> Iterable[Metric]:
-    """Those of the services that are told, and those that were ever asked for.
+    """The accounts of the services that have labels, and those that were ever polled.
 
     These have tokens, so they are few.
     """
-    told = {account for account, _ in services}
-    now, rate_limits = (
-        statistics.now,
-        [
-            (name, rate_limit)
-            for name, rate_limit in statistics.rate_limits.items()
-            if name in told or rate_limit.began
-        ],
-    )
-    allowed = [
-        ((name,), min(rate_limit.rate_at(now), ceiling or rate_limit.rate_at(now)))
-        for name, rate_limit in rate_limits
-    ]
+    shown, now, account = {account for account, _ in services}, statistics.now, ("account",)
+    rate_limits = {
+        name: rate_limit
+        for name, rate_limit in statistics.rate_limits.items()
+        if name in shown or rate_limit.began
+    }
+    rates = {name: rate_limit.rate_at(now) for name, rate_limit in rate_limits.items()}
     yield _gauge(
         "rate_limit_calls_per_second",
-        "Calls per second that are allowed now, when not held.",
-        ("account",),
-        allowed,
+        "Calls per second that are allowed now, when not paused.",
+        account,
+        [((name,), min(rate, ceiling or rate)) for name, rate in rates.items()],
     )
-    ceilings = {
-        name: min(filter(None, (rate_limit.ceiling, ceiling)), default=0.0)
-        for name, rate_limit in rate_limits
+    known = {
+        name: [most for most in (rate_limit.ceiling, ceiling) if most]
+        for name, rate_limit in rate_limits.items()
     }
-    known = [((name,), most) for name, most in ceilings.items() if most]
-    about = "Calls per second that the API is believed to take, or CAVENDISH_RATE; absent until it has refused one."
-    yield _gauge("rate_limit_ceiling_calls_per_second", about, ("account",), known)
-    held = [
+    yield _gauge(
+        "rate_limit_ceiling_calls_per_second",
+        "Calls per second that the API is believed to take, or CAVENDISH_RATE; "
+        "absent until the API has refused one.",
+        account,
+        [((name,), min(ceilings)) for name, ceilings in known.items() if ceilings],
+    )
+    pauses = [
         (
             (name, kind.value),
-            max(rate_limit.paused_until - now, 0.0) if rate_limit.pause_kind == kind else 0.0,
+            max(one.paused_until - now, 0.0) if one.pause_kind == kind else 0.0,
         )
-        for name, rate_limit in rate_limits
+        for name, one in rate_limits.items()
         for kind in (UpstreamErrorKind.RATE, UpstreamErrorKind.ACCOUNT)
     ]
-    about = "For how much longer nobody asks: rate after a 429, account where the credential is refused or used up."
-    yield _gauge("pause_seconds", about, ("account", "kind"), held)
+    about = "For how much longer nothing is polled: rate after a 429, account if it is refused."
+    yield _gauge("pause_seconds", about, ("account", "kind"), pauses)
 
 
-def _duration_models(services: Services) -> Iterable[Metric]:
+def _forecast_durations(services: Services, statistics: Statistics) -> Metric:
     rows = [
-        ((*lane, model, share), forecast.quantile(float(share)))
-        for lane, one in services.items()
-        for model, forecast in one.forecasts.items()
+        ((*service, model, share), forecast.quantile(float(share)))
+        for service in services
+        for model, forecast in statistics.forecasts.get(service, {}).items()
         for share in ("0.5", "0.95")
     ]
-    about = "How long a share of the tasks is believed to take at most, by model; without a model: those of the whole service."
-    yield _gauge(
-        "forecast_duration_seconds", about, (*_LANE, "model", "share"), rows
-    )  # `quantile` is kept for summaries
+    about = (
+        "How long a share of the tasks is believed to take at most, by model; "
+        "without a model: those of the whole service."
+    )
+    labels = (*_SERVICE, "model", "share")  # `quantile` is reserved for summaries
+    return _gauge("forecast_duration_seconds", about, labels, rows)
 
 
 def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
-    pending_deliveries = [
-        ((name,), sum(statistics.pending_deliveries[one] for one in _called(statistics, name)))
-        for name in _names(statistics)
-    ]
-    about = f"Deliveries that wait, by endpoint; {NAMELESS}: all without a name, {UNSORTED}: just pending and not sorted by endpoint yet."
-    yield _gauge(
-        "webhooks_pending",
-        about,
-        ("endpoint",),
-        [*pending_deliveries, ((UNSORTED,), statistics.inbox)],
+    queued = dict.fromkeys([*sorted(statistics.registered), NAMELESS], 0)
+    for lane in statistics.lanes:
+        for endpoint, number in lane.queued.items():
+            queued[endpoint if endpoint in statistics.registered else NAMELESS] += number
+    queued[UNSORTED] = sum(lane.inbox for lane in statistics.lanes)
+    about = (
+        f"Deliveries that wait, by endpoint; {NAMELESS}: all without a name, "
+        f"{UNSORTED}: new and not sorted by endpoint yet."
     )
-    since = (
-        0.0
-        if statistics.pending_since is None
-        else max(statistics.now - statistics.pending_since, 0.0)
-    )
-    about = "For how long the delivery has been due that is due for longest, of all that may be sent now; 0 where none is."
+    yield _gauge("webhooks_pending", about, ("endpoint",), _by_name(queued))
+    since = _since(statistics.now, (lane.delivery_due_since for lane in statistics.lanes))
+    about = "For how long the longest due delivery has been due; 0 where none is."
     yield _gauge("webhooks_oldest_pending_seconds", about, (), [((), since)])
-    rows = services.items()
-    yield _gauge(
-        "webhooks_dead", "Dead dead letters.", _LANE, [(lane, one.dead) for lane, one in rows]
-    )
-    delivered = [(lane, one.counts["delivered"]) for lane, one in rows]
-    yield _counter(
-        "webhooks_delivered",
-        "Webhooks that a receiver took, since the store began.",
-        _LANE,
-        delivered,
-    )
-    buried = [(lane, one.counts["buried"]) for lane, one in rows]
-    yield _counter(
-        "webhooks_buried",
-        "Webhooks that became dead letters, since the store began.",
-        _LANE,
-        buried,
-    )
+    dead = _sums(services, lambda lane: lane.dead)
+    yield _gauge("webhooks_dead", "Dead letters.", _SERVICE, dead)
+    about = "Webhooks that a receiver took, since the store began."
+    yield _counter("webhooks_delivered", about, _SERVICE, _totals(services, "delivered"))
+    about = "Webhooks that became dead letters, since the store began."
+    yield _counter("webhooks_buried", about, _SERVICE, _totals(services, "buried"))
+
+
+def _by_name(numbers: dict[str, int]) -> Rows:
+    return [((name,), number) for name, number in numbers.items()]
 
 
 def _endpoints(statistics: Statistics) -> Iterable[Metric]:
+    is_open = [name for name, circuit in statistics.circuits.items() if circuit.state == "open"]
     for name, about, those in (
-        (
-            "endpoint_disabled",
-            "1 if nothing is sent to the endpoint until it is enabled",
-            statistics.disabled,
-        ),
-        (
-            "endpoint_circuit_open",
-            "1 if the endpoint is left alone or probed after failures",
-            statistics.open,
-        ),
+        ("disabled", "1 if nothing is sent to it until it is enabled", statistics.disabled),
+        ("circuit_open", "1 if it rests or is probed after failures", is_open),
     ):
-        rows = [
-            ((each,), sum(one in those for one in _called(statistics, each)))
-            for each in _names(statistics)
-        ]
-        yield _gauge(
-            name, f"{about}, else 0; {NAMELESS}: how many without a name.", ("endpoint",), rows
-        )
-
-
-def _names(statistics: Statistics) -> list[str]:
-    return [*sorted(statistics.registered), NAMELESS]
-
-
-def _called(statistics: Statistics, name: str) -> set[str]:
-    """The endpoints that a label stands for."""
-    return (
-        {name}
-        if name != NAMELESS
-        else ({*statistics.pending_deliveries} | statistics.disabled | statistics.open)
-        - statistics.registered
-    )
+        numbers = dict.fromkeys([*sorted(statistics.registered), NAMELESS], 0)
+        for one in those:
+            numbers[one if one in statistics.registered else NAMELESS] += 1
+        said = f"{about}, else 0; {NAMELESS}: how many without a name."
+        yield _gauge(f"endpoint_{name}", said, ("endpoint",), _by_name(numbers))
 
 
 def _fleet(statistics: Statistics) -> Iterable[Metric]:
     living = [member for member in statistics.members if member.alive(statistics.now)]
-    roles = [
-        ((role,), sum(member.role == role for member in living)) for role in ("worker", "beat")
-    ]
-    yield _gauge("processes", "Processes that were heard of lately.", ("role",), roles)
-    kinds = sorted({(member.role, member.version) for member in living})
-    versions = [
-        (kind, sum((member.role, member.version) == kind for member in living)) for kind in kinds
-    ]
-    yield _gauge(
-        "process_versions",
-        "The same by version: more than one during an update.",
-        ("role", "version"),
-        versions,
-    )
-    last: dict[str, float] = {}
-    for member in statistics.members:
-        last[member.role] = max(last.get(member.role, 0.0), member.at)
-    quiet = [((role,), max(statistics.now - at, 0.0)) for role, at in sorted(last.items())]
-    yield _gauge(
-        "process_last_heard_seconds",
-        "Since when no process of a role was heard of.",
-        ("role",),
-        quiet,
-    )
+    roles = [member.role for member in living]
+    rows = _by_name({role: roles.count(role) for role in ("worker", "beat")})
+    yield _gauge("processes", "Processes with a recent heartbeat.", ("role",), rows)
+    kinds = [(member.role, member.version) for member in living]
+    versions = [(kind, kinds.count(kind)) for kind in sorted({*kinds})]
+    about = "The same by version: more than one during an update."
+    yield _gauge("process_versions", about, ("role", "version"), versions)
+    last = {one.role: one.at for one in sorted(statistics.members, key=lambda one: one.at)}
+    quiet = [((role,), max(statistics.now - last[role], 0.0)) for role in sorted(last)]
+    about = "Seconds since the last heartbeat of any process of a role."
+    yield _gauge("process_last_heard_seconds", about, ("role",), quiet)

@@ -1,6 +1,6 @@
-"""Serves an exposition for scrapes.
+"""Serves metrics over HTTP: those of a worker process, or of the store.
 
-Of a worker process by CAVENDISH_METRICS_PORT, of the store by `cavendish metrics --serve`.
+A worker does it if CAVENDISH_METRICS_PORT is set, and `cavendish metrics --serve` for the store.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ Registry = CollectorRegistry
 
 
 def attach() -> None:
-    """Let a worker process serve what it records, if the settings say so.
-
-    Beat, Flower and commands record nothing.
-    """
+    """Let a worker process serve its metrics when it is ready; beat and commands record none."""
     signals.worker_ready.connect(lambda **_: begin(Settings.load().metrics_port), weak=False)
 
 
 def begin(where: tuple[str, int] | None) -> None:
-    """Serve what this process records, where that is wanted and can be."""
+    """Serve the metrics of this process, at the host and port `where`; None: do not."""
     if where is None:
         return
     try:
         port = serve(where, recorded.REGISTRY)
-    except OSError as error:  # a worker whose numbers nobody sees is better than none
+    except OSError as error:
         host = f"{where[0]}:{where[1]}"
         logger().error(
             "metrics.unserved",
@@ -43,24 +40,24 @@ def begin(where: tuple[str, int] | None) -> None:
 
 
 def address(host: str, port: int) -> str:
-    """Where a scrape finds it."""
+    """The URL of the metrics."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def serve(where: tuple[str, int], registry: CollectorRegistry) -> int:
-    """Answer every GET with what the registry says then, from threads of its own.
+    """Answer every GET with the metrics of that moment, in threads; returns the port.
 
-    Returns the port. Raises OSError.
+    Raises OSError.
     """
     try:
         server, _ = start_http_server(where[1], addr=where[0], registry=registry)
-    except UnicodeError:  # what is no name at all is not even asked for
+    except UnicodeError:  # no resolver takes it
         raise OSError(errno.EADDRNOTAVAIL, "no name of a host") from None
     return int(server.server_port)
 
 
 def samples(registry: CollectorRegistry) -> list[dict[str, Any]]:
-    """The same as plain values: one for each line of the text."""
+    """The metrics as plain values: one for each line of the text."""
     families = registry.collect()
     return [
         {"name": one.name, "labels": one.labels, "value": one.value}
@@ -70,5 +67,5 @@ def samples(registry: CollectorRegistry) -> list[dict[str, Any]]:
 
 
 def text(registry: CollectorRegistry) -> str:
-    """The exposition once, in Prometheus' text format."""
+    """The metrics in Prometheus' text format."""
     return generate_latest(registry).decode()

@@ -1,0 +1,80 @@
+"""Closed deliveries in the store: the dead letters, and what is reopened to be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cavendish.model import Lane
+from cavendish.store.connection import Connection
+from cavendish.store.deliveries import PAGE, Deliveries, Delivery
+from cavendish.store.keys import LaneKeys
+from cavendish.webhook_endpoint import endpoint_in
+
+
+class Closed:
+    """Deliveries that are delivered or dead. Every method raises StoreUnavailable."""
+
+    def __init__(self, connection: Connection, deliveries: Deliveries) -> None:
+        self._redis, self._deliveries = connection, deliveries
+
+    def dead(self, lane: Lane, at_most: int = PAGE, offset: int = 0) -> list[Delivery]:
+        """The dead letters of a lane, the newest first."""
+        key, last = LaneKeys(lane).dead, offset + at_most - 1
+        with self._redis.errors():
+            found = self._redis.redis.zrevrange(key, offset, last, withscores=True)
+        ranked: list[tuple[str, float]] = list(found)  # type: ignore[arg-type]
+        names, times = [name for name, _ in ranked], [at for _, at in ranked]
+        return self._deliveries.load(lane, names, times) if ranked else []
+
+    def drop(self, lane: Lane, names: Sequence[str]) -> int:
+        """Delete dead letters; how many there were."""
+        keys = LaneKeys(lane)
+        pipe = self._redis.pipeline()
+        for name in names:
+            pipe.zrem(keys.dead, name)
+        with self._redis.errors():
+            were_dead = pipe.execute()
+            dropped = [name for name, was in zip(names, were_dead, strict=True) if was]
+            if dropped:
+                self._redis.redis.delete(*map(keys.delivery, dropped))
+        return len(dropped)
+
+    def forget_dead(self, lane: Lane, before: float) -> int:
+        """Delete dead letters from before this time, whose records expired; how many there were."""
+        with self._redis.errors():
+            return int(self._redis.redis.zremrangebyscore(LaneKeys(lane).dead, "-inf", before))
+
+    def reopen(self, lane: Lane, times: Mapping[str, float], *, dead: bool) -> list[str]:
+        """Make closed deliveries pending again, each from its time on; which ones became pending.
+
+        `dead`: only dead letters, else only delivered ones.
+        """
+        if not times:
+            return []
+        keys = LaneKeys(lane)
+        names, args = [keys.endpoint_index, keys.dead], ["dead" if dead else "delivered"]
+        for name, at in times.items():
+            endpoint = endpoint_in(name)
+            names += [*keys.of_delivery(name), keys.retries(endpoint)]
+            args += [name, endpoint, repr(at)]
+        reopened = self._redis.script("reopen", names, args, durable=True)
+        return [name for name, done in zip(times, reopened, strict=True) if done]
+
+    def ended_since(
+        self, lane: Lane, since: float, offset: int, at_most: int
+    ) -> list[tuple[str, float, str]]:
+        """Ids with webhooks that ended at `since` or later, in this order.
+
+        Each with when it ended and its subscriptions, joined by spaces.
+        """
+        keys = LaneKeys(lane)
+        with self._redis.errors():
+            ranked = self._redis.redis.zrangebyscore(
+                keys.ended, since, "+inf", offset, at_most, withscores=True
+            )
+            pairs: list[tuple[str, float]] = list(ranked)  # type: ignore[arg-type]
+            pipe = self._redis.pipeline()
+            for task_id, _ in pairs:
+                pipe.hget(keys.task(task_id), "webhooks")
+            rows = pipe.execute()
+        return [(*pair, webhooks or "") for pair, webhooks in zip(pairs, rows, strict=True)]

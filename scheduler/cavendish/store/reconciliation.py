@@ -1,0 +1,59 @@
+"""Compares what ended with what is pending, and puts missing deliveries back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cavendish.model import Lane
+from cavendish.store.connection import Connection
+from cavendish.store.keys import LaneKeys, delivery_of, task_of
+from cavendish.webhook_endpoint import endpoint_in
+
+
+class Reconciliation:
+    """Goes through the ended ids of a lane, page by page. Every method raises StoreUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def to_reconcile(self, lane: Lane) -> int:
+        """How many ended ids `reconcile` has not come to before it begins anew."""
+        keys = LaneKeys(lane)
+        with self._redis.errors():
+            done = int(self._redis.redis.get(keys.reconciled) or 0)
+            return self._redis.redis.zcard(keys.ended) - done
+
+    def reconcile(self, lane: Lane, now: float, at_most: int) -> list[str]:
+        """Check the next `at_most` ended ids; the deliveries that were missing, now pending.
+
+        Ids whose tasks expired leave the ended ids.
+        """
+        keys = LaneKeys(lane)
+        with self._redis.errors():
+            start = int(self._redis.redis.get(keys.reconciled) or 0)
+            ids: list[str] = self._redis.redis.zrange(keys.ended, start, start + at_most - 1)  # type: ignore[assignment]
+        if not ids:
+            rows = []
+        else:
+            rows = self._redis.script("unreconciled", [keys.task(each) for each in ids], [])
+        pairs = list(zip(ids, rows, strict=True))
+        still_open = [delivery_of(one, each) for each, row in pairs for one in (row or "").split()]
+        missing = self._restore(keys, still_open, now) if still_open else []
+        expired = [each for each, row in pairs if row is None]
+        if expired:
+            with self._redis.errors():
+                self._redis.redis.zrem(keys.ended, *expired)
+        next_start = start + len(ids) - len(expired) if len(ids) == at_most else 0
+        if next_start != start:
+            self._redis.write_when_full(keys.reconciled, "SET", next_start)
+        return missing
+
+    def _restore(self, keys: LaneKeys, deliveries: list[str], now: float) -> list[str]:
+        names = [keys.inbox, keys.endpoint_index, keys.delivery_leases]
+        args: list[Any] = [now]
+        for name in deliveries:
+            endpoint = endpoint_in(name)
+            names += [keys.task(task_of(name)), keys.queue(endpoint), keys.retries(endpoint)]
+            args += [name, endpoint]
+        missing: list[str] = self._redis.script("reconcile", names, args)
+        return missing

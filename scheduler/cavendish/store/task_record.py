@@ -1,0 +1,120 @@
+"""A tracked task as a Redis hash: how it is read, and how an outcome is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cavendish.model import Candidate, Lane, Record, State, TrackedTask
+from cavendish.policy.verdicts import Outcome
+from cavendish.stored_json import DEEPEST, compact, parse, too_deep
+
+#: The fields that `candidate` takes, in this order.
+CANDIDATE_FIELDS = ("submitted_at", "deadline_at", "polled_at", "model")
+
+
+def candidate(producer: str, task_id: str, due: float, row: Any) -> Candidate:
+    """A pending id with the fields that its next poll is weighed by.
+
+    An unreadable record is a candidate too: the process that claims it quarantines it.
+    """
+    try:
+        submitted_at, deadline_at, polled_at, model = row
+        times = float(submitted_at), float(deadline_at), _time(polled_at)
+    except (TypeError, ValueError):
+        return Candidate(task_id, producer, due, due, due, None, "")
+    return Candidate(task_id, producer, due, *times, model or "")
+
+
+def tracked_task(task_id: str, lane: Lane, fields: Any, record: Any) -> TrackedTask | str | None:
+    """The task of a hash and of its upstream record; None for an empty hash.
+
+    Either may be an error of Redis, or damaged: then the answer is a text that says why.
+    """
+    for answer in (fields, record):
+        if isinstance(answer, Exception):
+            return _why(answer)
+    try:
+        return _tracked_task(task_id, lane, fields, record) if fields else None
+    except (ValueError, TypeError, KeyError) as error:
+        return _why(error)
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any) -> TrackedTask:
+    metadata = fields.get("metadata")
+    return TrackedTask(
+        id=task_id,
+        service=lane.service,
+        account=lane.account,
+        state=State(fields["state"]),
+        submitted_at=float(fields["submitted_at"]),
+        deadline_at=float(fields["deadline_at"]),
+        restarts=int(fields.get("restarts") or 0),
+        polls=int(fields.get("polls") or 0),
+        polled_at=_time(fields.get("polled_at")),
+        absences=int(fields.get("absences") or 0),
+        absent_since=_time(fields.get("absent_since")),
+        finished_at=_time(fields.get("finished_at")),
+        settled_at=_time(fields.get("settled_at")),
+        reason=fields.get("reason", ""),
+        model=fields.get("model", ""),
+        producer=fields.get("producer", ""),
+        metadata=parse(metadata) if metadata else None,
+        webhooks=tuple(fields.get("webhooks", "").split()),
+        record=_record(record),
+        trace=fields.get("trace", ""),
+    )
+
+
+def settle_args(outcome: Outcome, next_poll_at: float, now: float) -> list[Any]:
+    """The twelve arguments of `settle.lua` for one outcome."""
+    task = outcome.task
+    return [
+        task.id,
+        task.producer,
+        outcome.state.value,
+        next_poll_at,
+        task.polls + 1,
+        outcome.absences,
+        _text(outcome.absent_since),
+        _text(outcome.finished_at),
+        outcome.reason,
+        outcome.model or task.model,
+        _stored(outcome.record),
+        _delay(outcome, now),
+    ]
+
+
+def _delay(outcome: Outcome, now: float) -> str:
+    """Seconds from the finish at the API, or from a later submit, to now; "" if it is unknown."""
+    if outcome.finished_at is None:
+        return ""
+    return f"{max(now - max(outcome.finished_at, outcome.task.submitted_at), 0.0):.3f}"
+
+
+def _stored(record: Record | None) -> str:
+    """The JSON text of a record; a short note in place of one that is nested too deep."""
+    if record is None:
+        return ""
+    if too_deep(record):
+        note = f"the record is nested more than {DEEPEST} deep and was not kept"
+        return compact({"cavendish": note})
+    return compact(record)
+
+
+def _record(text: Any) -> Record | None:
+    record = parse(text) if text else None
+    if record is not None and not isinstance(record, dict):
+        raise ValueError("the stored record is no JSON object")
+    return record
+
+
+def _text(time: float | None) -> str:
+    return "" if time is None else repr(time)
+
+
+def _time(text: str | None) -> float | None:
+    return float(text) if text else None

@@ -1,0 +1,276 @@
+"""Tracked tasks in the store: submitted, claimed, settled, released, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
+from cavendish.policy.verdicts import Outcome
+from cavendish.store.connection import Connection
+from cavendish.store.keys import LANES, LaneKeys, delivery_of
+from cavendish.store.task_record import CANDIDATE_FIELDS, candidate, settle_args, tracked_task
+from cavendish.submission import SubmitOptions
+from cavendish.webhook_endpoint import is_url, subscription_of
+
+#: Ids in one run of a script: enough to be cheap, few enough (about 10 ms) not to block others; and
+#: runs in one round trip.
+CHUNK, CHUNKS_AT_ONCE = 500, 20
+Chunk = tuple[Lane, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one outcome: `verdict` is the state that was written, or `stale`
+    if the lease was lost.
+
+    `deliveries` are those that became pending.
+    """
+
+    id: str
+    verdict: str
+    deliveries: tuple[str, ...]
+
+    @property
+    def ended(self) -> bool:
+        """True if a terminal state was written."""
+        return self.verdict not in ("stale", State.PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The readable tasks by id, and by id why the others are unreadable."""
+
+    tasks: dict[str, TrackedTask]
+    unreadable: dict[str, str]
+
+
+class Tasks:
+    """One method per script, of the same name.
+
+    Times are float seconds since the epoch; every method raises StoreUnavailable.
+    """
+
+    def __init__(self, connection: Connection, shards: int) -> None:
+        self._redis = connection
+        self._shards = shards
+
+    def lanes(self) -> list[Lane]:
+        """All lanes that exist, in order; a damaged name is skipped."""
+        lanes = []
+        for name in self._members(LANES):
+            with suppress(ValueError):
+                lanes.append(Lane.parse(name))
+        return sorted(lanes)
+
+    def anything_pending(self) -> bool:
+        """True if any lane has ids that have not ended: each of those has a deadline."""
+        pipe = self._redis.pipeline()
+        for lane in self.lanes():
+            pipe.exists(LaneKeys(lane).deadlines)
+        with self._redis.errors():
+            return any(pipe.execute())
+
+    def add(
+        self, ids: Sequence[str], options: SubmitOptions, now: float, first_poll: float
+    ) -> dict[str, Submitted]:
+        """Begin to track checked ids, ten thousand in each round trip; the answer by id."""
+        urls = [(subscription_of(one), one if is_url(one) else "") for one in options.webhooks]
+        common = [
+            now,
+            first_poll,
+            now + options.deadline,
+            int(options.restart),
+            options.metadata,
+            options.model,
+            options.producer,
+            options.trace,
+            len(urls),
+            *(text for pair in urls for text in pair),
+        ]
+        chunks = list(self._by_lane(options.account, options.service, ids))
+        submitted: dict[str, Submitted] = {}
+        for start in range(0, len(chunks), CHUNKS_AT_ONCE):
+            some = chunks[start : start + CHUNKS_AT_ONCE]
+            submitted |= self._add(some, options.producer, [name for name, _ in urls], common)
+        return submitted
+
+    def _add(
+        self,
+        chunks: Sequence[Chunk],
+        producer: str,
+        subscriptions: Sequence[str],
+        common: list[Any],
+    ) -> dict[str, Submitted]:
+        batch = self._redis.batch()
+        # The lanes first: a lane without ids is harmless, ids without a lane are lost.
+        for lane in dict.fromkeys(lane for lane, _ in chunks):
+            batch.command(LANES, "SADD", LANES, str(lane))
+        for lane, chunk in chunks:
+            keys = LaneKeys(lane)
+            names = [keys.due(producer), keys.deadlines, keys.inbox, keys.counts, keys.producers]
+            names += [keys.dead, keys.quarantined, keys.ended]
+            for task_id in chunk:
+                names += [keys.task(task_id), keys.result(task_id)]
+                names += [keys.delivery(delivery_of(each, task_id)) for each in subscriptions]
+            batch.queue("add", names, [*common, *chunk])
+        answers = batch.execute()[-len(chunks) :]
+        return {
+            task_id: Submitted(task_id, outcome, State(state))
+            for (_, chunk), flat in zip(chunks, answers, strict=True)
+            for task_id, outcome, state in zip(chunk, flat[::2], flat[1::2], strict=True)
+        }
+
+    def _by_lane(self, account: str, service: str, ids: Sequence[str]) -> Iterator[Chunk]:
+        by_lane: dict[Lane, list[str]] = {}
+        for task_id in ids:
+            lane = Lane.of(account, service, task_id, self._shards)
+            by_lane.setdefault(lane, []).append(task_id)
+        for lane, members in by_lane.items():
+            for start in range(0, len(members), CHUNK):
+                yield lane, members[start : start + CHUNK]
+
+    def candidates(self, lane: Lane, now: float, at_most: int) -> list[Candidate]:
+        """The first `at_most` ids of each producer by due time, without those that are leased."""
+        keys = LaneKeys(lane)
+        producers = sorted(self._members(keys.producers))
+        pipe = self._redis.pipeline()
+        for producer in producers:
+            pipe.zrange(keys.due(producer), 0, at_most - 1, withscores=True)
+        with self._redis.errors():
+            by_producer = zip(producers, pipe.execute(), strict=True)
+        ranked = [(producer, *row) for producer, rows in by_producer for row in rows]
+        if not ranked:
+            return []
+        pipe = self._redis.pipeline()
+        for _, task_id, _ in ranked:
+            pipe.hmget(keys.task(task_id), *CANDIDATE_FIELDS)
+        pipe.hmget(keys.leases, [task_id for _, task_id, _ in ranked])
+        *rows, leases = self._redis.answers(pipe)
+        return [
+            candidate(producer, task_id, due, row)
+            for (producer, task_id, due), row, lease in zip(ranked, rows, leases, strict=True)
+            if due <= now or lease is None
+        ]
+
+    def claim(self, lane: Lane, until: float, token: str, chosen: Sequence[Candidate]) -> list[str]:
+        """Lease chosen ids until `until`, without those that another process leased meanwhile."""
+        keys = LaneKeys(lane)
+        names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
+        args = [until, token, *(value for one in chosen for value in (one.id, repr(one.due)))]
+        claimed: list[str] = self._redis.script("claim", names, args) if chosen else []
+        return claimed
+
+    def overdue(self, lane: Lane, before: float, token: str, at_most: int) -> list[str]:
+        """Lease ids whose deadline lies before `before`, whatever else they wait for."""
+        keys = LaneKeys(lane)
+        args = [before, token, at_most]
+        claimed: list[str] = self._redis.script("overdue", [keys.deadlines, keys.leases], args)
+        return claimed
+
+    def release(
+        self,
+        lane: Lane,
+        token: str,
+        tasks: Sequence[TrackedTask | Candidate],
+        not_before: float | None = None,
+    ) -> int:
+        """End leases without a poll: ids are due when they were, or not before `not_before`."""
+        keys = LaneKeys(lane)
+        names = [keys.leases, *(keys.due(task.producer) for task in tasks)]
+        args = [token, "" if not_before is None else not_before, *(task.id for task in tasks)]
+        return int(self._redis.script("release", names, args)) if tasks else 0
+
+    def quarantine(self, lane: Lane, unreadable: dict[str, str]) -> None:
+        """Poll unreadable records no more; they are kept and reported, each with its reason."""
+        keys = LaneKeys(lane)
+        dues = [keys.due(producer) for producer in self._members(keys.producers)]
+        names = [keys.deadlines, keys.leases, keys.quarantined, *dues]
+        args = [text for pair in unreadable.items() for text in pair]
+        self._redis.script("quarantine", names, args)
+
+    def quarantined(self, lane: Lane) -> dict[str, str]:
+        """The quarantined ids, each with the reason."""
+        with self._redis.errors():
+            found = self._redis.redis.hgetall(LaneKeys(lane).quarantined)
+        return dict(found)  # type: ignore[arg-type]
+
+    def tally(self, lane: Lane, **counts: int) -> None:
+        """Add to the totals of a lane that `status` shows."""
+        for name, number in counts.items():
+            if number:
+                self._redis.write_when_full(LaneKeys(lane).counts, "HINCRBY", name, number)
+
+    def settle(
+        self,
+        lane: Lane,
+        token: str,
+        now: float,
+        outcomes: Sequence[tuple[Outcome, float]],
+        retention: float,
+        events_kept: int,
+    ) -> list[Settled]:
+        """Write the outcomes of one batch in one atomic step, each with the time of its next poll.
+
+        `retention`: seconds for which a result without webhooks is kept.
+        """
+        if not outcomes:
+            return []
+        keys = LaneKeys(lane)
+        names = [keys.deadlines, keys.leases, keys.inbox, keys.counts, keys.events]
+        names += [keys.producers, keys.ended]
+        args: list[Any] = [now, token, int(retention), events_kept]
+        for outcome, next_poll_at in outcomes:
+            task = outcome.task
+            names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
+            args += settle_args(outcome, next_poll_at, now)
+        flat = self._redis.script("settle", names, args, durable=True)
+        ids = [outcome.task.id for outcome, _ in outcomes]
+        return [
+            Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
+            for task_id, verdict, pending in zip(ids, flat[::2], flat[1::2], strict=True)
+        ]
+
+    def load(
+        self, lane: Lane, ids: Sequence[str], *, token: str | None = None, with_record: bool = False
+    ) -> Loaded:
+        """Read tracked tasks in one round trip; with `token` only those that it leased.
+
+        An unknown id is in neither part of the answer. A leased id without a record is unreadable:
+        it was due, and lost its record.
+        """
+        keys = LaneKeys(lane)
+        pipe = self._redis.pipeline()
+        for task_id in ids:
+            pipe.hgetall(keys.task(task_id))
+            pipe.hget(keys.leases, task_id)
+            if with_record:
+                pipe.get(keys.result(task_id))
+        rows = iter(self._redis.answers(pipe))
+        loaded = Loaded({}, {})
+        for task_id in ids:
+            fields, lease, record = next(rows), next(rows), next(rows) if with_record else None
+            if token is not None and not str(lease).startswith(f"{token} "):
+                continue
+            found = tracked_task(task_id, lane, fields, record)
+            if isinstance(found, TrackedTask):
+                loaded.tasks[task_id] = found
+            elif found or token is not None:
+                loaded.unreadable[task_id] = found or "the id is due, and has no record"
+        return loaded
+
+    def get(
+        self, account: str, service: str, ids: Sequence[str], *, with_record: bool = True
+    ) -> dict[str, TrackedTask]:
+        """Ids of one service in all shards, without unknown and unreadable ones."""
+        found: dict[str, TrackedTask] = {}
+        for lane, chunk in self._by_lane(account, service, ids):
+            found |= self.load(lane, chunk, with_record=with_record).tasks
+        return found
+
+    def _members(self, key: str) -> Iterable[str]:
+        with self._redis.errors():
+            names: Iterable[str] = self._redis.redis.smembers(key)  # type: ignore[assignment]
+        return names

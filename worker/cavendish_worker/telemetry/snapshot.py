@@ -1,0 +1,132 @@
+"""All numbers as plain values: what `status`, `top` and our pages in Flower show."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cavendish.model import Lane
+from cavendish.policy.rate_limit import RateLimit
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.statistics import LaneStatistics
+from cavendish_worker import doctor
+
+#: The newest ends of each lane from which the delays are measured.
+MEASURED = 200
+
+
+@dataclass
+class Memory:
+    """What a process that gathers again and again remembers, so that it is not read twice."""
+
+    places: dict[Lane, str] = field(default_factory=dict)
+    delays: dict[Lane, deque[float]] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+
+    def add(self, lane: LaneStatistics) -> None:
+        """Remember the new ends of a lane."""
+        known = self.delays.setdefault(lane.lane, deque(maxlen=MEASURED))
+        known.extend(end.delay for end in reversed(lane.ends) if end.delay is not None)
+        if lane.ends:
+            self.places[lane.lane] = lane.ends[0].place
+
+
+def gather(store: Store, settings: Settings, memory: Memory | None = None) -> dict[str, Any]:
+    """Everything that `status` and `top` show, as plain values. Raises StoreUnavailable.
+
+    `unreadable_lanes` are left out of all other numbers.
+    """
+    memory = memory or Memory()
+    statistics = store.statistics(after=memory.places, ends=MEASURED, endpoints=memory.urls)
+    now, lanes = statistics.now, statistics.tracked
+    for lane in lanes:
+        memory.add(lane)
+    views = doctor.endpoints(store, statistics, memory.urls)
+    webhooks = [_webhook(view, now) for view in views]
+    workers = [one for one in statistics.members if one.role == "worker" and one.alive(now)]
+    have_token = {account for member in workers for account in member.accounts}
+    need_token = {one.lane.account for one in lanes if one.pending} if workers else set()
+    return {
+        "now": now,
+        "lanes": [_lane(one, memory.delays[one.lane], now) for one in lanes],
+        "unreadable_lanes": [str(lane) for lane in statistics.unreadable],
+        "delay": _percentiles(delay for one in lanes for delay in memory.delays[one.lane]),
+        "accounts": {
+            name: _account(rate_limit, settings.rate, now)
+            | {"no_token": name in need_token - have_token}
+            for name, rate_limit in statistics.rate_limits.items()
+        },
+        "endpoints": [
+            one for one in webhooks if one["disabled_at"] is not None or one["circuit"] == "open"
+        ],
+        "webhooks": webhooks,
+        "fleet": [asdict(one) | {"alive": one.alive(now)} for one in statistics.members],
+    }
+
+
+def _lane(lane: LaneStatistics, delays: Iterable[float], now: float) -> dict[str, Any]:
+    health = lane.service_health
+    return {
+        "lane": str(lane.lane),
+        "pending": lane.pending,
+        "due": lane.due,
+        "in_flight": lane.in_flight,
+        "deliveries_pending": lane.deliveries_pending,
+        "pending_by_endpoint": lane.pending_by_endpoint,
+        "dead": lane.dead,
+        "quarantined": lane.quarantined,
+        "counts": dict(lane.counts),
+        "producers": lane.producers,
+        "delay": _percentiles(delays),
+        "batch_limit": health.batch_limit,
+        "service": {
+            "down_for": max(health.down_until - now, 0.0),
+            "failures": health.failures,
+            "reason": health.reason,
+        },
+    }
+
+
+def _percentiles(delays: Iterable[float]) -> dict[str, Any]:
+    """Seconds from the finish at the API to the store, of the `of` newest ends; None for none."""
+    ranked = sorted(delays)
+    cut = {
+        f"p{share}": ranked[min(len(ranked) * share // 100, len(ranked) - 1)] if ranked else None
+        for share in (50, 95, 99)
+    }
+    return {"of": len(ranked), **cut}
+
+
+def _account(rate_limit: RateLimit, most: float, now: float) -> dict[str, Any]:
+    """Calls per second, and seconds; `most` is CAVENDISH_RATE, 0 for none."""
+    rate, ceiling = rate_limit.rate_at(now), rate_limit.ceiling
+    return {
+        "rate": round(min(rate, most or rate), 2),
+        "ceiling": None if ceiling is None else round(ceiling, 2),
+        "used": round(rate_limit.used(now), 2),
+        "window": rate_limit.window or None,
+        "paused_for": max(rate_limit.paused_until - now, 0.0),
+        "pause_reason": rate_limit.pause_reason if rate_limit.paused(now) else "",
+    }
+
+
+def _webhook(view: doctor.EndpointView, now: float) -> dict[str, Any]:
+    """An endpoint, and how it takes its webhooks."""
+    circuit, disabled = view.circuit, view.disabled
+    return {
+        "endpoint": view.name,
+        "url": view.url,
+        "registered": view.registered is not None,
+        "waiting": view.waiting,
+        "disabled_at": disabled.at if disabled else None,
+        "reason": disabled.why if disabled else "",
+        "circuit": circuit.state,
+        "failures": circuit.failures,
+        "open_for": max(circuit.open_until - now, 0.0),
+        "allowance": int(circuit.allowance),
+        "seconds": round(circuit.seconds, 3) if circuit.ok_at else None,
+        "last_success": circuit.ok_at or None,
+    }
