@@ -33,7 +33,7 @@ check: setup ## format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-chaos: setup ## nothing lost, whatever dies: a thousand kills, fifty restarts, in under 15 minutes (ONLY=kills SEED=7)
+chaos: setup ## nothing lost, whatever dies: a thousand kills, 500 partitions, fifty restarts, in about 15 minutes (ONLY=kills SEED=7)
 	@$(BIN)/python tests/chaos $(ONLY) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## ten minutes at full speed: does anything grow that should not? (MINUTES=45)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from chaos import everywhere, restarts
+from chaos.command import judge
 from chaos.points import BEAT_POINTS, BEAT_STEPS, STEPS, WORKER_POINTS, Aim, install
-from chaos.reckoning import Evidence, Reckoning, Settled
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,22 +31,21 @@ class Said(list[str]):
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_points_and_at_random_nothing_is_lost_early_wrong_or_under_two_ids() -> None:
-    said = Said()
+def test_killed_and_partitioned_nothing_breaks_the_promise_and_the_kept_history_is_judged_the_same(
+    tmp_path: Path,
+) -> None:
+    said, kept = Said(), tmp_path / "kept.jsonl"
     plan = everywhere.Plan(
-        11,
-        6.0,
-        60.0,
-        60.0,
-        10.0,
-        slots=3,
-        flower=False,
-        door=False,
-        redis_every=3.0,
-        kills=10,
-        quick=True,
-    )
+        11, 6.0, 12.0, 45.0, 10.0, slots=3, flower=False, door=False, redis_every=3.0, kills=10, quick=True,
+        partitions=5, partition_every=0.6, keep=kept,
+    )  # fmt: skip
     assert everywhere.run(plan, said), str(said)
+    again = CliRunner().invoke(judge, [str(kept)])
+    assert (again.exit_code, "| violations" in again.output) == (0, True), again.output
+    altered = re.sub(r'"verified": true', '"verified": false', kept.read_text(), count=1)
+    kept.write_text(altered)
+    again = CliRunner().invoke(judge, [str(kept)])
+    assert (again.exit_code, "unverified" in again.output) == (1, True), again.output
 
 
 @pytest.mark.timeout(300)
@@ -93,39 +94,6 @@ def test_a_step_is_wrapped_where_it_is_polled_up_and_only_its_own_point_ends_it(
     with pytest.raises(Ended, match="delivery worker called, after"):
         tasks.send_deliver()
     assert did == ["sent", "sent"]
-
-
-def test_the_reckoning_names_each_way_to_break_the_promise() -> None:
-    """The ledger itself is tested by a run in which everything went wrong that can."""
-    ids = frozenset(("well", "unsettled", "unannounced", "early", "twice", "wrong", "expired"))
-    truth = dict.fromkeys(ids, (100.0, "succeeded"))
-    settled = {one: Settled("succeeded", 101.0, 900.0) for one in ids - {"unsettled"}}
-    settled |= {
-        "early": Settled("succeeded", 99.0, 900.0),
-        "wrong": Settled("failed", 101.0, 900.0),
-    }
-    settled["expired"] = Settled("expired", 50.0, 60.0)
-    received = {
-        f"msg-{one}": (1, one, settled[one].state) for one in settled if one != "unannounced"
-    }
-    received |= {"msg-twice-2": (2, "twice", "succeeded")}
-    found = Reckoning(Evidence(ids, truth, settled, received), frozenset({"expired"}))
-    assert (found.unsettled, found.unannounced, found.two_ids) == (
-        ["unsettled"],
-        ["unannounced"],
-        ["twice"],
-    )
-    assert (found.early, found.wrong, found.restart, found.kept) == (
-        ["early", "expired"],
-        ["wrong"],
-        1,
-        False,
-    )
-    sound = {"well"}
-    only = Evidence(
-        frozenset(sound), truth, {"well": settled["well"]}, {"msg-well": received["msg-well"]}
-    )
-    assert Reckoning(only).kept
 
 
 def test_celery_is_held_below_the_version_whose_worker_exits_when_redis_restarts() -> None:

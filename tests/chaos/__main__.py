@@ -1,7 +1,7 @@
 """Prove the promise, the long way: `make chaos`, or one of its parts with a seed of an earlier run.
 
 python tests/chaos [kills|prefork|restarts|broker|rolling|disk]… [--seed N] [--seconds S] [--celery
-PYTHON]
+PYTHON] python tests/chaos judge FILE
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.command import main
+from chaos.command import judge, main
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["judge"]:
+        judge(args=sys.argv[2:])
     main()

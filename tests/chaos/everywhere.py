@@ -1,6 +1,8 @@
-"""Kill everywhere.
+"""Kill everywhere: workers, beats, Flower and Redis, at every named point and at random moments,
+while ids keep coming.
 
-Workers, beats, Flower and Redis, at every named point and at random moments, while ids keep coming.
+In the same run the network is partitioned: between each process and Redis, the API and the
+receiver.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cavendish_worker.devstack.stack import free_port
 from chaos.mischief import Mischief
+from chaos.partitioner import Partitioner
 from chaos.points import BEAT_POINTS, RARE, WORKER_POINTS
 from chaos.reckoning import Reckoning, table
-from chaos.world import SOON, Producer, World, world
+from chaos.world import PRODUCER, SOON, Producer, World, kind_of, world
 
 #: Seconds after which the broker gives away again what a dead worker was given: the lease and 15
 #: more.
 VISIBILITY = float(SOON["LEASE"]) + 15
-#: Errors which say that Redis is away, or that a child of a pool was killed.
+#: Errors which say that Redis is away (and again, and again), or that a child of a pool was killed.
 AWAY = (
     "WorkerLostError",
     "ConnectionError",
@@ -32,6 +36,7 @@ AWAY = (
     "ConnectionRe",
     "TimeoutError",
 )
+AWAY += ("RestartFreqExceeded",)
 #: Events that explain why something took its time.
 TELLING = (
     "webhook.restored",
@@ -50,8 +55,10 @@ class Plan:
     """How a run goes, all of it from one seed. Seconds; `slots`: workers that are aimed at a point
     each.
 
-    It lasts `lasts` seconds, and goes on until there were `kills` and one at every point, if that
-    is asked for, but not beyond `at_most`.
+    It lasts `lasts` seconds, and goes on until there were `kills` and one at every point, and
+    `partitions`, if that is asked for, but not beyond `at_most`. A partition begins each
+    `partition_every` seconds (0: none). `keep`: the file of the history; what the processes logged
+    is kept beside it.
     """
 
     seed: int
@@ -71,6 +78,9 @@ class Plan:
     every_point: bool = False
     door: bool = True
     quick: bool = False
+    partitions: int = 0
+    partition_every: float = 0.0
+    keep: Path | None = None
 
 
 @dataclass
@@ -108,7 +118,7 @@ class Executioner:
         if now >= self._redis_at:
             self._redis_at = now + self._chance.uniform(0.3, 1.7) * self.plan.redis_every
             self.world.redis.kill()
-            self.random_kills["Redis"] += 1
+            self._count("Redis", "Redis")
             time.sleep(self._chance.choice((0, 0, 0, 0.5)))
             self.world.redis.start()
         if now >= self._all_at:
@@ -125,7 +135,8 @@ class Executioner:
         point = self._chance.choice(wanted)
         rare = any(word in point for word in RARE)
         passes = 1 if rare else self._chance.choice((1, 1, 1, 2))
-        how: dict[str, Any] = {"lasts": 5.0 if rare else 2.5, "aim": point, "passes": passes}
+        usual = 3.0 if self.plan.partition_every else 2.5  # a partition holds up its start
+        how: dict[str, Any] = {"lasts": 5.0 if rare else usual, "aim": point, "passes": passes}
         if name == "beat":
             how |= {
                 "lasts": 8.0,
@@ -139,8 +150,11 @@ class Executioner:
 
     def _kill(self, name: str) -> None:
         if self.world.zygote.kill(name):
-            kind = "Flower" if name == "flower" else "beat" if name == "beat" else "worker"
-            self.random_kills[kind] += 1
+            self._count(kind_of(name), name)
+
+    def _count(self, kind: str, life: str) -> None:
+        self.random_kills[kind] += 1
+        self.world.history.note("kill", name=kind, life=life, where=ANY)
 
     def total(self) -> int:
         """All kills so far."""
@@ -161,20 +175,27 @@ def run(plan: Plan, say: Say) -> bool:
     say(
         f"Kill everywhere: seed {plan.seed}, {plan.lasts:g} s, pool {plan.pool}, appendfsync {plan.fsync}\n"
     )
-    with world(plan.seed, fsync=plan.fsync, quick=plan.quick) as around:
+    with world(
+        plan.seed, fsync=plan.fsync, quick=plan.quick, split=bool(plan.partition_every)
+    ) as around:
         executioner, producer, mischief = (
             Executioner(around, plan),
             Producer(around, plan.rate),
             Mischief(around, door=plan.door),
         )
+        splits = partitioner(around, plan)
         began = time.monotonic()
         while (lasted := time.monotonic() - began) < plan.lasts or (
-            lasted < plan.at_most and not executioner.satisfied()
+            lasted < plan.at_most and not enough(executioner, splits)
         ):
             executioner.go()
+            if splits:
+                splits.go()
             time.sleep(0.02)
+        if splits:
+            splits.heal()
         mischief.stop()
-        points, kills = Counter(around.zygote.kills()), executioner.total()
+        kills = executioner.total()
         for name in list(around.zygote.lives):
             around.zygote.kill(name)
         for name, pool in (("w1", plan.pool), ("w2", "threads")):
@@ -182,38 +203,63 @@ def run(plan: Plan, say: Say) -> bool:
         around.zygote.fork("b1", ["beat"])
         producer.stop()
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
-        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
         if (
             plan.door
         ):  # a message that was given to a dead worker comes again after its visibility timeout
-            around.drain(VISIBILITY + 20, lambda: frozenset(mischief.posted))
-        door = Reckoning(around.reckon(frozenset(mischief.posted)))
-        log = around.zygote.log.read_text(errors="replace")
-    say(table(reckoning.rows(), ("what", "ids", "bar")))
+            around.drain(VISIBILITY + 20, lambda: frozenset(around.posted))
+        reckoning = Reckoning(around.told(plan.keep))
+        points, log = Counter(around.zygote.kills()), around.zygote.log.read_text(errors="replace")
+    keep_log(plan, log)
+    say(table(reckoning.rows(), ("what", "number", "bar")))
     say(f"\nThe last was settled and announced {took:.0f} s after the last kill.")
     say("In the logs: " + ", ".join(f"{log.count(event)} {event}" for event in TELLING))
-    if plan.door:
-        say(
-            f"Submitted by a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost; bar 0."
-        )
     ended = log.count("Unrecoverable error")
     say(f"Workers that ended by themselves: {ended}; bar 0.")
-    say(f"\n{kills:,} kills, {kills / lasted:.1f} each second:\n")
-    rows = [
-        (ANY + ": " + kind, str(number))
-        for kind, number in sorted(executioner.random_kills.items())
-    ]
-    rows += [(point, str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
-    say(table(rows, ("where", "kills")))
+    partitions = splits.total if splits else 0
+    say(
+        f"\n{kills:,} kills and {partitions:,} partitions, {(kills + partitions) / lasted:.1f} each second:\n"
+    )
+    say(table([*reckoning.happened(), *rows_of(points)], ("what was done", "times")))
     missed = [point for point in (*WORKER_POINTS, *BEAT_POINTS) if not points[point]]
     say(f"\nPoints at which nothing died: {', '.join(missed) or 'none'}")
-    broken = unexpected(log)
-    say(f"Errors that nobody expects in the logs: {broken or 'none'}\n")
-    for heading in ("unsettled", "unannounced", "early", "two_ids", "wrong"):
-        if found := [*getattr(reckoning, heading), *getattr(door, heading)]:
-            say(f"{heading}: {', '.join(found[:5])}")
-    kept = reckoning.kept and (door.kept or not mischief.posted) and not ended
-    return kept and kills >= plan.kills and not (plan.every_point and missed)
+    say(f"Errors that nobody expects in the logs: {unexpected(log) or 'none'}\n")
+    for proof in reckoning.proofs():
+        say(proof)
+    done = (
+        kills >= plan.kills and partitions >= plan.partitions and not (plan.every_point and missed)
+    )
+    return reckoning.kept and done and not ended
+
+
+def keep_log(plan: Plan, log: str) -> None:
+    if plan.keep:
+        plan.keep.with_suffix(".log").write_text(log)
+
+
+def partitioner(around: World, plan: Plan) -> Partitioner | None:
+    """Whoever partitions the network of this world, if the plan asks for it."""
+    if around.network is None:
+        return None
+    lives = around.zygote.lives
+    return Partitioner(
+        around.network,
+        around.history,
+        plan.seed,
+        plan.partition_every,
+        lambda: [PRODUCER, *map(str, list(lives))],
+    )
+
+
+def enough(executioner: Executioner, splits: Partitioner | None) -> bool:
+    """True once there were as many kills and partitions as the plan asks for."""
+    return executioner.satisfied() and (
+        splits is None or splits.total >= executioner.plan.partitions
+    )
+
+
+def rows_of(points: Counter[str]) -> list[tuple[str, str]]:
+    """How many of the kills were at each point."""
+    return [(f"kill at: {point}", str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
 
 
 def unexpected(log: str) -> dict[str, int]:

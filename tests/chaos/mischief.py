@@ -27,15 +27,14 @@ EVERY = 0.4
 class Mischief:
     """Works in a thread of its own.
 
-    `posted`: ids that a Celery message was to submit, which the broker acknowledged.
+    What a Celery message was to submit, and the broker acknowledged, is posted in the world.
     """
 
     def __init__(self, world: World, *, door: bool = True) -> None:
         self._world, self._door, self._stopped = world, door, threading.Event()
         self._store = Store(world.redis.url)
-        self._app = Celery("a-producer", broker=world.redis.broker, set_as_current=False)
+        self._app = Celery("a-producer", broker=world.broker, set_as_current=False)
         self._app.conf.broker_transport_options = {"socket_timeout": 2, "socket_connect_timeout": 1}
-        self.posted: set[str] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -47,12 +46,12 @@ class Mischief:
                 self._stir(number)
 
     def _stir(self, number: int) -> None:
-        world, at = self._world, self._world.at
-        self._decoy([f"nobody-{number}", f"no-one-{number}"], f"{at}/abort/{number % 5}")
-        self._decoy(world.create(1), f"{at}/gone/{number}")
-        self._decoy(world.create(1), f"{at}/later/{number % 7}")
+        world = self._world
+        self._decoy([f"nobody-{number}", f"no-one-{number}"], f"/abort/{number % 5}")
+        self._decoy(world.create(1), f"/gone/{number}")
+        self._decoy(world.create(1), f"/later/{number % 7}")
         lost = world.create(1)
-        self._decoy(lost, f"{at}/abort/{number % 5}")
+        self._decoy(lost, f"/abort/{number % 5}")
         self._store.connection.redis.delete(
             LaneKeys(Lane.of("default", DECOYS, lost[0], 1)).task(lost[0])
         )
@@ -60,12 +59,16 @@ class Mischief:
             self._app.send_task(hint, queue=hint, retry=False)
         if self._door:
             ids = world.create(1)
-            options = {"service": SERVICE, "webhook": f"{at}/hook"}
-            self._app.send_task(SUBMIT, args=[ids], kwargs=options, queue=SUBMIT, retry=False)
-            self.posted |= {*ids}
+            options = {"service": SERVICE, "webhook": f"{world.receiver}/hook"}
 
-    def _decoy(self, ids: list[str], webhook: str) -> None:
-        self._world.client.submit(ids, service=DECOYS, webhook=webhook, deadline=30)
+            def send() -> None:
+                self._app.send_task(SUBMIT, args=[ids], kwargs=options, queue=SUBMIT, retry=False)
+
+            world.recorded.message(ids, "/hook", send)
+            world.posted |= {*ids}
+
+    def _decoy(self, ids: list[str], place: str) -> None:
+        self._world.recorded.submit(ids, service=DECOYS, place=place, deadline=30, promised=False)
 
     def stop(self) -> None:
         self._stopped.set()

@@ -1,12 +1,12 @@
 """What outlives everything: the pretend API, which knows the truth, and a receiver that believes
 Standard Webhooks only.
 
-    python tests/chaos/outside.py SECRET '{"rate": 50, …}'       prints its port
+    python tests/chaos/outside.py SECRET '{"rate": 50, …}' HISTORY OFFSET      prints its port
 
-`GET /truth` tells of each remote task when it finishes and how, `GET /received` what came under
-which webhook-id. How the receiver answers is in the path: `/hook` takes everything, but one webhook
-in thirty only at its second try; `/later` each only at its second; `/abort` wants none of them;
-`/gone/…` has gone.
+When each remote task finishes and how, and each delivery, are lines of the history; `GET /received`
+has the ids that were taken. How the receiver answers is in the path: `/hook` takes everything, but
+one webhook in thirty only at its second try; `/later` each only at its second; `/abort` wants none
+of them; `/gone/…` has gone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import asyncio
 import json
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import httpx
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from cavendish_worker.devstack.emulator import serve
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
+from chaos.history import History
 
 #: Seconds that the receiver takes, so that there is time to die while it works.
 TAKES = 0.01
@@ -30,25 +34,40 @@ STUBBORN = 30
 
 
 class Receiver:
-    """Keeps what came, by webhook-id.
+    """Notes what came, and keeps the ids that were taken."""
 
-    How often it was taken, the id that it tells of, and the state that it says.
-    """
-
-    def __init__(self, secret: str) -> None:
-        self._webhook = Webhook(secret)
-        self.taken: dict[str, list[Any]] = {}
-        self.refused: list[str] = []
+    def __init__(self, secret: str, history: History) -> None:
+        self._webhook, self._history = Webhook(secret), history
+        self.taken: set[str] = set()
         self._seen: set[str] = set()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
-        name, place = request.headers.get("webhook-id", ""), request.url.path.split("/")[1]
+        at, name, path = (
+            self._history.now(),
+            request.headers.get("webhook-id", ""),
+            request.url.path,
+        )
+        facts = {"at": at, "webhook_id": name, "place": path}
         try:
             said = self._webhook.verify(await request.aread(), dict(request.headers))
         except WebhookVerificationError as error:
-            self.refused.append(f"{type(error).__name__}: {error}")
+            self._history.note(
+                "delivery", **facts, verified=False, answered=401, id="", state=str(error)
+            )
             return httpx.Response(401)
         await asyncio.sleep(TAKES)
+        answer = self._answer(name, path.split("/")[1])
+        if said["type"].startswith("task."):
+            task_id, state = said["data"]["id"], said["data"]["state"]
+            status = answer.status_code
+            self._history.note(
+                "delivery", **facts, verified=True, answered=status, id=task_id, state=state
+            )
+            if answer.is_success:
+                self.taken.add(task_id)
+        return answer
+
+    def _answer(self, name: str, place: str) -> httpx.Response:
         first = name not in self._seen
         self._seen.add(name)
         if place == "gone":
@@ -59,29 +78,26 @@ class Receiver:
             return httpx.Response(
                 503, headers={"retry-after": "1"} if place == "retry_later" else {}
             )
-        if said["type"].startswith("task."):
-            row = self.taken.setdefault(name, [0, said["data"]["id"], said["data"]["state"]])
-            row[0] += 1
         return httpx.Response(204)
 
 
-async def main(secret: str, config: dict[str, Any]) -> None:
-    emulator, receiver = Emulator(EmulatorConfig(**config)), Receiver(secret)
+async def main(secret: str, config: dict[str, Any], history: History) -> None:
+    emulator, receiver = (
+        Emulator(EmulatorConfig(**config), history.now),
+        Receiver(secret, history),
+    )
     (account,) = emulator.accounts.values()
 
     async def handle(request: httpx.Request) -> httpx.Response:
         match request.url.path:
-            case "/truth":
-                jobs = account.jobs.values()
-                truth = {
-                    job.id: [job.finished_at, "failed" if job.kind == "failed" else "succeeded"]
-                    for job in jobs
-                }
-                return httpx.Response(200, json=truth)
+            case "/emulator/tasks":
+                answer = await emulator.handle(request)
+                for job in (account.jobs[one] for one in answer.json()["ids"]):
+                    state = "failed" if job.kind == "failed" else "succeeded"
+                    history.note("finish", at=job.finished_at, id=job.id, state=state)
+                return answer
             case "/received":
-                return httpx.Response(
-                    200, json={"taken": receiver.taken, "refused": receiver.refused[:20]}
-                )
+                return httpx.Response(200, json={"taken": sorted(receiver.taken)})
             case "/many":
                 return httpx.Response(
                     200, json={"received": len(receiver.taken), "calls": account.tally.calls}
@@ -97,4 +113,5 @@ async def main(secret: str, config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+    written = History(Path(sys.argv[3]), "outside", float(sys.argv[4]))
+    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]), written))

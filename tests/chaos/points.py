@@ -14,6 +14,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,7 @@ class Aim:
     point: str
     passes: int
     report: str
+    name: str = ""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -116,7 +118,7 @@ class Aim:
     def die(self) -> None:
         """Note it outside of everything that dies, and be gone without a further instruction."""
         note = os.open(self.report, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(note, f"{self.point}\n".encode())
+        os.write(note, f"{time.monotonic()!r}\t{self.name}\t{self.point}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
 

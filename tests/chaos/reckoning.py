@@ -1,112 +1,90 @@
-"""The ledger of a run: what was accepted, finished, settled and received, compared as sets."""
+"""What a history adds up to, for people: the table of a run, and each violation with its lines."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-#: States that end an id without its result; each needs its own excuse.
-EXPIRED, UNKNOWN = "expired", "unknown"
+from chaos.checker import RULES, violations
+from chaos.history import Line
 
-
-@dataclass(frozen=True)
-class Settled:
-    """What the store says of an id that has ended."""
-
-    state: str
-    at: float
-    deadline_at: float
+#: Violations that are shown in full.
+SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What each party says, by id: the producer, the API, the store and the receiver."""
-
-    accepted: frozenset[str]
-    truth: Mapping[str, tuple[float, str]]
-    settled: Mapping[str, Settled]
-    received: Mapping[str, tuple[int, str, str]]  # webhook-id -> how often, id, state
-    refused: Sequence[str] = ()
-
-
-@dataclass
 class Reckoning:
-    """The verdict on one run.
+    """The verdict of the checker on one history, with what was counted in it."""
 
-    Ids under each heading. `excused`: ids that may expire, since their deadline is short.
-    """
-
-    evidence: Evidence
-    excused: frozenset[str] = frozenset()
-    unsettled: list[str] = field(default_factory=list)
-    unannounced: list[str] = field(default_factory=list)
-    early: list[str] = field(default_factory=list)
-    two_ids: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    restart: int = 0
-
-    def __post_init__(self) -> None:
-        said = self.evidence
-        names = Counter(task_id for _, task_id, _ in said.received.values())
-        self.unsettled = sorted(said.accepted - said.settled.keys())
-        self.unannounced = sorted((said.accepted & said.settled.keys()) - names.keys())
-        self.two_ids = sorted(task_id for task_id, number in names.items() if number > 1)
-        self.restart = sum(times - 1 for times, _, _ in said.received.values())
-        self.early = sorted(one for one, end in said.settled.items() if self._is_early(one, end))
-        odd = {one for one, end in said.settled.items() if not self._is_true(one, end)}
-        odd |= {
-            one
-            for _, one, state in said.received.values()
-            if one not in said.settled or said.settled[one].state != state
+    def __init__(self, history: Sequence[Line]) -> None:
+        self._history, self.violations = history, violations(history)
+        self.acknowledged = {
+            one: answer
+            for line in self._lines("submit", phase="ok")
+            for one, answer in line["answers"].items()
+            if answer != "refused" and one not in self._unpromised
         }
-        self.wrong = sorted(odd)
+        seen = [line["seen"].items() for line in self._lines("get", phase="ok")]
+        self._ended = {one: told[0] for row in seen for one, told in row if told and told[1]}
 
-    def _is_early(self, task_id: str, end: Settled) -> bool:
-        if end.state in (EXPIRED, UNKNOWN):
-            return end.at < end.deadline_at
-        return end.at < self.evidence.truth[task_id][0]
+    def _lines(self, op: str, **facts: str) -> list[Line]:
+        return [
+            line
+            for line in self._history
+            if line["op"] == op and all(line.get(name) == said for name, said in facts.items())
+        ]
 
-    def _is_true(self, task_id: str, end: Settled) -> bool:
-        return end.state == self.evidence.truth[task_id][1] or (
-            task_id in self.excused and end.state == EXPIRED
-        )
+    @property
+    def _unpromised(self) -> set[str]:
+        asked = self._lines("submit", phase="invoked")
+        return {one for line in asked if not line.get("promised", True) for one in line["ids"]}
 
     @property
     def kept(self) -> bool:
-        """True if the promise was kept."""
-        broken = (
-            self.unsettled,
-            self.unannounced,
-            self.early,
-            self.two_ids,
-            self.wrong,
-            self.evidence.refused,
-        )
-        return bool(self.evidence.accepted) and not any(broken)
+        """True if the promise was kept, and there was something to keep."""
+        return bool(self.acknowledged) and not self.violations
 
     def rows(self) -> list[tuple[str, str, str]]:
         """The table: what, how many, and the bar."""
-        said, sound = self.evidence, self.evidence.accepted
-        finished = sum(task_id in said.truth for task_id in sound)
+        ours = self.acknowledged.keys()
+        finished = {line["id"] for line in self._lines("finish")}
+        taken = [line for line in self._lines("delivery") if line["answered"] < 300]
+        names = Counter(line["webhook_id"] for line in taken if line["id"] in ours)
+        expired = sum(self._ended.get(one) == "expired" for one in ours)
+        lost_answers = len(self._lines("submit", phase="unknown"))
+        broken = Counter(one.rule for one in self.violations)
         return [
-            ("accepted by submit", _number(len(sound)), ""),
-            ("finished at the API", _number(finished), ""),
-            ("settled in the store", _number(len(sound & said.settled.keys())), ""),
-            ("received, by webhook-id", _number(len(said.received)), ""),
-            ("lost: never settled", _number(len(self.unsettled)), "0"),
-            ("lost: settled, never received", _number(len(self.unannounced)), "0"),
-            ("settled before its finish", _number(len(self.early)), "0"),
-            ("received under two ids", _number(len(self.two_ids)), "0"),
-            ("wrong verdict", _number(len(self.wrong)), "0"),
-            ("signature refused", _number(len(said.refused)), "0"),
-            ("received again under one id", _number(self.restart), "allowed"),
+            ("ids with an acknowledged submit", _number(len(ours)), ""),
             (
-                "expired at a short deadline",
-                _number(sum(end.state == EXPIRED for end in said.settled.values())),
-                "allowed",
+                "of these by a Celery message",
+                _number(Counter(self.acknowledged.values())["sent"]),
+                "",
             ),
+            ("submits whose answer was lost", _number(lost_answers), "allowed"),
+            ("finished at the API", _number(len(finished & ours)), ""),
+            ("seen to have ended", _number(len(ours & self._ended.keys())), ""),
+            ("taken by the receiver, by webhook-id", _number(len(names)), ""),
+            ("taken again under one webhook-id", _number(names.total() - len(names)), "allowed"),
+            ("expired at a short deadline", _number(expired), "allowed"),
+            ("lines of the history", _number(len(self._history)), ""),
+            ("violations", _number(len(self.violations)), "0"),
+            *((f"- {rule}", _number(broken[rule]), "0") for rule in RULES if broken[rule]),
         ]
+
+    def happened(self) -> list[tuple[str, str]]:
+        """What was done to the run: kills by what died, and partitions by kind and way."""
+        kills = Counter(f"kill of {line['name']}" for line in self._lines("kill"))
+        splits = Counter(
+            f"partition: {line['kind']}, {line['way']}, {'all' if line['of'] is None else 'one process'}"
+            for line in self._lines("partition", phase="begin")
+        )
+        return [
+            (what, _number(count))
+            for what, count in (*sorted(kills.items()), *sorted(splits.items()))
+        ]
+
+    def proofs(self) -> list[str]:
+        """The first violations with their lines."""
+        return [one.shown(self._history) for one in self.violations[:SHOWN]]
 
 
 def _number(count: int) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import redis
 
@@ -28,7 +29,8 @@ GIVEN_UP = 30.0
 class Plan:
     """`times`.
 
-    How often; `python`: the interpreter of the worker, so that another Celery can be tried.
+    How often; `python`: the interpreter of the worker, so that another Celery can be tried; `keep`:
+    the history.
     """
 
     seed: int
@@ -38,6 +40,7 @@ class Plan:
     bar: float = 5.0
     drain: float = 60.0
     quick: bool = False
+    keep: Path | None = None
 
     @property
     def pause(self) -> float:
@@ -70,14 +73,14 @@ def restarts(plan: Plan, say: Say) -> bool:
                 worker = workers.enter_context(running(around, plan.python))
         producer.stop()
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
-        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
+        reckoning = Reckoning(around.told(plan.keep))
     back.sort()
     rows = [("restarts", str(len(back)), ""), ("exits of the worker", str(ends), "0")]
     rows += [("back at work: median", f"{back[len(back) // 2]:.2f} s", "")]
     rows += [("back at work: p99", f"{back[int(0.99 * (len(back) - 1))]:.2f} s", "")]
     rows += [("back at work: longest", f"{back[-1]:.2f} s", f"{plan.bar:g} s")]
     rows += [("all announced after the end", f"{took:.0f} s", ""), *reckoning.rows()]
-    say(table(rows, ("what", "measured", "bar")) + "\n")
+    say("\n".join([table(rows, ("what", "measured", "bar")), *reckoning.proofs(), ""]))
     return reckoning.kept and not ends and back[-1] <= plan.bar
 
 
@@ -108,7 +111,7 @@ def broker_losses(plan: Plan, say: Say) -> bool:
             back.append(at_work(around, around.ask("many")["calls"], GIVEN_UP))
         producer.stop()
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
-        reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
+        reckoning = Reckoning(around.told(plan.keep))
         broker.close()
     rows = [
         ("FLUSHDB of the broker", str(len(back)), ""),
@@ -118,7 +121,15 @@ def broker_losses(plan: Plan, say: Say) -> bool:
         ("back at work: longest", f"{max(back):.2f} s", f"{lease:g} s"),
         ("all announced after the end", f"{took:.0f} s", ""),
     ]
-    say(table([*rows, *reckoning.rows()], ("what", "measured", "bar")) + "\n")
+    say(
+        "\n".join(
+            [
+                table([*rows, *reckoning.rows()], ("what", "measured", "bar")),
+                *reckoning.proofs(),
+                "",
+            ]
+        )
+    )
     return reckoning.kept and max(back) <= lease
 
 

@@ -32,7 +32,9 @@ from cavendish.store import Store
 from cavendish.task_names import DELIVER, QUEUES
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.webhooks.signing import new_secret
-from chaos.reckoning import Evidence, Settled
+from chaos.history import History, Line, merge, offset
+from chaos.partitions import Network
+from chaos.recorded import Recorded, Watcher
 
 HERE = Path(__file__).parent
 SERVICE = "nano-banana"
@@ -66,6 +68,8 @@ SOONER = {"LEASE": "10", "CALL_TIMEOUT": "2", "CONNECT_TIMEOUT": "2"}
 #: Calls per second that the fleet believes in from the start, so that there is something to kill at
 #: once.
 FIRST_RATE = 20.0
+#: The name of this process, in which the producers are, to the network.
+PRODUCER = "producer"
 #: Seconds of the deadline of the ids that may expire.
 SHORT_DEADLINE = 4.0
 
@@ -123,6 +127,7 @@ class Zygote:
         self.log, self.report = folder / "lives.log", folder / "kills"
         self.report.touch()
         self.lives: dict[str, Life] = {}
+        self.names: dict[int, str] = {}  # by process id, also of those that are dead
         self._asked: queue.SimpleQueue[tuple[str, float, str]] = queue.SimpleQueue()
         self._forked: queue.SimpleQueue[Life] = queue.SimpleQueue()
         self._process = subprocess.Popen(
@@ -155,7 +160,11 @@ class Zygote:
     ) -> Life:
         """A new life; at most `lasts` seconds, if it does not die at its point before."""
         assert self._process.stdin is not None
-        aiming = {"point": aim, "passes": passes, "report": str(self.report)} if aim else None
+        aiming = (
+            {"point": aim, "passes": passes, "report": str(self.report), "name": name}
+            if aim
+            else None
+        )
         self._asked.put((name, lasts, aim))
         self._process.stdin.write(
             json.dumps({"name": name, "words": [*words], "aim": aiming}) + "\n"
@@ -167,6 +176,7 @@ class Zygote:
         """Before its end is read, which may be told in the next line."""
         name, lasts, aim = self._asked.get()
         life = self.lives[name] = Life(name, pid, time.monotonic() + lasts, aim)
+        self.names[pid] = name
         return life
 
     def worker(self, name: str, *, pool: str = "threads", **how: Any) -> Life:
@@ -208,7 +218,12 @@ class Zygote:
 
     def kills(self) -> list[str]:
         """The points at which lives ended, in that order."""
-        return self.report.read_text().splitlines()
+        return [point for _, _, point in self.died()]
+
+    def died(self) -> list[tuple[float, str, str]]:
+        """The same with the time of CLOCK_MONOTONIC, and who it was."""
+        rows = [line.split("\t") for line in self.report.read_text().splitlines()]
+        return [(float(at), name, point) for at, name, point in rows]
 
     def close(self) -> None:
         """End every life, the orphans of pools too, and the zygote."""
@@ -219,9 +234,11 @@ class Zygote:
 
 
 class World:
-    """Everything around the lives.
+    """Everything around the lives. `create` and `submit` are the producer's; `told` is what all of
+    them wrote down.
 
-    `create` and `submit` are the producer's; `reckon` asks all parties.
+    `network`: what lies between each process and Redis, the API and the receiver; without it they
+    are connected directly.
     """
 
     def __init__(
@@ -232,27 +249,35 @@ class World:
         fsync: str,
         more: Mapping[str, str],
         api: Mapping[str, float],
+        split: bool,
     ) -> None:
-        self.folder, secret = folder, new_secret()
+        self.folder, secret, since_epoch = folder, new_secret(), offset()
+        self.history = History(folder / "world.jsonl", "world", since_epoch)
+        ends.callback(self.history.close)
+        self.history.check_clock()
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
         }
+        told = [str(folder / "outside.jsonl"), repr(since_epoch)]
         outside = subprocess.Popen(
-            [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api})],
+            [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api}), *told],
             stdout=subprocess.PIPE, stderr=ends.enter_context((folder / "outside.log").open("w")), env=environment, text=True,
             process_group=0, preexec_fn=die_with_parent,  # noqa: PLW1509
         )  # fmt: skip
         ends.enter_context(outside)
         ends.callback(outside.kill)
         assert outside.stdout is not None
-        self.at = f"http://127.0.0.1:{int(outside.stdout.readline())}"
+        port = int(outside.stdout.readline())
+        self.at = f"http://127.0.0.1:{port}"
         self.redis = Redis(folder, fsync)
         self.redis.start()
         ends.callback(self.redis.kill)
+        self.network = Network(self._named) if split else None
+        redis_url, self.broker, api_url, self.receiver = self._roads(ends, port)
         ours = SOON | {
-            "REDIS_URL": self.redis.url,
-            "BROKER_URL": self.redis.broker,
-            "API_URL": self.at,
+            "REDIS_URL": redis_url,
+            "BROKER_URL": self.broker,
+            "API_URL": api_url,
             "API_TOKEN": "emulated",
         }
         ours |= {
@@ -266,6 +291,7 @@ class World:
             f"CAVENDISH_{name}": value for name, value in ours.items()
         }
         self.client = ends.enter_context(Client(settings=self.settings))
+        self.recorded = Recorded(self.client, self.history, self.receiver, self.settings.deadline)
         self.store = Store(self.redis.url)
         ends.callback(self.store.close)
         self.zygote = Zygote(folder, self.environment)
@@ -274,7 +300,32 @@ class World:
             "default", lambda known: (replace(known, rate=FIRST_RATE), None)
         )
         self.accepted: set[str] = set()
+        self.posted: set[str] = set()
         self.excused: set[str] = set()
+        self._watcher = Watcher(
+            self.recorded, SERVICE, lambda: frozenset(self.accepted | self.posted)
+        )
+        ends.callback(self._watcher.stop)
+
+    def _roads(self, ends: ExitStack, port: int) -> tuple[str, str, str, str]:
+        """The URLs of the store, the broker, the API and the receiver, as the processes know them."""
+        network = self.network
+        if network is None:
+            return self.redis.url, self.redis.broker, self.at, self.at
+        ends.callback(network.close)
+        front = network.open("redis", self.redis.socket, self.folder / "front.sock")
+        api, receiver = (
+            f"http://127.0.0.1:{network.open(name, port)}" for name in ("api", "receiver")
+        )
+        return f"unix://{front}?db=0", f"redis+socket://{front}?virtual_host=1", api, receiver
+
+    def _named(self, pid: int) -> str:
+        """Who a process is; children of a pool are one with their parent."""
+        if pid == os.getpid():
+            return PRODUCER
+        with contextlib.suppress(ProcessLookupError):
+            return self.zygote.names.get(os.getpgid(pid), "")
+        return ""
 
     def ask(self, what: str) -> Any:
         """What the API and the receiver say."""
@@ -290,38 +341,29 @@ class World:
 
     def submit(self, ids: Sequence[str], *, deadline: float | None = None) -> None:
         """Submit until it is acknowledged."""
-        while True:
-            try:
-                answers = self.client.submit(
-                    ids, service=SERVICE, webhook=f"{self.at}/hook", deadline=deadline
-                )
-            except StoreUnavailable:
-                time.sleep(0.02)
-                continue
-            self.accepted |= {one.id for one in answers if one.outcome in ("new", "known")}
-            return
+        while (
+            tracked := self.recorded.submit(ids, service=SERVICE, place="/hook", deadline=deadline)
+        ) is None:
+            time.sleep(0.05)
+        self.accepted |= {*tracked}
 
-    def reckon(self, ids: frozenset[str]) -> Evidence:
-        """What each party says of these ids."""
-        tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
-        settled = {
-            one.id: Settled(one.state.value, one.settled_at or 0.0, one.deadline_at)
-            for one in tasks.values()
-            if one.state.terminal
-        }
-        truth = {one: (at, state) for one, (at, state) in self.ask("truth").items() if one in ids}
-        said = self.ask("received")
-        received = {
-            name: (times, one, state)
-            for name, (times, one, state) in said["taken"].items()
-            if one in ids
-        }
-        return Evidence(ids, truth, settled, received, said["refused"])
+    def told(self, keep: Path | None = None) -> list[Line]:
+        """Look at everything for the last time, and return the history of all.
+
+        `keep`: the file that it is kept in.
+        """
+        self._watcher.last_poll()
+        for at, name, point in self.zygote.died():
+            self.history.note(
+                "kill", at=self.history.time_of(at), name=kind_of(name), life=name, where=point
+            )
+        self.history.check_clock()
+        self.history.note("end")
+        return merge(self.folder.glob("*.jsonl"), keep or self.folder / "kept" / "history.jsonl")
 
     def done(self, ids: frozenset[str]) -> bool:
         """True once all that was accepted has ended and was announced."""
-        said = self.ask("received")["taken"].values()
-        if ids - {task_id for _, task_id, _ in said}:
+        if ids - {*self.ask("received")["taken"]}:
             return False
         tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
         return all(task_id in tasks and tasks[task_id].state.terminal for task_id in ids)
@@ -390,11 +432,12 @@ class Producer:
 
 @contextmanager
 def world(
-    seed: int, *, fsync: str = "always", quick: bool = False, **api: float
+    seed: int, *, fsync: str = "always", quick: bool = False, split: bool = False, **api: float
 ) -> Iterator[World]:
-    """A world in a temporary folder.
+    """A world in a temporary folder; nothing of it is left at the end. `quick`: all that takes its
+    time takes less.
 
-    Nothing of it is left at the end. `quick`: all that takes its time takes less.
+    `split`: with a network that can be partitioned.
     """
     more, api = (SOONER, {"median": 1.0, **api}) if quick else ({}, api)
     with (
@@ -403,7 +446,12 @@ def world(
         ) as folder,
         ExitStack() as ends,
     ):
-        yield World(Path(folder), ends, seed, fsync, more, api)
+        yield World(Path(folder), ends, seed, fsync, more, api, split)
+
+
+def kind_of(name: str) -> str:
+    """What a life is, by its name."""
+    return {"flower": "Flower", "beat": "beat"}.get(name, "worker")
 
 
 def die_with_parent() -> None:

@@ -33,7 +33,7 @@ import flower.command  # noqa: F401 (so that Flower's lives are short of imports
 
 import cavendish_worker.tasks
 from cavendish_worker import runtime as wiring
-from chaos import points
+from chaos import partitions, points
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
 
@@ -48,6 +48,7 @@ def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
         os.dup2(here, there)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
     signal.set_wakeup_fd(-1)
+    partitions.sign()
     if aim is not None:
         points.install(points.Aim(**aim))
     if (

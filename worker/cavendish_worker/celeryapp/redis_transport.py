@@ -72,6 +72,19 @@ class Channel(kombu_redis.Channel):
     def _get_client(self) -> type[redis.Redis]:
         return _Client
 
+    def _connparams(self, *args: Any, **options: Any) -> Any:
+        """Kombu closes a channel when its connection is lost. What still wants to use it meets a
+        lost connection too; Kombu's own AttributeError ends the worker.
+        """
+        try:
+            return super()._connparams(*args, **options)  # type: ignore[misc]
+        except AttributeError:
+            if self.connection is not None and self.connection.client is not None:
+                raise
+            raise redis.ConnectionError(
+                "the channel was closed, since its connection was lost"
+            ) from None
+
     def _update_queue_cycle(self) -> None:
         """The queues that Kombu waits for.
 

@@ -1,0 +1,211 @@
+"""The checker: judges a history by the promise. Pure: lines in, violations out.
+
+A call counts from its `invoked` to its answer. One thing comes before another only where it ended
+before the other began: a get that ran beside the settle may see the id before or after it. A call
+that is `unknown` may have been done or not, at any time from then on: nobody is blamed for either.
+A call that never returned is `unknown` too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from chaos.history import Line
+from chaos.stories import ACKNOWLEDGED, CANCELLED, EXPIRED, PENDING, UNKNOWN, Reading, Story
+
+#: What each rule says; a violation names its rule by the key.
+RULES = {
+    "lost": "an acknowledged submit has no terminal state at the end",
+    "forgotten": "an id that was acknowledged, or seen before, is not known",
+    "undelivered": "the id ended, and no delivery of it was verified and taken",
+    "two webhook-ids": "one end was delivered to one place under two webhook-ids",
+    "shared webhook-id": "two ids were delivered under one webhook-id",
+    "early": "settled, seen or delivered before the finish at the API, or before it was submitted",
+    "expired early": "expired before the deadline that was asked for",
+    "wrong": "another end than the API tells of",
+    "changed": "a terminal state changed, or was gone again",
+    "contradicted": "a delivery says another state than the store, or than another delivery",
+    "unstored": "delivered before it was stored",
+    "uncancelled": "a cancel was acknowledged, and the id is not cancelled",
+    "cancelled by nobody": "cancelled, and nobody asked for it before",
+    "unverified": "a delivery whose signature does not hold",
+    "stranger": "known or delivered, and nobody had submitted it before",
+    "clock": "the wall clock was set during the run: times of Redis cannot be compared",
+    "history": "the lines themselves do not make sense",
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule. `lines`: the numbers of the lines that prove it, from 1."""
+
+    rule: str
+    id: str
+    lines: tuple[int, ...]
+
+    def shown(self, history: Sequence[Line]) -> str:
+        """For people: the rule, the id, and its lines."""
+        told = [f"  line {number}: {_cut(history[number - 1], self.id)}" for number in self.lines]
+        return "\n".join([f"{self.rule}: {self.id or '-'} ({RULES[self.rule]})", *told])
+
+
+Found = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def violations(history: Sequence[Line]) -> list[Violation]:
+    """Judge a history, whose lines are in the order of time.
+
+    Returns what breaks the promise, by rule and id; one proof for each rule and id is enough.
+    """
+    reading = Reading(history)
+    found = [Violation(*blame) for blame in reading.blamed]
+    for story in reading.stories.values():
+        proofs: dict[str, tuple[int, ...]] = {}
+        for judge in _JUDGES:
+            for rule, lines in judge(story):
+                proofs.setdefault(rule, tuple(sorted({*lines})))
+        found += [Violation(rule, story.id, lines) for rule, lines in proofs.items()]
+    return sorted(found, key=lambda one: ([*RULES].index(one.rule), one.id, one.lines))
+
+
+def _kept(story: Story) -> Found:
+    """It ends, and is not forgotten before. A Celery message may wait a while until it is known."""
+    submit = story.acknowledged
+    if submit and not any(one.terminal for one in story.sights):
+        yield "lost", (*submit.lines, *(one.line for one in story.sights[-1:]))
+    known = [(submit.done, submit.done_line)] if submit and submit.answer != "sent" else []
+    if not _unpromised(story):
+        known += [(one.at, one.line) for one in story.sights if one.state is not None]
+    since, line = min(known, default=(inf, 0))
+    for one in story.sights:
+        if one.state is None and one.began > since:
+            yield "forgotten", (line, one.line)
+            return
+
+
+def _delivered(story: Story) -> Found:
+    """At least once to each place, always under the same webhook-id."""
+    names: dict[str, dict[str, int]] = defaultdict(dict)
+    for one in story.deliveries:
+        names[one.facts["place"]].setdefault(one.facts["webhook_id"], one.line)
+    for lines in names.values():
+        if len(lines) > 1:
+            yield "two webhook-ids", tuple(lines.values())
+    ended = next((one for one in story.sights if one.terminal), None)
+    submit = story.acknowledged
+    if submit is None or ended is None:
+        return
+    places = {
+        place
+        for call in story.submits
+        if call.answer in ACKNOWLEDGED
+        for place in call.facts["places"]
+    }
+    taken = {one.facts["place"] for one in story.deliveries if 200 <= one.facts["answered"] < 300}
+    for place in sorted(places - taken):
+        attempts = [one.line for one in story.deliveries if one.facts["place"] == place]
+        yield "undelivered", (*submit.lines, ended.line, *attempts)
+
+
+def _true(story: Story) -> Found:
+    """The end is the one that the API tells of, and does not come before it."""
+    first = min((call.began for call in story.submits), default=-inf)
+    deadline = min((call.began + call.facts["deadline"] for call in story.submits), default=inf)
+    submitted = tuple(call.line for call in story.submits[:1])
+    for at, line, state, settled_at in story.ends:
+        when = at if settled_at is None else min(at, settled_at)
+        finish = (story.finish[1],) if story.finish else ()
+        if state in ("succeeded", "failed") and (story.finish is None or when < story.finish[0]):
+            yield "early", (line, *finish)
+        elif settled_at is not None and settled_at < first:
+            yield "early", (line, *submitted)
+        if state == EXPIRED and when < deadline:
+            yield "expired early", (*submitted, line)
+        if story.finish and state in ("succeeded", "failed", UNKNOWN) and state != story.finish[2]:
+            yield "wrong", (line, *finish)
+
+
+def _broker_clock(story: Story) -> Found:
+    """A terminal state stays, and every party tells of the same."""
+    seen = [one for one in story.sights if one.terminal]
+    for one in seen[1:]:
+        if (one.state, one.settled_at) != (seen[0].state, seen[0].settled_at):
+            yield "changed", (seen[0].line, one.line)
+            break
+    before = min(seen, key=lambda one: one.at, default=None)
+    for one in story.sights:
+        if before and one.state == PENDING and one.began > before.at:
+            yield "changed", (before.line, one.line)
+            break
+    told = seen[0] if seen else story.deliveries[0] if story.deliveries else None
+    for delivery in story.deliveries:
+        if told and delivery.state != told.state:
+            yield "contradicted", (told.line, delivery.line)
+            break
+
+
+def _stored(story: Story) -> Found:
+    """Nothing is delivered that is not stored."""
+    for delivery in story.deliveries[:1]:
+        for one in story.sights:
+            unseen = not one.terminal and one.began > delivery.at and not _unpromised(story)
+            if unseen or (one.settled_at or 0.0) > delivery.at:
+                yield "unstored", (delivery.line, one.line)
+                return
+
+
+def _cancelled(story: Story) -> Found:
+    """What was cancelled stays so; and only who asks gets it."""
+    sure = min(
+        (call for call in story.cancels if call.answer == CANCELLED),
+        key=lambda call: call.done,
+        default=None,
+    )
+    asked = min((call.began for call in story.cancels), default=inf)
+    for at, line, state, _ in story.ends:
+        if state == CANCELLED and at < asked:
+            yield "cancelled by nobody", (line,)
+        if sure and state != CANCELLED:
+            yield "uncancelled", (*sure.lines, line)
+    for one in story.sights:
+        if sure and one.state == PENDING and one.began > sure.done:
+            yield "uncancelled", (*sure.lines, one.line)
+
+
+def _submitted(story: Story) -> Found:
+    """Only what was submitted is known."""
+    first = min((call.began for call in story.submits), default=inf)
+    told = [(one.at, one.line) for one in story.sights if one.state is not None]
+    told += [(one.at, one.line) for one in story.deliveries]
+    at, line = min(told, default=(inf, 0))
+    if at < first:
+        yield "stranger", (line, *(call.line for call in story.submits[:1]))
+
+
+def _unpromised(story: Story) -> bool:
+    return any(not call.facts.get("promised", True) for call in story.submits)
+
+
+_JUDGES: tuple[Callable[[Story], Found], ...] = (
+    _kept,
+    _delivered,
+    _true,
+    _broker_clock,
+    _stored,
+    _cancelled,
+    _submitted,
+)
+
+
+def _cut(line: Line, task_id: str) -> str:
+    """A line as text; of what it says by id, only what it says of this one."""
+    about: dict[str, Any] = {**line}
+    for name in ("seen", "answers"):
+        if task_id in about.get(name, ()):
+            about[name] = {task_id: about[name][task_id]}
+    return json.dumps(about, ensure_ascii=False)[:400]

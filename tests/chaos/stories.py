@@ -1,0 +1,187 @@
+"""What a history says of each id, in the order in which it was said: what the rules look at."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chaos.history import Line
+
+PENDING, CANCELLED, EXPIRED, UNKNOWN = "pending", "cancelled", "expired", "unknown"
+ACKNOWLEDGED = ("new", "known", "sent")
+#: Seconds by which the two clocks may move against each other before the clock counts as set.
+STEP = 0.05
+_CALLS, _NOTES = (
+    ("submit", "get", "cancel"),
+    ("finish", "delivery", "kill", "partition", "clock", "end"),
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that names an id. `done` is infinite where its answer is unknown."""
+
+    began: float
+    line: int
+    facts: Line
+    done: float = math.inf
+    done_line: int = 0
+    answer: str = ""
+
+    @property
+    def lines(self) -> tuple[int, ...]:
+        return (self.line, self.done_line) if self.done_line else (self.line,)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a get saw of an id; `state` is None where the id was not known."""
+
+    began: float
+    at: float
+    line: int
+    state: str | None
+    settled_at: float | None
+
+    @property
+    def terminal(self) -> bool:
+        return self.state not in (None, PENDING)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came to the receiver."""
+
+    at: float
+    line: int
+    facts: Line
+
+    @property
+    def state(self) -> str:
+        return str(self.facts["state"])
+
+
+@dataclass
+class Story:
+    """All that is said of one id. Calls that surely did nothing are left out."""
+
+    id: str
+    submits: list[Call] = field(default_factory=list)
+    cancels: list[Call] = field(default_factory=list)
+    sights: list[Sight] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    finish: tuple[float, int, str] | None = None
+
+    @property
+    def acknowledged(self) -> Call | None:
+        """The first submit that was acknowledged, of an id that is to end."""
+        sound = [
+            call
+            for call in self.submits
+            if call.answer in ACKNOWLEDGED and call.facts.get("promised", True)
+        ]
+        return min(sound, key=lambda call: call.done, default=None)
+
+    @property
+    def ends(self) -> list[tuple[float, int, str, float | None]]:
+        """Who told of its end: when, in which line, the state, and the settle if it is told."""
+        seen = [
+            (one.at, one.line, str(one.state), one.settled_at)
+            for one in self.sights
+            if one.terminal
+        ]
+        told = [(one.at, one.line, one.state, None) for one in self.deliveries]
+        return sorted([*seen, *told], key=lambda one: one[:2])
+
+
+class Reading:
+    """Goes through the lines once, and sorts them by id.
+
+    `blamed`: what no single id's story shows, as (rule, id or "", numbers of lines).
+    """
+
+    def __init__(self, history: Sequence[Line]) -> None:
+        self.stories: dict[str, Story] = {}
+        self.blamed: list[tuple[str, str, tuple[int, ...]]] = []
+        self._open: dict[str, tuple[int, Line]] = {}
+        self._owners: dict[str, dict[str, int]] = defaultdict(dict)
+        self._clock: tuple[float, int] | None = None
+        self._ended, last = False, -math.inf
+        for number, line in enumerate(history, 1):
+            try:
+                self._take(number, line)
+                if line["at"] < last:
+                    self._blame("history", number)
+                last = max(last, line["at"])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self._blame("history", number)
+        for number, line in self._open.values():
+            self._close(number, line, None, 0)
+        if not self._ended:
+            self._blame("history", len(history))
+        for owners in self._owners.values():
+            if len(owners) > 1:
+                self.blamed.append(("shared webhook-id", min(owners), tuple(owners.values())))
+
+    def _blame(self, rule: str, *lines: int) -> None:
+        self.blamed.append((rule, "", lines))
+
+    def _of(self, task_id: str) -> Story:
+        return self.stories.setdefault(task_id, Story(task_id))
+
+    def _take(self, number: int, line: Line) -> None:
+        op = line["op"]
+        if op in _CALLS and line["phase"] == "invoked":
+            if line["call"] in self._open:
+                raise ValueError
+            self._open[line["call"]] = (number, line)
+        elif op in _CALLS:
+            began, asked = self._open.pop(line["call"])
+            if asked["op"] != op or line["phase"] not in ("ok", "failed", "unknown"):
+                raise ValueError
+            self._close(began, asked, line, number)
+        elif op == "finish":
+            self._of(line["id"]).finish = (line["at"], number, line["state"])
+        elif op == "delivery":
+            self._delivered(number, line)
+        elif op == "clock":
+            ahead = line["wall"] - line["at"]
+            if self._clock is not None and abs(ahead - self._clock[0]) > STEP:
+                self._blame("clock", self._clock[1], number)
+            self._clock = self._clock or (ahead, number)
+        elif op == "end":
+            self._ended = True
+        elif op not in _NOTES:
+            raise ValueError
+
+    def _delivered(self, number: int, line: Line) -> None:
+        if not line["verified"]:
+            self._blame("unverified", number)
+            return
+        self._owners[line["webhook_id"]].setdefault(line["id"], number)
+        self._of(line["id"]).deliveries.append(Delivery(line["at"], number, line))
+
+    def _close(self, began: int, asked: Line, answer: Line | None, number: int) -> None:
+        """Give a call to the ids that it names."""
+        phase = answer["phase"] if answer else "unknown"
+        if asked["op"] == "get":
+            if answer and phase == "ok":
+                self._saw(asked["at"], answer, number)
+            return
+        for task_id in asked["ids"] if phase != "failed" else ():
+            done = Call(asked["at"], began, asked)
+            if answer and phase == "ok":
+                said = answer["answers"].get(task_id, "")
+                if said == "refused":
+                    continue
+                done = Call(asked["at"], began, asked, answer["at"], number, said)
+            story = self._of(task_id)
+            (story.submits if asked["op"] == "submit" else story.cancels).append(done)
+
+    def _saw(self, began: float, answer: Line, number: int) -> None:
+        for task_id, seen in answer["seen"].items():
+            state, settled_at = seen or (None, None)
+            sight = Sight(began, answer["at"], number, state, settled_at)
+            self._of(task_id).sights.append(sight)
