@@ -90,16 +90,16 @@ def test_what_came_by_celery_is_one_trace_to_the_receiver_and_is_counted_by_the_
         spans = collector.of(TRACE)
         assert {name: len(those) for name, those in spans.items()} == {
             "submit": 1,
-            "look": 3,
+            "poll": 3,
             "webhook": 3,
         }
         (submit,) = spans["submit"]
         assert submit.parent_span_id.hex() == PARENT
-        assert {span.parent_span_id for span in spans["look"] + spans["webhook"]} == {
+        assert {span.parent_span_id for span in spans["poll"] + spans["webhook"]} == {
             submit.span_id
         }
         calls = {span.span_id for span in collector.spans if span.name == f"retrieve {SERVICE}"}
-        assert {link.span_id for poll in spans["look"] for link in poll.links} <= calls
+        assert {link.span_id for poll in spans["poll"] for link in poll.links} <= calls
         sent = {
             re.fullmatch(rf"00-{TRACE}-(\w+)-\w+", one.headers["traceparent"])[1]
             for one in receiver.got

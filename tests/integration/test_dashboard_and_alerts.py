@@ -242,7 +242,7 @@ LANE_LABELS = 'account="default",service="veo"'
 #: Alert -> series that let it ring (promtool's notation, one value a minute), and series that are
 #: well.
 RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "CavendishBookDown": ({"cavendish_store_up": "0x90"}, {"cavendish_store_up": "1x90"}),
+    "CavendishStoreDown": ({"cavendish_store_up": "0x90"}, {"cavendish_store_up": "1x90"}),
     "CavendishNoWorker": (
         {'cavendish_processes{role="worker"}': "0x90", 'cavendish_processes{role="beat"}': "1x90"},
         {'cavendish_processes{role="worker"}': "1x90", 'cavendish_processes{role="beat"}': "1x90"},
@@ -268,7 +268,7 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'cavendish_pace_calls_per_second{account="default"}': "2x90",
         },
     ),
-    "CavendishAccountHeld": (
+    "CavendishAccountPaused": (
         {'cavendish_hold_seconds{account="default",kind="account"}': "30 0 " * 45},
         {'cavendish_hold_seconds{account="default",kind="rate"}': "30x90"},
     ),
@@ -308,7 +308,7 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             f'cavendish_tasks_ended_total{{{LANE_LABELS},state="succeeded"}}': "0+98x90",
         },
     ),
-    "CavendishSetAside": (
+    "CavendishRecordsQuarantined": (
         {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "1x90"},
         {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "0x90"},
     ),
@@ -375,7 +375,7 @@ HELD = IDLE | {
 
 
 @NEEDS_PROMTOOL
-@pytest.mark.parametrize(("series", "ringing"), [(IDLE, []), (HELD, ["CavendishAccountHeld"])])
+@pytest.mark.parametrize(("series", "ringing"), [(IDLE, []), (HELD, ["CavendishAccountPaused"])])
 def test_an_idle_stack_is_silent_and_a_held_account_rings_once(
     tmp_path: Path, series: dict[str, str], ringing: list[str]
 ) -> None:

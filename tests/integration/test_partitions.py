@@ -9,14 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import shutdown, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from cavendish.store import Store
 from chaos import history
 from chaos.partitioner import Partitioner
 from chaos.partitions import KINDS, WAYS, Fault, Network, Place
+from conftest import Server
 
 #: Seconds in which nothing comes that does not come at all.
 SILENCE = 0.3
@@ -42,7 +44,7 @@ class Echo:
                 ).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with shutdown(connection), suppress(OSError):
+        with closing(connection), suppress(OSError):
             while data := connection.recv(65536):
                 self.got += data
                 connection.sendall(data)
@@ -293,3 +295,33 @@ def test_chosen_partitions_come_from_the_seed_are_noted_and_end(tmp_path: Path) 
     assert {(row[0], row[1]) for row in one} == {(kind, way) for kind in KINDS for way in WAYS}
     assert {row[3] for row in one} == {None, "w1", "w2"}
     assert sum(line["phase"] == "end" for line in told[0]) == len(one) == 60
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_clock_that_was_asked_for_over_a_slow_connection_is_right_all_the_same(
+    server: Server, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delay of one direction would set it off by half of it: it lasts for the first answer."""
+    network = Network()
+    try:
+        front = network.open("redis", server.socket, 0)
+        store = Store(f"redis://127.0.0.1:{front}/0")
+        store.fleet.now()  # connected
+        fault = Fault("delay", ("redis",), way, seconds=1.0)
+        network.begin(fault)
+        real, asked = store.fleet.now, list[int]()
+
+        def now() -> float:
+            asked.append(1)
+            try:
+                return real()
+            finally:
+                network.end(fault)
+
+        monkeypatch.setattr(store.fleet, "now", now)
+        clock = store.clock()
+        assert len(asked) > 1
+        assert abs(clock.now() - Store(server.url).fleet.now()) < 0.3
+        store.close()
+    finally:
+        network.close()
