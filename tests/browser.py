@@ -18,7 +18,9 @@ import httpx
 from cavendish_worker.devstack.stack import free_port
 
 #: Nothing that a browser does of its own accord, and what it needs to run as root in a container.
-_FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --hide-scrollbars
+_FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic
+    --disable-dev-shm-usage --no-first-run
+    --hide-scrollbars
 --disable-background-networking --disable-component-update --disable-sync"""
 
 

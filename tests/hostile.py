@@ -16,19 +16,29 @@ from hypothesis import strategies as st
 DEEP = "[" * 100_000 + "]" * 100_000
 #: Texts of single JSON values, and of some that JSON does not know.
 LEAVES = [
-    *("null true false NaN Infinity -Infinity 0 -0 -1 0.0 1 100 1e308 -1e308 1e999 1e-999 1.7e9 1.7e12 2147483648".split()),
-    *('"" "a" "b" "failed" "succeeded" "running" "marinating" "\\ud800" "\\udfff\\ud800" "\\u0000" "\\ufeffa" "٣" "ａ"'.split()),
-    *('"2026-11-22T22:50:01Z" "9999-12-31T23:59:59-23:59" "0001-01-01" "https://x/y.png" "data:," "not_found" "99%"'.split()),
+    *(("null true false NaN Infinity -Infinity 0 -0 -1 0.0 1 100 1e308 -1e308 1e999 1e-999 1.7e9 "
+      "1.7e12 2147483648").split()),
+    *(('"" "a" "b" "failed" "succeeded" "running" "marinating" "\\ud800" "\\udfff\\ud800" '
+       '"\\u0000" '
+      '"\\ufeffa" "٣" "ａ"').split()),
+    *(('"2026-11-22T22:50:01Z" "9999-12-31T23:59:59-23:59" "0001-01-01" "https://x/y.png" "data:," '
+      '"not_found" "99%"').split()),
     *("9" * digits for digits in (20, 400, 4300, 4301, 100_000)),
     *("[" * depth + "]" * depth for depth in (99, 101, 330, 500, 950)),
     '"' + "水" * 3000 + '"', '"' + "x" * 200_000 + '"', '{"a":' * 300 + "1" + "}" * 300,
 ]  # fmt: skip
 KEYS = [
     *(
-        "id task_id response request success error code message detail data state status progress items count model".split()
+        (
+            "id task_id response request success error code message detail data state "
+            "status progress "
+            "items count model"
+        ).split()
     ),
     *(
-        "finished_at created_at image_url urls output result callback_url __class__ trace_id".split()
+        (
+            "finished_at created_at image_url urls output result callback_url __class__ trace_id"
+        ).split()
     ),
     *("\\ud800", "\\u0000", "", " ", "é", "k" * 3000),
 ]

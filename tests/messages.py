@@ -1,4 +1,4 @@
-"""Messages to `cavendish.submit`, as the broker holds them, sound or with something odd about them."""
+"""Messages to `cavendish.submit`, as the broker holds them, sound or odd."""
 
 from __future__ import annotations
 

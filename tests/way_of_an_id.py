@@ -47,8 +47,10 @@ def box(name: str) -> str:
     middle = x + width / 2
     return (
         f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{HIGH}" rx="6"/>'
-        f'<text class="title" x="{middle:g}" y="{y + 23}" text-anchor="middle">{escape(title)}</text>'
-        f'<text class="small" x="{middle:g}" y="{y + 42}" text-anchor="middle">{escape(below)}</text>'
+        f'<text class="title" x="{middle:g}" y="{y + 23}" '
+        f'text-anchor="middle">{escape(title)}</text>'
+        f'<text class="small" x="{middle:g}" y="{y + 42}" '
+        f'text-anchor="middle">{escape(below)}</text>'
     )
 
 
@@ -83,7 +85,8 @@ def drawing() -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
             "<title>The way of an id: submit, dispatch, retrieve, settle, deliver</title>",
             f"<style>{STYLE}</style>",
-            '<defs><marker id="tip" markerWidth="9" markerHeight="9" refX="7" refY="4" orient="auto">'
+            '<defs><marker id="tip" markerWidth="9" markerHeight="9" refX="7" refY="4" '
+            'orient="auto">'
             '<path d="M0 0 L8 4 L0 8 z" fill="#4b5563"/></marker></defs>',
             f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
             *parts,

@@ -65,6 +65,17 @@ def url(*schemes: str) -> Reader:
     return read
 
 
+#: The word that turns a proxy off where the environment names one.
+NO_PROXY = "none"
+
+
+def proxy(text: str) -> str:
+    try:
+        return NO_PROXY if text.lower() == NO_PROXY else str(url("http", "https")(text))
+    except ValueError as error:
+        raise ValueError(f"{error}, or {NO_PROXY}") from None
+
+
 def redis(*schemes: str) -> Reader:
     """A URL of one Redis server or of several; `redis_url` lists the spellings."""
     one = url(*schemes)

@@ -71,6 +71,13 @@ class Settings:
     api_url: str = _secret(
         "https://api.acedata.cloud", read.url("http", "https"), "URL", "Address of the remote API."
     )
+    api_proxy: str = _secret(
+        "",
+        read.proxy,
+        "URL or none",
+        "Proxy for calls to the API; none: no proxy; unset: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
+        "NO_PROXY decide.",
+    )
     api_token: str = _secret("", read.token, "token", "Bearer token of the account `default`.")
     api_tokens_file: Path | None = _setting(
         None, Path, "file", 'JSON object {"account": "token"} with the tokens of other accounts.'

@@ -323,7 +323,7 @@ class Cramped(Server):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-def test_with_the_disk_full_a_submit_is_refused_in_one_sentence_and_with_space_again_everything_accepted_is_announced(
+def test_with_the_disk_full_a_submit_is_refused_and_with_space_everything_accepted_is_announced(
     served: Served, fsync: str, request: pytest.FixtureRequest
 ) -> None:
     """`everysec`: the server refuses writes until there is space. `always`: it ends rather than
@@ -357,7 +357,8 @@ def test_with_the_disk_full_a_submit_is_refused_in_one_sentence_and_with_space_a
     assert said is not None
     assert len(said.splitlines()) == 1
     assert re.fullmatch(
-        r"Redis at unix://\S+ (refuses|does not answer) \(.*\)\.( Does `cavendish up` run, here or .*\?)?",
+        r"Redis at unix://\S+ (refuses|does not answer) \(.*\)\.( Does `cavendish up` run, here or "
+        r".*\?)?",
         said,
     )
     time.sleep(6)  # long enough for every part to have noticed

@@ -11,9 +11,10 @@ from acceptance.parts import BLUR, Parts
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from conftest import Server
 from delivering import Served
+from long_run import times
 
 HOUR = 3600.0
-COUNT = 400
+COUNT = times(200, 400)
 
 
 def tracked(
@@ -25,11 +26,12 @@ def tracked(
     parts = Parts(
         server.url,
         served,
-        EmulatorConfig(rate=20.0, median=3.0, sigma=0.3, latency=0.5),
+        EmulatorConfig(rate=40.0, median=3.0, sigma=0.3, latency=0.5),
         BATCH_SIZE="10",
     )
     try:
         parts.store.connection.redis.flushall()
+        parts.start_rate(20.0)
         fleet = {
             role: [parts.begin(role, shift=one) for one in of]
             for role, of in (("beat", beats), ("worker", workers))

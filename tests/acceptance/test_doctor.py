@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.http.event_loop import LoopThread
 from conftest import Server
 from delivering import SECRET, Served
+from proxying import Proxy
 from receiving import Authority
 
 HOUR = 3600.0
@@ -132,7 +134,7 @@ def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_paused_fo
     assert not parts.store.shared_state.rate_limit("default").paused(parts.store.fleet.now())
 
 
-def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out_in_a_hold_or_offline(
+def test_the_call_of_the_doctor_takes_its_turn_and_is_left_out_in_a_pause_or_offline(
     parts: Parts,
 ) -> None:
     assert said(parts)["api, account default"]["ok"]
@@ -198,7 +200,10 @@ def test_no_beat_and_no_worker_are_found(parts: Parts) -> None:
 def test_a_queue_that_no_worker_takes_from_is_found(parts: Parts) -> None:
     parts.celery(
         "worker",
-        queues="cavendish.submit,cavendish.dispatch,cavendish.retrieve,cavendish.expire,cavendish.reconcile",
+        queues=(
+            "cavendish.submit,cavendish.dispatch,cavendish.retrieve,cavendish.expire,"
+            "cavendish.reconcile"
+        ),
     )
     findings = said(parts)
     assert [what for what in findings if what.startswith("queue")] == ["queue cavendish.deliver"]
@@ -308,6 +313,28 @@ def test_names_ways_and_certificates_that_fail_are_told_apart(
     loop.call(server.close)
     assert distrusted["found"].startswith("TLS with localhost fails")
     assert "SSL_CERT_FILE" in distrusted["advice"]
+
+
+def test_it_says_through_which_proxy_the_api_is_asked(
+    parts: Parts, loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, stack = Proxy(), contextlib.AsyncExitStack()
+    loop.run(stack.enter_async_context(proxy.running()), timeout=5)
+    by, login = f"127.0.0.1:{proxy.port}", "ada:sesame"
+    asked = said(parts, API_PROXY=f"http://{login}@{by}")["api, account default"]
+    assert asked["ok"]
+    assert f"through the proxy {by} (CAVENDISH_API_PROXY), accepts the token" in asked["found"]
+    assert len(proxy.heads) == 1
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{login}@127.0.0.1:1")
+    away = said(parts, API_URL="https://no-such-name.invalid")["api, account default"]
+    assert "through the proxy 127.0.0.1:1, but" in away["found"]
+    assert "HTTPS_PROXY" in away["advice"]
+    assert "sesame" not in json.dumps([asked, away])
+    without = said(parts, API_URL="https://no-such-name.invalid", API_PROXY="none")[
+        "api, account default"
+    ]
+    assert "is not found" in without["found"]
+    loop.run(stack.aclose(), timeout=5)
 
 
 def test_a_broker_and_a_proxy_that_are_away_are_found(parts: Parts) -> None:

@@ -68,7 +68,8 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
         tasks = seen(
             window,
             f"{inside}/tasks",
-            r"cavendish\.retrieve\s+SUCCESS\s+default/nano-banana/0, \d+ ids\s+first \S+\s+\d+ asked · \d+ settled",
+            r"cavendish\.retrieve\s+SUCCESS\s+default/nano-banana/0, \d+ ids\s+first \S+\s+\d+ "
+            r"asked · \d+ settled",
             r"cavendish\.deliver\s+SUCCESS\s+\d+ delivered · 0 to retry · 0 buried",
         )
         submit = seen(
@@ -145,7 +146,10 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
             60,
             "a worker is online",
         )
-        rows = "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&search[value]=state:FAILURE"
+        rows = (
+            "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&"
+            "search[value]=state:FAILURE"
+        )
         refused = wait_until(
             lambda: http.get(rows).json()["data"], 60, "the refused messages are seen"
         )

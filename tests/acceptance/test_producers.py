@@ -49,7 +49,7 @@ def tracked(stack: Stack, task_id: str) -> TrackedTask | None:
         return client.get(task_id, service=SERVICE)
 
 
-def test_the_message_of_the_page_has_the_shape_that_celery_gives_it_and_the_body_that_the_page_shows(
+def test_the_message_of_the_page_has_the_shape_that_celery_gives_it_and_the_body_shown(
     stack: Stack, broker: redis.Redis
 ) -> None:
     assert json.loads(base64.b64decode(AS_CELERY["body"])) == ITS_BODY

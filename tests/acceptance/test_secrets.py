@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -30,6 +29,7 @@ from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfi
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.signing import new_secret
 from delivering import Served
+from forked import Done, Forked
 from servers import Node
 
 TOKEN = "tok-Ein_Geheimnis/of+the=API"
@@ -230,10 +230,17 @@ def guarded(tmp_path: Path) -> Iterator[Node]:
     node.close()
 
 
+@pytest.fixture
+def forked() -> Iterator[Forked]:
+    """Runs commands of ours in processes of their own."""
+    with Forked() as commands:
+        yield commands
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_files(
-    served: Served, guarded: Node, tmp_path: Path, log_format: str
+    served: Served, guarded: Node, forked: Forked, tmp_path: Path, log_format: str
 ) -> None:
     api, failing, overheard = Api(), Failing(), Overheard(guarded.port)
     address = served(api.handle)
@@ -264,17 +271,22 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
     secrets |= {"password of the proxy": PROXY_PASSWORD, "password of Flower": FLOWER_PASSWORD}
     said: list[str] = []
 
-    def cavendish(
-        *words: str, exit_code: int | None = None, shown: bool = True, **more: str
-    ) -> str:
-        environment = stack.environment | {
-            f"CAVENDISH_{name}": value for name, value in more.items()
-        }
-        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+    def all_of(*commands: tuple[list[str], int | None, dict[str, str]]) -> list[Done]:
+        """Run commands side by side: words, the expected exit code, more settings."""
+        environments = [
+            stack.environment | {f"CAVENDISH_{name}": value for name, value in more.items()}
+            for _, _, more in commands
+        ]
+        ends = forked.run(
+            (words, environment)
+            for (words, _, _), environment in zip(commands, environments, strict=True)
         )
-        assert exit_code in (None, done.returncode), (words, done.stdout, done.stderr)
+        for (words, exit_code, _), done in zip(commands, ends, strict=True):
+            assert exit_code in (None, done.code), (words, done)
+        return ends
+
+    def cavendish(*words: str, exit_code: int | None = None, shown: bool = True) -> str:
+        (done,) = all_of(([*words], exit_code, {}))
         said.append(done.stderr + (done.stdout if shown else ""))
         return done.stdout
 
@@ -368,9 +380,10 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
                 {"EGRESS_PROXY": f"http://u:{PROXY_PASSWORD}@127.0.0.1:1"},
             )
         )
+        commands.append((["doctor"], None, {"API_PROXY": f"http://u:{PROXY_PASSWORD}@127.0.0.1:1"}))
+        commands.append((["status"], 2, {"API_PROXY": f"ftp://u:{PROXY_PASSWORD}@127.0.0.1:1"}))
         commands.append((["endpoint", "test", "shop"], None, {"SECRET_KEY": new_key()}))
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda one: cavendish(*one[0], exit_code=one[1], **one[2]), commands))
+        said += [done.stderr + done.stdout for done in all_of(*commands)]
         shown = flower_says(stack.facts["flower"])
         processes = command_lines()
         guarded.redis.config_set("maxmemory", 1)  # errors that show the command which was refused

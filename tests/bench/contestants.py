@@ -87,7 +87,9 @@ def _program(name: str) -> Callable[[Ground, ExitStack], HandOver]:
 def _celery(ground: Ground, ends: ExitStack) -> HandOver:
     broker = celery_spelling(ground.redis(5))
     surroundings = {"PEER_API_URL": ground.api, "PEER_TOKEN": "celery", "PEER_BROKER": broker}
-    words = "-q -A peers_celery worker -P threads -c 16 -l error --without-gossip --without-mingle".split()
+    words = (
+        "-q -A peers_celery worker -P threads -c 16 -l error --without-gossip --without-mingle"
+    ).split()
     command = [*_polite("celery"), sys.executable, "-m", "celery", *words]
     # Killed at the end: an orderly shutdown would first put thousands of messages back that nobody
     # needs any more.

@@ -91,9 +91,16 @@ class Ground:
         """
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
-                command, env=self._environment | dict(more), cwd=HERE, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                text=True, process_group=0, preexec_fn=_die_with_parent,  # noqa: PLW1509 (no threads run yet but idle ones)
-            )  # fmt: skip
+                command,
+                env=self._environment | dict(more),
+                cwd=HERE,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                text=True,
+                process_group=0,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (no threads run yet but idle ones)
+            )
         self.processes[name] = process
         try:
             yield process

@@ -49,7 +49,11 @@ def finish(name: str, process: subprocess.Popen[str]) -> str:
 def machine() -> str:
     """What the numbers were taken on."""
     cores = os.cpu_count()
-    return f"{cores} cores, {platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return (
+        f"{cores} cores, {platform.machine()}, {platform.system()} {platform.release()}, "
+        f"Python "
+        f"{platform.python_version()}"
+    )
 
 
 def plot(rows: list[dict[str, Any]]) -> str:
@@ -81,14 +85,18 @@ def plot(rows: list[dict[str, Any]]) -> str:
             shown = f"{value:.3g}{missed}" if value else "nothing detected"
             parts.append(f'<text x="10" y="{y + 15}">{row["contestant"]}</text>')
             parts.append(
-                f'<rect x="130" y="{y + 2}" width="{length:.0f}" height="{bar - 8}" fill="{colour}"/>'
+                f'<rect x="130" y="{y + 2}" width="{length:.0f}" height="{bar - 8}" '
+                f'fill="{colour}"/>'
             )
             parts.append(f'<text x="{136 + length:.0f}" y="{y + 15}">{shown}</text>')
     height = top + len(panels) * (len(rows) * bar + 60) - 30
     style = 'font-family="sans-serif" font-size="13"'
     ground = f'<rect width="{width}" height="{height}" fill="white"/>'
     body = "\n".join(parts)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {style}>\n{ground}\n{body}\n</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f"{style}>\n{ground}\n{body}\n</svg>\n"
+    )
 
 
 def main() -> None:

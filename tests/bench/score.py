@@ -78,9 +78,23 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 HEADS = (
-    "", "finished", "detected", "missed %", "calls", "calls/task", "x ours", "429 %", "mean s", "x ours",
-    "p50", "p95", "p99", "mean by phase", ">= mean s", "cores",
-)  # fmt: skip
+    "",
+    "finished",
+    "detected",
+    "missed %",
+    "calls",
+    "calls/task",
+    "x ours",
+    "429 %",
+    "mean s",
+    "x ours",
+    "p50",
+    "p95",
+    "p99",
+    "mean by phase",
+    ">= mean s",
+    "cores",
+)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -232,7 +232,8 @@ class Measures:
             ill = self._five("ill", rate, ILL_FOR)
         base, halves = p99(well), (p99(well[: len(well) // 2]), p99(well[len(well) // 2 :]))
         self.notes.append(
-            f"isolation: the others' p99 in the first and second half of the healthy run {_ms(halves)} ms"
+            f"isolation: the others' p99 in the first and second half of the healthy run "
+            f"{_ms(halves)} ms"
         )
         rows = [
             Row(
@@ -284,7 +285,8 @@ class Measures:
         extra = messages - celery + (reconciled[1] - celery) / 3
         self.notes.append(
             f"idle, commands/s: Celery's transport {celery:.2f}, heartbeat {heart:.2f}; beat adds: "
-            f"deliver {deliver:.2f}, reconcile run (a store of 150 delivered ids) {reconcile:.2f}, their messages at the broker {extra:.2f}"
+            f"deliver {deliver:.2f}, reconcile run (a store of 150 delivered ids) {reconcile:.2f}, "
+            f"their messages at the broker {extra:.2f}"
         )
         delivering = deliver + reconcile
         return [

@@ -281,7 +281,11 @@ def forget_peak(pid: int) -> None:
 
 def _record(task_id: str) -> dict[str, Any]:
     """What the API says of a finished task: about 1 KiB."""
-    prompt = "a ripe banana on a wooden table at dusk, 水彩, soft light from the left, shallow depth of field, 35 mm, grain"
+    prompt = (
+        "a ripe banana on a wooden table at dusk, 水彩, soft light from the left, shallow "
+        "depth "
+        "of field, 35 mm, grain"
+    )
     images = [
         {
             "prompt": prompt,

@@ -200,13 +200,16 @@ def _report(rows: Sequence[Row], say: Say) -> None:
     for contestant in CONTESTANTS:
         say(f"{contestant.name:7s} {contestant.what}")
     say(
-        "x ours: against ours. missed: finished, but not told by the end. calls/task: calls per task told in the same time. mean,"
+        "x ours: against ours. missed: finished, but not told by the end. calls/task: calls per "
+        "task told in the same time. mean,"
     )
     say(
-        "p50, p95, p99: seconds from finish to detection, of those detected; >= mean: the missed as if they were told at the end."
+        "p50, p95, p99: seconds from finish to detection, of those detected; >= mean: the missed "
+        "as if they were told at the end."
     )
     say(
-        "By phase: 6, 3 and 6 calls/s allowed. cores: CPU seconds per second; a Python process has 1 at most."
+        "By phase: 6, 3 and 6 calls/s allowed. cores: CPU seconds per second; a Python process has "
+        "1 at most."
     )
     for one in rows:
         if "settled" in one:
@@ -214,17 +217,20 @@ def _report(rows: Sequence[Row], say: Say) -> None:
                 "-" if value is None else f"{value:.2f}" for value in one["settled"].values()
             )
             say(
-                f"ours, from finish to the terminal state in the store: mean / p50 / p95 / p99 {said} s"
+                f"ours, from finish to the terminal state in the store: mean / p50 / p95 / p99 "
+                f"{said} s"
             )
         if "gave_up" in one:
             say(
-                f"{one['contestant']}: tasks.wait raised RateLimitError {one['gave_up']} times, and was called again 3 s later"
+                f"{one['contestant']}: tasks.wait raised RateLimitError {one['gave_up']} times, "
+                f"and was called again 3 s later"
             )
         if one["producer_late"] > 1:
             say(f"{one['contestant']}: its load came up to {one['producer_late']:.1f} s late")
     today = dt.datetime.now(dt.UTC).date()
     say(
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}, {today}"
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"{platform.platform()}, {today}"
     )
 
 

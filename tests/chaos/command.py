@@ -100,7 +100,8 @@ def main(parts: tuple[str, ...], seed: int, seconds: float, python: str, keep: P
         began = time.monotonic()
         kept[part] = every[part]()
         click.echo(
-            f"{part}: {'kept' if kept[part] else 'BROKEN'}, seed {seed}, {time.monotonic() - began:.0f} s"
+            f"{part}: {'kept' if kept[part] else 'BROKEN'}, seed {seed}, "
+            f"{time.monotonic() - began:.0f} s"
         )
         click.echo(f"its history: {file[part]}\n" if file[part].exists() else "")
     sys.exit(0 if all(kept.values()) else 1)

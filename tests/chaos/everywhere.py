@@ -173,7 +173,8 @@ def run(plan: Plan, say: Say) -> bool:
     for.
     """
     say(
-        f"Kill everywhere: seed {plan.seed}, {plan.lasts:g} s, pool {plan.pool}, appendfsync {plan.fsync}\n"
+        f"Kill everywhere: seed {plan.seed}, {plan.lasts:g} s, pool {plan.pool}, appendfsync "
+        f"{plan.fsync}\n"
     )
     with world(
         plan.seed, fsync=plan.fsync, quick=plan.quick, split=bool(plan.partition_every)
@@ -217,7 +218,8 @@ def run(plan: Plan, say: Say) -> bool:
     say(f"Workers that ended by themselves: {ended}; bar 0.")
     partitions = splits.total if splits else 0
     say(
-        f"\n{kills:,} kills and {partitions:,} partitions, {(kills + partitions) / lasted:.1f} each second:\n"
+        f"\n{kills:,} kills and {partitions:,} partitions, {(kills + partitions) / lasted:.1f} "
+        f"each second:\n"
     )
     say(table([*reckoning.happened(), *rows_of(points)], ("what was done", "times")))
     missed = [point for point in (*WORKER_POINTS, *BEAT_POINTS) if not points[point]]

@@ -74,7 +74,8 @@ class Reckoning:
         """What was done to the run: kills by what died, and partitions by kind and way."""
         kills = Counter(f"kill of {line['name']}" for line in self._lines("kill"))
         splits = Counter(
-            f"partition: {line['kind']}, {line['way']}, {'all' if line['of'] is None else 'one process'}"
+            f"partition: {line['kind']}, {line['way']}, "
+            f"{'all' if line['of'] is None else 'one process'}"
             for line in self._lines("partition", phase="begin")
         )
         return [

@@ -84,7 +84,7 @@ class Recorded:
 
 
 class Watcher:
-    """Polls at every id until it has ended, and now and then at what has, in a thread of its own."""
+    """Reads every id until it has ended, and now and then ended ones, in a thread of its own."""
 
     def __init__(self, recorded: Recorded, service: str, ids: Callable[[], frozenset[str]]) -> None:
         self._recorded, self._service, self._ids = recorded, service, ids

@@ -54,7 +54,8 @@ def restarts(plan: Plan, say: Say) -> bool:
     True if the worker never ended and was back at work in time, and nothing was lost.
     """
     say(
-        f"Redis restarts under a busy worker: seed {plan.seed}, {plan.times} times, {version(plan.python)}\n"
+        f"Redis restarts under a busy worker: seed {plan.seed}, {plan.times} times, "
+        f"{version(plan.python)}\n"
     )
     chance, back, ends = random.Random(plan.seed), list[float](), 0
     with world(plan.seed, quick=plan.quick, faults=0.0) as around, ExitStack() as workers:
@@ -164,9 +165,14 @@ def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
     ]
     with (around.folder / "worker.log").open("a") as log:
         process = subprocess.Popen(
-            [python, *words], env=around.environment, stdout=log, stderr=log, cwd=HERE.parents[1], process_group=0,
+            [python, *words],
+            env=around.environment,
+            stdout=log,
+            stderr=log,
+            cwd=HERE.parents[1],
+            process_group=0,
             preexec_fn=die_with_parent,  # noqa: PLW1509
-        )  # fmt: skip
+        )
         try:
             yield process
         finally:
@@ -176,7 +182,10 @@ def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def version(python: str) -> str:
     """Which Celery an interpreter has."""
-    asked = "import celery, kombu, redis; print(*(f'{one.__name__} {one.__version__}' for one in (celery, kombu, redis)))"
+    asked = (
+        "import celery, kombu, redis; print(*(f'{one.__name__} {one.__version__}' for one in "
+        "(celery, kombu, redis)))"
+    )
     return subprocess.run(
         [python, "-c", asked], capture_output=True, text=True, check=True
     ).stdout.strip()

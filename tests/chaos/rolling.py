@@ -20,7 +20,7 @@ FEW, APART, AFTER = 4, 3.0, 8.0
 BAR = 2.0
 
 
-def roll(parts: Parts, workers: int) -> list[float]:
+def roll(parts: Parts, workers: int, *, apart: float = APART, after: float = AFTER) -> list[float]:
     """Replace each worker under load.
 
     Returns the delays of all ids in order, once they are settled and announced.
@@ -37,20 +37,20 @@ def roll(parts: Parts, workers: int) -> list[float]:
     fleet = [parts.celery("worker") for _ in range(workers)]
     warm = parts.emulator.create(200)
     parts.client.submit(warm, service=SERVICE)  # how long tasks take is known by then
-    wait_until(lambda: parts.settled(warm), 30, "the duration model is learned")
+    wait_until(lambda: parts.settled(warm), 60, "the duration model is learned")
     source = threading.Thread(target=load)
     source.start()
     try:
         for worker in fleet:
-            time.sleep(APART)
+            time.sleep(apart)
             parts.end(worker)
             parts.celery("worker")
-        time.sleep(AFTER)
+        time.sleep(after)
     finally:
         over.set()
         source.join()
-    wait_until(lambda: parts.settled(ids), 30, "nothing is lost")
-    wait_until(lambda: len(parts.announced()["states"]) == len(ids), 20, "all announced")
+    wait_until(lambda: parts.settled(ids), 60, "nothing is lost")
+    wait_until(lambda: len(parts.announced()["states"]) == len(ids), 60, "all announced")
     return parts.delays(ids)
 
 
@@ -74,7 +74,8 @@ def restarts(say: Callable[[str], None], times: int) -> bool:
             delays = roll(parts, 2)
         middle, slow = delays[len(delays) // 2], delays[int(len(delays) * 0.99)]
         say(
-            f"two workers replaced under load: {len(delays)} ids, delay {middle:.2f} s, p99 {slow:.2f} s (bar {BAR:g} s)"
+            f"two workers replaced under load: {len(delays)} ids, delay {middle:.2f} s, p99 "
+            f"{slow:.2f} s (bar {BAR:g} s)"
         )
         kept &= slow <= BAR and delays[0] > -BLUR
     return kept

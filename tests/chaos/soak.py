@@ -291,7 +291,8 @@ def main() -> int:
         producer.join()
         ended_with = soak.samples[-1][1]
         out.print(
-            f"\n{soak.made:,} ids in {words.minutes:g} minutes, {words.rate:g}/s asked for; {soak.refused} not submitted\n"
+            f"\n{soak.made:,} ids in {words.minutes:g} minutes, {words.rate:g}/s asked for; "
+            f"{soak.refused} not submitted\n"
         )
         growing = (
             report(soak.samples) if words.minutes >= SHORTEST else (report(soak.samples), [])[1]
@@ -314,7 +315,8 @@ def main() -> int:
             if "Traceback" in line or "rror" in line
         ]
         out.print(
-            f"{len(troubles)} lines of trouble in the log{': ' + troubles[0][:200] if troubles else ''}"
+            f"{len(troubles)} lines of trouble in the "
+            f"log{': ' + troubles[0][:200] if troubles else ''}"
         )
     if words.samples:
         words.samples.write_text(

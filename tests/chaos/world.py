@@ -132,9 +132,14 @@ class Zygote:
         self._forked: queue.SimpleQueue[Life] = queue.SimpleQueue()
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "zygote.py"), str(self.log)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1, process_group=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            bufsize=1,
+            process_group=0,
             preexec_fn=die_with_parent,  # noqa: PLW1509
-        )  # fmt: skip
+        )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -260,10 +265,20 @@ class World:
         }
         told = [str(folder / "outside.jsonl"), repr(since_epoch)]
         outside = subprocess.Popen(
-            [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api}), *told],
-            stdout=subprocess.PIPE, stderr=ends.enter_context((folder / "outside.log").open("w")), env=environment, text=True,
-            process_group=0, preexec_fn=die_with_parent,  # noqa: PLW1509
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(HERE / "outside.py"),
+                secret,
+                json.dumps({**API, "seed": seed, **api}),
+                *told,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=ends.enter_context((folder / "outside.log").open("w")),
+            env=environment,
+            text=True,
+            process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
         ends.enter_context(outside)
         ends.callback(outside.kill)
         assert outside.stdout is not None
@@ -308,7 +323,7 @@ class World:
         ends.callback(self._watcher.stop)
 
     def _roads(self, ends: ExitStack, port: int) -> tuple[str, str, str, str]:
-        """The URLs of the store, the broker, the API and the receiver, as the processes know them."""
+        """The URLs of store, broker, API and receiver, as the processes know them."""
         network = self.network
         if network is None:
             return self.redis.url, self.redis.broker, self.at, self.at

@@ -38,7 +38,7 @@ def test_as_many_run_as_there_is_room_for_in_all_and_for_each_endpoint_and_the_r
     assert drained(ended, 6) == set("abcxyz")
 
 
-def test_those_that_came_while_the_room_was_small_are_not_overtaken_by_those_that_came_when_it_had_grown(
+def test_calls_that_came_while_the_room_was_small_are_not_overtaken_by_later_ones(
     loop: LoopThread,
 ) -> None:
     ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()

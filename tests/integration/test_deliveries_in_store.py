@@ -5,6 +5,7 @@ Sorted, claimed by one, then delivered, tried later or buried; reopened, swept, 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -1391,10 +1392,13 @@ class Ledger(RuleBasedStateMachine):
         assert all(task.life for task in self.tasks.values())
 
 
-@pytest.mark.timeout(600)  # a failure is shrunk first
+@pytest.mark.timeout(0 if "FUZZ_CASES" in os.environ else 600)  # a failure is shrunk first
 def test_after_any_sequence_of_events_nothing_is_lost_and_nothing_comes_back(store: Store) -> None:
     machine = type("Machine", (Ledger,), {"store": store})
+    """25 sequences of 40 steps, others in each run; FUZZ_CASES=1000 makes a long run."""
     chosen = settings(
-        max_examples=100, stateful_step_count=40, suppress_health_check=list(HealthCheck)
+        max_examples=max(25, int(os.environ.get("FUZZ_CASES", "0"))),
+        stateful_step_count=40,
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=chosen)

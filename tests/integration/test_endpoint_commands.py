@@ -555,7 +555,10 @@ def test_a_submit_to_a_name_that_nothing_is_registered_under_is_refused(
 ) -> None:
     with pytest.raises(
         SubmissionError,
-        match=r"No endpoint is registered as 'shop'; register it: `cavendish endpoint add shop URL`\.",
+        match=(
+            r"No endpoint is registered as 'shop'; register it: `cavendish endpoint add shop "
+            r"URL`\."
+        ),
     ):
         client.submit(["a"], service=SERVICE, webhook=["https://x.example/", "shop"])
     assert client.get("a", service=SERVICE) is None

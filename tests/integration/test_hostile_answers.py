@@ -7,14 +7,18 @@ a whole round.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +37,7 @@ from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.answer_json import read_answer
+from cavendish_worker.polling.answer_json import AT_ONCE, CONTAINERS, read_answer
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import CallLimits, Upstream
 from cavendish_worker.telemetry import logs
@@ -58,7 +62,10 @@ class Said:
     closes: bool = False
 
     def __repr__(self) -> str:
-        return f"Said({self.head!r}, {self.body[:300]!r} ({len(self.body)} bytes), closes={self.closes})"
+        return (
+            f"Said({self.head!r}, {self.body[:300]!r} ({len(self.body)} bytes), "
+            f"closes={self.closes})"
+        )
 
 
 def said(status: int, headers: list[tuple[bytes, bytes]], body: bytes, framing: str) -> Said:
@@ -83,12 +90,19 @@ def said(status: int, headers: list[tuple[bytes, bytes]], body: bytes, framing: 
     return Said(b"\r\n".join([*lines, b"", b""]), body, closes=framing not in ("right", "chunked"))
 
 
-NUMBERS = "0 1 7.5 -1 1e3 1e308 1e999 nan inf -inf 99999999999999999999 9007199254740993 ٣ 1_0 0x10 , 120,5 -0".split()
+NUMBERS = (
+    "0 1 7.5 -1 1e3 1e308 1e999 nan inf -inf 99999999999999999999 9007199254740993 ٣ 1_0 "
+    "0x10 , 120,5 -0"
+).split()
 DATES = (
-    "Wed, 21 Oct 2015 07:28:00 GMT|Fri, 31 Dec 9999 23:59:59 GMT|Mon, 01 Jan 0001 00:00:00 +2359|21 Oct 99999999999 7:28|Wed,|"
+    "Wed, 21 Oct 2015 07:28:00 GMT|Fri, 31 Dec 9999 23:59:59 GMT|Mon, 01 Jan 0001 00:00:00 "
+    "+2359|21 Oct 99999999999 7:28|Wed,|"
     "Wed, 21 Oct 2015 07:28:00 -9999|Sunday, 06-Nov-94 08:49:37 GMT|2015-10-21T07:28:00Z"
 ).split("|")
-ELSEWHERE = "https://[::1 //xn--a/ http://xn--0x7f /x http://a:99999 \\ %zz javascript:1 //Ⅷ.com https://e.com/ ::::".split()
+ELSEWHERE = (
+    "https://[::1 //xn--a/ http://xn--0x7f /x http://a:99999 \\ %zz javascript:1 //Ⅷ.com "
+    "https://e.com/ ::::"
+).split()
 PLAIN = [
     *NUMBERS,
     *DATES,
@@ -103,8 +117,10 @@ PLAIN = [
     "disable",
 ]
 NAMED = (
-    "retry-after date ratelimit ratelimit-remaining ratelimit-reset x-ratelimit-remaining x-ratelimit-reset content-encoding "
-    "location set-cookie content-type connection trailer upgrade webhook-delivery transfer-encoding x-odd"
+    "retry-after date ratelimit ratelimit-remaining ratelimit-reset x-ratelimit-remaining "
+    "x-ratelimit-reset content-encoding "
+    "location set-cookie content-type connection trailer upgrade webhook-delivery "
+    "transfer-encoding x-odd"
 ).split()
 odd_values = st.sampled_from(PLAIN).map(str.encode) | st.binary(max_size=12).map(
     lambda b: b.translate(None, b"\r\n\0")
@@ -171,7 +187,10 @@ def records(draw: st.DrawFn) -> str:
             ]
         )
     )
-    finished = f'"finished_at":{draw(values | st.just("1.7e9"))},"response":{{"success":true,"data":[{{"image_url":"{PIXELS}"}}]}}'
+    finished = (
+        f'"finished_at":{draw(values | st.just("1.7e9"))},'
+        f'"response":{{"success":true,"data":[{{"image_url":"{PIXELS}"}}]}}'
+    )
     shapes = st.sampled_from(
         [
             "",
@@ -181,7 +200,8 @@ def records(draw: st.DrawFn) -> str:
         ]
     )
     more = draw(objects)[1:-1]
-    return f'{{"{draw(st.sampled_from(["id", "id", "task_id"]))}":{task_id}{draw(shapes)}{"," + more if more else ""}}}'
+    name = draw(st.sampled_from(["id", "id", "task_id"]))
+    return f'{{"{name}":{task_id}{draw(shapes)}{"," + more if more else ""}}}'
 
 
 envelopes = st.lists(records() | records() | values, max_size=5).map(
@@ -294,15 +314,13 @@ class Asking:
 
     def __init__(self, store: Store, loop: LoopThread, url: str) -> None:
         self.store = store
+        self.url = url.removesuffix("/hook")
         self.client = httpx.AsyncClient(
             transport=PooledTransport(), trust_env=False, headers={"accept-encoding": "identity"}
         )
         self.loop = loop
         self.upstream = Upstream(
-            self.client,
-            url.removesuffix("/hook"),
-            {"default": "secret-token"},
-            CallLimits(0.4, 0.4, LIMIT),
+            self.client, self.url, {"default": "secret-token"}, CallLimits(0.4, 0.4, LIMIT)
         )
         self.retriever = Retriever(
             store,
@@ -399,7 +417,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
     asking.begin()
     tasks = asking.store.tasks.load(LANE, asking.IDS).tasks
 
-    @cases(500)
+    @cases(300)
     @given(some=upstream_answers)
     def prove(some: list[Said]) -> None:
         stranger.will_say(*some)
@@ -428,7 +446,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
 def test_whatever_the_api_answers_no_id_is_lost_and_a_sound_answer_settles_it(
     asking: Asking, stranger: Stranger
 ) -> None:
-    @cases(100)
+    @cases(60)
     @given(some=upstream_answers, deadline=st.sampled_from([1000.0, 1000.0, 1000.0, 50.0]))
     def prove(some: list[Said], deadline: float) -> None:
         asking.begin(deadline)
@@ -455,13 +473,13 @@ def test_an_answer_of_absurd_size_is_an_answer_like_any_other(
 
 
 @LONG
-def test_whatever_a_receiver_answers_the_delivery_is_delivered_pending_or_buried_with_a_readable_log(
+def test_whatever_a_receiver_answers_the_delivery_has_a_state_and_a_readable_log(
     endpoint_index: Delivering, stranger: Stranger, address: str
 ) -> None:
     logs.set_up("console", "critical")
     delivery_name = delivery_of(subscription_of(address), "a")
 
-    @cases(100)
+    @cases(60)
     @given(some=answers | junk | flood)
     def prove(some: Said) -> None:
         endpoint_index.store.connection.redis.flushall()
@@ -541,3 +559,62 @@ def test_cuts_at_depth_keep_what_lies_around_them() -> None:
     read = read_answer(f'{{"a":"]]}}\\"[[","deep":{nested},"b":[{{}},{nested}],"c":2}}'.encode())
     assert (read["a"], read["b"][0], read["c"]) == (']]}"[[', {}, 2)
     assert json.dumps(read["deep"]) == "[" * 99 + "null" + "]" * 99
+
+
+MUCH = {
+    "lists": (b"[]", CONTAINERS + 1),
+    "objects": (b"{}", CONTAINERS + 1),
+    "a list in each list": (b"[[1.5e999,[]]]", CONTAINERS // 2),
+    "numbers": (b"17", AT_ONCE),
+    "texts": (b'"\\ud83d\\ude00"', AT_ONCE // 8),
+}
+
+
+@pytest.mark.parametrize("kind", MUCH)
+def test_a_large_answer_is_read_beside_the_event_loop_and_means_what_a_small_one_means(
+    asking: Asking, stranger: Stranger, kind: str
+) -> None:
+    piece, count = MUCH[kind]
+    stranger.will_say(ok(b'{"items":[{"id":"a","pad":[%b]}]}' % b",".join([piece] * count)))
+    wide = Upstream(asking.client, asking.url, {"default": "t"}, CallLimits(30.0, 30.0, 2**24))
+    answer = asking.loop.run(wide.retrieve_batch(LANE, ["a"]), timeout=60)
+    (record,) = answer.items  # type: ignore[union-attr]
+    assert record["pad"] == [read_answer(piece)] * count
+
+
+def test_the_event_loop_turns_while_a_large_answer_is_read(
+    asking: Asking, stranger: Stranger
+) -> None:
+    """While `read_answer` is under way, the loop does other work.
+
+    It would do none if it read the answer itself.
+    """
+    turns = list[bool]()
+
+    class Watched(Upstream):
+        async def _post(self, *words: Any) -> Any:
+            turning = asyncio.create_task(turn())
+            try:
+                return await super()._post(*words)
+            finally:
+                turning.cancel()
+
+    async def turn() -> None:
+        while True:
+            turns.append(
+                any("read_answer" in _names(frame) for frame in sys._current_frames().values())
+            )
+            await asyncio.sleep(0)
+
+    stranger.will_say(ok(b'{"items":[{"id":"a","pad":[%b]}]}' % b",".join([b"[]"] * 300_000)))
+    wide = Watched(asking.client, asking.url, {"default": "t"}, CallLimits(30.0, 30.0, 2**24))
+    asking.loop.run(wide.retrieve_batch(LANE, ["a"]), timeout=60)
+    assert sum(turns) > 3
+
+
+def _names(frame: FrameType | None) -> list[str]:
+    names = []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names

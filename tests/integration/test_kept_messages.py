@@ -24,6 +24,7 @@ from cavendish.client import Client
 from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
 from cavendish.task_names import EXPIRE
+from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.redis_transport import KEPT, POPPED
 from conftest import Server
@@ -97,6 +98,8 @@ class Broker:
 
 @pytest.fixture
 def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    # Another test of this process may have set the clock, by a Redis of its own.
+    monkeypatch.setattr(broker_clock, "_clock", None)
     # In a worker, nobody asks for a transport before ours is installed; here another test may have.
     monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
     # Kombu's wait of a second is waited to its end whenever a connection is closed.

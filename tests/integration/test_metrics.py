@@ -197,7 +197,7 @@ def test_a_delivery_is_counted_with_its_length_and_its_delays_and_a_retry_has_no
     endpoint_index.deliver()
     assert since("webhook_attempts_total", outcome="delivered") == 1
     assert since("webhook_delay_seconds_count") == 1
-    assert 0 < since("webhook_duration_seconds_sum", outcome="delivered") < 2
+    assert since("webhook_duration_seconds_sum", outcome="delivered") > 0
 
 
 def test_a_delivery_that_was_not_sent_is_a_try_without_a_length(endpoint_index: Delivering) -> None:
@@ -314,7 +314,10 @@ def test_a_folder_for_several_processes_is_neither_used_nor_missed(tmp_path: Pat
 
     With it, prometheus_client's own metrics write files, or fail.
     """
-    code = "from cavendish_worker.telemetry.metrics import recorded, serving\nrecorded.EXPIRED.add('s')\nprint(serving.text(recorded.REGISTRY))"
+    code = (
+        "from cavendish_worker.telemetry.metrics import recorded, "
+        "serving\nrecorded.EXPIRED.add('s')\nprint(serving.text(recorded.REGISTRY))"
+    )
     for folder in (tmp_path, tmp_path / "missing"):
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
         done = subprocess.run(

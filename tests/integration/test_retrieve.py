@@ -500,7 +500,7 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
     assert bench.all_still_tracked("a", "b")
 
 
-def test_a_message_that_comes_after_its_leases_ran_out_costs_no_call_and_no_more_of_redis_than_its_time(
+def test_a_message_that_comes_after_its_leases_ran_out_costs_no_call_and_only_asks_the_time(
     bench: Bench,
 ) -> None:
     bench.add("a", "b")

@@ -224,7 +224,7 @@ def test_an_unsampled_trace_stays_unsampled_and_is_still_handed_on(
     assert receiver.got[0].headers["traceparent"].endswith("-00")
 
 
-def test_without_traces_of_our_own_the_receiver_gets_what_the_producer_gave_and_the_api_gets_nothing(
+def test_without_traces_of_our_own_the_receiver_gets_what_the_producer_gave_and_the_api_none(
     road: Road, served: Served
 ) -> None:
     api, receiver = Api(), Receiver()
@@ -314,7 +314,8 @@ def test_unless_it_is_asked_for_nothing_of_opentelemetry_is_imported() -> None:
             "before = {name for name in sys.modules if name.startswith('opentelemetry')}",
             "import cavendish_worker.tasks, cavendish_worker.cli",
             "from cavendish_worker.telemetry.tracing import traces",
-            "print(traces().headers(), {name for name in sys.modules if name.startswith('opentelemetry')} - before)",
+            "print(traces().headers(), {name for name in sys.modules if "
+            "name.startswith('opentelemetry')} - before)",
         ]
     )
     assert python(code).endswith("{} set()\n")
@@ -327,7 +328,10 @@ def test_unless_it_is_asked_for_nothing_of_opentelemetry_is_imported() -> None:
 
 
 def test_asked_for_without_the_extra_it_says_what_to_install_and_goes_on() -> None:
-    code = "import sys\nsys.modules['opentelemetry'] = None\nfrom cavendish_worker.telemetry.tracing import traces\nprint(type(traces()).__name__)"
+    code = (
+        "import sys\nsys.modules['opentelemetry'] = None\nfrom "
+        "cavendish_worker.telemetry.tracing import traces\nprint(type(traces()).__name__)"
+    )
     said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert "install cavendish[otel]" in said
     assert "Traces\n" in said
@@ -381,9 +385,7 @@ def test_a_variable_that_the_sdk_cannot_use_costs_the_traces_and_no_submit(
     assert "an OTEL_* variable cannot be used: ValueError" in capsys.readouterr().err
 
 
-def test_a_collector_that_hangs_holds_up_the_end_of_a_process_for_its_patience_and_not_for_each_batch() -> (
-    None
-):
+def test_a_collector_that_hangs_holds_up_the_end_of_a_process_once_and_not_for_each_batch() -> None:
     code = "\n".join(
         [
             "from cavendish_worker.telemetry import tracing",

@@ -66,6 +66,12 @@ METADATA = (
 ).split()
 
 
+def isatap(address: Address) -> bool:
+    """`…:0:5efe:…` under any prefix, whatever the two flags of its interface say (RFC 5214)."""
+    words = address.exploded.split(":")
+    return len(words) == 8 and words[4] in ("0000", "0100", "0200", "0300") and words[5] == "5efe"
+
+
 def registries_say_public(address: Address) -> bool:
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
@@ -73,6 +79,8 @@ def registries_say_public(address: Address) -> bool:
         if address in MAPPED or address in NAT64:
             return registries_say_public(IPv4Address(int(address) & 0xFFFFFFFF))
         if address not in UNICAST:
+            return False
+        if isatap(address) and not registries_say_public(IPv4Address(int(address) & 0xFFFFFFFF)):
             return False
     return not any(address in net for net in SPECIAL)
 
@@ -109,7 +117,8 @@ def _wrapped(number: int, chance: Random) -> list[Address]:
         0x64FF9B << 96,
         0x64FF9B0001 << 80 | chance.getrandbits(48) << 32,
     ]
-    isatap = [prefix << 64 | 0x5EFE << 32 for prefix in (0xFE80 << 48, 0x20014860 << 32)]
+    hosts = (0xFE80 << 48, 0x20014860 << 32)
+    isatap = [prefix << 64 | flags << 56 | 0x5EFE << 32 for prefix in hosts for flags in (0, 2)]
     teredo = 0x20010000 << 96 | chance.choice([number, 0x08080808]) << 64 | number ^ 0xFFFFFFFF
     return [
         *(IPv6Address(prefix | number) for prefix in prefixes + isatap),
@@ -160,6 +169,8 @@ def addresses() -> list[Address]:
 def _reason(address: Address, table: dict[str, str]) -> str | None:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "a scope names a link of this machine; ssrfguard does not look at it"
+    if isatap(address):
+        return "an address lies inside, to which a router that serves ISATAP runtime it on"
     inner = innermost(address)
     return next(
         (

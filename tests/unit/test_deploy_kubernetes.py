@@ -133,8 +133,8 @@ def test_what_selects_pods_finds_some(one: dict[str, Any]) -> None:
     assert found
     if one["kind"] == "PodDisruptionBudget":
         assert all(spec["minAvailable"] < pod["spec"]["replicas"] for pod in found)
-    names = {port["name"] for pod in found for box in pod["spec"]["template"]["spec"]["containers"] for port in box["ports"]} \
-        if one["kind"] == "Service" else set()  # fmt: skip
+    boxes = [box for pod in found for box in _boxes(pod)] if one["kind"] == "Service" else []
+    names = {port["name"] for box in boxes for port in box["ports"]}
     assert (
         {port["targetPort"] for port in spec.get("ports", ())} == names
         if one["kind"] == "Service"

@@ -28,13 +28,14 @@ NOT_IN_THE_CLIENT = set(
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
     "redis": "store/connection store/redis_clients store/redis_errors celeryapp/redis_transport",
-    "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat tasks cli/demo "
-    "telemetry/metrics/serving",
+    "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat "
+    "tasks cli/demo telemetry/metrics/serving",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/delivery_worker webhooks/post "
-    "webhooks/delivery_loop webhooks/attempt http/egress http/stream http/transport "
-    "devstack/emulator/tasks_api devstack/emulator/receiver devstack/emulator/serve polling/upstream",
-    "httpcore": "http/egress http/stream http/transport",
+    "webhooks/delivery_loop webhooks/attempt http/backend http/egress http/faults http/resolver "
+    "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "
+    "devstack/emulator/serve polling/upstream",
+    "aiohttp": "http/stream",
     "cryptography": "webhooks/signing webhooks/encryption",
     "idna": "policy/addresses",
     "prometheus_client": "telemetry/metrics/families telemetry/metrics/recorded "

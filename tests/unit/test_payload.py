@@ -33,9 +33,12 @@ TASK = TrackedTask(
 )
 #: What was sent for it before webhooks spoke of lifetimes, and its name.
 GOLDEN = (
-    '{"type":"task.succeeded","timestamp":"2026-01-24T13:52:02.250000Z","data":{"id":"4d320ead-4af4-4a55-8f3e-f2afebdf4fd0",'
-    '"service":"nano-banana","account":"default","state":"succeeded","reason":"","submitted_at":1769262700.5,'
-    '"finished_at":1769262721.823,"settled_at":1769262722.25,"polls":3,"metadata":{"order":7,"größe":"XL"},'
+    '{"type":"task.succeeded","timestamp":"2026-01-24T13:52:02.250000Z","data":{"id":"4d320ead-'
+    '4af4-4a55-8f3e-f2afebdf4fd0",'
+    '"service":"nano-banana","account":"default","state":"succeeded","reason":"",'
+    '"submitted_at":1769262700.5,'
+    '"finished_at":1769262721.823,"settled_at":1769262722.25,"polls":3,"metadata":{"order":7,'
+    '"größe":"XL"},'
     '"task":{"id":"4d320ead-4af4-4a55-8f3e-f2afebdf4fd0","response":{"success":true,"data":[]}}}}'
 ).encode()
 GOLDEN_NAME = "msg_61cd216d0391e3ad8ab5fbfe6524ef6e"
@@ -180,9 +183,7 @@ def test_what_is_said_of_expiry_comes_behind_all_that_was_said_before() -> None:
     assert late == GOLDEN[:-2] + b',"results_expire_at":1769262781.823,"results_expired":true}}'
 
 
-def test_a_record_that_makes_the_body_too_large_stays_in_the_store_and_the_body_says_how_to_fetch_it() -> (
-    None
-):
+def test_too_large_a_record_stays_in_the_store_and_the_body_says_how_to_get_it() -> None:
     data = said(record={"image": "x" * LARGEST}, result_lifetime=60.0)["data"]
     assert (data["task"], data["truncated"]) == (None, True)
     assert data["fetch"] == f"cavendish show --service nano-banana --account default {TASK.id}"
@@ -215,7 +216,10 @@ def test_the_command_that_fetches_a_record_is_safe_to_paste_into_a_shell(task_id
 def test_an_event_of_an_endpoint_has_the_same_layout() -> None:
     sent = endpoint_event("endpoint.disabled", {"name": "größe", "since": 1.5}, 1_769_262_722.25)
     assert sent == (
-        '{"type":"endpoint.disabled","timestamp":"2026-01-24T13:52:02.250000Z","data":{"name":"größe","since":1.5}}'.encode()
+        (
+            '{"type":"endpoint.disabled","timestamp":"2026-01-24T13:52:02.250000Z",'
+            '"data":{"name":"größe","since":1.5}}'
+        ).encode()
     )
     assert (
         endpoint_event("endpoint.test", {}, 0)

@@ -44,7 +44,10 @@ def refused_by_python(headers: dict[str, str], raw: bytes) -> bool:
 
 def refused_by_node(headers: dict[str, str], raw: bytes) -> bool:
     need("node")
-    call = f"verify({json.dumps(SECRET)}, {json.dumps(headers)}, Buffer.from({json.dumps(raw.hex())}, 'hex'))"
+    call = (
+        f"verify({json.dumps(SECRET)}, {json.dumps(headers)}, "
+        f"Buffer.from({json.dumps(raw.hex())}, 'hex'))"
+    )
     text = f"{program('js', 'export function verify')}\nconsole.log(JSON.stringify({call}));"
     done = subprocess.run(
         ["node", "--input-type=module", "-e", text], capture_output=True, text=True, check=False

@@ -74,17 +74,13 @@ def test_the_published_vectors_come_out(
     assert verify(secret, received, body, timestamp) is None
 
 
-def test_the_published_vector_with_a_secret_below_the_standards_minimum_is_refused_without_showing_it() -> (
-    None
-):
+def test_the_published_vector_with_too_short_a_secret_is_refused_without_showing_it() -> None:
     with pytest.raises(ValueError, match="24 to 64 bytes") as refused:
         sign(SHORT_SECRET, *SHORT)
     assert SHORT_SECRET.removeprefix("whsec_") not in str(refused.value)
 
 
-def test_the_published_vector_with_a_secret_below_the_standards_minimum_is_over_the_bytes_that_we_sign() -> (
-    None
-):
+def test_the_published_vector_with_too_short_a_secret_is_over_the_bytes_that_we_sign() -> None:
     key = base64.b64decode(SHORT_SECRET.removeprefix("whsec_"))
     digest = hmac.new(key, signed_content(*SHORT), hashlib.sha256).digest()
     assert base64.b64encode(digest) == b"rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="

@@ -23,7 +23,6 @@ from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
 from cavendish.store.tracked_tasks import Tasks
 
-
 #: Seconds of a round trip after which the time is asked for again, and how often at most.
 SLOW_ROUND_TRIP, CLOCK_TRIES = 0.1, 3
 

@@ -7,7 +7,6 @@ other call, and is never made while the account is paused.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint
+from cavendish_worker.http.api_proxy import Route, route
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.ask import Asker
 from cavendish_worker.polling.upstream import upstream_for
@@ -70,31 +70,37 @@ def _examine(
         asker.report_answer(answer, sent_at)
     elif answer.why is UpstreamErrorKind.RATE:
         asker.report_pause(answer, sent_at)
-    return _finding(what, answer, settings.api_url)
+    return _finding(what, answer, settings.api_url, route(settings.api_url, settings.api_proxy))
 
 
-def _finding(what: str, answer: Answer, url: str) -> Finding:
+def _finding(what: str, answer: Answer, url: str, by: Route) -> Finding:
+    api = f"{url}, asked through the proxy {by.host} ({by.source})," if by.proxy else url
     if isinstance(answer, Answered):
-        return well(what, f"{url} accepts the token")
+        direct = f" ({by.source})" if by.source and not by.proxy else ""
+        return well(what, f"{api} accepts the token{direct}")
     if answer.why is UpstreamErrorKind.ACCOUNT:
         page = "https://platform.acedata.cloud"
         advice = f"Check the token and the credit at {page}, and set CAVENDISH_API_TOKEN anew."
         return ill(what, f"the token is refused: {answer.detail}", advice)
     if answer.why is UpstreamErrorKind.RATE:
-        found = f"{url} accepts the token, and answers that there are too many calls just now"
+        found = f"{api} accepts the token, and answers that there are too many calls just now"
         return well(what, found, "Nothing: the rate limit adapts.")
     if not answer.detail.startswith("HTTP "):
-        return _unreachable(what, answer, url)
+        return _unreachable(what, answer, url, by)
     if answer.why is UpstreamErrorKind.DOWN:
         advice = "Workers ask again by themselves; check whether CAVENDISH_API_URL is right."
         return ill(what, f"the API fails: {answer.detail}", advice)
-    return well(what, f"{url} answers: {answer.detail}")
+    return well(what, f"{api} answers: {answer.detail}")
 
 
-def _unreachable(what: str, answer: UpstreamError, url: str) -> Finding:
+def _unreachable(what: str, answer: UpstreamError, url: str, by: Route) -> Finding:
     """No readable answer came: is it the name, the network, the certificate or the server?"""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if by.proxy and "proxy" in answer.detail.lower():
+        advice = f"Repair the proxy or {by.source}; CAVENDISH_API_PROXY=none uses no proxy."
+        found = f"{host} is asked through the proxy {by.host}, but: {answer.detail}"
+        return ill(what, found, advice)
     if "SSL" in answer.detail or "ertificate" in answer.detail:
         found = f"TLS with {host} fails: {answer.detail}"
         advice = (
@@ -102,13 +108,12 @@ def _unreachable(what: str, answer: UpstreamError, url: str) -> Finding:
             "set SSL_CERT_FILE to the right certificates."
         )
         return ill(what, found, advice)
-    fault = complaint(host, port)
+    fault = None if by.proxy else complaint(host, port)
     if fault is None:
-        found = f"{host}:{port} is reached, but: {answer.detail}"
+        through = f" through the proxy {by.host}" if by.proxy else ""
+        found = f"{host}:{port} is reached{through}, but: {answer.detail}"
         return ill(what, found, "Check whether CAVENDISH_API_URL is right.")
-    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
-    proxy = next((name for name in names if os.environ.get(name)), None)
-    unused = f" {proxy} is set, but API calls do not use a proxy." if proxy else ""
+    unused = f" {by.source}." if by.source else ""
     if fault[0] is socket.gaierror:
         advice = f"Repair DNS on this machine, or correct CAVENDISH_API_URL.{unused}"
         return ill(what, f"{host} is not found: {fault[1]}", advice)

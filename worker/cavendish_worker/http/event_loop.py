@@ -20,7 +20,7 @@ class LoopThread:
         self._thread.start()
 
     def _run(self) -> None:
-        # A runner ends all tasks that still run, so that the garbage collector finds no open socket.
+        # A runner ends the tasks that still run, so that no socket is left open.
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._until_closed())
 
@@ -44,7 +44,7 @@ class LoopThread:
         self._loop.call_soon_threadsafe(work)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run a last coroutine (it closes connections), then end the loop and all that runs in it."""
+        """Run a last coroutine (it closes connections), then end the loop and its tasks."""
         if last is not None:
             self.run(last, timeout=5)
         self._loop.call_soon_threadsafe(self._closed.set)

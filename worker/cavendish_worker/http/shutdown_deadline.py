@@ -31,7 +31,7 @@ class ShutdownDeadline:
 
     @asynccontextmanager
     async def call(self, seconds: float) -> AsyncIterator[None]:
-        """Around one call. Raises TimeoutError after `seconds`, or at the deadline if it is sooner."""
+        """Around one call. Raises TimeoutError after `seconds`, or at an earlier deadline."""
         now = asyncio.get_running_loop().time()
         async with asyncio.timeout_at(min(now + seconds, self._at)) as timeout:
             self._under_way.add(timeout)

@@ -1,130 +1,161 @@
-"""A network stream of httpcore right on asyncio, and how connections are opened.
+"""One HTTP/1.1 connection right on asyncio, with aiohttp's parser.
 
-AnyIO, on which httpcore's own streams stand, costs more than all the rest of a small call.
+aiohttp's parser is written in C. Its client is not used: that one takes what lies unread on a kept
+connection for the next answer, reads interim answers without end, dials a name's addresses again
+and again, and on Python 3.11 writes a request one turn of the loop after it has looked at the
+connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import select
 import ssl
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
-import httpcore
 import httpx
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpResponseParser, RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import StreamReader
 
-from cavendish.policy.addresses import literal
+__all__ = ["AnswerTooCostly", "Connection", "RawResponseMessage"]
 
-#: Seconds that an idle connection is kept, that the farewell of TLS may take, that one address of a
-#: name is tried alone.
-KEEPALIVE, FAREWELL, HAPPY_EYEBALLS = 30.0, 1.0, 0.25
-#: Bytes that wait in a stream before its peer is stopped, or before they leave without waiting for
-#: the end of the request.
-BUFFER = 64 * 1024
+#: Seconds that an idle connection is kept, and that the farewell of TLS may take.
+KEEPALIVE, FAREWELL = 30.0, 1.0
+#: Bytes of an answer that wait for their reader before the peer is stopped, and that are parsed at
+#: a time.
+BUFFER, PIECE = 64 * 1024, 16 * 1024
+#: What an answer may hold besides its body: bytes in heads, chunk sizes and trailers (and an eighth
+#: of the body on top), header fields, interim answers. More than that costs more CPU than an answer
+#: is worth.
+FRAMING, FIELDS, INTERIM = 64 * 1024, 1000, 20
 
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """One context per process: building it costs some 30 ms, sharing it nothing."""
-    context = httpx.create_ssl_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+_COSTLY = "The answer holds more framing than it may."
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
-class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
-    """A network stream of httpcore right on asyncio.
+class AnswerTooCostly(httpx.RemoteProtocolError):
+    """The answer holds far more framing than body: reading on would cost more CPU than it is worth.
 
-    What is written leaves with the next read: a small request is one packet.
+    `read`: what was read of its body before.
+    """
+
+    read: bytes = b""
+
+
+class Connection(BaseProtocol):
+    """One connection, which one call at a time holds. What its peer says unasked makes it unusable.
+
+    `peer`: address and port at the other end. `forward`: what a proxy for plain HTTP wants: the
+    start of the whole URL, and header lines of its own.
     """
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport
-        self._received, self._unsent = bytearray(), bytearray()
+        super().__init__(asyncio.get_running_loop())
+        self.peer: Any = None
+        self.forward: tuple[bytes, bytes] | None = None
+        self._asked = self._speaking = self._spoilt = self._no_body = False
+        self._idle_since = self._loop.time()
         self._waiter: asyncio.Future[None] | None = None
-        self._ended = self._full = False
-        self._error: Exception | None = None
         self._readable = select.poll()
+        self._forget_answer()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._peer = transport.get_extra_info("peername")
+    def _forget_answer(self) -> None:
+        self._message: RawResponseMessage | None = None
+        self._body: StreamReader | None = None
+        self._error: Exception | None = None
+        self._length: int | None = None
+        self._unparsed, self._last, self._parsed, self._interim = b"", b"", 0, 0
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if len(self._received) > BUFFER:
-            self._transport.pause_reading()
-        self._wake()
+    # --- for the call that holds it
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended, self._error = True, exc
-        self._wake()
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _peer_acts(self, timeout: float | None, late: type[Exception]) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._waiter
-        except TimeoutError:
-            raise late("Nothing happened in time.") from None
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._flush()
-        while not self._received and not self._ended:
-            await self._peer_acts(timeout, httpcore.ReadTimeout)
-        if not self._received and self._error is not None:
-            raise httpcore.ReadError(str(self._error)) from self._error
-        data = bytes(self._received[:max_bytes])
-        del self._received[:max_bytes]
-        if not self._received:
-            self._transport.resume_reading()
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._unsent += buffer
-        if len(self._unsent) > BUFFER:
-            self._flush()
-            while self._full and not self._ended:
-                await self._peer_acts(timeout, httpcore.WriteTimeout)
-        if self._ended:
-            raise httpcore.WriteError("The connection was closed.")
-
-    def _flush(self) -> None:
-        if self._unsent:
-            self._transport.write(bytes(self._unsent))
-            self._unsent.clear()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Becomes a TLS stream itself.
-
-        Raises ConnectError where the peer's certificate is not that of the name.
+    def usable(self) -> bool:
+        """False where an answer was not read to its end, the peer has closed or spoken unasked, or
+        the time is up.
         """
-        self._received.clear()  # whoever sent it, it was not the peer of the handshake
+        link = self.transport
+        if link is None or link.is_closing() or self._speaking or self._spoilt:
+            return False
+        if not self._asked:  # TLS may still be saying its own things
+            return link.get_extra_info("ssl_object") is not None or not self._readable.poll(0)
+        return self._loop.time() - self._idle_since < KEEPALIVE and not self._readable.poll(0)
+
+    async def ask(self, request: bytes, timeout: float | None, *, no_body: bool = False) -> None:
+        """Send a request. Before its first byte leaves, nothing is taken for its answer; `no_body`:
+        nor any body.
+        """
+        if not self.usable():
+            raise httpx.RemoteProtocolError(
+                "The peer spoke before it was asked, or closed the connection."
+            )
+        assert self.transport is not None  # noqa: S101 (usable)
+        self._forget_answer()
+        self._parser = HttpResponseParser(
+            self,
+            self._loop,
+            BUFFER,
+            max_line_size=FRAMING,
+            max_field_size=FRAMING,
+            max_headers=FIELDS,
+            response_with_body=not no_body,
+            read_until_eof=True,
+            auto_decompress=False,
+        )
+        self._asked, self._speaking, self._no_body = True, True, no_body
+        self.transport.write(request)
+        if self.writing_paused:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._drain_helper()
+            except TimeoutError:
+                raise httpx.WriteTimeout("The peer did not take the request in time.") from None
+            except ConnectionError:
+                return  # an early answer may be there all the same
+
+    async def answer(self, timeout: float | None) -> RawResponseMessage:
+        """The head of the final answer."""
+        while self._message is None:
+            if self._error is not None:
+                raise self._error
+            await self._peer_acts(timeout)
+        return self._message
+
+    async def read(self, timeout: float | None) -> bytes:
+        """Some more of the body as it came over the wire; empty at its end."""
+        if (body := self._body) is None:
+            return b""
+        while not body.is_eof() and not body._buffer and body.exception() is None:
+            if self._error is not None:
+                raise self._error
+            await self._peer_acts(timeout)
+        try:
+            return await body.readany()
+        except Exception as error:  # the parser's own, which it leaves with the body
+            raise _told(error) from None
+
+    def close(self) -> None:
+        """Let go of the socket; a peer that does not take what is unsent is not waited for."""
+        if (link := self.transport) is not None:
+            if link.is_closing() or link.get_write_buffer_size():
+                link.abort()
+            else:
+                link.close()
+
+    async def start_tls(self, context: ssl.SSLContext, name: str, timeout: float | None) -> None:
+        """Become a TLS connection. Raises ConnectError where the peer's certificate is not that of
+        the name.
+        """
+        assert self.transport is not None  # noqa: S101 (it was opened just now)
+        self._asked = False
         try:
             async with asyncio.timeout(timeout):
-                transport = await asyncio.get_running_loop().start_tls(
-                    self._transport,
+                link = await self._loop.start_tls(
+                    self.transport,
                     self,
-                    ssl_context,
-                    server_hostname=server_hostname,
+                    context,
+                    server_hostname=name,
                     ssl_shutdown_timeout=FAREWELL,
                 )
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -133,79 +164,143 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             )  # as CPython 3.11 does over TLS within TLS
             cause = error.__context__ if trips else error
             late = isinstance(error, TimeoutError)
-            raise (httpcore.ConnectTimeout if late else httpcore.ConnectError)(
-                str(cause) or type(error).__name__
-            ) from error
-        if transport is None:
-            raise httpcore.ConnectError("The connection was closed in the TLS handshake.")
-        self._transport = transport
-        return self
+            kind = httpx.ConnectTimeout if late else httpx.ConnectError
+            raise kind(str(cause) or type(error).__name__) from error
+        if link is None:
+            raise httpx.ConnectError("The connection was closed in the TLS handshake.")
+        self.transport = link
 
-    def close(self) -> None:
-        """Let go of the socket; a peer that does not take what is unsent is not waited for."""
-        if self._transport.is_closing() or self._transport.get_write_buffer_size():
-            self._transport.abort()
-        else:
-            self._transport.close()
-
-    async def aclose(self) -> None:
-        self.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            return (
-                self._ended
-                or bool(self._received)
-                or self._transport.is_closing()
-                or bool(self._readable.poll(0))
-            )
-        return self._peer if info == "server_addr" else self._transport.get_extra_info(info)
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """One connection, which one call at a time holds."""
-
-    stream: Stream
-    http: httpcore.AsyncConnectionInterface
-
-    def usable(self) -> bool:
-        """False where an answer was not read to its end, the peer has closed or spoken unasked, or
-        the time is up.
-        """
-        return self.http.is_idle() and not self.http.has_expired()
-
-
-class Backend:
-    """Opens connections.
-
-    A subclass may choose the address (`connect_tcp`) or the way there (`open`).
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-
-    async def connect_tcp(self, host: str, port: int, timeout: float | None = None) -> Stream:
-        loop, delay = asyncio.get_running_loop(), None if literal(host) else HAPPY_EYEBALLS
+    async def _peer_acts(self, timeout: float | None) -> None:
+        self._waiter = self._loop.create_future()
         try:
             async with asyncio.timeout(timeout):
-                _, stream = await loop.create_connection(
-                    Stream, host, port, happy_eyeballs_delay=delay
-                )
+                await self._waiter
         except TimeoutError:
-            raise httpcore.ConnectTimeout("No connection in time.") from None
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-        return stream
+            raise httpx.ReadTimeout("Nothing happened in time.") from None
+        finally:
+            self._waiter = None
 
-    async def open(self, origin: httpcore.Origin, timeout: float | None) -> Connection:
-        stream = await self.connect_tcp(origin.host.decode(), origin.port, timeout)
-        return await self.speaking(stream, origin, timeout)
+    # --- for the event loop
 
-    async def speaking(
-        self, stream: Stream, origin: httpcore.Origin, timeout: float | None
-    ) -> Connection:
-        """HTTP over a stream that ends at the origin. SNI and certificate are those of its name."""
-        if origin.scheme == b"https":
-            await stream.start_tls(self._tls or tls_context(), origin.host.decode(), timeout)
-        return Connection(stream, httpcore.AsyncHTTP11Connection(origin, stream, KEEPALIVE))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.peer = transport.get_extra_info("peername")
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, piece by piece; without data: what is left, since the reader has room
+        again.
+        """
+        if not self._speaking:
+            if data:
+                self._spoil()
+            return
+        self._unparsed += data
+        if not data:
+            self._parse(b"")
+        while self._speaking and self._unparsed and not self._reading_paused:
+            self._parse(self._next_piece())
+        self._wake()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._speaking and exc is None and self._body is not None and not self._reading_paused:
+            try:
+                cast(
+                    HttpResponseParser, self._parser
+                ).feed_eof()  # the end of a body that nothing else ends
+            except Exception as error:
+                self._fail(_told(error))
+        if self._body is not None and self._body.is_eof():
+            self._speaking = False
+        elif self._speaking:
+            said = "The peer closed the connection before its answer was whole."
+            self._fail(
+                httpx.ReadError(str(exc)) if exc is not None else httpx.RemoteProtocolError(said)
+            )
+        super().connection_lost(exc)
+        self._parser = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- one answer
+
+    def _next_piece(self) -> bytes:
+        """To the end of a head, and never beyond the end of a body of known length: the rest is no
+        part of the answer.
+        """
+        size = min(len(self._unparsed), PIECE)
+        if self._body is None:
+            found = _BLANK_LINE.search(self._last + self._unparsed[:size])
+            size = found.end() - len(self._last) if found else size
+        elif self._length is not None:
+            size = max(min(size, self._length - self._body.total_bytes), 1)
+        piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+        return piece
+
+    def _parse(self, piece: bytes) -> None:
+        self._parsed += len(piece)
+        self._last = (self._last + piece)[-4:]
+        try:
+            messages, _, _ = cast(HttpResponseParser, self._parser).feed_data(piece)
+        except Exception as error:  # whatever a parser may trip over, its connection ends in order
+            if self._body is not None and self._body.is_eof():
+                self._spoil()
+            else:
+                self._fail(_told(error))
+            return
+        for message, body in messages:
+            self._take(message, body)
+        body_bytes = self._body.total_bytes if self._body is not None else 0
+        if self._body is not None and self._body.is_eof():
+            self._end()
+        elif self._interim > INTERIM or self._parsed - body_bytes > FRAMING + body_bytes // 8:
+            self._fail(AnswerTooCostly(_COSTLY))
+        elif self._body is None and self._last.endswith((b"\n\n", b"\n\r\n")):
+            self._last = b""  # it ended an interim head
+
+    def _take(self, message: RawResponseMessage, body: StreamReader) -> None:
+        if self._message is not None:
+            self._spoilt = True  # more answers than requests
+        elif 100 <= message.code < 200 and message.code != 101:
+            self._interim += 1
+        else:
+            self._message, self._body = message, body
+            length = message.headers.get("content-length", "")
+            self._length = int(length) if length.isdecimal() and not message.chunked else None
+
+    def _end(self) -> None:
+        """The answer is whole. If that was not the last of what came, the peer is not to be trusted
+        with another call.
+        """
+        self._speaking, self._idle_since = False, self._loop.time()
+        clean = self._length is not None or self._last.endswith(b"\r\n\r\n")
+        # An answer without a length closes, but not where none has a body.
+        closes = self._message is not None and self._message.should_close and not self._no_body
+        if self._spoilt or self._unparsed or closes or not clean:
+            self._spoil()
+
+    def _spoil(self) -> None:
+        """No further call may have this connection; what was read of the answer stays."""
+        self._spoilt, self._speaking, self._unparsed = True, False, b""
+        self.close()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._spoil()
+
+
+def _told(error: Exception) -> httpx.RemoteProtocolError:
+    """In one line, without the bytes that the parser shows."""
+    said = error.message if isinstance(error, HttpProcessingError) else str(error)
+    if isinstance(error, LineTooLong) or said.startswith("Too many "):
+        return AnswerTooCostly(_COSTLY)
+    return httpx.RemoteProtocolError(
+        " ".join(said.partition("\n\n")[0].split()).rstrip(":") or "This is no HTTP."
+    )

@@ -1,40 +1,39 @@
-"""HTTP connections within httpx's public transport interface: one pool for each origin, on streams
-of our own.
+"""HTTP connections within httpx's public transport interface: one pool for each origin, on
+connections of our own.
 
-httpcore's pool polls at every connection for every call and collapses above some fifty at once. So
-httpcore speaks HTTP here, on one connection at a time; who gets which connection is decided in
-constant time.
+httpcore's pool polls at every connection for every call and collapses above some fifty at once.
+Here, who gets which connection is decided in constant time, and the last used is used next. What is
+asked leaves as httpx spells it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import httpcore
 import httpx
 
-from cavendish_worker.http.stream import KEEPALIVE, Backend, Connection
+from cavendish_worker.http.backend import Backend
+from cavendish_worker.http.faults import DialFault, ProxyAway
+from cavendish_worker.http.stream import KEEPALIVE, AnswerTooCostly, Connection, RawResponseMessage
 
 #: Connections to one origin, and idle ones over all origins. An origin without any is forgotten.
 CONNECTIONS_PER_ORIGIN, IDLE = 200, 500
-_KNOWN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
-_NAMES = "ConnectTimeout ReadTimeout WriteTimeout PoolTimeout ConnectError ReadError WriteError RemoteProtocolError"
-_ERRORS = tuple(
-    (getattr(httpcore, name), getattr(httpx, name))
-    for name in (*_NAMES.split(), "LocalProtocolError")
-)
 _PORTS = {"http": 80, "https": 443}
+_HEADERS = re.compile(
+    rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*)?\r\n)*"
+)
+_TARGET = re.compile(rb"[!-~]+")
 
 
 @dataclass(slots=True, eq=False)
 class _Pool:
-    """The connections of one origin.
-
-    How many there are, which are idle (the last used is used next), who waits for one.
+    """The connections of one origin: how many there are, which are idle (the last used is used
+    next), who waits for one.
     """
 
     origin: tuple[bytes, bytes, int]
@@ -48,7 +47,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
     response.
 
     As soon as a call has its connection, `request.extensions["server_addr"]` tells the address at
-    its other end.
+    its other end. No call is ever made twice: whether a kept connection still serves is known
+    before anything is sent on it.
     """
 
     def __init__(
@@ -67,37 +67,41 @@ class PooledTransport(httpx.AsyncBaseTransport):
                 "Only http:// and https:// URLs with a host can be called."
             )
         origin = (url.raw_scheme, url.raw_host, url.port or _PORTS[url.scheme])
+        head = _head(request)
+        await request.aread()
         pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(origin))
+        connection = await self._take(pool, timeouts.get("pool"))
         try:
-            connection = await self._take(pool, timeouts.get("pool"))
-            try:
-                if connection is None:
-                    connection = await self._backend.open(
-                        httpcore.Origin(*origin), timeouts.get("connect")
-                    )
-                request.extensions["server_addr"] = connection.stream.get_extra_info("server_addr")
-                response = await connection.http.handle_async_request(_plain(request))
-            except BaseException:
-                self._give_back(pool, connection)
-                raise
-        except _KNOWN as error:
-            raise translated(error) from error
-        body = _Body(response, partial(self._give_back, pool, connection))
+            if connection is None:
+                connection = await self._backend.open(url, timeouts.get("connect"))
+            request.extensions["server_addr"] = connection.peer
+            message = await _exchange(connection, request, head)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            self._give_back(pool, None)
+            if isinstance(error, DialFault):
+                raise error.told() from error
+            raise
+        stream = _Body(connection, timeouts.get("read"), partial(self._give_back, pool, connection))
+        more_about = {
+            "http_version": b"HTTP/1.1",
+            "reason_phrase": message.reason.encode(errors="surrogateescape"),
+        }
         return httpx.Response(
-            response.status, headers=response.headers, stream=body, extensions=response.extensions
+            message.code, headers=list(message.raw_headers), stream=stream, extensions=more_about
         )
 
     async def _take(self, pool: _Pool, timeout: float | None) -> Connection | None:
-        """An idle connection, or None.
-
-        The right to make one. Where there are enough, first come, first served.
+        """An idle connection, or None: the right to make one. Where there are enough, first come,
+        first served.
         """
         while pool.idle:
             connection = pool.idle.pop()
             del self._idle[connection]
             if connection.usable():
                 return connection
-            connection.stream.close()
+            connection.close()
             pool.size -= 1
         if pool.size < self._connections:
             pool.size += 1
@@ -106,17 +110,21 @@ class PooledTransport(httpx.AsyncBaseTransport):
         pool.waiting.append(waiter)
         try:
             async with asyncio.timeout(timeout):
-                return await waiter
+                handed = await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():
                 self._give_back(pool, waiter.result())
             if isinstance(error, TimeoutError):
-                raise httpcore.PoolTimeout("No connection became free in time.") from None
+                raise httpx.PoolTimeout("No connection became free in time.") from None
             raise
+        if handed is None or handed.usable():
+            return handed
+        handed.close()  # its peer has spoken since it was handed over
+        return None
 
     def _give_back(self, pool: _Pool, connection: Connection | None) -> None:
         if connection is not None and (self._closed or not connection.usable()):
-            connection.stream.close()
+            connection.close()
             connection = None
         while pool.waiting:
             waiter = pool.waiting.popleft()
@@ -138,7 +146,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     def _drop(self, connection: Connection) -> None:
         pool = self._idle.pop(connection)
         pool.idle.remove(connection)
-        connection.stream.close()
+        connection.close()
         self._give_back(pool, None)
 
     def _drop_unusable(self) -> None:
@@ -164,43 +172,51 @@ class PooledTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The answer's raw bytes; its connection is free again when they are read or given up."""
 
-    def __init__(self, response: httpcore.Response, free: Callable[[], None]) -> None:
-        self._response, self._free, self._open = response, free, True
+    def __init__(
+        self, connection: Connection, timeout: float | None, free: Callable[[], None]
+    ) -> None:
+        self._connection, self._timeout, self._free, self._open = connection, timeout, free, True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.aiter_stream():
-                yield chunk
-        except _KNOWN as error:
-            raise translated(error) from error
+        while self._open and (some := await self._connection.read(self._timeout)):
+            yield some
 
     async def aclose(self) -> None:
+        """What has not come yet is not waited for: the connection then ends."""
         if self._open:
             self._open = False
-            try:
-                await self._response.aclose()
-            finally:
-                self._free()
+            self._free()
 
 
-def translated(error: Exception) -> httpx.TransportError:
-    """httpx's error for one of httpcore's, with its notes."""
-    told: httpx.TransportError = next(
-        theirs for ours, theirs in _ERRORS if isinstance(error, ours)
-    )(str(error) or repr(error))
-    for note in getattr(error, "__notes__", ()):
-        told.add_note(note)
-    return told
-
-
-def _plain(request: httpx.Request) -> httpcore.Request:
-    url, more = request.url, request.extensions
-    plain = httpcore.URL(
-        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+async def _exchange(
+    connection: Connection, request: httpx.Request, head: bytes
+) -> RawResponseMessage:
+    """Ask, and wait for the head of the answer."""
+    timeouts, (start, more) = (
+        request.extensions.get("timeout", {}),
+        connection.forward or (b"", b""),
     )
-    return httpcore.Request(
-        request.method, plain, headers=request.headers.raw, content=request.stream, extensions=more
+    line = b"%b %b%b HTTP/1.1\r\n" % (request.method.encode(), start, request.url.raw_path)
+    asked = b"".join((line, more, head, b"\r\n", request.content))
+    await connection.ask(asked, timeouts.get("write"), no_body=request.method == "HEAD")
+    message = await connection.answer(timeouts.get("read"))
+    if connection.forward is not None and message.code == 407:
+        raise ProxyAway("The proxy refuses: HTTP 407.")
+    return message
+
+
+def _head(request: httpx.Request) -> bytes:
+    """The header lines, in the order and spelling of the request."""
+    raw = request.headers.raw
+    head = b"".join([b"%b: %b\r\n" % pair for pair in raw])
+    sound = (
+        _HEADERS.fullmatch(head)
+        and head.count(b"\n") == len(raw)
+        and _TARGET.fullmatch(request.url.raw_path)
     )
+    if not sound or "transfer-encoding" in request.headers:
+        raise httpx.LocalProtocolError("The request cannot be written as HTTP/1.1 with a length.")
+    return head
 
 
 async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
@@ -208,16 +224,28 @@ async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
 
     None if it is longer than `limit` bytes.
     """
-    body = await read_first(response, limit + 1)
+    body = await _read(response, limit + 1)
     return body if len(body) <= limit else None
 
 
 async def read_first(response: httpx.Response, limit: int) -> bytes:
-    """At most the first `limit` bytes of the body, as they came over the wire.
+    """At most the first `limit` bytes of the body, as they came over the wire. What lies behind
+    them is not waited for.
 
-    What lies behind them is not waited for.
+    A body that costs far more than it holds ends where it does; its connection is not used again.
     """
+    try:
+        return await _read(response, limit)
+    except AnswerTooCostly as error:
+        return error.read
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
     body, chunks = bytearray(), response.aiter_raw()
-    while len(body) < limit and (chunk := await anext(chunks, None)) is not None:
-        body += chunk
+    try:
+        while len(body) < limit and (chunk := await anext(chunks, None)) is not None:
+            body += chunk
+    except AnswerTooCostly as error:
+        error.read = bytes(body[:limit])
+        raise
     return bytes(body[:limit])

@@ -11,9 +11,17 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
 
 from cavendish.stored_json import DEEPEST
+
+#: Bytes of JSON that are read on the event loop. More is read in a thread, so that other calls go
+#: on meanwhile.
+AT_ONCE = 256 * 1024
+#: Lists and objects above which Python's own scanner reads: the one in C holds the interpreter lock
+#: until it has read all of them.
+CONTAINERS = 100_000
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
 
@@ -34,10 +42,11 @@ def read_answer(raw: bytes) -> Any:
 
 
 def _read(text: str) -> Any:
+    reader = _READER if text.count("[") + text.count("{") <= CONTAINERS else _YIELDING_READER
     try:
-        return _READER.decode(text)
+        return reader.decode(text)
     except RecursionError:
-        return _READER.decode(_shallow(text))
+        return reader.decode(_shallow(text))
 
 
 def _shallow(text: str) -> str:
@@ -69,9 +78,14 @@ def _finite(text: str) -> float | str:
     return number if math.isfinite(number) else text
 
 
-_READER = json.JSONDecoder(
-    parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False
-)
+def _reader() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        parse_float=_finite, parse_int=_whole, parse_constant=lambda _: None, strict=False
+    )
+
+
+_READER, _YIELDING_READER = _reader(), _reader()
+_YIELDING_READER.scan_once = py_make_scanner(_YIELDING_READER)  # type: ignore[attr-defined]
 
 
 def inflate(raw: bytes, encoding: str, limit: int) -> bytes | None:

@@ -6,6 +6,7 @@ Nothing that the API sends raises an exception: an answer that cannot be read is
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ import httpx
 
 from cavendish.model import Answer, Answered, Lane, UpstreamError, UpstreamErrorKind, printable
 from cavendish.settings import Settings
+from cavendish_worker.http import api_proxy
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
-from cavendish_worker.http.transport import PooledTransport, read_raw
-from cavendish_worker.polling.answer_json import inflate, read_answer
+from cavendish_worker.http.transport import read_raw
+from cavendish_worker.polling.answer_json import AT_ONCE, inflate, read_answer
 from cavendish_worker.polling.upstream_errors import NOT_FOUND, error_code, quota, upstream_error
 from cavendish_worker.telemetry.tracing import traces
 
@@ -119,18 +121,21 @@ class Upstream:
             # httpx parses the Location of a redirect that it does not follow; an ill-formed one
             # raises many kinds of ValueError.
             return _no_answer(printable(f"{type(error).__name__}: {error}", 200))
-        return self._read(response, raw)
+        return await self._read(response, raw)
 
-    def _read(
+    async def _read(
         self, response: httpx.Response, raw: bytes | None
     ) -> tuple[int, Mapping[str, str], Any]:
         status, headers, limit = response.status_code, response.headers, self._answer_limit
-        if raw is not None:
-            raw = inflate(raw, headers.get("content-encoding", ""), limit)
+        encoding = headers.get("content-encoding", "")
+        if raw is not None and encoding:
+            raw = await asyncio.to_thread(inflate, raw, encoding, limit)
         if raw is None:
             return _no_answer(f"the answer is larger than {limit} bytes or cannot be unpacked")
         try:
-            return status, headers, read_answer(raw)
+            small = len(raw) <= AT_ONCE  # more of it is read beside the event loop
+            read = read_answer(raw) if small else await asyncio.to_thread(read_answer, raw)
+            return status, headers, read
         except ValueError:
             if status == 200:
                 return _no_answer("the answer is no JSON, or an id in it is no text")
@@ -155,7 +160,7 @@ class _NoCookies(CookieJar):
 def upstream_for(settings: Settings, longest_call: float = math.inf) -> Upstream:
     """The remote API as the settings say, with calls of at most `longest_call` seconds."""
     http = httpx.AsyncClient(
-        transport=PooledTransport(),
+        transport=api_proxy.transport(settings.api_url, settings.api_proxy),
         trust_env=False,
         follow_redirects=False,
         headers={"user-agent": "Cavendish", "accept-encoding": "identity"},

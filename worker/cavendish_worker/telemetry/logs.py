@@ -8,7 +8,7 @@ import sys
 import structlog
 
 #: Loggers whose lines say less than our own: for each message received, task run and call made.
-_CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx httpcore".split()
+_CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aiohttp".split()
 _CHATTY.append("tornado.access")
 #: Parts of the names of errors that mean that the broker is away.
 _LOST = ("Connection", "Operational", "Scheduling", "Timeout")

@@ -108,6 +108,6 @@ def _failed(error: Exception) -> AttemptResult:
         kind = ResultKind.REJECTED
     elif isinstance(cause, _OURS):
         kind = ResultKind.OUR_FAULT
-    notes = getattr(cause, "__notes__", ())
+    notes = getattr(error, "__notes__", ())
     dialled = [note.removeprefix("Dialled ").rstrip(".") for note in notes]
     return AttemptResult(kind, outcome, address=", ".join(dialled))
