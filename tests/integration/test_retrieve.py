@@ -198,6 +198,7 @@ DOWN: dict[str, Callable[[], httpx.Response]] = {
     "a list": lambda: httpx.Response(200, json=[done("a")]),
     "items no list": lambda: httpx.Response(200, json={"items": {"a": done("a")}, "count": 1}),
     "no items": lambda: httpx.Response(200, json={"count": 2}),
+    "a count without items": lambda: httpx.Response(200, json={"items": [], "count": 2}),
     "broken utf-8": lambda: httpx.Response(200, content=b'{"items": [{"id": "\xff\xfe"}]}'),
     "too deep": lambda: httpx.Response(200, content=b"[" * 100_000),
     "bare 404": lambda: httpx.Response(404, text="not found"),

@@ -641,3 +641,26 @@ def test_every_item_of_a_published_batch_is_found_by_its_id_and_judged(
         == classify(item).verdict
         == PLAINLY_NOT.get((service, item["id"]), "succeeded")
     )
+
+
+@pytest.mark.parametrize(
+    "never", ["0001-01-01T00:00:00Z", "0", 0, "0.0", "soon", -1.0, {}, [], True, "1e999"]
+)
+@pytest.mark.parametrize("place", ["record", "response"])
+def test_a_finish_time_that_is_no_time_does_not_end_a_task(never: Any, place: str) -> None:
+    """A zero date stands for none: an acknowledgement beside it is not a success."""
+    body = record({"success": True, "task_id": "a"}, finished_at=never)
+    if place == "response":
+        body = record({"success": True, "task_id": "a", "finished_at": never})
+    assert classify(body).verdict is Verdict.PENDING
+    assert classify(body).finished_at is None
+
+
+@pytest.mark.parametrize("at", [1769262721.8, "1769262721.8", "2026-01-24T13:52:01.800000Z"])
+def test_a_finish_time_may_stand_in_the_response_and_ends_a_task_that_did_not_succeed(
+    at: Any,
+) -> None:
+    """The official SDK's own tests call this failed."""
+    reading = classify(record({"success": False, "finished_at": at}))
+    assert reading.verdict is Verdict.FAILED
+    assert reading.finished_at == pytest.approx(1769262721.8)

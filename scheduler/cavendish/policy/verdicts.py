@@ -10,6 +10,7 @@ such an id.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,10 @@ _NOT_MEDIA = tuple(
 
 _REASON_LENGTH = 500
 _DEPTH = 12
+
+
+#: A number of seconds or milliseconds, as text.
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 class Verdict(StrEnum):
@@ -76,8 +81,12 @@ def classify(record: Any) -> Reading:
         return ABSENT
     if not isinstance(record, Mapping):
         return Reading(Verdict.PENDING, notice=f"the record is a {type(record).__name__}")
-    finished_at = timestamp(record.get("finished_at"))
-    verdict, reason, notice = _verdict(record, finished=bool(record.get("finished_at")))
+    response = response_of(record)
+    places = (record, response) if isinstance(response, Mapping) else (record,)
+    # Only a time that can be read counts: a zero date stands for none.
+    times = (timestamp(place.get("finished_at")) for place in places)
+    finished_at = next((time for time in times if time is not None), None)
+    verdict, reason, notice = _verdict(record, response, finished=finished_at is not None)
     request = record.get("request")
     model = request.get("model") if isinstance(request, Mapping) else None
     return Reading(
@@ -90,8 +99,7 @@ def classify(record: Any) -> Reading:
     )
 
 
-def _verdict(record: Record, *, finished: bool) -> tuple[Verdict, str, str]:
-    response = response_of(record)
+def _verdict(record: Record, response: Any, *, finished: bool) -> tuple[Verdict, str, str]:
     if not isinstance(response, Mapping):
         notice = "" if response is None else f"the response is a {type(response).__name__}"
         return Verdict.PENDING, "", notice
@@ -130,9 +138,11 @@ def response_of(record: Record) -> Any:
 
 
 def timestamp(value: Any) -> float | None:
-    """Seconds since the epoch from a float, an int or an ISO-8601 text; None for anything else."""
+    """Seconds since the epoch from a number, also as text, or an ISO-8601 text; else None."""
     if isinstance(value, bool):
         return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, int | float):
         seconds = float(value) if abs(value) < 1e15 else math.inf
     elif isinstance(value, str):

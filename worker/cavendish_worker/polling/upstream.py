@@ -68,8 +68,13 @@ class Upstream:
         if isinstance(body, UpstreamError):
             return body
         if status == 200 and isinstance(body, Mapping) and isinstance(body.get("items"), list):
-            items = [item for item in body["items"] if isinstance(item, Mapping)]
-            return Answered(items, quota(headers))
+            items, count = body["items"], body.get("count")
+            if not items and isinstance(count, int) and count > 0:
+                # Services of the API answered so for ids that they knew.
+                why = f"the answer to retrieve_batch says count {count:.0f}, and lists no items"
+                return UpstreamError(UpstreamErrorKind.DOWN, why[:200])
+            records = [item for item in items if isinstance(item, Mapping)]
+            return Answered(records, quota(headers))
         code, _ = error_code(body)
         if code in NOT_FOUND:
             return Answered((), quota(headers))
