@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from browser import Browser, browser
 from cavendish_worker.devstack.stack import free_port
 from conftest import Server
 from programs import need
+from servers import started
 
 PASSWORD = "not: for, everyone"
 
@@ -178,3 +180,36 @@ def listening(port: int) -> set[str]:
         if state == "0A" and int(local.partition(":")[2], 16) == port:
             found.add(socket.inet_ntoa(bytes.fromhex(local.partition(":")[0])[::-1]))
     return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP], ids=["Redis is killed", "Redis hangs"]
+)
+def test_flower_ends_by_itself_on_sigterm_while_redis_is_away(tmp_path: Path, number: int) -> None:
+    port = free_port()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAVENDISH_", "FLOWER_"))
+    }
+    with started(lambda begin: begin()) as node, (tmp_path / "log").open("w") as log:
+        environment |= {
+            "CAVENDISH_REDIS_URL": f"redis://127.0.0.1:{node.port}/0",
+            "CAVENDISH_FLOWER_PORT": str(port),
+        }
+        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker", "flower"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{port}/healthcheck"
+            wait_until(lambda: httpx.get(address, trust_env=False).text == "OK", 60, "it answers")
+            node.kill(number)
+            # It asks the workers every five seconds, in threads that then wait for Redis.
+            time.sleep(12)
+            process.terminate()
+            assert process.wait(120) == 0
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(10)
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -6,10 +6,17 @@ its command line later, so each of them overrides it.
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
+import sys
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from flower import command
 from flower.utils import broker
 from tornado.options import options
 
@@ -21,6 +28,8 @@ COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
 #: Messages that Flower keeps in memory, about 5 KB each.
 KEPT = 10_000
 _LENGTH = 160
+#: Seconds that Flower has to end by itself, and then to write down what it keeps (`--persistent`).
+_GRACE = 3.0
 #: A URL: up to its closing quotation mark if it has one, else up to a space. Only scheme and host
 #: are shown.
 _URL = re.compile(
@@ -52,6 +61,29 @@ def set_up(settings: Settings) -> None:
     options.format_task = without_python
     _Socket.database = _number(broker_url(settings))
     broker.RedisSocket = _Socket
+    command.sigterm_handler = _end
+
+
+def _end(_number: int, _frame: object) -> None:
+    """SIGTERM, as Flower handles it, but bounded.
+
+    Python waits for its threads at the end, and while the broker is away these wait for it.
+    """
+    threading.Thread(target=_end_in_time, name="cavendish-flower-end", daemon=True).start()
+    sys.exit(0)
+
+
+def _end_in_time() -> None:
+    time.sleep(_GRACE)
+    last = threading.Thread(target=_run_exit_functions, daemon=True)
+    last.start()
+    last.join(_GRACE)
+    os._exit(0)
+
+
+def _run_exit_functions() -> None:
+    with suppress(Exception):
+        atexit._run_exitfuncs()
 
 
 def plain(text: str) -> str:
