@@ -14,13 +14,8 @@ class Proxy:
     def __init__(
         self, status: bytes = b"200 OK", tls: ssl.SSLContext | None = None, slips_in: bytes = b""
     ) -> None:
-        self.status, self.tls, self.slips_in, self.heads, self.port = (
-            status,
-            tls,
-            slips_in,
-            list[bytes](),
-            0,
-        )
+        self.status, self.tls, self.slips_in = status, tls, slips_in
+        self.heads, self.port = list[bytes](), 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:

@@ -65,11 +65,12 @@ def url(*schemes: str) -> Reader:
     return read
 
 
-#: The word that turns a proxy off where the environment names one.
+#: The word that turns a proxy off if the environment names one.
 NO_PROXY = "none"
 
 
 def proxy(text: str) -> str:
+    """The URL of an HTTP proxy, or the word NO_PROXY."""
     try:
         return NO_PROXY if text.lower() == NO_PROXY else str(url("http", "https")(text))
     except ValueError as error:

@@ -75,8 +75,8 @@ class Settings:
         "",
         read.proxy,
         "URL or none",
-        "Proxy for calls to the API; none: no proxy; unset: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and "
-        "NO_PROXY decide.",
+        "Proxy for calls to the API; none: no proxy. Unset: what the environment says "
+        "(`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).",
     )
     api_token: str = _secret("", read.token, "token", "Bearer token of the account `default`.")
     api_tokens_file: Path | None = _setting(

@@ -1,11 +1,11 @@
-"""What a webhook call costs on the bare transport, and what an answer may cost that means harm.
-Prints, asserts nothing.
+"""What a webhook call costs on the bare transport, and what a hostile answer costs. Prints only.
 
-    PYTHONPATH=. python tests/bench/wire.py
+    python tests/bench/wire.py
 
 First the CPU of this process for each POST, with 100 in flight to a receiver that takes 100 ms.
-Then, for each kind of answer that means harm, 10 calls at once: CPU in all, and by how much the
-event loop was late at most. With PYTHONPATH at an older checkout, its code is measured.
+Then, for each kind of hostile answer, 10 calls at once: CPU in all, and by how much the event loop
+was late at most. With PYTHONPATH at `scheduler` and `worker` of an older checkout, its code is
+measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECRET = "whsec_" + "A" * 43 + "="
 CALLS, IN_FLIGHT, TAKES, HOSTILE = 6_000, 100, 0.1, 10
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
-#: What is said at once, and what is said again and again after it.
+#: What is said first, and what is said again and again after it.
 ANSWERS: dict[str, tuple[bytes, bytes]] = {
     "65,000 chunks of one byte": (CHUNKED + b"1\r\nx\r\n" * 65_000 + b"0\r\n\r\n", b""),
     "endless 100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000),
@@ -38,7 +38,7 @@ ANSWERS: dict[str, tuple[bytes, bytes]] = {
 
 
 class Receiver(asyncio.Protocol):
-    """Answers each request after a while, or at once with what means harm; the path says which."""
+    """Answers each request after a while, or at once with a hostile answer; the path says which."""
 
     def __init__(self) -> None:
         self.received, self.takes = b"", True
@@ -62,16 +62,16 @@ class Receiver(asyncio.Protocol):
         if path == b"/hook":
             loop.call_later(TAKES, self.link.write, HEAD + b"content-length: 2\r\n\r\nok")
             return
-        first, restart = list(ANSWERS.values())[int(path[1:])]
+        first, more = list(ANSWERS.values())[int(path[1:])]
         self.link.write(first)
-        if restart:
-            self.pour(restart)
+        if more:
+            self.pour(more)
 
-    def pour(self, restart: bytes) -> None:
+    def pour(self, more: bytes) -> None:
         if not self.link.is_closing():
             if self.takes:
-                self.link.write(restart)
-            asyncio.get_running_loop().call_later(0.0 if self.takes else 0.001, self.pour, restart)
+                self.link.write(more)
+            asyncio.get_running_loop().call_later(0.0 if self.takes else 0.001, self.pour, more)
 
 
 def serve(pipe: Pipe) -> None:
@@ -86,11 +86,9 @@ def serve(pipe: Pipe) -> None:
 
 
 async def call(transport: PooledTransport, url: str, timeout: float = 15.0) -> str:
-    return (
-        await post(
-            transport, Target(url, (SECRET,)), "msg_1", b"{}", 1.7e9, timeout, ShutdownDeadline()
-        )
-    ).outcome
+    target = Target(url, (SECRET,))
+    result = await post(transport, target, "msg_1", b"{}", 1.7e9, timeout, ShutdownDeadline())
+    return result.outcome
 
 
 async def cost_of_a_post(root: str) -> None:
@@ -104,10 +102,8 @@ async def cost_of_a_post(root: str) -> None:
         cpu, began = time.process_time(), time.monotonic()
         await asyncio.gather(*(caller(CALLS // IN_FLIGHT) for _ in range(IN_FLIGHT)))
         cpu, took = time.process_time() - cpu, time.monotonic() - began
-        print(
-            f"CPU of a POST: {cpu / CALLS * 1000:.3f} ms; {CALLS / took:.0f} POSTs/s, {IN_FLIGHT} "
-            f"in flight"
-        )
+        speed = f"{CALLS / took:.0f} POSTs/s, {IN_FLIGHT} in flight"
+        print(f"CPU of a POST: {cpu / CALLS * 1000:.3f} ms; {speed}")
 
 
 async def cost_of_harm(root: str) -> None:
@@ -124,10 +120,8 @@ async def cost_of_harm(root: str) -> None:
             await asyncio.sleep(0.02)
             watch.cancel()
             said = ", ".join(sorted(set(outcomes)))[:60]
-            print(
-                f"{name:28} {HOSTILE} at once: {cpu:6.2f} s of CPU, loop late by {lag[0]:.3f} s; "
-                f"{said}"
-            )
+            costs = f"{cpu:6.2f} s of CPU, loop late by {lag[0]:.3f} s"
+            print(f"{name:28} {HOSTILE} at once: {costs}; {said}")
 
 
 async def watched(lag: list[float]) -> None:
@@ -139,9 +133,8 @@ async def watched(lag: list[float]) -> None:
 
 def main() -> None:
     here, there = multiprocessing.Pipe()
-    receiver = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(there,), daemon=True
-    )
+    spawn = multiprocessing.get_context("spawn")
+    receiver = spawn.Process(target=serve, args=(there,), daemon=True)
     receiver.start()
     root = f"http://127.0.0.1:{here.recv()}"
     measures: list[Callable[[str], Coroutine[Any, Any, None]]] = [cost_of_a_post, cost_of_harm]

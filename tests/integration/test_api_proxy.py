@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from cavendish.model import Answered, Lane, UpstreamError
-from cavendish_worker.http import api_proxy as api
-from cavendish_worker.http import backend
+from cavendish_worker.http import api_proxy, dial
+from cavendish_worker.http.api_proxy import Route, route
 from cavendish_worker.polling.upstream import CallLimits, Upstream
 from proxying import Proxy
 from receiving import Authority, Peer, receiving
@@ -21,20 +21,20 @@ VARIABLES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy in the environment but a test's."""
+    """The environment names no proxy before a test does."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 async def ask(url: str, setting: str) -> Answered | UpstreamError:
-    async with httpx.AsyncClient(transport=api.transport(url, setting), trust_env=False) as client:
-        return await Upstream(
-            client, url, {"default": "secret-token"}, CallLimits(2.0, 2.0, 2**20)
-        ).retrieve_batch(LANE, ["a"])
+    through, limits = api_proxy.transport(url, setting), CallLimits(2.0, 2.0, 2**20)
+    async with httpx.AsyncClient(transport=through, trust_env=False) as client:
+        upstream = Upstream(client, url, {"default": "secret-token"}, limits)
+        return await upstream.retrieve_batch(LANE, ["a"])
 
 
-def says(peer: Peer) -> None:
+def says_item(peer: Peer) -> None:
     body = json.dumps({"items": [{"id": "a"}]}).encode()
     peer.link.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
@@ -45,12 +45,12 @@ def test_each_call_goes_through_the_proxy_and_a_kept_connection_serves_the_next(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch, scheme: str, by: str
 ) -> None:
     authority = Authority(tmp_path)  # type: ignore[arg-type]
-    monkeypatch.setattr(backend, "tls_context", lambda: authority.client)
+    monkeypatch.setattr(dial, "tls_context", lambda: authority.client)
 
     async def run() -> None:
         proxy = Proxy()
         tls = authority.server("api.example", []) if scheme == "https" else None
-        async with proxy.running(), receiving(says, tls=tls) as receiver:
+        async with proxy.running(), receiving(says_item, tls=tls) as receiver:
             url = receiver.url.removesuffix("/hook").replace("127.0.0.1", "api.example")
             address = f"http://me:pw@127.0.0.1:{proxy.port}"
             if by == "environment":
@@ -110,13 +110,13 @@ def test_a_proxy_that_is_away_or_refuses_is_said_without_its_login() -> None:
             {"ALL_PROXY": "socks5://p:1"},
             API,
             "",
-            "ALL_PROXY names no HTTP proxy and is passed over",
+            "ALL_PROXY names no HTTP proxy and is ignored",
         ),
         (
             {"HTTPS_PROXY": "http://p:x"},
             API,
             "",
-            "HTTPS_PROXY names no HTTP proxy and is passed over",
+            "HTTPS_PROXY names no HTTP proxy and is ignored",
         ),
     ],
 )
@@ -125,8 +125,7 @@ def test_the_environment_is_read_as_other_programs_do(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = api.route(url, "")
-    assert (found.proxy, found.source) == (proxy, source)
-    assert api.route(url, "none") == api.Route()
-    assert api.route(url, "http://u:pw@s:1") == api.Route("http://u:pw@s:1", "CAVENDISH_API_PROXY")
-    assert api.route(url, "http://u:pw@s:1").host == "s:1"
+    assert route(url, "") == Route(proxy, source)
+    assert route(url, "none") == Route()
+    assert route(url, "http://u:pw@s:1") == Route("http://u:pw@s:1", "CAVENDISH_API_PROXY")
+    assert route(url, "http://u:pw@s:1").host == "s:1"

@@ -1,5 +1,6 @@
-"""Answers that cost far more than they hold: each ends after a bounded number of bytes, and its
-connection with it.
+"""An answer that costs far more than it holds ends after a bounded number of bytes.
+
+Its connection ends with it.
 """
 
 from __future__ import annotations
@@ -53,16 +54,14 @@ ACKNOWLEDGED = {
 
 
 class Pouring:
-    """Says something, and then the same again and again, for as long as anybody takes it; counts
-    the bytes.
-    """
+    """Says something, then the same again and again as long as it is read; counts the bytes."""
 
-    def __init__(self, first: bytes, restart: bytes) -> None:
-        self.first, self.restart, self.poured = first, restart, 0
+    def __init__(self, first: bytes, more: bytes) -> None:
+        self.first, self.more, self.poured = first, more, 0
 
     def __call__(self, peer: Peer) -> None:
         peer.link.write(self.first)
-        self.pour(peer, repeat(self.restart))
+        self.pour(peer, repeat(self.more))
 
     def pour(self, peer: Peer, pieces: Iterator[bytes]) -> None:
         if peer.link.is_closing():
@@ -94,9 +93,8 @@ def test_an_endless_answer_to_a_webhook_ends_soon_and_2xx_is_2xx(kind: str) -> N
                 ShutdownDeadline(),
             )
             await emptied(receiver)
-            assert result.kind is (
-                ResultKind.DELIVERED if kind in ACKNOWLEDGED else ResultKind.RETRY
-            ), result
+            expected = ResultKind.DELIVERED if kind in ACKNOWLEDGED else ResultKind.RETRY
+            assert result.kind is expected, result
             assert result.outcome.isprintable()
             assert pouring.poured < 8 * 2**20  # most of it waits in the buffers of the sockets
 
@@ -153,6 +151,7 @@ def test_sixty_five_thousand_chunks_of_one_byte_are_not_read_to_their_end() -> N
             assert [(result.kind, result.status) for result in results] == [
                 (ResultKind.DELIVERED, 200)
             ] * 3
+            assert {result.answer for result in results} == {"x" * 1024}  # the excerpt arrives
             assert receiver.made == 3
 
     asyncio.run(run())

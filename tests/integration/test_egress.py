@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from cavendish_worker.http import egress, resolver
-from cavendish_worker.http.backend import Backend
+from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.egress import (
     AddressRefused,
     NetworkAway,
@@ -52,7 +52,7 @@ async def call(through: httpx.AsyncBaseTransport, url: str) -> tuple[int, bytes]
 
 
 def fault(through: httpx.AsyncBaseTransport, url: str) -> BaseException:
-    """What error is behind the httpx error of a call."""
+    """The error behind the httpx error of a call."""
     with pytest.raises(httpx.ConnectError) as caught:
         asyncio.run(call(through, url))
     assert caught.value.__cause__ is not None

@@ -37,9 +37,9 @@ from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
-from cavendish_worker.polling.answer_json import AT_ONCE, CONTAINERS, read_answer
+from cavendish_worker.polling.answer_json import CONTAINERS, read_answer
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
-from cavendish_worker.polling.upstream import CallLimits, Upstream
+from cavendish_worker.polling.upstream import AT_ONCE, CallLimits, Upstream
 from cavendish_worker.telemetry import logs
 from cavendish_worker.webhooks import payload, signing
 from delivering import KEYS, LANE, SECRET, Delivering

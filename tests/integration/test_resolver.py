@@ -1,6 +1,4 @@
-"""Names whose name server keeps silent cost neither the others their look-up nor the process its
-threads.
-"""
+"""A name whose name server is silent delays no other name, and takes one thread at most."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ class NameServer:
     def __init__(self) -> None:
         self.speak, self.asked, self.lock = threading.Event(), list[str](), threading.Lock()
 
-    def poll_up(self, name: str, port: int, **_: object) -> list[object]:
+    def look_up(self, name: str, port: int, **_: object) -> list[object]:
         with self.lock:
             self.asked.append(name)
         if name.endswith(".silent"):
@@ -34,7 +32,7 @@ class NameServer:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     one = NameServer()
-    monkeypatch.setattr(socket, "getaddrinfo", one.poll_up)
+    monkeypatch.setattr(socket, "getaddrinfo", one.look_up)
     yield one
     one.speak.set()
 
@@ -65,9 +63,7 @@ def test_who_gives_up_does_not_let_a_silent_name_have_a_second_thread(
         names = Resolver()
         await names.addresses("good.example", 443)
         for _ in range(3):
-            with pytest.raises(
-                httpx.ConnectError
-            ):  # others are resolved, so it is the name's own fault
+            with pytest.raises(httpx.ConnectError):  # others are resolved: the fault is the name's
                 await asyncio.gather(*(names.addresses("a.silent", 443) for _ in range(20)))
         assert server.asked == ["good.example", "a.silent"]
         server.speak.set()
@@ -80,7 +76,7 @@ def test_who_gives_up_does_not_let_a_silent_name_have_a_second_thread(
 def test_where_all_places_are_taken_known_names_have_places_of_their_own_and_others_are_not_blamed(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver, "STRANGERS", 8)
+    monkeypatch.setattr(resolver, "PLACES", 8)
 
     async def run() -> None:
         names = Resolver()

@@ -1,5 +1,6 @@
-"""What a peer says too early or too much is never taken for the answer to a later call, and costs
-that call nothing.
+"""What a peer says too early or too much never becomes the answer to a later call.
+
+It costs that call nothing either.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ surplus |= st.binary(min_size=1, max_size=40)
 
 @dataclass
 class Blurting:
-    """Answers each request, and then says more, piece by piece; but nothing more once another
-    request lies before it.
-    """
+    """Answers each request, and then says more, piece by piece, until another request comes."""
 
     framing: str
     more: bytes

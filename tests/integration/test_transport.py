@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from cavendish_worker.http import stream, transport
-from cavendish_worker.http.backend import Backend
+from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.stream import Connection
 from cavendish_worker.http.transport import PooledTransport, read_first, read_raw
 from receiving import OK, Authority, Peer, receiving

@@ -1,5 +1,6 @@
-"""What leaves for a receiver, byte for byte: what httpx's own transport would write, whatever the
-URL and the headers.
+"""What is written to a receiver is, byte for byte, what httpx's own transport would write.
+
+Whatever the URL and the headers are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TARGETS = [
 HEADERS: list[list[tuple[str, str]] | list[tuple[bytes, bytes]]] = [
     [(b"X-Text", "é ü".encode()), (b"x-latin", b"\xe9")],
     [],
-    [("X-Mixed-Case", "A"), ("x-lower", "b"), ("ACCEPT", "c"), ("x-lower", "restart")],
+    [("X-Mixed-Case", "A"), ("x-lower", "b"), ("ACCEPT", "c"), ("x-lower", "again")],
     [
         ("user-agent", "Cavendish"),
         ("accept-encoding", "identity"),
@@ -150,8 +151,8 @@ def test_connect_says_no_more_than_where_to() -> None:
                     httpx.Request("POST", "https://hooks.example/x", content=b"{}")
                 )
         assert proxy.heads == [
-            b"CONNECT hooks.example:443 HTTP/1.1\r\nHost: "
-            b"hooks.example:443\r\nProxy-Authorization: Basic bWU6cHc=\r\n\r\n"
+            b"CONNECT hooks.example:443 HTTP/1.1\r\nHost: hooks.example:443\r\n"
+            b"Proxy-Authorization: Basic bWU6cHc=\r\n\r\n"
         ]
 
     asyncio.run(run())

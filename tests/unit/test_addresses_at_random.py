@@ -170,7 +170,7 @@ def _reason(address: Address, table: dict[str, str]) -> str | None:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "a scope names a link of this machine; ssrfguard does not look at it"
     if isatap(address):
-        return "an address lies inside, to which a router that serves ISATAP runtime it on"
+        return "an address lies inside, to which a router that serves ISATAP forwards"
     inner = innermost(address)
     return next(
         (

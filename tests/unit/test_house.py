@@ -32,7 +32,7 @@ DOORS = {
     "tasks cli/demo telemetry/metrics/serving",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/delivery_worker webhooks/post "
-    "webhooks/delivery_loop webhooks/attempt http/backend http/egress http/faults http/resolver "
+    "webhooks/delivery_loop webhooks/attempt http/dial http/egress http/faults http/resolver "
     "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "
     "devstack/emulator/serve polling/upstream",
     "aiohttp": "http/stream",

@@ -28,7 +28,7 @@ _DENIED_V6 = "2001::/23 2002::/16 2620:4f:8000::/48 3fff::/20"
 _DENIED = tuple(map(ip_network, f"{_DENIED_V4} {_DENIED_V6}".split()))
 _UNICAST_V6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-#: The second quarter of an ISATAP address, under any prefix; two bits of it are flags (RFC 5214).
+#: The third 32 bits of an ISATAP address, under any prefix; two of the bits are flags (RFC 5214).
 _ISATAP, _ISATAP_FLAGS = 0x00005EFE, 0x03000000
 
 #: What all parsers read alike: a name or a bracketed address, then perhaps a port.
@@ -53,15 +53,14 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return False
     inner = innermost(address)
-    if isinstance(inner, IPv6Address) and (inner not in _UNICAST_V6 or _leads_inside(inner)):
-        return False
+    if isinstance(inner, IPv6Address):
+        # A router that serves ISATAP forwards to the IPv4 address inside.
+        isatap = (int(inner) >> 32) & 0xFFFFFFFF & ~_ISATAP_FLAGS == _ISATAP
+        if isatap and not is_public(IPv4Address(int(inner) & 0xFFFFFFFF)):
+            return False
+        if inner not in _UNICAST_V6:
+            return False
     return inner.is_global and not inner.is_multicast and not _listed(inner, _DENIED)
-
-
-def _leads_inside(address: IPv6Address) -> bool:
-    """True for an ISATAP address: a router may hand it on to the IPv4 address inside."""
-    isatap = (int(address) >> 32) & 0xFFFFFFFF & ~_ISATAP_FLAGS == _ISATAP
-    return isatap and not is_public(IPv4Address(int(address) & 0xFFFFFFFF))
 
 
 def may_dial(address: Address, allowed: Iterable[Network] = ()) -> bool:

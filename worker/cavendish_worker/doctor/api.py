@@ -70,14 +70,15 @@ def _examine(
         asker.report_answer(answer, sent_at)
     elif answer.why is UpstreamErrorKind.RATE:
         asker.report_pause(answer, sent_at)
-    return _finding(what, answer, settings.api_url, route(settings.api_url, settings.api_proxy))
+    by = route(settings.api_url, settings.api_proxy)
+    return _finding(what, answer, settings.api_url, by)
 
 
 def _finding(what: str, answer: Answer, url: str, by: Route) -> Finding:
     api = f"{url}, asked through the proxy {by.host} ({by.source})," if by.proxy else url
     if isinstance(answer, Answered):
-        direct = f" ({by.source})" if by.source and not by.proxy else ""
-        return well(what, f"{api} accepts the token{direct}")
+        unused = f" ({by.source})" if by.source and not by.proxy else ""
+        return well(what, f"{api} accepts the token{unused}")
     if answer.why is UpstreamErrorKind.ACCOUNT:
         page = "https://platform.acedata.cloud"
         advice = f"Check the token and the credit at {page}, and set CAVENDISH_API_TOKEN anew."
@@ -94,12 +95,12 @@ def _finding(what: str, answer: Answer, url: str, by: Route) -> Finding:
 
 
 def _unreachable(what: str, answer: UpstreamError, url: str, by: Route) -> Finding:
-    """No readable answer came: is it the name, the network, the certificate or the server?"""
+    """No readable answer came: is it the proxy, certificate, name, network or API?"""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if by.proxy and "proxy" in answer.detail.lower():
-        advice = f"Repair the proxy or {by.source}; CAVENDISH_API_PROXY=none uses no proxy."
         found = f"{host} is asked through the proxy {by.host}, but: {answer.detail}"
+        advice = f"Repair the proxy or correct {by.source}; CAVENDISH_API_PROXY=none uses no proxy."
         return ill(what, found, advice)
     if "SSL" in answer.detail or "ertificate" in answer.detail:
         found = f"TLS with {host} fails: {answer.detail}"

@@ -1,7 +1,4 @@
-"""The way to the remote API.
-
-Directly, or through a proxy that a setting or the environment names.
-"""
+"""How the remote API is reached: directly, or by the proxy of a setting or the environment."""
 
 from __future__ import annotations
 
@@ -12,15 +9,16 @@ from urllib.request import getproxies_environment, proxy_bypass
 from cavendish.env_parsers import NO_PROXY
 from cavendish.policy.addresses import literal
 from cavendish.settings import env_name
-from cavendish_worker.http.backend import Backend
+from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.egress import ProxiedBackend
 from cavendish_worker.http.transport import PooledTransport
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`proxy`: the URL of the proxy, empty where there is none; `source`: what named it, or why one
-    is not used.
+    """`proxy`: URL of the proxy, empty if there is none.
+
+    `source`: what named the proxy, or why what was named is not used.
     """
 
     proxy: str = ""
@@ -28,41 +26,37 @@ class Route:
 
     @property
     def host(self) -> str:
-        """The proxy's host and port, without a login."""
+        """Host and port of the proxy, without its login."""
         return urlsplit(self.proxy).netloc.rpartition("@")[2]
 
 
 def route(api_url: str, setting: str) -> Route:
-    """How the API is asked. Without the setting, the variables that other programs obey count,
-    `NO_PROXY` too.
+    """How the API is reached. Without the setting, the variables of the environment count.
 
-    Those are passed over for an API on this machine itself, and where they name a proxy that speaks
-    no HTTP (SOCKS).
+    They are ignored for an API on this machine, for a host that `NO_PROXY` names, and if they name
+    a proxy that speaks no HTTP (SOCKS).
     """
     if setting:
         return Route() if setting == NO_PROXY else Route(setting, env_name("api_proxy"))
     url, named = urlsplit(api_url), getproxies_environment()
     kind = next((kind for kind in (url.scheme, "all") if named.get(kind)), "")
     here = literal(url.hostname or "")
-    if (
-        not kind
-        or (here is not None and here.is_loopback)
-        or proxy_bypass(url.netloc.rpartition("@")[2])
-    ):
+    bypassed = bool(proxy_bypass(url.netloc.rpartition("@")[2]))
+    if not kind or bypassed or (here is not None and here.is_loopback):
         return Route()
     proxy, name = named[kind], f"{kind.upper()}_PROXY"
     proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if _speaks_http(proxy):
+        return Route(proxy, name)
+    return Route("", f"{name} names no HTTP proxy and is ignored")
+
+
+def _speaks_http(proxy: str) -> bool:
     try:
-        sound = (
-            urlsplit(proxy).scheme in ("http", "https")
-            and urlsplit(proxy).hostname
-            and urlsplit(proxy).port != 0
-        )
+        parts = urlsplit(proxy)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        sound = False
-    return (
-        Route(proxy, name) if sound else Route("", f"{name} names no HTTP proxy and is passed over")
-    )
+        return False
 
 
 def transport(api_url: str, setting: str) -> PooledTransport:

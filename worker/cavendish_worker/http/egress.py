@@ -1,11 +1,9 @@
-"""The way out for webhooks: resolve once, refuse if any address is not public, dial that very
-address.
+"""Egress of webhooks: resolve once, refuse if an address is not public, dial that very address.
 
 The check sits inside the dial, so nothing can change between check and connect; Host header, SNI
-and the certificate check keep the name. With a proxy, names are the proxy's to resolve and to
-check. Redirects and proxies from the environment are off. What goes wrong is told apart:
-`AddressRefused` for good, `ResolverAway`, `NetworkAway` and `ProxyAway` for our own faults; they
-are the `__cause__` of the httpx error that a caller meets.
+and the certificate check keep the name. With a proxy, the proxy resolves and checks the names.
+Redirects and proxies from the environment are off. The `__cause__` of the httpx error tells what
+went wrong: `AddressRefused` for good, `ResolverAway`, `NetworkAway` and `ProxyAway` for our faults.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from ipaddress import ip_address
 import httpx
 
 from cavendish.policy.addresses import Address, Network, innermost, literal, may_dial
-from cavendish_worker.http.backend import Backend, host_of, port_of
+from cavendish_worker.http.dial import Backend, host_of, port_of
 from cavendish_worker.http.faults import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from cavendish_worker.http.resolver import Resolver
 from cavendish_worker.http.stream import Connection
@@ -47,7 +45,7 @@ _BEYOND_THE_PROXY = {502, 503, 504}
 class Gate:
     """Which addresses and ports may be reached.
 
-    Public ones, and those that the operator allowed on purpose, at any port.
+    Public addresses at the allowed ports; what the operator allowed on purpose at any port.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class Gate:
             raise AddressRefused("The port is not one that webhooks may reach.")
 
     def check_name(self, port: int) -> None:
-        """Before a name is resolved: refuse what no address could make right."""
+        """Before a name is resolved: refuse a port that no address can allow."""
         if not self._allowed:
             self.check_port(port)
 
@@ -86,10 +84,7 @@ class PublicBackend(Backend):
         self._resolver = Resolver()
 
     async def connect_tcp(self, host: str, port: int, timeout: float | None = None) -> Connection:
-        """Try the addresses of a name one after the other.
-
-        What was dialled in vain is a note of the error.
-        """
+        """Dial the addresses of a name in turn. Notes of the error name those that failed."""
         began, errors = time.monotonic(), list[Exception]()
         addresses = await self._addresses(host, port)
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
@@ -116,7 +111,7 @@ class PublicBackend(Backend):
         return connection
 
     def _check_peer(self, connection: Connection, address: Address) -> None:
-        """What stands between us and the peer may have sent us elsewhere."""
+        """Something between us and the peer may have led us elsewhere."""
         peer = connection.peer
         if peer is None:
             raise httpx.ConnectError("The connection was closed at once.")
@@ -137,10 +132,10 @@ class PublicBackend(Backend):
 
 
 class ProxiedBackend(Backend):
-    """Every connection goes through a proxy, which resolves names and guards them; literal
-    addresses are checked here.
+    """Every connection goes through a proxy, which resolves and checks names.
 
-    `guarded=False`: nothing is checked here, for an origin that the operator named.
+    Literal addresses are checked here, unless `guarded` is False: for an origin that the operator
+    named.
     """
 
     def __init__(
@@ -173,7 +168,7 @@ class ProxiedBackend(Backend):
             return to_proxy
         try:
             await self._tunnel(to_proxy, authority, timeout)
-            return await self.speaking(to_proxy, origin, timeout)
+            return await self.secured(to_proxy, origin, timeout)
         except BaseException:
             to_proxy.close()
             raise
@@ -197,7 +192,7 @@ class ProxiedBackend(Backend):
         if not 200 <= status < 300:
             raise ProxyAway(f"The proxy refuses: HTTP {status}.")
         if not to_proxy.usable():
-            raise ProxyAway("The proxy says more than it was asked.")
+            raise ProxyAway("The proxy sends more than it was asked for.")
 
 
 def _bracketed(host: bytes) -> bytes:
@@ -210,13 +205,11 @@ def transport(
     proxy: str | None = None,
     connections: int = 200,
 ) -> httpx.AsyncBaseTransport:
-    """For direct calls: it knows no redirects, cookies or variables at all. `connections` are to
-    one origin, at most.
+    """For direct calls: it knows no redirects, cookies or variables of the environment.
 
-    The address dialled is `request.extensions["server_addr"]`, also after an error on a connection
-    (with a proxy: the proxy's). What was dialled in vain is in the error's `__notes__`.
+    `connections`: how many to one origin, at most. The address dialled (with a proxy: the proxy's)
+    is `request.extensions["server_addr"]`, also after an error on a connection. What was dialled in
+    vain is in the `__notes__` of the error.
     """
-    return PooledTransport(
-        ProxiedBackend(proxy, allowed, ports) if proxy else PublicBackend(allowed, ports),
-        connections,
-    )
+    backend = ProxiedBackend(proxy, allowed, ports) if proxy else PublicBackend(allowed, ports)
+    return PooledTransport(backend, connections)

@@ -1,6 +1,4 @@
-"""Why a connection was not made, told apart: the caller meets an `httpx.ConnectError` whose
-`__cause__` is one of these.
-"""
+"""Why no connection was made: each reason has a class, the `__cause__` of the httpx error."""
 
 from __future__ import annotations
 
@@ -8,10 +6,10 @@ import httpx
 
 
 class DialFault(Exception):
-    """Something kept us from calling that is not simply the other end's doing."""
+    """No connection was made, and not only the other end is the reason."""
 
-    def told(self) -> httpx.ConnectError:
-        """The error that the caller meets, with the notes of this one. Raise it from this one."""
+    def as_httpx(self) -> httpx.ConnectError:
+        """The error that the caller gets, with the notes of this one. Raise it from this one."""
         error = httpx.ConnectError(str(self))
         for note in getattr(self, "__notes__", ()):
             error.add_note(note)
@@ -19,17 +17,18 @@ class DialFault(Exception):
 
 
 class AddressRefused(DialFault):
-    """The name stands for an address or port that webhooks may not reach. The text does not tell
-    what lives there.
+    """The name stands for an address or a port that webhooks may not reach.
+
+    The text does not tell what lives there.
     """
 
 
 class ResolverAway(DialFault):
-    """Names cannot be resolved at the moment, and this one is not known to be the only one."""
+    """Names cannot be resolved at the moment; nothing shows that only this one cannot."""
 
 
 class NetworkAway(DialFault):
-    """This machine cannot make connections: no route, or no more sockets."""
+    """This machine cannot make connections: it has no route, or no more sockets."""
 
 
 class ProxyAway(DialFault):

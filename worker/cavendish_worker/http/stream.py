@@ -1,9 +1,8 @@
-"""One HTTP/1.1 connection right on asyncio, with aiohttp's parser.
+"""One HTTP/1.1 connection right on asyncio, with the parser of aiohttp, which is written in C.
 
-aiohttp's parser is written in C. Its client is not used: that one takes what lies unread on a kept
-connection for the next answer, reads interim answers without end, dials a name's addresses again
-and again, and on Python 3.11 writes a request one turn of the loop after it has looked at the
-connection.
+The client of aiohttp is not used. It takes bytes that lie unread on a kept connection for the next
+answer, reads interim answers without end, dials the addresses of a name again and again, and on
+Python 3.11 checks a connection one turn of the loop before it writes the request.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from aiohttp.streams import StreamReader
 
 __all__ = ["AnswerTooCostly", "Connection", "RawResponseMessage"]
 
-#: Seconds that an idle connection is kept, and that the farewell of TLS may take.
-KEEPALIVE, FAREWELL = 30.0, 1.0
+#: Seconds that an idle connection is kept, and that the end of TLS may take.
+KEEPALIVE, TLS_END = 30.0, 1.0
 #: Bytes of an answer that wait for their reader before the peer is stopped, and that are parsed at
 #: a time.
 BUFFER, PIECE = 64 * 1024, 16 * 1024
 #: What an answer may hold besides its body: bytes in heads, chunk sizes and trailers (and an eighth
-#: of the body on top), header fields, interim answers. More than that costs more CPU than an answer
-#: is worth.
+#: of the body on top), header fields, interim answers. More costs more CPU than an answer is worth.
 FRAMING, FIELDS, INTERIM = 64 * 1024, 1000, 20
 
 _COSTLY = "The answer holds more framing than it may."
+_CUT_SHORT = "The peer closed the connection before its answer was complete."
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
@@ -46,7 +45,7 @@ class AnswerTooCostly(httpx.RemoteProtocolError):
 
 
 class Connection(BaseProtocol):
-    """One connection, which one call at a time holds. What its peer says unasked makes it unusable.
+    """One connection, which one call at a time holds. If its peer speaks unasked, it is unusable.
 
     `peer`: address and port at the other end. `forward`: what a proxy for plain HTTP wants: the
     start of the whole URL, and header lines of its own.
@@ -56,7 +55,7 @@ class Connection(BaseProtocol):
         super().__init__(asyncio.get_running_loop())
         self.peer: Any = None
         self.forward: tuple[bytes, bytes] | None = None
-        self._asked = self._speaking = self._spoilt = self._no_body = False
+        self._asked = self._answering = self._spoilt = self._no_body = False
         self._idle_since = self._loop.time()
         self._waiter: asyncio.Future[None] | None = None
         self._readable = select.poll()
@@ -72,24 +71,22 @@ class Connection(BaseProtocol):
     # --- for the call that holds it
 
     def usable(self) -> bool:
-        """False where an answer was not read to its end, the peer has closed or spoken unasked, or
-        the time is up.
-        """
+        """False if an answer was not read to its end, the peer closed or spoke, or time is up."""
         link = self.transport
-        if link is None or link.is_closing() or self._speaking or self._spoilt:
+        if link is None or link.is_closing() or self._answering or self._spoilt:
             return False
-        if not self._asked:  # TLS may still be saying its own things
+        if not self._asked:  # what is readable may still belong to the TLS handshake
             return link.get_extra_info("ssl_object") is not None or not self._readable.poll(0)
         return self._loop.time() - self._idle_since < KEEPALIVE and not self._readable.poll(0)
 
     async def ask(self, request: bytes, timeout: float | None, *, no_body: bool = False) -> None:
-        """Send a request. Before its first byte leaves, nothing is taken for its answer; `no_body`:
-        nor any body.
+        """Send a request. Nothing that came before its first byte left is taken for its answer.
+
+        `no_body`: the answer has no body, whatever its head says.
         """
         if not self.usable():
-            raise httpx.RemoteProtocolError(
-                "The peer spoke before it was asked, or closed the connection."
-            )
+            early = "The peer spoke before it was asked, or closed the connection."
+            raise httpx.RemoteProtocolError(early)
         assert self.transport is not None  # noqa: S101 (usable)
         self._forget_answer()
         self._parser = HttpResponseParser(
@@ -103,7 +100,7 @@ class Connection(BaseProtocol):
             read_until_eof=True,
             auto_decompress=False,
         )
-        self._asked, self._speaking, self._no_body = True, True, no_body
+        self._asked, self._answering, self._no_body = True, True, no_body
         self.transport.write(request)
         if self.writing_paused:
             try:
@@ -112,7 +109,7 @@ class Connection(BaseProtocol):
             except TimeoutError:
                 raise httpx.WriteTimeout("The peer did not take the request in time.") from None
             except ConnectionError:
-                return  # an early answer may be there all the same
+                return  # an early answer may have come all the same
 
     async def answer(self, timeout: float | None) -> RawResponseMessage:
         """The head of the final answer."""
@@ -132,11 +129,11 @@ class Connection(BaseProtocol):
             await self._peer_acts(timeout)
         try:
             return await body.readany()
-        except Exception as error:  # the parser's own, which it leaves with the body
-            raise _told(error) from None
+        except Exception as error:  # the parser leaves its own error with the body
+            raise _as_httpx(error) from None
 
     def close(self) -> None:
-        """Let go of the socket; a peer that does not take what is unsent is not waited for."""
+        """Close the socket; a peer that does not take what is unsent is not waited for."""
         if (link := self.transport) is not None:
             if link.is_closing() or link.get_write_buffer_size():
                 link.abort()
@@ -144,9 +141,7 @@ class Connection(BaseProtocol):
                 link.close()
 
     async def start_tls(self, context: ssl.SSLContext, name: str, timeout: float | None) -> None:
-        """Become a TLS connection. Raises ConnectError where the peer's certificate is not that of
-        the name.
-        """
+        """Become a TLS connection. Raises ConnectError if the certificate is not that of `name`."""
         assert self.transport is not None  # noqa: S101 (it was opened just now)
         self._asked = False
         try:
@@ -156,13 +151,12 @@ class Connection(BaseProtocol):
                     self,
                     context,
                     server_hostname=name,
-                    ssl_shutdown_timeout=FAREWELL,
+                    ssl_shutdown_timeout=TLS_END,
                 )
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            trips = isinstance(
-                error, TypeError | AttributeError
-            )  # as CPython 3.11 does over TLS within TLS
-            cause = error.__context__ if trips else error
+            # TLS within TLS makes CPython 3.11 raise these in place of the cause.
+            hidden = isinstance(error, TypeError | AttributeError)
+            cause = error.__context__ if hidden else error
             late = isinstance(error, TimeoutError)
             kind = httpx.ConnectTimeout if late else httpx.ConnectError
             raise kind(str(cause) or type(error).__name__) from error
@@ -187,40 +181,37 @@ class Connection(BaseProtocol):
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.peer = transport.get_extra_info("peername")
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp)
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, piece by piece; without data: what is left, since the reader has room
-        again.
+        """Parse what came, piece by piece.
+
+        aiohttp calls it without data when the reader has room again: then what is left is parsed.
         """
-        if not self._speaking:
+        if not self._answering:
             if data:
                 self._spoil()
             return
         self._unparsed += data
         if not data:
             self._parse(b"")
-        while self._speaking and self._unparsed and not self._reading_paused:
+        while self._answering and self._unparsed and not self._reading_paused:
             self._parse(self._next_piece())
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._speaking and exc is None and self._body is not None and not self._reading_paused:
-            try:
-                cast(
-                    HttpResponseParser, self._parser
-                ).feed_eof()  # the end of a body that nothing else ends
+        if self._answering and exc is None and self._body is not None and not self._reading_paused:
+            try:  # the end of the connection may be the end of the body
+                cast("HttpResponseParser", self._parser).feed_eof()
             except Exception as error:
-                self._fail(_told(error))
+                self._fail(_as_httpx(error))
         if self._body is not None and self._body.is_eof():
-            self._speaking = False
-        elif self._speaking:
-            said = "The peer closed the connection before its answer was whole."
-            self._fail(
-                httpx.ReadError(str(exc)) if exc is not None else httpx.RemoteProtocolError(said)
-            )
+            self._answering = False
+        elif self._answering:
+            cut = httpx.RemoteProtocolError(_CUT_SHORT)
+            self._fail(cut if exc is None else httpx.ReadError(str(exc)))
         super().connection_lost(exc)
         self._parser = None
         self._wake()
@@ -232,8 +223,9 @@ class Connection(BaseProtocol):
     # --- one answer
 
     def _next_piece(self) -> bytes:
-        """To the end of a head, and never beyond the end of a body of known length: the rest is no
-        part of the answer.
+        """To the end of a head at most, and never beyond the end of a body of known length.
+
+        What follows that end is no part of the answer.
         """
         size = min(len(self._unparsed), PIECE)
         if self._body is None:
@@ -248,12 +240,12 @@ class Connection(BaseProtocol):
         self._parsed += len(piece)
         self._last = (self._last + piece)[-4:]
         try:
-            messages, _, _ = cast(HttpResponseParser, self._parser).feed_data(piece)
-        except Exception as error:  # whatever a parser may trip over, its connection ends in order
+            messages, _, _ = cast("HttpResponseParser", self._parser).feed_data(piece)
+        except Exception as error:  # whatever the parser raises, its connection ends in order
             if self._body is not None and self._body.is_eof():
                 self._spoil()
             else:
-                self._fail(_told(error))
+                self._fail(_as_httpx(error))
             return
         for message, body in messages:
             self._take(message, body)
@@ -263,7 +255,7 @@ class Connection(BaseProtocol):
         elif self._interim > INTERIM or self._parsed - body_bytes > FRAMING + body_bytes // 8:
             self._fail(AnswerTooCostly(_COSTLY))
         elif self._body is None and self._last.endswith((b"\n\n", b"\n\r\n")):
-            self._last = b""  # it ended an interim head
+            self._last = b""  # an interim head ended here
 
     def _take(self, message: RawResponseMessage, body: StreamReader) -> None:
         if self._message is not None:
@@ -276,19 +268,17 @@ class Connection(BaseProtocol):
             self._length = int(length) if length.isdecimal() and not message.chunked else None
 
     def _end(self) -> None:
-        """The answer is whole. If that was not the last of what came, the peer is not to be trusted
-        with another call.
-        """
-        self._speaking, self._idle_since = False, self._loop.time()
+        """The answer is complete. If more came, the peer is not trusted with another call."""
+        self._answering, self._idle_since = False, self._loop.time()
         clean = self._length is not None or self._last.endswith(b"\r\n\r\n")
-        # An answer without a length closes, but not where none has a body.
+        # An answer without a length closes the connection, but not if no answer has a body.
         closes = self._message is not None and self._message.should_close and not self._no_body
         if self._spoilt or self._unparsed or closes or not clean:
             self._spoil()
 
     def _spoil(self) -> None:
         """No further call may have this connection; what was read of the answer stays."""
-        self._spoilt, self._speaking, self._unparsed = True, False, b""
+        self._spoilt, self._answering, self._unparsed = True, False, b""
         self.close()
 
     def _fail(self, error: Exception) -> None:
@@ -296,11 +286,10 @@ class Connection(BaseProtocol):
         self._spoil()
 
 
-def _told(error: Exception) -> httpx.RemoteProtocolError:
-    """In one line, without the bytes that the parser shows."""
-    said = error.message if isinstance(error, HttpProcessingError) else str(error)
-    if isinstance(error, LineTooLong) or said.startswith("Too many "):
+def _as_httpx(error: Exception) -> httpx.RemoteProtocolError:
+    """An error of the parser in one line, without the bytes that the parser shows."""
+    text = error.message if isinstance(error, HttpProcessingError) else str(error)
+    if isinstance(error, LineTooLong) or text.startswith("Too many "):
         return AnswerTooCostly(_COSTLY)
-    return httpx.RemoteProtocolError(
-        " ".join(said.partition("\n\n")[0].split()).rstrip(":") or "This is no HTTP."
-    )
+    line = " ".join(text.partition("\n\n")[0].split()).rstrip(":")
+    return httpx.RemoteProtocolError(line or "This is no HTTP.")

@@ -1,9 +1,8 @@
-"""HTTP connections within httpx's public transport interface: one pool for each origin, on
-connections of our own.
+"""Pools HTTP connections behind httpx's public transport interface: one pool for each origin.
 
-httpcore's pool polls at every connection for every call and collapses above some fifty at once.
-Here, who gets which connection is decided in constant time, and the last used is used next. What is
-asked leaves as httpx spells it.
+httpcore's pool checks every connection for every call, and collapses above some fifty calls at
+once. Here a call gets its connection in constant time, and the last used one is used next. A
+request is written as httpx spells it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from functools import partial
 
 import httpx
 
-from cavendish_worker.http.backend import Backend
+from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.faults import DialFault, ProxyAway
 from cavendish_worker.http.stream import KEEPALIVE, AnswerTooCostly, Connection, RawResponseMessage
 
@@ -32,9 +31,7 @@ _TARGET = re.compile(rb"[!-~]+")
 
 @dataclass(slots=True, eq=False)
 class _Pool:
-    """The connections of one origin: how many there are, which are idle (the last used is used
-    next), who waits for one.
-    """
+    """The connections of one origin: how many there are, which are idle, who waits for one."""
 
     origin: tuple[bytes, bytes, int]
     size: int = 0
@@ -43,12 +40,10 @@ class _Pool:
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
-    """Give it to `httpx.AsyncClient(transport=…)`, or call `handle_async_request` and close the
-    response.
+    """A transport for `httpx.AsyncClient`; or call `handle_async_request`, and close the response.
 
-    As soon as a call has its connection, `request.extensions["server_addr"]` tells the address at
-    its other end. No call is ever made twice: whether a kept connection still serves is known
-    before anything is sent on it.
+    As soon as a call has its connection, `request.extensions["server_addr"]` is the address at its
+    other end. No request is ever sent twice: a kept connection is checked before anything is sent.
     """
 
     def __init__(
@@ -57,15 +52,14 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._backend, self._connections = backend or Backend(), connections
         self._pools: dict[tuple[bytes, bytes, int], _Pool] = {}
         self._idle: OrderedDict[Connection, _Pool] = OrderedDict()
-        self._reconcile: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url, timeouts = request.url, request.extensions.get("timeout", {})
         if url.scheme not in _PORTS or not url.host:
-            raise httpx.UnsupportedProtocol(
-                "Only http:// and https:// URLs with a host can be called."
-            )
+            why = "Only http:// and https:// URLs with a host can be called."
+            raise httpx.UnsupportedProtocol(why)
         origin = (url.raw_scheme, url.raw_host, url.port or _PORTS[url.scheme])
         head = _head(request)
         await request.aread()
@@ -81,20 +75,18 @@ class PooledTransport(httpx.AsyncBaseTransport):
                 connection.close()
             self._give_back(pool, None)
             if isinstance(error, DialFault):
-                raise error.told() from error
+                raise error.as_httpx() from error
             raise
         stream = _Body(connection, timeouts.get("read"), partial(self._give_back, pool, connection))
-        more_about = {
-            "http_version": b"HTTP/1.1",
-            "reason_phrase": message.reason.encode(errors="surrogateescape"),
-        }
-        return httpx.Response(
-            message.code, headers=list(message.raw_headers), stream=stream, extensions=more_about
-        )
+        reason = message.reason.encode(errors="surrogateescape")
+        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": reason}
+        headers = list(message.raw_headers)
+        return httpx.Response(message.code, headers=headers, stream=stream, extensions=extensions)
 
     async def _take(self, pool: _Pool, timeout: float | None) -> Connection | None:
-        """An idle connection, or None: the right to make one. Where there are enough, first come,
-        first served.
+        """An idle connection, or None: the right to make one.
+
+        Where the pool has all that it may have, calls wait: first come, first served.
         """
         while pool.idle:
             connection = pool.idle.pop()
@@ -140,8 +132,11 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._idle[connection] = pool
         if len(self._idle) > IDLE:
             self._drop(next(iter(self._idle)))
-        if self._reconcile is None:
-            self._reconcile = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_unusable)
+        if self._sweep is None:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_unusable)
 
     def _drop(self, connection: Connection) -> None:
         pool = self._idle.pop(connection)
@@ -150,20 +145,18 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._give_back(pool, None)
 
     def _drop_unusable(self) -> None:
-        """Idle connections end in time even where no further call polls at them."""
+        """Idle connections end in time, also if no further call checks them."""
         for connection in [one for one in self._idle if not one.usable()]:
             self._drop(connection)
-        self._reconcile = (
-            asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_unusable)
-            if self._idle
-            else None
-        )
+        self._sweep = None
+        if self._idle:
+            self._sweep_later()
 
     async def aclose(self) -> None:
         """Close what is idle; calls that are under way close theirs when they end."""
         self._closed = True
-        if self._reconcile is not None:
-            self._reconcile.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
         for connection in list(self._idle):
             self._drop(connection)
         await asyncio.sleep(0)
@@ -192,10 +185,8 @@ async def _exchange(
     connection: Connection, request: httpx.Request, head: bytes
 ) -> RawResponseMessage:
     """Ask, and wait for the head of the answer."""
-    timeouts, (start, more) = (
-        request.extensions.get("timeout", {}),
-        connection.forward or (b"", b""),
-    )
+    timeouts = request.extensions.get("timeout", {})
+    start, more = connection.forward or (b"", b"")
     line = b"%b %b%b HTTP/1.1\r\n" % (request.method.encode(), start, request.url.raw_path)
     asked = b"".join((line, more, head, b"\r\n", request.content))
     await connection.ask(asked, timeouts.get("write"), no_body=request.method == "HEAD")
@@ -209,11 +200,8 @@ def _head(request: httpx.Request) -> bytes:
     """The header lines, in the order and spelling of the request."""
     raw = request.headers.raw
     head = b"".join([b"%b: %b\r\n" % pair for pair in raw])
-    sound = (
-        _HEADERS.fullmatch(head)
-        and head.count(b"\n") == len(raw)
-        and _TARGET.fullmatch(request.url.raw_path)
-    )
+    lines = len(raw) if _HEADERS.fullmatch(head) else -1
+    sound = head.count(b"\n") == lines and _TARGET.fullmatch(request.url.raw_path)
     if not sound or "transfer-encoding" in request.headers:
         raise httpx.LocalProtocolError("The request cannot be written as HTTP/1.1 with a length.")
     return head
@@ -229,10 +217,10 @@ async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
 
 
 async def read_first(response: httpx.Response, limit: int) -> bytes:
-    """At most the first `limit` bytes of the body, as they came over the wire. What lies behind
-    them is not waited for.
+    """At most the first `limit` bytes of the body, as they came over the wire.
 
-    A body that costs far more than it holds ends where it does; its connection is not used again.
+    More is not waited for. A body that costs far more than it holds ends there; its connection is
+    not used again.
     """
     try:
         return await _read(response, limit)

@@ -16,11 +16,8 @@ from typing import Any
 
 from cavendish.stored_json import DEEPEST
 
-#: Bytes of JSON that are read on the event loop. More is read in a thread, so that other calls go
-#: on meanwhile.
-AT_ONCE = 256 * 1024
-#: Lists and objects above which Python's own scanner reads: the one in C holds the interpreter lock
-#: until it has read all of them.
+#: Lists and objects that a JSON read in C may hold. That reader gives the CPU to no other thread
+#: before its end, however many there are; more are read in Python.
 CONTAINERS = 100_000
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)

@@ -21,9 +21,13 @@ from cavendish.settings import Settings
 from cavendish_worker.http import api_proxy
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import read_raw
-from cavendish_worker.polling.answer_json import AT_ONCE, inflate, read_answer
+from cavendish_worker.polling.answer_json import inflate, read_answer
 from cavendish_worker.polling.upstream_errors import NOT_FOUND, error_code, quota, upstream_error
 from cavendish_worker.telemetry.tracing import traces
+
+#: Bytes of JSON that are read on the event loop. More is read in a thread, so that other calls go
+#: on meanwhile.
+AT_ONCE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +142,9 @@ class Upstream:
         if raw is None:
             return _no_answer(f"the answer is larger than {limit} bytes or cannot be unpacked")
         try:
-            small = len(raw) <= AT_ONCE  # more of it is read beside the event loop
-            read = read_answer(raw) if small else await asyncio.to_thread(read_answer, raw)
-            return status, headers, read
+            if len(raw) > AT_ONCE:
+                return status, headers, await asyncio.to_thread(read_answer, raw)
+            return status, headers, read_answer(raw)
         except ValueError:
             if status == 200:
                 return _no_answer("the answer is no JSON, or an id in it is no text")
