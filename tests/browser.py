@@ -1,4 +1,7 @@
-"""A real browser without a window: Debian's chromium, driven through its chromedriver by the W3C WebDriver protocol."""
+"""A real browser without a window.
+
+Debian's chromium, driven through its chromedriver by the W3C WebDriver protocol.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from worker.stack import free_port
+from cavendish_worker.devstack.stack import free_port
 
 #: Nothing that a browser does of its own accord, and what it needs to run as root in a container.
 _FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --hide-scrollbars
@@ -26,7 +29,9 @@ class Browser:
         options = {"args": [*_FLAGS.split(), f"--user-data-dir={profile}", f"--window-size={size}"]}
         self._driver = httpx.Client(base_url=driver, trust_env=False, timeout=30)
         capabilities = {"alwaysMatch": {"goog:chromeOptions": options}}
-        self._session = f"/session/{self._ask('POST', '/session', {'capabilities': capabilities})['sessionId']}"
+        self._session = (
+            f"/session/{self._ask('POST', '/session', {'capabilities': capabilities})['sessionId']}"
+        )
 
     def open(self, url: str) -> str:
         """Go there; returns the text that a person sees once the page is loaded."""
@@ -75,7 +80,9 @@ def _wait_for(port: int) -> None:
     until = time.monotonic() + 20
     while True:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False).json()["value"]["ready"]:
+            if httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False).json()["value"][
+                "ready"
+            ]:
                 return
         assert time.monotonic() < until, "chromedriver does not answer"
         time.sleep(0.05)

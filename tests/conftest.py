@@ -1,4 +1,7 @@
-"""The real parts that tests use: a Redis server of their own, and HTTP servers on the loopback interface."""
+"""The real parts that tests use.
+
+A Redis server of their own, and HTTP servers on the loopback interface.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,29 @@ from pathlib import Path
 
 import httpx
 import pytest
+from endpoint_index import SECRET, Delivering
 from hypothesis import settings as hypothesis_settings
-from owing import SECRET, Owing
-from shell import Run, shell
 
-from scheduler import Client
-from scheduler.settings import Settings, env_name
-from scheduler.store import Book
-from worker import embedded, logs
-from worker.emulator import serve
-from worker.loop import LoopThread
+from cavendish import Client
+from cavendish.settings import Settings, env_name
+from cavendish.store import Store
+from cavendish_worker.devstack import embedded_redis as embedded
+from cavendish_worker.devstack.emulator import serve
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.telemetry import logs
+from shell import Run, shell
 
 #: Nothing is timed in a test: the machine may have better things to do.
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
-#: Who runs the tests in the background may have them ignore these, and then every process that they start would, too.
+#: Who runs the tests in the background may have them ignore these, and then every process that they
+#: start would, too.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
 
 
 class Server:
@@ -88,9 +95,9 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def book(server: Server) -> Iterator[Book]:
-    """An empty book."""
-    opened = Book(server.url)
+def store(server: Server) -> Iterator[Store]:
+    """An empty store."""
+    opened = Store(server.url)
     opened.connection.redis.flushall()
     yield opened
     opened.close()
@@ -110,13 +117,13 @@ def settings(server: Server) -> Settings:
 
 
 @pytest.fixture
-def client(book: Book, settings: Settings) -> Client:
-    """A client of the empty book."""
+def client(store: Store, settings: Settings) -> Client:
+    """A client of the empty store."""
     return Client(settings=settings)
 
 
 @pytest.fixture
-def run(book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `cavendish` with the shared Redis."""
     monkeypatch.setenv(env_name("redis_url"), settings.redis_url)
     return shell
@@ -158,10 +165,15 @@ def served() -> Iterator[Callable[[Callable[[httpx.Request], object]], str]]:
 
 
 @pytest.fixture
-def owing(book: Book, loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owing]:
-    """Debts and couriers. Their rounds end almost as soon as nothing is due, so that a test can look at what waits."""
-    monkeypatch.setattr("worker.webhooks.round.PATIENCE", 0.05)
-    bench = Owing(book, loop)
+def endpoint_index(
+    store: Store, loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Delivering]:
+    """Deliveries and delivery workers.
+
+    Their rounds end almost as soon as nothing is due, so that a test can look at what waits.
+    """
+    monkeypatch.setattr("cavendish_worker.webhooks.delivery_loop.PATIENCE", 0.05)
+    bench = Delivering(store, loop)
     yield bench
     for transport in bench.transports.values():
         loop.run(transport.aclose(), timeout=5)

@@ -1,4 +1,7 @@
-"""What the deploy files say: each container and unit that runs something, in one shape, and what runs it."""
+"""What the deploy files say.
+
+Each container and unit that runs something, in one shape, and what runs it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,11 @@ def compose() -> dict[str, Any]:
 @cache
 def manifests() -> tuple[dict[str, Any], ...]:
     """Every Kubernetes object of base and components, as it is written."""
-    paths = [path for folder in ("base", "components") for path in sorted((KUBERNETES / folder).rglob("*.yaml"))]
+    paths = [
+        path
+        for folder in ("base", "components")
+        for path in sorted((KUBERNETES / folder).rglob("*.yaml"))
+    ]
     return tuple(one for path in paths if path.name != "kustomization.yaml" for one in read(path))
 
 
@@ -58,13 +65,22 @@ def of_kind(*kinds: str) -> list[dict[str, Any]]:
 
 def config_map() -> dict[str, str]:
     """The settings that all pods of the base share."""
-    literals = read(KUBERNETES / "base" / "kustomization.yaml")[0]["configMapGenerator"][0]["literals"]
+    literals = read(KUBERNETES / "base" / "kustomization.yaml")[0]["configMapGenerator"][0][
+        "literals"
+    ]
     return dict(line.split("=", 1) for line in literals)
 
 
 def in_compose() -> list[Part]:
     return [
-        Part("compose", name, one["image"], tuple(one.get("command", ())), filled(one.get("environment", {})), seconds(one))
+        Part(
+            "compose",
+            name,
+            one["image"],
+            tuple(one.get("command", ())),
+            filled(one.get("environment", {})),
+            seconds(one),
+        )
         for name, one in compose()["services"].items()
     ]
 
@@ -78,14 +94,20 @@ def in_kubernetes() -> list[Part]:
             if box["image"] == OURS:
                 environment |= config_map()
             grace = pod["terminationGracePeriodSeconds"]
-            found.append(Part("kubernetes", box["name"], box["image"], tuple(box["args"]), environment, grace))
+            found.append(
+                Part(
+                    "kubernetes", box["name"], box["image"], tuple(box["args"]), environment, grace
+                )
+            )
     return found
 
 
 def in_systemd() -> list[Part]:
     found = []
     for path in sorted((DEPLOY / "systemd").glob("*.service")):
-        lines = dict(line.split("=", 1) for line in path.read_text().splitlines() if re.match(r"\w+=", line))
+        lines = dict(
+            line.split("=", 1) for line in path.read_text().splitlines() if re.match(r"\w+=", line)
+        )
         program, *words = shlex.split(lines["ExecStart"].replace("%%", "%").replace("%i", "1"))
         command = (program.removeprefix("/opt/cavendish/bin/"), *words)
         found.append(Part("systemd", path.name, OURS, command, {}, float(lines["TimeoutStopSec"])))
@@ -105,7 +127,10 @@ def seconds(service: dict[str, Any]) -> float:
 
 def filled(environment: dict[str, Any]) -> dict[str, str]:
     """The environment with each `${NAME:-default}` at its default."""
-    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in environment.items()}
+    return {
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+        for name, value in environment.items()
+    }
 
 
 PARTS = [*in_compose(), *in_kubernetes(), *in_systemd()]

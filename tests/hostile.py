@@ -1,4 +1,7 @@
-"""What a stranger may say: JSON of any shape, and bytes that only look like it. `FUZZ_CASES=50000` makes a long run."""
+"""What a stranger may say.
+
+JSON of any shape, and bytes that only look like it. `FUZZ_CASES=50000` makes a long run.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,20 @@ LEAVES = [
     '"' + "水" * 3000 + '"', '"' + "x" * 200_000 + '"', '{"a":' * 300 + "1" + "}" * 300,
 ]  # fmt: skip
 KEYS = [
-    *("id task_id response request success error code message detail data state status progress items count model".split()),
-    *("finished_at created_at image_url urls output result callback_url __class__ trace_id".split()),
+    *(
+        "id task_id response request success error code message detail data state status progress items count model".split()
+    ),
+    *(
+        "finished_at created_at image_url urls output result callback_url __class__ trace_id".split()
+    ),
     *("\\ud800", "\\u0000", "", " ", "é", "k" * 3000),
 ]
-_leaves = st.sampled_from(LEAVES) | st.floats().map(json.dumps) | st.integers().map(str) | st.text(max_size=8).map(json.dumps)
+_leaves = (
+    st.sampled_from(LEAVES)
+    | st.floats().map(json.dumps)
+    | st.integers().map(str)
+    | st.text(max_size=8).map(json.dumps)
+)
 
 
 def _object(pairs: list[tuple[str, str]]) -> str:
@@ -34,7 +46,9 @@ def _object(pairs: list[tuple[str, str]]) -> str:
 
 def _nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     pairs = st.lists(st.tuples(st.sampled_from(KEYS), inner), max_size=5)
-    return pairs.map(_object) | st.lists(inner, max_size=4).map(lambda parts: f"[{','.join(parts)}]")
+    return pairs.map(_object) | st.lists(inner, max_size=4).map(
+        lambda parts: f"[{','.join(parts)}]"
+    )
 
 
 #: JSON texts of any shape, duplicate keys included.
@@ -67,12 +81,18 @@ _ODDITIES = ["cut", "junk inside", "byte order mark", "gzip", "deflate", "utf-16
 def bodies(texts: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
     """Texts as bytes; one in a few is cut, mixed with junk, packed, or in another encoding."""
     oddities = st.sampled_from(["", "", "", "", "", *_ODDITIES])
-    places, junk = st.floats(0, 1, exclude_max=True), st.binary(max_size=6) | st.sampled_from([b"\xff", b"\x00", b"\xed\xa0\x80"])
+    places, junk = (
+        st.floats(0, 1, exclude_max=True),
+        st.binary(max_size=6) | st.sampled_from([b"\xff", b"\x00", b"\xed\xa0\x80"]),
+    )
     return st.builds(_odd_bytes, texts, oddities, places, junk)
 
 
 def cases(number: int) -> settings:
-    """So many cases, the same in every run, unless FUZZ_CASES asks for more: then others each time."""
+    """So many cases, the same in every run, unless FUZZ_CASES asks for more.
+
+    Then others each time.
+    """
     wanted = int(os.environ.get("FUZZ_CASES", "0"))
     return settings(
         max_examples=max(wanted, number),

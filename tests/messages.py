@@ -11,11 +11,25 @@ Message = tuple[bytes, dict[str, Any] | None, Any, Any]
 GOOD = json.dumps([[["x"]], {"service": "nano-banana"}, {}]).encode()
 
 
-def message(body: bytes = GOOD, kind: Any = "application/json", charset: Any = "utf-8", **headers: Any) -> Message:
+def message(
+    body: bytes = GOOD, kind: Any = "application/json", charset: Any = "utf-8", **headers: Any
+) -> Message:
     """A message of protocol 2, with headers of its own."""
     usual: dict[str, Any] = dict.fromkeys(("eta", "expires", "group", "root_id", "parent_id"))
-    usual |= {"lang": "py", "argsrepr": "", "kwargsrepr": "", "retries": 0, "timelimit": [None, None], "origin": "a-stranger"}
-    return body, {**usual, "task": "cavendish.submit", "id": str(uuid.uuid4()), **headers}, kind, charset
+    usual |= {
+        "lang": "py",
+        "argsrepr": "",
+        "kwargsrepr": "",
+        "retries": 0,
+        "timelimit": [None, None],
+        "origin": "a-stranger",
+    }
+    return (
+        body,
+        {**usual, "task": "cavendish.submit", "id": str(uuid.uuid4()), **headers},
+        kind,
+        charset,
+    )
 
 
 #: How Kombu lays a message into the list of the broker.

@@ -51,7 +51,9 @@ def parse(query: str) -> Query:
     while place < len(words):
         word, after = words[place], words[place + 1] if place + 1 < len(words) else ""
         place += 1
-        if not re.match(r"[a-zA-Z_:]", word) or (after in ("(", "by", "without") and word not in _LISTS):
+        if not re.match(r"[a-zA-Z_:]", word) or (
+            after in ("(", "by", "without") and word not in _LISTS
+        ):
             continue  # a number, a mark, a function or an aggregation
         if word in _LISTS:
             end = words.index(")", place)
@@ -63,6 +65,8 @@ def parse(query: str) -> Query:
                 end = words.index("}", place)
                 matchers = [one for one in words[place + 1 : end] if one != ","]
                 triples = zip(matchers[::3], matchers[1::3], matchers[2::3], strict=True)
-                said.metrics[-1].matchers = {label: (mark, text.strip('"')) for label, mark, text in triples}
+                said.metrics[-1].matchers = {
+                    label: (mark, text.strip('"')) for label, mark, text in triples
+                }
                 place = end + 1
     return said

@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Peer(asyncio.Protocol):
-    """The receiver's end of one connection: counts, and hands each whole request on."""
+    """The receiver's end of one connection: counts, and runtime each whole request on."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver, self.unread, self.packets = receiver, b"", 0
@@ -35,14 +35,20 @@ class Peer(asyncio.Protocol):
         self.packets += 1
         self.unread += data
         head, found, rest = self.unread.partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0) if found else 0
+        length = (
+            int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            if found
+            else 0
+        )
         if found and len(rest) >= length:
             self.unread = rest[length:]
             self.receiver.requests.append(head + found + rest[:length])
             self.receiver.answer(self)
 
     def say(self, data: bytes, after: float = 0.0) -> None:
-        asyncio.get_running_loop().call_later(after, lambda: self.link.is_closing() or self.link.write(data))
+        asyncio.get_running_loop().call_later(
+            after, lambda: self.link.is_closing() or self.link.write(data)
+        )
 
 
 class Receiver:
@@ -55,10 +61,14 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(
-    answer: Callable[[Peer], object] = lambda peer: peer.say(OK), tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    answer: Callable[[Peer], object] = lambda peer: peer.say(OK),
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Receiver]:
     receiver = Receiver(answer)
-    server = await asyncio.get_running_loop().create_server(lambda: Peer(receiver), host, 0, ssl=tls, backlog=1000)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Peer(receiver), host, 0, ssl=tls, backlog=1000
+    )
     port = server.sockets[0].getsockname()[1]
     receiver.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/hook"
     try:
@@ -76,14 +86,22 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        root = self._built("test authority", self._key, x509.BasicConstraints(ca=True, path_length=None))
-        self.client = ssl.create_default_context(cadata=root.public_bytes(serialization.Encoding.PEM).decode())
+        root = self._built(
+            "test authority", self._key, x509.BasicConstraints(ca=True, path_length=None)
+        )
+        self.client = ssl.create_default_context(
+            cadata=root.public_bytes(serialization.Encoding.PEM).decode()
+        )
 
-    def _built(self, name: str, key: ec.EllipticCurvePrivateKey, kind: x509.ExtensionType) -> x509.Certificate:
+    def _built(
+        self, name: str, key: ec.EllipticCurvePrivateKey, kind: x509.ExtensionType
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         return (
-            x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
+            x509.CertificateBuilder(
+                self._name, subject, key.public_key(), x509.random_serial_number()
+            )
             .not_valid_before(now - timedelta(minutes=1))
             .not_valid_after(now + timedelta(hours=1))
             .add_extension(kind, critical=True)
@@ -91,12 +109,19 @@ class Authority:
         )
 
     def server(self, name: str, seen: list[str | None]) -> ssl.SSLContext:
-        """TLS of a server with a certificate for the name; `seen` gets the SNI of each handshake."""
+        """TLS of a server with a certificate for the name.
+
+        `seen` gets the SNI of each handshake.
+        """
         key, path = ec.generate_private_key(ec.SECP256R1()), self._folder / f"{name}.pem"
         certificate = self._built(name, key, x509.SubjectAlternativeName([x509.DNSName(name)]))
         path.write_bytes(
             certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            + key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
         )
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(path)

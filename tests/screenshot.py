@@ -19,8 +19,14 @@ def main() -> None:
         open_things.callback(stack.close)
         window = open_things.enter_context(browser("1440,780"))
         flower = stack.facts["flower"]
-        wait_until(lambda: window.open(f"{flower}/workers").count("Online") > 1, 30, "Flower hears of the worker")
-        stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], *stack.create(120))
+        wait_until(
+            lambda: window.open(f"{flower}/workers").count("Online") > 1,
+            30,
+            "Flower hears of the worker",
+        )
+        stack.cavendish(
+            "submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], *stack.create(120)
+        )
         wait_until(lambda: len(stack.ledger()["states"]) > 60, 60, "half of the ids have ended")
         window.open(f"{flower}/tasks")
         time.sleep(1)  # the page asks for its rows, and fades them in

@@ -1,4 +1,7 @@
-"""Redis servers as production has them: one primary with replicas and Sentinels, or a cluster; real processes on free ports."""
+"""Redis servers as production has them.
+
+One primary with replicas and Sentinels, or a cluster; real processes on free ports.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from worker import embedded
-from worker.stack import free_port
+from cavendish_worker.devstack import embedded_redis as embedded
+from cavendish_worker.devstack.stack import free_port
 
 PASSWORD, SENTINEL_PASSWORD = "hunter2hunter2", "hunter2-of-the-sentinels"
 
@@ -31,12 +34,30 @@ class Node:
         self.port = free_port()
         folder /= str(self.port)
         folder.mkdir()
-        shared = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "loglevel": "warning"}
-        words = [f"{name.replace('_', '-')} {value or chr(34) * 2}" for name, value in (shared | options).items()]
+        shared = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            "save": "",
+            "loglevel": "warning",
+        }
+        words = [
+            f"{name.replace('_', '-')} {value or chr(34) * 2}"
+            for name, value in (shared | options).items()
+        ]
         config = folder / "server.conf"
         config.write_text("\n".join([*words, f"logfile {folder}/log", ""]))
-        self._command = [embedded.binary(), str(config), *(["--sentinel"] if "sentinel" in options else [])]
-        self.redis = redis.Redis(port=self.port, password=options.get("requirepass"), decode_responses=True, socket_timeout=5)
+        self._command = [
+            embedded.binary(),
+            str(config),
+            *(["--sentinel"] if "sentinel" in options else []),
+        ]
+        self.redis = redis.Redis(
+            port=self.port,
+            password=options.get("requirepass"),
+            decode_responses=True,
+            socket_timeout=5,
+        )
         self.start()
 
     def start(self) -> None:
@@ -67,23 +88,43 @@ def eventually(asked: Callable[[], Any], what: str, seconds: float = 20.0) -> An
 
 
 class Watched:
-    """One primary and two replicas, watched by three Sentinels that agree after one second of silence."""
+    """One primary and two replicas, watched by three Sentinels that agree after one second of
+    silence.
+    """
 
     def __init__(self, start: Callable[..., Node]) -> None:
-        kept = {"appendonly": "yes", "requirepass": PASSWORD, "masterauth": PASSWORD, "repl_diskless_sync_delay": "0"}
+        kept = {
+            "appendonly": "yes",
+            "requirepass": PASSWORD,
+            "masterauth": PASSWORD,
+            "repl_diskless_sync_delay": "0",
+        }
         self.primary = start(**kept)
-        self.replicas = [start(**kept, replicaof=f"127.0.0.1 {self.primary.port}") for _ in range(2)]
+        self.replicas = [
+            start(**kept, replicaof=f"127.0.0.1 {self.primary.port}") for _ in range(2)
+        ]
         eventually(lambda: self.primary.redis.wait(2, 100) == 2, "both replicas follow")
-        watch = f"monitor book 127.0.0.1 {self.primary.port} 2"
-        after = "down-after-milliseconds book 1000\nsentinel failover-timeout book 5000"
-        among = f"auth-pass book {PASSWORD}\nsentinel sentinel-pass {SENTINEL_PASSWORD}"
-        config = {"sentinel": f"{watch}\nsentinel {among}\nsentinel {after}", "requirepass": SENTINEL_PASSWORD}
+        watch = f"monitor store 127.0.0.1 {self.primary.port} 2"
+        after = "down-after-milliseconds store 1000\nsentinel failover-timeout store 5000"
+        among = f"auth-pass store {PASSWORD}\nsentinel sentinel-pass {SENTINEL_PASSWORD}"
+        config = {
+            "sentinel": f"{watch}\nsentinel {among}\nsentinel {after}",
+            "requirepass": SENTINEL_PASSWORD,
+        }
         self.sentinels = [start(**config) for _ in range(3)]
         for sentinel in self.sentinels:
-            eventually(lambda one=sentinel: self._state(one)["num-other-sentinels"] == 2, "the Sentinels know each other")
-            eventually(lambda one=sentinel: self._state(one)["num-slaves"] == 2, "the Sentinels know the replicas")
+            eventually(
+                lambda one=sentinel: self._state(one)["num-other-sentinels"] == 2,
+                "the Sentinels know each other",
+            )
+            eventually(
+                lambda one=sentinel: self._state(one)["num-slaves"] == 2,
+                "the Sentinels know the replicas",
+            )
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/book/0?sentinel_password={SENTINEL_PASSWORD}"
+        self.url = (
+            f"redis+sentinel://:{PASSWORD}@{hosts}/book/0?sentinel_password={SENTINEL_PASSWORD}"
+        )
         self.broker_url = self.url.replace("/book/0", "/book/1")
 
     def _state(self, sentinel: Node) -> dict[str, Any]:
@@ -98,7 +139,12 @@ class Cluster:
     """Three primaries with one replica each, which take over after about a second of silence."""
 
     def __init__(self, start: Callable[..., Node]) -> None:
-        options = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "appendonly": "yes", "repl_diskless_sync_delay": "0"}
+        options = {
+            "cluster_enabled": "yes",
+            "cluster_node_timeout": "1000",
+            "appendonly": "yes",
+            "repl_diskless_sync_delay": "0",
+        }
         self.nodes = [start(**options) for _ in range(6)]
         self.primaries, self.replicas = self.nodes[:3], self.nodes[3:]
         edges = [0, 5461, 10923, 16384]
@@ -110,22 +156,36 @@ class Cluster:
         for primary, replica in zip(self.primaries, self.replicas, strict=True):
             name = primary.redis.execute_command("CLUSTER MYID")
             eventually(
-                lambda one=replica, of=name: one.redis.execute_command("CLUSTER REPLICATE", of), "a replica knows its primary"
+                lambda one=replica, of=name: one.redis.execute_command("CLUSTER REPLICATE", of),
+                "a replica knows its primary",
             )
         for node in self.nodes:
-            eventually(lambda one=node: one.redis.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "it is whole")
+            eventually(
+                lambda one=node: one.redis.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+                "it is whole",
+            )
         for primary in self.primaries:
             eventually(lambda one=primary: one.redis.wait(1, 100) == 1, "each replica follows")
         for node in self.nodes:
             eventually(lambda one=node: _followed(one) == 3, "all know all")
-        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
+        self.url = "redis+cluster://" + ",".join(
+            f"127.0.0.1:{node.port}" for node in self.primaries
+        )
 
     def owner(self, key: str) -> Node:
         """The node that is the primary of a key, as the last replica sees it."""
         slot = int(self.replicas[-1].redis.execute_command("CLUSTER KEYSLOT", key))
         slots = self.replicas[-1].redis.execute_command("CLUSTER SLOTS")
-        rows = slots.items() if isinstance(slots, dict) else [((row[0], row[1]), row[2][1]) for row in slots]
-        ports = [about["primary"][1] if isinstance(about, dict) else about for (low, high), about in rows if low <= slot <= high]
+        rows = (
+            slots.items()
+            if isinstance(slots, dict)
+            else [((row[0], row[1]), row[2][1]) for row in slots]
+        )
+        ports = [
+            about["primary"][1] if isinstance(about, dict) else about
+            for (low, high), about in rows
+            if low <= slot <= high
+        ]
         return next(node for node in self.nodes if node.port == int(ports[0]))
 
 
@@ -180,7 +240,9 @@ class Rabbit:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         }
         self._log = (folder / "console").open("w")
-        self._epmd = subprocess.Popen(["epmd"], env=self._environment, process_group=0)  # or Erlang leaves a daemon behind
+        self._epmd = subprocess.Popen(
+            ["epmd"], env=self._environment, process_group=0
+        )  # or Erlang leaves a daemon behind
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self.start()
 
@@ -188,7 +250,12 @@ class Rabbit:
         """Start it, or start it again."""
         command = [str(self.PROGRAM)]
         self.process = subprocess.Popen(
-            command, env=self._environment, stdout=self._log, stderr=self._log, process_group=0, cwd=self._environment["HOME"]
+            command,
+            env=self._environment,
+            stdout=self._log,
+            stderr=self._log,
+            process_group=0,
+            cwd=self._environment["HOME"],
         )
         eventually(self._answers, "RabbitMQ answers", 60)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from worker.cli import cli
+from cavendish_worker.cli import cli
 
 #: Runs `cavendish` with these words, and with this text on stdin: the fixture `run`.
 Run = Callable[..., Result]

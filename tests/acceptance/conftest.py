@@ -1,4 +1,7 @@
-"""The whole stack as its users start it: `cavendish up --emulate`, real processes, real HTTP, real Redis."""
+"""The whole stack as its users start it.
+
+`cavendish up --emulate`, real processes, real HTTP, real Redis.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,19 @@ class Stack:
     def __init__(self, *options: str, **environment: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         self.log = (self.folder / "log").open("w")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
         self.environment |= {
             "CAVENDISH_DATA_DIR": str(self.folder / "data"),
             "CAVENDISH_FLOWER_PORT": "0",
             "CAVENDISH_LOG_FORMAT": "json",
         }
         self.environment |= {"CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8", **environment}
-        command = [sys.executable, "-m", "worker.cli", "up", "--emulate", *options]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", *options]
+        self.process = subprocess.Popen(
+            command, env=self.environment, stdout=self.log, stderr=self.log
+        )
         self.facts = wait_until(self._ready, 30, "the stack is up")
 
     def _ready(self) -> dict[str, Any]:
@@ -61,11 +68,15 @@ class Stack:
 
     def create(self, count: int) -> list[str]:
         """Make remote tasks at the pretend API."""
-        ids: list[str] = httpx.post(f"{self.facts['api']}/emulator/tasks", json={"count": count}, trust_env=False).json()["ids"]
+        ids: list[str] = httpx.post(
+            f"{self.facts['api']}/emulator/tasks", json={"count": count}, trust_env=False
+        ).json()["ids"]
         return ids
 
     def tally(self, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-        said: dict[str, Any] = httpx.get(f"{(facts or self.facts)['api']}/emulator/tally", trust_env=False).json()
+        said: dict[str, Any] = httpx.get(
+            f"{(facts or self.facts)['api']}/emulator/tally", trust_env=False
+        ).json()
         return said
 
     def ledger(self) -> dict[str, Any]:
@@ -74,8 +85,16 @@ class Stack:
 
     def cavendish(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of ours as a user of this stack would."""
-        command = [sys.executable, "-m", "worker.cli", *words]
-        return subprocess.run(command, env=self.environment, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
+        return subprocess.run(
+            command,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
 
     def status(self) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(self.cavendish("status", "--json").stdout)

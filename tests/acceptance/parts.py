@@ -1,4 +1,5 @@
-"""The parts of a stack one by one, as an operator runs them: a Redis, a pretend API, and any number of beats and workers.
+"""The parts of a stack one by one, as an operator runs them: a Redis, a pretend API, and any number
+of beats and workers.
 
 Each part can be given a wall clock of its own; the steady clock stays as it is.
 """
@@ -17,21 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from acceptance.conftest import SERVICE, wait_until
 from celery import Celery
-from owing import SECRET, Served
+from endpoint_index import SECRET, Served
 
-from scheduler import Client
-from scheduler.settings import Settings
-from scheduler.store import Book
-from scheduler.tracking import TrackedTask
-from scheduler.whereabouts import broker_url
-from worker.emulator.api import Emulator, Knobs
-from worker.emulator.receiver import Receiver
+from acceptance.conftest import SERVICE, wait_until
+from cavendish import Client
+from cavendish.local_paths import broker_url
+from cavendish.model import TrackedTask
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.devstack.emulator.api import Config, Emulator
+from cavendish_worker.devstack.emulator.receiver import Receiver
 
 #: Seconds by which a settle may seem to come before the finish that it tells of.
 BLUR = 0.1
-#: Python runs this before anything else: `time.time()` and `datetime.now()` are SHIFT seconds ahead.
+#: Python runs this before anything else: `time.time()` and `datetime.now()` are SHIFT seconds
+#: ahead.
 _SHIFTED = """
 import datetime, os, time
 shift, real, real_ns, plain = float(os.environ.get("SHIFT", 0)), time.time, time.time_ns, datetime.datetime
@@ -49,21 +51,36 @@ time.time, time.time_ns, datetime.datetime = lambda: real() + shift, lambda: rea
 class Parts:
     """Processes around one Redis; all of them end with `close`."""
 
-    def __init__(self, redis_url: str, served: Served, knobs: Knobs, **settings: str) -> None:
+    def __init__(self, redis_url: str, served: Served, config: Config, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         (self.folder / "sitecustomize.py").write_text(_SHIFTED)
         self.log = (self.folder / "log").open("w")
-        self.emulator, self._receiver = Emulator(knobs), Receiver(SECRET)
+        self.emulator, self._receiver = Emulator(config), Receiver(SECRET)
         self.receiver = f"{served(self._receiver.handle)}/receiver"
-        ours = {"REDIS_URL": redis_url, "API_URL": served(self.emulator.handle), "API_TOKEN": "emulated"}
-        ours |= {"WEBHOOK_ALLOW": "127.0.0.0/8", "WEBHOOK_SECRET": SECRET, "LOG_FORMAT": "json", **settings}
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        ours = {
+            "REDIS_URL": redis_url,
+            "API_URL": served(self.emulator.handle),
+            "API_TOKEN": "emulated",
+        }
+        ours |= {
+            "WEBHOOK_ALLOW": "127.0.0.0/8",
+            "WEBHOOK_SECRET": SECRET,
+            "LOG_FORMAT": "json",
+            **settings,
+        }
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
         self.environment |= {f"CAVENDISH_{name}": value for name, value in ours.items()}
-        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        self.environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(self.folder), os.environ.get("PYTHONPATH")])
+        )
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.book = Book(redis_url)
+        self.store = Store(redis_url)
         self.producer = Celery(
-            "a-producer", broker=broker_url(Settings.load({"CAVENDISH_REDIS_URL": redis_url})), set_as_current=False
+            "a-producer",
+            broker=broker_url(Settings.load({"CAVENDISH_REDIS_URL": redis_url})),
+            set_as_current=False,
         )
         self.client = Client(settings=Settings.load({"CAVENDISH_REDIS_URL": redis_url}))
 
@@ -77,7 +94,16 @@ class Parts:
         """Start a worker or a beat, whatever becomes of it."""
         options = ["-P", "threads", "-n", f"w{len(self._processes)}@%h"] if role == "worker" else []
         options += ["-Q", queues] if queues else []
-        command = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", role, *options]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-q",
+            "-A",
+            "cavendish_worker.tasks",
+            role,
+            *options,
+        ]
         environment = self.environment | {"SHIFT": str(shift)}
         process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
         self._processes.append(process)
@@ -89,8 +115,12 @@ class Parts:
 
     def fleet(self, role: str) -> list[str]:
         """The names of those that live."""
-        now = self.book.fleet.now()
-        return [member.name for member in self.book.fleet.members(now) if member.role == role and member.alive(now)]
+        now = self.store.fleet.now()
+        return [
+            member.name
+            for member in self.store.fleet.members(now)
+            if member.role == role and member.alive(now)
+        ]
 
     def end(self, process: subprocess.Popen[bytes]) -> float:
         """SIGTERM; returns the seconds that the process took to end."""
@@ -119,9 +149,10 @@ class Parts:
         return all(task.state.terminal for task in self.tasks(ids).values())
 
     def delays(self, ids: list[str]) -> list[float]:
-        """Seconds from the finish at the API to the settle in the book, in order.
+        """Seconds from the finish at the API to the settle in the store, in order.
 
-        A process reads Redis' clock over a socket, so on a busy machine its own may be some milliseconds behind.
+        A process reads Redis' clock over a socket, so on a busy machine its own may be some
+        milliseconds behind.
         """
         finished, tasks = self.finished(), self.tasks(ids)
         return sorted((tasks[task_id].settled_at or 0.0) - finished[task_id] for task_id in ids)
@@ -142,6 +173,6 @@ class Parts:
             process.wait(10)
         self.client.close()
         self.producer.close()
-        self.book.close()
+        self.store.close()
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)

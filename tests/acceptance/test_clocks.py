@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from endpoint_index import Served
+
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import BLUR, Parts
+from cavendish_worker.devstack.emulator.api import Config
 from conftest import Server
-from owing import Served
-
-from worker.emulator.api import Knobs
 
 HOUR = 3600.0
 COUNT = 400
 
 
-def tracked(server: Server, served: Served, beats: Sequence[float], workers: Sequence[float]) -> float:
-    """Track ids with beats and workers whose clocks are so many seconds ahead, hold the promise, return calls per task."""
-    parts = Parts(server.url, served, Knobs(rate=20.0, median=5.0, latency=0.5), BATCH_SIZE="10")
+def tracked(
+    server: Server, served: Served, beats: Sequence[float], workers: Sequence[float]
+) -> float:
+    """Track ids with beats and workers whose clocks are so many seconds ahead, hold the promise,
+    return calls per task.
+    """
+    parts = Parts(server.url, served, Config(rate=20.0, median=5.0, latency=0.5), BATCH_SIZE="10")
     try:
-        parts.book.connection.redis.flushall()
+        parts.store.connection.redis.flushall()
         for shift in beats:
             parts.celery("beat", shift=shift)
         for shift in workers:
@@ -33,8 +37,8 @@ def tracked(server: Server, served: Served, beats: Sequence[float], workers: Seq
         assert announced["states"] == {task_id: task.state.value for task_id, task in tasks.items()}
         assert (announced["under_two_ids"], announced["refused"]) == (0, [])
         assert parts.delays(ids)[0] > -BLUR  # none early
-        tally, redis = parts.tally(), parts.book.connection.redis
-        assert tally["again"] == 0  # no message was given to two workers
+        tally, redis = parts.tally(), parts.store.connection.redis
+        assert tally["restart"] == 0  # no message was given to two workers
         wait_until(lambda: not redis.hlen("unacked"), 5, "every message is acknowledged")
         return float(tally["calls"]) / COUNT
     finally:

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from endpoint_index import SECRET, Served
+
 from acceptance.conftest import wait_until
 from acceptance.parts import Parts
-from click.testing import CliRunner
+from cavendish.model import UpstreamErrorKind
+from cavendish.policy.rate_limit import report_error
+from cavendish.store import keys
+from cavendish.store.fleet import FORMAT
+from cavendish.webhook_endpoint import Disabled, endpoint_of
+from cavendish_worker.cli import cli
+from cavendish_worker.devstack.emulator.api import Config
+from cavendish_worker.http.event_loop import LoopThread
 from conftest import Server
-from owing import SECRET, Served
 from receiving import Authority
-
-from scheduler.endpoints import Disabled, endpoint_of
-from scheduler.pace import report_refusal
-from scheduler.store import keys
-from scheduler.store.fleet import FORMAT
-from scheduler.tracking import Refusal
-from worker.cli import cli
-from worker.emulator.api import Knobs
-from worker.loop import LoopThread
 
 HOUR = 3600.0
 
@@ -41,16 +41,21 @@ def stack() -> Iterator[Server]:
 
 @pytest.fixture
 def parts(stack: Server, served: Served) -> Iterator[Parts]:
-    """A worker and a beat on an empty book."""
-    made = Parts(stack.url, served, Knobs(rate=50.0))
-    made.book.connection.redis.flushall()
+    """A worker and a beat on an empty store."""
+    made = Parts(stack.url, served, Config(rate=50.0))
+    made.store.connection.redis.flushall()
     yield made
     made.close()
 
 
 def said(parts: Parts, *words: str, **settings: str) -> dict[str, dict[str, Any]]:
-    """What the doctor says of each thing, in the environment of the parts; its exit code is right."""
-    environment: dict[str, str | None] = {name: v for name, v in parts.environment.items() if name.startswith("CAVENDISH_")}
+    """What the doctor says of each thing, in the environment of the parts.
+
+    Its exit code is right.
+    """
+    environment: dict[str, str | None] = {
+        name: v for name, v in parts.environment.items() if name.startswith("CAVENDISH_")
+    }
     environment |= {f"CAVENDISH_{name}": value for name, value in settings.items()}
     done = CliRunner().invoke(cli, ["doctor", "--json", *words], env=environment)
     findings: list[dict[str, Any]] = json.loads(done.stdout)
@@ -68,29 +73,46 @@ def test_a_healthy_stack_is_well_and_everything_in_it_was_examined(parts: Parts)
     parts.celery("beat")
     findings = said(parts)
     assert wrong(findings) == []
-    assert [what for what, finding in findings.items() if not finding["examined"]] == ["egress"]  # nobody is owed anything
-    assert {"redis", "redis persistence", "redis eviction", "clock", "book", "broker", "worker", "beat", "queues"} <= set(
-        findings
-    )
+    assert [what for what, finding in findings.items() if not finding["examined"]] == [
+        "egress"
+    ]  # nobody is pending anything
+    assert {
+        "redis",
+        "redis persistence",
+        "redis eviction",
+        "clock",
+        "book",
+        "broker",
+        "worker",
+        "beat",
+        "queues",
+    } <= set(findings)
     assert {"account default", "api, account default", "webhook secret"} <= set(findings)
     assert findings["book"]["found"] == f"has the format {FORMAT}"
     assert "Two" in findings["beat"]["advice"]
 
 
 def test_a_redis_that_keeps_nothing_on_its_disk_is_found(parts: Parts, stack: Server) -> None:
-    redis = parts.book.connection.redis
+    redis = parts.store.connection.redis
     redis.config_set("appendonly", "no")
     try:
         finding = said(parts)["redis persistence"]
     finally:
         redis.config_set("appendonly", "yes")
-        wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], 10, "the file is written")
-    assert (finding["ok"], finding["found"]) == (False, "is off: a restart of Redis loses what was submitted")
+        wait_until(
+            lambda: not redis.info("persistence")["aof_rewrite_in_progress"],
+            10,
+            "the file is written",
+        )
+    assert (finding["ok"], finding["found"]) == (
+        False,
+        "is off: a restart of Redis loses what was submitted",
+    )
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_redis_that_drops_keys_when_it_is_full_is_found(parts: Parts, policy: str) -> None:
-    redis = parts.book.connection.redis
+    redis = parts.store.connection.redis
     redis.config_set("maxmemory-policy", policy)
     try:
         finding = said(parts)["redis eviction"]
@@ -101,20 +123,28 @@ def test_a_redis_that_drops_keys_when_it_is_full_is_found(parts: Parts, policy: 
     assert "noeviction" in finding["advice"]
 
 
-def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_held_for_it(parts: Parts) -> None:
+def test_a_token_that_the_api_refuses_is_found_and_the_workers_are_not_held_for_it(
+    parts: Parts,
+) -> None:
     finding = said(parts, API_TOKEN="stolen")["api, account default"]
     assert not finding["ok"]
     assert "401 invalid_token" in finding["found"]
-    assert not parts.book.learned.pace("default").held(parts.book.fleet.now())
+    assert not parts.store.shared_state.rate_limit("default").held(parts.store.fleet.now())
 
 
-def test_the_call_of_the_doctor_takes_its_turn_in_the_pace_and_is_left_out_in_a_hold_or_offline(parts: Parts) -> None:
+def test_the_call_of_the_doctor_takes_its_turn_in_the_rate_limit_and_is_left_out_in_a_hold_or_offline(
+    parts: Parts,
+) -> None:
     assert said(parts)["api, account default"]["ok"]
-    pace = parts.book.learned.pace("default")
-    assert (pace.sent_at > 0, pace.heard_at > 0, parts.tally()["calls"]) == (True, True, 1)
-    now = parts.book.fleet.now()
-    held = report_refusal(pace, Refusal.RATE, "HTTP 429", 60.0, now, now, 0.0)
-    parts.book.learned.change_pace("default", lambda _: (held, None))
+    rate_limit = parts.store.shared_state.rate_limit("default")
+    assert (rate_limit.sent_at > 0, rate_limit.heard_at > 0, parts.tally()["calls"]) == (
+        True,
+        True,
+        1,
+    )
+    now = parts.store.fleet.now()
+    held = report_error(rate_limit, UpstreamErrorKind.RATE, "HTTP 429", 60.0, now, now, 0.0)
+    parts.store.shared_state.change_rate_limit("default", lambda _: (held, None))
     findings = said(parts)
     assert "the account is held" in findings["api, account default"]["found"]
     assert "held 60 s more: HTTP 429" in findings["account default"]["found"]
@@ -124,9 +154,14 @@ def test_the_call_of_the_doctor_takes_its_turn_in_the_pace_and_is_left_out_in_a_
 
 
 def test_a_hold_for_a_refused_credential_is_found(parts: Parts) -> None:
-    now = parts.book.fleet.now()
-    change = lambda pace: (report_refusal(pace, Refusal.ACCOUNT, "HTTP 403 used_up", None, now, now, 1.0), None)  # noqa: E731
-    parts.book.learned.change_pace("default", change)
+    now = parts.store.fleet.now()
+    change = lambda rate_limit: (
+        report_error(
+            rate_limit, UpstreamErrorKind.ACCOUNT, "HTTP 403 used_up", None, now, now, 1.0
+        ),
+        None,
+    )  # noqa: E731
+    parts.store.shared_state.change_rate_limit("default", change)
     finding = said(parts)["account default"]
     assert not finding["ok"]
     assert "used_up" in finding["found"]
@@ -135,16 +170,20 @@ def test_a_hold_for_a_refused_credential_is_found(parts: Parts) -> None:
 def test_the_clock_of_a_worker_that_is_an_hour_off_is_found(parts: Parts) -> None:
     parts.celery("worker", shift=-HOUR)
     findings = said(parts)
-    (clock,) = [finding for what, finding in findings.items() if what.startswith("clock of worker@")]
+    (clock,) = [
+        finding for what, finding in findings.items() if what.startswith("clock of worker@")
+    ]
     assert not clock["ok"]
     assert "3600 s behind Redis" in clock["found"]
     assert findings["clock"]["ok"]
 
 
 def test_the_clock_of_redis_that_is_an_hour_off_this_machine_is_found(parts: Parts) -> None:
-    command = [sys.executable, "-m", "worker.cli", "doctor", "--offline", "--json"]
+    command = [sys.executable, "-m", "cavendish_worker.cli", "doctor", "--offline", "--json"]
     environment = parts.environment | {"SHIFT": str(HOUR)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
     (clock,) = [finding for finding in json.loads(done.stdout) if finding["what"] == "clock"]
     assert (clock["ok"], clock["found"]) == (False, "Redis is 3600 s behind this machine")
 
@@ -153,12 +192,15 @@ def test_no_beat_and_no_worker_are_found(parts: Parts) -> None:
     findings = said(parts)
     assert not findings["beat"]["ok"]
     assert not findings["worker"]["ok"]
-    assert "celery -A worker.tasks beat" in findings["beat"]["advice"]
+    assert "celery -A cavendish_worker.tasks beat" in findings["beat"]["advice"]
     assert "queues" not in findings
 
 
 def test_a_queue_that_no_worker_takes_from_is_found(parts: Parts) -> None:
-    parts.celery("worker", queues="cavendish.submit,cavendish.dispatch,cavendish.retrieve,cavendish.expire,cavendish.sweep")
+    parts.celery(
+        "worker",
+        queues="cavendish.submit,cavendish.dispatch,cavendish.retrieve,cavendish.expire,cavendish.reconcile",
+    )
     findings = said(parts)
     assert [what for what in findings if what.startswith("queue")] == ["queue cavendish.deliver"]
     assert not findings["queue cavendish.deliver"]["ok"]
@@ -169,12 +211,16 @@ def test_a_missing_webhook_secret_is_found_here_and_at_the_workers(parts: Parts)
     assert not said(parts, WEBHOOK_SECRET="")["webhook secret"]["ok"]
     del parts.environment["CAVENDISH_WEBHOOK_SECRET"]
     parts.celery("worker")
-    assert not said(parts, WEBHOOK_SECRET=SECRET)["webhook secret"]["ok"]  # what is set here does not sign there
+    assert not said(parts, WEBHOOK_SECRET=SECRET)["webhook secret"][
+        "ok"
+    ]  # what is set here does not sign there
 
 
 def test_a_disabled_endpoint_is_found(parts: Parts) -> None:
     url = "https://shop.example/hook"
-    parts.book.endpoints.disable(endpoint_of(url), Disabled(parts.book.fleet.now(), "HTTP 410", url))
+    parts.store.endpoints.disable(
+        endpoint_of(url), Disabled(parts.store.fleet.now(), "HTTP 410", url)
+    )
     finding = said(parts)[f"endpoint {endpoint_of(url)}"]
     assert not finding["ok"]
     assert "HTTP 410" in finding["found"]
@@ -182,39 +228,56 @@ def test_a_disabled_endpoint_is_found(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("held", [str(FORMAT + 1), "0", "banana"])
-def test_a_book_of_another_format_is_found_and_refused_by_everybody(parts: Parts, held: str) -> None:
-    parts.book.connection.redis.set(keys.FORMAT, held)
+def test_a_store_of_another_format_is_found_and_refused_by_everybody(
+    parts: Parts, held: str
+) -> None:
+    parts.store.connection.redis.set(keys.FORMAT, held)
     findings = said(parts)
     assert wrong(findings) == ["book"]
-    assert "book of its own" in findings["book"]["found"] or "upgrade it here" in findings["book"]["found"]
-    environment = {name: v for name, v in parts.environment.items() if name.startswith("CAVENDISH_")}
+    assert (
+        "store of its own" in findings["book"]["found"]
+        or "upgrade it here" in findings["book"]["found"]
+    )
+    environment = {
+        name: v for name, v in parts.environment.items() if name.startswith("CAVENDISH_")
+    }
     for words in (["submit", "--service", "nano-banana", "a"], ["status"], ["list"]):
         assert "format" in str(CliRunner().invoke(cli, words, env=environment).exception)
-    assert parts.book.connection.redis.dbsize() == 1  # nothing was written
+    assert parts.store.connection.redis.dbsize() == 1  # nothing was written
 
 
 @pytest.mark.parametrize("role", ["worker", "beat"])
-def test_no_worker_and_no_beat_begins_with_a_book_of_a_newer_format(parts: Parts, role: str) -> None:
-    parts.book.connection.redis.set(keys.FORMAT, FORMAT + 1)
+def test_no_worker_and_no_beat_begins_with_a_store_of_a_newer_format(
+    parts: Parts, role: str
+) -> None:
+    parts.store.connection.redis.set(keys.FORMAT, FORMAT + 1)
     process = parts.begin(role)
     assert process.wait(20) == 2
     assert f"knows {FORMAT}: upgrade it here" in parts.lines()
     assert "Traceback" not in parts.lines()
 
 
-def test_a_worker_that_finds_another_book_when_redis_comes_back_ends(parts: Parts, stack: Server) -> None:
+def test_a_worker_that_finds_another_store_when_redis_comes_back_ends(
+    parts: Parts, stack: Server
+) -> None:
     stack.kill()
     process = parts.begin("worker")
-    wait_until(lambda: "Trying again" in parts.lines() or "retry" in parts.lines().lower(), 20, "it looks for its broker")
+    wait_until(
+        lambda: "Trying again" in parts.lines() or "retry" in parts.lines().lower(),
+        20,
+        "it polls for its broker",
+    )
     stack.start()
-    parts.book.connection.redis.set(keys.FORMAT, FORMAT + 1)
+    parts.store.connection.redis.set(keys.FORMAT, FORMAT + 1)
     assert process.wait(40) is not None
     assert "upgrade it here" in parts.lines()
 
 
 def test_a_redis_that_forbids_config_and_info_is_not_called_ill(parts: Parts) -> None:
-    redis = parts.book.connection.redis
-    redis.execute_command("ACL", "SETUSER", "tenant", "on", "nopass", "~*", "&*", "+@all", "-config", "-info", "-acl")
+    redis = parts.store.connection.redis
+    redis.execute_command(
+        "ACL", "SETUSER", "tenant", "on", "nopass", "~*", "&*", "+@all", "-config", "-info", "-acl"
+    )
     try:
         url = parts.environment["CAVENDISH_REDIS_URL"].replace("unix://", "unix://tenant:x@")
         findings = said(parts, REDIS_URL=url, BROKER_URL=parts.environment["CAVENDISH_REDIS_URL"])
@@ -224,7 +287,9 @@ def test_a_redis_that_forbids_config_and_info_is_not_called_ill(parts: Parts) ->
         assert (findings[what]["ok"], findings[what]["examined"]) == (True, False)
 
 
-def test_names_ways_and_certificates_that_fail_are_told_apart(parts: Parts, loop: LoopThread, tmp_path: Path) -> None:
+def test_names_ways_and_certificates_that_fail_are_told_apart(
+    parts: Parts, loop: LoopThread, tmp_path: Path
+) -> None:
     unknown = said(parts, API_URL="https://no-such-name.invalid")["api, account default"]
     assert "is not found" in unknown["found"]
     assert "DNS" in unknown["advice"]
@@ -233,16 +298,22 @@ def test_names_ways_and_certificates_that_fail_are_told_apart(parts: Parts, loop
     tls = Authority(tmp_path).server("localhost", [])  # which nobody here trusts
 
     async def serve() -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=tls)
+        return await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, "127.0.0.1", 0, ssl=tls
+        )
 
     server = loop.run(serve(), timeout=5)
-    distrusted = said(parts, API_URL=f"https://localhost:{server.sockets[0].getsockname()[1]}")["api, account default"]
+    distrusted = said(parts, API_URL=f"https://localhost:{server.sockets[0].getsockname()[1]}")[
+        "api, account default"
+    ]
     loop.call(server.close)
     assert distrusted["found"].startswith("TLS with localhost fails")
     assert "SSL_CERT_FILE" in distrusted["advice"]
 
 
 def test_a_broker_and_a_proxy_that_are_away_are_found(parts: Parts) -> None:
-    findings = said(parts, BROKER_URL="redis://:sesame@127.0.0.1:1/0", EGRESS_PROXY="http://127.0.0.1:1")
+    findings = said(
+        parts, BROKER_URL="redis://:sesame@127.0.0.1:1/0", EGRESS_PROXY="http://127.0.0.1:1"
+    )
     assert (findings["broker"]["ok"], findings["egress"]["ok"]) == (False, False)
     assert "sesame" not in json.dumps(findings)

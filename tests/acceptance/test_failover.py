@@ -1,4 +1,7 @@
-"""A server dies in the middle of the work, and nothing that was acknowledged is lost: Sentinel, a cluster, and RabbitMQ."""
+"""A server dies in the middle of the work, and nothing that was acknowledged is lost.
+
+Sentinel, a cluster, and RabbitMQ.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acceptance.conftest import SERVICE, Stack, wait_until
-from servers import PASSWORD, SENTINEL_PASSWORD, Cluster, Rabbit, Watched, started
 
-from scheduler import Client
-from scheduler.errors import BookUnavailable
-from scheduler.settings import Settings
-from scheduler.store.keys import LaneKeys
-from scheduler.tracking import Lane
+from acceptance.conftest import SERVICE, Stack, wait_until
+from cavendish import Client
+from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane
+from cavendish.settings import Settings
+from cavendish.store.keys import LaneKeys
+from servers import PASSWORD, SENTINEL_PASSWORD, Cluster, Rabbit, Watched, started
 
 Start = Callable[..., Stack]
 #: Ids, how many are handed over at once, and how many when the server dies.
 IDS, PORTION, BEFORE = 500, 10, 200
 OPTIONS = ("--rate", "20", "--median", "4", "--no-flower")
 #: What was under way when a primary died is due again after its lease.
-SOON = {"CAVENDISH_LEASE": "10", "CAVENDISH_CALL_TIMEOUT": "5", "CAVENDISH_LAST_LOOK": "5"}
-#: Seconds after which work must have gone on, however busy the machine is; what it takes in truth is printed.
+SOON = {"CAVENDISH_LEASE": "10", "CAVENDISH_CALL_TIMEOUT": "5", "CAVENDISH_LAST_POLL": "5"}
+#: Seconds after which work must have gone on, however busy the machine is; what it takes in truth
+#: is printed.
 LONGEST = 45.0
 
 
 class Run:
-    """A stack, and a producer that hands each portion over until it is acknowledged, whatever dies meanwhile."""
+    """A stack, and a producer that runtime each portion over until it is acknowledged, whatever
+    dies meanwhile.
+    """
 
     def __init__(self, start: Start, **settings: str) -> None:
         self._settings = {f"CAVENDISH_{name}": value for name, value in settings.items()}
@@ -41,13 +47,15 @@ class Run:
         self.ids = self.stack.create(IDS)
         wait_until(lambda: len(self.stack.status()["fleet"]) == 2, 20, "worker and beat live")
         self._pids = self.stack.pids()
-        self.refusals: list[str] = []
+        self.upstream_errors: list[str] = []
 
     def hand_over(self, kill: Callable[[], object]) -> None:
         """All ids, portion by portion; after some of them `kill` is called."""
         for first in range(0, IDS, PORTION):
             if first == BEFORE:
-                wait_until(lambda: len(self.stack.ledger()["states"]) > 20, 30, "some are announced")
+                wait_until(
+                    lambda: len(self.stack.ledger()["states"]) > 20, 30, "some are announced"
+                )
                 kill()
                 self.killed_at = time.time()
             self._acknowledged(self.ids[first : first + PORTION])
@@ -57,17 +65,20 @@ class Run:
         until = time.monotonic() + 40
         while True:
             try:
-                answers = self.client.submit(ids, service=SERVICE, webhook=self.stack.facts["receiver"])
-            except BookUnavailable as away:
-                self.refusals.append(str(away))
-                assert time.monotonic() < until, self.refusals
+                answers = self.client.submit(
+                    ids, service=SERVICE, webhook=self.stack.facts["receiver"]
+                )
+            except StoreUnavailable as away:
+                self.upstream_errors.append(str(away))
+                assert time.monotonic() < until, self.upstream_errors
                 time.sleep(0.1)
             else:
                 assert {answer.outcome for answer in answers} <= {"new", "known"}
                 return
 
     def ends_whole(self, where: Callable[[str], bool] = lambda _: True) -> None:
-        """Everything that was acknowledged is settled and announced, under one webhook-id each, and no part ever exited.
+        """Everything that was acknowledged is settled and announced, under one webhook-id each, and
+        no part ever exited.
 
         `where` are the ids that lay on the server that died.
         """
@@ -80,14 +91,40 @@ class Run:
         settled = {task_id: task.settled_at or 0.0 for task_id, task in tasks.items()}
         assert len(settled) == IDS
         assert min(settled.values()) > 0
-        first = min(at for task_id, at in settled.items() if where(task_id) and at > self.killed_at + 0.2) - self.killed_at
-        print(f"first settled {first:.1f} s after the death, {len(self.refusals)} submits refused")  # noqa: T201
+        first = (
+            min(
+                at
+                for task_id, at in settled.items()
+                if where(task_id) and at > self.killed_at + 0.2
+            )
+            - self.killed_at
+        )
+        print(
+            f"first settled {first:.1f} s after the death, {len(self.upstream_errors)} submits refused"
+        )  # noqa: T201
         assert first < LONGEST
         assert self.stack.pids() == self._pids
-        celery = [sys.executable, "-m", "celery", "-A", "worker.tasks", "inspect", "stats", "--timeout", "10"]
-        stats = subprocess.run(celery, env=self.stack.environment, capture_output=True, text=True, check=True).stdout
+        celery = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "cavendish_worker.tasks",
+            "inspect",
+            "stats",
+            "--timeout",
+            "10",
+        ]
+        stats = subprocess.run(
+            celery, env=self.stack.environment, capture_output=True, text=True, check=True
+        ).stdout
         assert "worker@" in stats
-        for text in (self.stack.lines(), self.stack.cavendish("doctor").stdout, stats, *self.refusals):
+        for text in (
+            self.stack.lines(),
+            self.stack.cavendish("doctor").stdout,
+            stats,
+            *self.upstream_errors,
+        ):
             assert PASSWORD not in text
             assert SENTINEL_PASSWORD not in text
         broken = [line for line in self.stack.lines().splitlines() if "Traceback" in line]
@@ -96,8 +133,12 @@ class Run:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("back_after", [None, 8.0], ids=["it dies", "it freezes and comes back as if it were still the primary"])
-def test_sentinel_gives_book_and_broker_a_new_primary_and_nothing_acknowledged_is_lost(
+@pytest.mark.parametrize(
+    "back_after",
+    [None, 8.0],
+    ids=["it dies", "it freezes and comes back as if it were still the primary"],
+)
+def test_sentinel_gives_store_and_broker_a_new_primary_and_nothing_acknowledged_is_lost(
     start: Start, back_after: float | None
 ) -> None:
     """What happens to the machine of the primary happens to the Sentinel on it."""
@@ -114,13 +155,18 @@ def test_sentinel_gives_book_and_broker_a_new_primary_and_nothing_acknowledged_i
 
         run.hand_over(kill)
         wait_until(servers.promoted, 5, "all Sentinels name another primary")
-        assert run.refusals != []
+        assert run.upstream_errors != []
         run.ends_whole()
 
 
 @pytest.mark.timeout(150)
-def test_a_cluster_loses_the_primary_of_a_shard_and_nothing_acknowledged_is_lost(start: Start) -> None:
-    """Its replica takes over; what waits for a replica goes on when the dead server is back, as a replica."""
+def test_a_cluster_loses_the_primary_of_a_shard_and_nothing_acknowledged_is_lost(
+    start: Start,
+) -> None:
+    """Its replica takes over.
+
+    What waits for a replica goes on when the dead server is back, as a replica.
+    """
     with started(Cluster) as servers, started(lambda begin: begin()) as broker:
         where = {"REDIS_URL": servers.url, "BROKER_URL": f"redis://127.0.0.1:{broker.port}/0"}
         run = Run(start, **where, SHARDS="4", WAIT_REPLICAS="1")
@@ -137,24 +183,37 @@ def test_a_cluster_loses_the_primary_of_a_shard_and_nothing_acknowledged_is_lost
         run.hand_over(kill)
         back.join()
         assert servers.owner(key) is not owner
-        assert any("does not answer" in refusal for refusal in run.refusals)
-        assert any("only 0 of 1 replicas have it" in refusal for refusal in run.refusals)
+        assert any("does not answer" in upstream_error for upstream_error in run.upstream_errors)
+        assert any(
+            "only 0 of 1 replicas have it" in upstream_error
+            for upstream_error in run.upstream_errors
+        )
         run.ends_whole(lambda task_id: Lane.of("default", SERVICE, task_id, 4) == lane)
 
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("frozen_for", [0.0, 25.0], ids=["it dies", "it freezes and then dies"])
-@pytest.mark.skipif(not Rabbit.PROGRAM.exists(), reason="RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)")
-def test_rabbitmq_is_the_broker_and_dies_and_nothing_is_lost(start: Start, tmp_path: Path, frozen_for: float) -> None:
-    """The book is in a Redis beside it; Celery's messages are hints, so a broker that forgets them costs time only."""
+@pytest.mark.skipif(
+    not Rabbit.PROGRAM.exists(),
+    reason="RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)",
+)
+def test_rabbitmq_is_the_broker_and_dies_and_nothing_is_lost(
+    start: Start, tmp_path: Path, frozen_for: float
+) -> None:
+    """The store is in a Redis beside it.
+
+    Celery's messages are hints, so a broker that forgets them costs time only.
+    """
     rabbit = Rabbit(tmp_path)
     try:
-        with started(lambda begin: begin(appendonly="yes")) as book:
-            run = Run(start, REDIS_URL=f"redis://127.0.0.1:{book.port}/0", BROKER_URL=rabbit.url)
+        with started(lambda begin: begin(appendonly="yes")) as store:
+            run = Run(start, REDIS_URL=f"redis://127.0.0.1:{store.port}/0", BROKER_URL=rabbit.url)
 
             def kill() -> None:
                 emulator = run.stack.pids()["emulator"]
-                os.kill(emulator, signal.SIGSTOP)  # so that tasks are under way: Celery counts them when the connection is lost
+                os.kill(
+                    emulator, signal.SIGSTOP
+                )  # so that tasks are under way: Celery counts them when the connection is lost
                 time.sleep(1)
                 if frozen_for:
                     rabbit.freeze()

@@ -1,4 +1,7 @@
-"""Flower as a person sees it: in a real browser where one is installed, and started the way that production does."""
+"""Flower as a person sees it.
+
+In a real browser where one is installed, and started the way that production does.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from celery import Celery
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from browser import Browser, browser
-from celery import Celery
+from cavendish_worker.devstack.stack import free_port
 from conftest import Server
 from programs import need
-
-from worker.stack import free_port
 
 PASSWORD = "not: for, everyone"
 
@@ -51,29 +54,45 @@ def test_a_person_with_a_browser_sees_the_worker_the_tasks_with_their_outcomes_a
     wait_until(lambda: httpx.get(flower, trust_env=False).status_code == 401, 30, "Flower answers")
     with browser() as window:
         assert window.open(flower) == ""
-        assert window.run("return performance.getEntriesByType('navigation')[0].responseStatus") == 401
+        assert (
+            window.run("return performance.getEntriesByType('navigation')[0].responseStatus") == 401
+        )
         seen(window, f"{inside}/workers", r"worker@\S+\s+Online")
         ids = stack.create(30)
         hook = f"{stack.facts['receiver']}?token=nobodys-business"
         with Celery(broker=stack.facts["broker"], set_as_current=False) as producer:
-            wishes = {"service": SERVICE, "webhook": hook}
-            producer.send_task("cavendish.submit", args=[ids], kwargs=wishes, queue="cavendish.submit")
+            options = {"service": SERVICE, "webhook": hook}
+            producer.send_task(
+                "cavendish.submit", args=[ids], kwargs=options, queue="cavendish.submit"
+            )
         tasks = seen(
             window,
             f"{inside}/tasks",
             r"cavendish\.retrieve\s+SUCCESS\s+default/nano-banana/0, \d+ ids\s+first \S+\s+\d+ asked · \d+ settled",
-            r"cavendish\.deliver\s+SUCCESS\s+\d+ paid · 0 later · 0 buried",
+            r"cavendish\.deliver\s+SUCCESS\s+\d+ delivered · 0 later · 0 buried",
         )
         submit = seen(
             window,
             f"{inside}/tasks?name=cavendish.submit",
             r"SUCCESS\s+\[\['.*'webhook': 'http://127\.0\.0\.1:\d+/…'.*\s30 new\s",
         )
-        queues = seen(window, f"{inside}/broker", r"cavendish\.retrieve\s+\d", r"cavendish\.submit\s+\d")
+        queues = seen(
+            window, f"{inside}/broker", r"cavendish\.retrieve\s+\d", r"cavendish\.submit\s+\d"
+        )
         window.open(f"{inside}/tasks")
-        one = wait_until(lambda: window.run("return document.querySelector('.task-uuid-full')?.closest('a').href"), 10, "a task")
+        one = wait_until(
+            lambda: window.run(
+                "return document.querySelector('.task-uuid-full')?.closest('a').href"
+            ),
+            10,
+            "a task",
+        )
         detail = seen(window, one, r"Task details|TASK DETAILS", "SUCCESS")
-        worker = seen(window, f"{inside}/worker/{re.search(r'worker@[^<>]+', tasks)[0].split()[0]}", "Queues|QUEUES")
+        worker = seen(
+            window,
+            f"{inside}/worker/{re.search(r'worker@[^<>]+', tasks)[0].split()[0]}",
+            "Queues|QUEUES",
+        )
     for page in (tasks, submit, queues, detail, worker):
         assert not re.search(r"\bETA\b", page)
         assert "nobodys-business" not in page
@@ -85,38 +104,60 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
     own_server: Server, tmp_path: Path
 ) -> None:
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CAVENDISH_", "FLOWER_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAVENDISH_", "FLOWER_"))
+    }
     environment |= {
         "CAVENDISH_REDIS_URL": own_server.url,
         "CAVENDISH_BROKER_URL": own_server.url.replace("db=0", "db=3"),
         "CAVENDISH_FLOWER_PORT": str(port),
         "CAVENDISH_FLOWER_BASIC_AUTH": f"ada:{PASSWORD}",
     }
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, auth=("ada", PASSWORD)) as http, ExitStack() as parts:
+    with (
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, auth=("ada", PASSWORD)
+        ) as http,
+        ExitStack() as parts,
+    ):
         parts.enter_context(running("flower", environment, tmp_path))
         wait_until(lambda: "Workers" in http.get("/workers").text, 30, "Flower answers")
         assert httpx.get(f"{http.base_url}/tasks", trust_env=False).status_code == 401
-        assert httpx.get(f"{http.base_url}/tasks", trust_env=False, auth=("ada", "wrong")).status_code == 401
+        assert (
+            httpx.get(f"{http.base_url}/tasks", trust_env=False, auth=("ada", "wrong")).status_code
+            == 401
+        )
         assert listening(port) == {"127.0.0.1"}
         columns = re.findall(r'data-column="(\w+)"', http.get("/tasks").text)
         assert columns == "name state args kwargs result runtime received worker uuid".split()
-        with Celery(broker=f"redis+socket://{own_server.socket}?virtual_host=3", set_as_current=False) as producer:
+        with Celery(
+            broker=f"redis+socket://{own_server.socket}?virtual_host=3", set_as_current=False
+        ) as producer:
             for _ in range(3):
-                producer.send_task("cavendish.submit", args=[["x"]], queue="cavendish.submit")  # of no service
+                producer.send_task(
+                    "cavendish.submit", args=[["x"]], queue="cavendish.submit"
+                )  # of no service
         assert re.search(r"cavendish.submit</td>\s*<td[^>]*>3</td>", http.get("/broker").text)
         parts.enter_context(running("worker", environment, tmp_path))
-        wait_until(lambda: any(one["status"] for one in http.get("/workers?json=1").json()["data"]), 30, "a worker is online")
+        wait_until(
+            lambda: any(one["status"] for one in http.get("/workers?json=1").json()["data"]),
+            30,
+            "a worker is online",
+        )
         rows = "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&search[value]=state:FAILURE"
-        refused = wait_until(lambda: http.get(rows).json()["data"], 30, "the refused messages are seen")
+        refused = wait_until(
+            lambda: http.get(rows).json()["data"], 30, "the refused messages are seen"
+        )
         assert refused[0]["result"] == "cavendish.submit needs the keyword 'service'."
     assert PASSWORD not in (tmp_path / "flower.log").read_text()
 
 
 @contextmanager
 def running(part: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """A part as production starts it: `celery -A worker.tasks PART`."""
+    """A part as production starts it: `celery -A cavendish_worker.tasks PART`."""
     with (folder / f"{part}.log").open("w") as log:
-        command = [sys.executable, "-m", "celery", "-A", "worker.tasks", part]
+        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker.tasks", part]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             yield

@@ -1,4 +1,6 @@
-"""What deploy/PRODUCERS.md tells producers in other languages is what a real worker takes and refuses."""
+"""What deploy/PRODUCERS.md tells producers in other languages is what a real worker takes and
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,17 @@ from typing import Any
 
 import pytest
 import redis
-from acceptance.conftest import SERVICE, Stack, wait_until
 from celery import Celery
-from programs import need
 
-from scheduler import Client, TrackedTask
+from acceptance.conftest import SERVICE, Stack, wait_until
+from cavendish import Client, TrackedTask
+from programs import need
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PAGE = (DEPLOY / "PRODUCERS.md").read_text()
-AS_CELERY, ITS_BODY, LEAST = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
+AS_CELERY, ITS_BODY, LEAST = (
+    json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def broker(stack: Stack) -> Iterator[redis.Redis]:
 
 
 def tracked(stack: Stack, task_id: str) -> TrackedTask | None:
-    """What the book knows of the id by now."""
+    """What the store knows of the id by now."""
     with Client(stack.facts["book"]) as client:
         return client.get(task_id, service=SERVICE)
 
@@ -51,30 +55,48 @@ def test_the_message_of_the_page_has_the_shape_that_celery_gives_it_and_the_body
     assert json.loads(base64.b64decode(AS_CELERY["body"])) == ITS_BODY
     # Beside the queue, where no worker takes it away.
     with Celery(broker=stack.facts["broker"], set_as_current=False) as producer:
-        producer.send_task("cavendish.submit", args=ITS_BODY[0], kwargs=ITS_BODY[1], queue="a-shelf")
+        producer.send_task(
+            "cavendish.submit", args=ITS_BODY[0], kwargs=ITS_BODY[1], queue="a-shelf"
+        )
     sent = json.loads(broker.lpop("a-shelf"))  # type: ignore[arg-type]
     assert json.loads(base64.b64decode(sent["body"])) == ITS_BODY
     assert sent["properties"].pop("delivery_info") == {"exchange": "", "routing_key": "a-shelf"}
-    assert AS_CELERY["properties"]["delivery_info"] == {"exchange": "", "routing_key": "cavendish.submit"}
+    assert AS_CELERY["properties"]["delivery_info"] == {
+        "exchange": "",
+        "routing_key": "cavendish.submit",
+    }
     own = {"id", "root_id", "origin", "correlation_id", "reply_to", "delivery_tag"}
     for part in ("headers", "properties"):
         shown = {name: value for name, value in AS_CELERY[part].items() if name != "delivery_info"}
-        assert {**shown, **dict.fromkeys(own & set(shown))} == {**sent[part], **dict.fromkeys(own & set(sent[part]))}
-    assert {name for name in AS_CELERY if name not in ("headers", "properties")} == {"body", "content-type", "content-encoding"}
+        assert {**shown, **dict.fromkeys(own & set(shown))} == {
+            **sent[part],
+            **dict.fromkeys(own & set(sent[part])),
+        }
+    assert {name for name in AS_CELERY if name not in ("headers", "properties")} == {
+        "body",
+        "content-type",
+        "content-encoding",
+    }
     assert all(AS_CELERY[name] == sent[name] for name in ("content-type", "content-encoding"))
 
 
-def test_both_messages_of_the_page_are_taken_as_they_stand(stack: Stack, broker: redis.Redis) -> None:
+def test_both_messages_of_the_page_are_taken_as_they_stand(
+    stack: Stack, broker: redis.Redis
+) -> None:
     for message in (AS_CELERY, LEAST):
         broker.lpush("cavendish.submit", json.dumps(message))
     ids = [*ITS_BODY[0][0], *json.loads(LEAST["body"])[0][0]]
-    first, second, least = (wait_until(lambda one=one: tracked(stack, one), 20, f"{one} is tracked") for one in ids)
+    first, second, least = (
+        wait_until(lambda one=one: tracked(stack, one), 20, f"{one} is tracked") for one in ids
+    )
     assert first.metadata == second.metadata == {"order": 7}
     assert first.deadline_at - first.submitted_at == 900
     assert (least.service, least.account) == (SERVICE, "default")
 
 
-def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(stack: Stack, broker: redis.Redis) -> None:
+def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(
+    stack: Stack, broker: redis.Redis
+) -> None:
     def but(*gone: str, **changed: Any) -> str:
         message = json.loads(json.dumps(LEAST)) | changed
         for name in gone:
@@ -84,27 +106,49 @@ def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(
 
     worker = stack.pids()["worker"]
     wrong = {
-        "message.refused": ["hello", b"\xff\xfe", "[" * 100_000, "[]", "7", but(properties=7), but(body=7), but("body")],
+        "message.refused": [
+            "hello",
+            b"\xff\xfe",
+            "[" * 100_000,
+            "[]",
+            "7",
+            but(properties=7),
+            but(body=7),
+            but("body"),
+        ],
         "Can't decode message body": [but(body="hello")],
         "Received and deleted unknown message": [but("task"), but("headers")],
         "Received unregistered task": [but(headers={"task": "cavendish.nothing", "id": "1"})],
-        "submit.refused": [but(body=json.dumps([[["x"]], wishes, {}])) for wishes in ({}, {"service": "veo", "webhok": ""})],
+        "submit.refused": [
+            but(body=json.dumps([[["x"]], options, {}]))
+            for options in ({}, {"service": "veo", "webhok": ""})
+        ],
     }
-    wrong["message.refused"] += [json.dumps({"__type__": odd, "__value__": "odd"}) for odd in ("uuid", "decimal", "datetime", [])]
+    wrong["message.refused"] += [
+        json.dumps({"__type__": odd, "__value__": "odd"})
+        for odd in ("uuid", "decimal", "datetime", [])
+    ]
     wrong["message.refused"] += [but("id"), but(body=json.dumps([[["x"]], {"service": "veo"}]))]
     in_base64 = {"body_encoding": "base64", "delivery_tag": ["odd"], "delivery_info": "odd"}
-    wrong["message.refused"] += [but(body="!", properties=in_base64), but(properties={"body_encoding": "rot13"})]
+    wrong["message.refused"] += [
+        but(body="!", properties=in_base64),
+        but(properties={"body_encoding": "rot13"}),
+    ]
     for said, messages in wrong.items():
         for message in messages:
             before = stack.lines().count(said)
             broker.lpush("cavendish.submit", message)
-            wait_until(lambda said=said, before=before: stack.lines().count(said) > before, 10, f"{said}: {message[:80]!r}")
+            wait_until(
+                lambda said=said, before=before: stack.lines().count(said) > before,
+                10,
+                f"{said}: {message[:80]!r}",
+            )
     assert stack.pids()["worker"] == worker
     assert "restoring" not in stack.lines().lower()
     assert "Connection to broker lost" not in stack.lines()
 
 
-def test_a_program_in_node_hands_ids_over_and_their_webhooks_arrive(stack: Stack) -> None:
+def test_a_program_in_node_runtime_ids_over_and_their_webhooks_arrive(stack: Stack) -> None:
     need("node")
     ids = stack.create(3)
     hook = stack.facts["receiver"]
@@ -112,8 +156,14 @@ def test_a_program_in_node_hands_ids_over_and_their_webhooks_arrive(stack: Stack
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
     wait_until(lambda: set(stack.ledger()["states"]) >= set(ids), 30, "all were announced")
-    assert {task.metadata["from"] for task in map(partial(tracked, stack), ids) if task and task.metadata} == {"node"}
+    assert {
+        task.metadata["from"]
+        for task in map(partial(tracked, stack), ids)
+        if task and task.metadata
+    } == {"node"}
 
 
 def test_the_page_shows_the_program_as_it_is() -> None:
-    assert re.findall(r"```js\n(.*?)```", PAGE, re.DOTALL) == [(DEPLOY / "producer.mjs").read_text()]
+    assert re.findall(r"```js\n(.*?)```", PAGE, re.DOTALL) == [
+        (DEPLOY / "producer.mjs").read_text()
+    ]

@@ -1,4 +1,7 @@
-"""The main job from end to end: ids go in, signed webhooks come out, and nothing is lost on the way."""
+"""The main job from end to end.
+
+Ids go in, signed webhooks come out, and nothing is lost on the way.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,22 @@ from pathlib import Path
 
 import httpx
 import pytest
-from acceptance.conftest import SERVICE, Stack, wait_until
 from celery import Celery
-from owing import Served
+from endpoint_index import Served
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from scheduler import Client
-from scheduler.settings import Settings
+from acceptance.conftest import SERVICE, Stack, wait_until
+from cavendish import Client
+from cavendish.settings import Settings
 
 Start = Callable[..., Stack]
 
 
 class Verifier:
-    """A receiver that believes the library of Standard Webhooks; `names` are the webhook-ids that each id came under."""
+    """A receiver that believes the library of Standard Webhooks.
+
+    `names` are the webhook-ids that each id came under.
+    """
 
     def __init__(self, secret: str) -> None:
         self._webhook = Webhook(secret)
@@ -47,10 +53,12 @@ def whole(stack: Stack, ids: list[str]) -> bool:
 
 
 def settled_early(stack: Stack, ids: list[str]) -> list[str]:
-    """Ids that the book settled before they finished at the API."""
+    """Ids that the store settled before they finished at the API."""
     finished = {
         task["id"]: task["finished_at"]
-        for task in httpx.get(f"{stack.facts['api']}/emulator/ledger", trust_env=False).json()["tasks"]
+        for task in httpx.get(f"{stack.facts['api']}/emulator/ledger", trust_env=False).json()[
+            "tasks"
+        ]
     }
     with Client(settings=Settings.load({"CAVENDISH_REDIS_URL": stack.facts["book"]})) as client:
         tasks = client.get_many(ids, service=SERVICE, with_record=False)
@@ -63,16 +71,27 @@ def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through
 ) -> None:
     """10 calls/s with 429 beyond, 5 % of calls fail, and every part is killed in the middle of it.
 
-    Each id is announced to two receivers: the stack's own, and one that verifies with the library of Standard Webhooks.
+    Each id is announced to two receivers: the stack's own, and one that verifies with the library
+    of Standard Webhooks.
     """
-    soon = {"CAVENDISH_LEASE": "15", "CAVENDISH_CALL_TIMEOUT": "5"}  # what a killed worker held is due again after its lease
+    soon = {
+        "CAVENDISH_LEASE": "15",
+        "CAVENDISH_CALL_TIMEOUT": "5",
+    }  # what a killed worker held is due again after its lease
     stack = start("--rate", "10", "--faults", "0.05", "--median", "8", **soon)
-    ids, second = stack.create(2000), Verifier((stack.folder / "data" / "webhook-secret").read_text())
+    ids, second = (
+        stack.create(2000),
+        Verifier((stack.folder / "data" / "webhook-secret").read_text()),
+    )
     hooks = ("--webhook", stack.facts["receiver"], "--webhook", served(second))
     said = stack.cavendish("submit", "--service", SERVICE, *hooks, "-", stdin="\n".join(ids))
     assert (said.returncode, said.stdout) == (0, "2000 new\n")
     for part, share in (("worker", 0.1), ("beat", 0.25), ("redis", 0.4)):
-        wait_until(lambda goal=share: len(stack.ledger()["states"]) > goal * len(ids), 60, f"{share} announced")
+        wait_until(
+            lambda goal=share: len(stack.ledger()["states"]) > goal * len(ids),
+            60,
+            f"{share} announced",
+        )
         stack.kill(part)
     wait_until(lambda: whole(stack, ids), 120, "all announced")
     ledger, tally = stack.ledger(), stack.tally()
@@ -80,41 +99,81 @@ def test_two_thousand_ids_by_stdin_end_in_two_thousand_verified_webhooks_through
     assert set(ledger["states"].values()) == {"succeeded", "failed"}
     assert ledger["under_two_ids"] == 0
     assert ledger["refused"] == []
-    (lane,) = wait_until(lambda: [one for one in stack.status()["lanes"] if not (one["pending"] or one["owed"])], 30, "all paid")
+    (lane,) = wait_until(
+        lambda: [
+            one
+            for one in stack.status()["lanes"]
+            if not (one["pending"] or one["pending_deliveries"])
+        ],
+        30,
+        "all delivered",
+    )
     counts = lane["counts"]
-    assert counts["succeeded"] + counts["failed"] == counts["submitted"] == counts["paid"] / 2 == 2000
+    assert (
+        counts["succeeded"] + counts["failed"]
+        == counts["submitted"]
+        == counts["delivered"] / 2
+        == 2000
+    )
     assert {task_id: len(names) for task_id, names in second.names.items()} == dict.fromkeys(ids, 1)
     assert second.refused == []
     assert tally["tasks"] == tally["finished"] == 2000
     assert settled_early(stack, ids) == []
-    # An id is asked about again only where an answer got lost between the API and the book: in a killed worker.
-    assert tally["again"] <= 100
+    # An id is asked about again only where an answer got lost between the API and the store: in a
+    # killed worker.
+    assert tally["restart"] <= 100
     assert [line for line in stack.lines().splitlines() if "Traceback" in line] == []
 
 
 @pytest.mark.timeout(120)
 def test_no_call_asks_about_an_id_that_is_settled_though_two_beats_run(start: Start) -> None:
     stack = start("--rate", "10", "--faults", "0.05", "--median", "3", "--no-flower")
-    where = {"CAVENDISH_REDIS_URL": stack.facts["book"], "CAVENDISH_BROKER_URL": stack.facts["broker"]}
-    second = subprocess.Popen([sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", "beat"], env=stack.environment | where)
+    where = {
+        "CAVENDISH_REDIS_URL": stack.facts["book"],
+        "CAVENDISH_BROKER_URL": stack.facts["broker"],
+    }
+    second = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker.tasks", "beat"],
+        env=stack.environment | where,
+    )
     try:
         ids = stack.create(300)
-        stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], "-", stdin="\n".join(ids))
-        wait_until(lambda: sum(one["role"] == "beat" and one["alive"] for one in stack.status()["fleet"]) == 2, 20, "two beats")
+        stack.cavendish(
+            "submit",
+            "--service",
+            SERVICE,
+            "--webhook",
+            stack.facts["receiver"],
+            "-",
+            stdin="\n".join(ids),
+        )
+        wait_until(
+            lambda: (
+                sum(one["role"] == "beat" and one["alive"] for one in stack.status()["fleet"]) == 2
+            ),
+            20,
+            "two beats",
+        )
         wait_until(lambda: whole(stack, ids), 60, "all announced")
     finally:
         second.terminate()
         second.wait(10)
-    assert stack.tally()["again"] == 0
+    assert stack.tally()["restart"] == 0
     assert settled_early(stack, ids) == []
     assert stack.ledger()["repeats"] == 0
 
 
 @pytest.mark.timeout(120)
 def test_redis_away_for_a_while_is_waited_for_and_work_goes_on_within_seconds(start: Start) -> None:
-    """The server is stopped for eight seconds, long enough for every reconnect to have failed several times."""
+    """The server is stopped for eight seconds, long enough for every reconnect to have failed
+    several times.
+    """
     stack = start("--rate", "20", "--median", "2", "--no-flower")
-    wait_until(lambda: any(one["role"] == "worker" for one in stack.status()["fleet"]), 20, "the worker lives")
+    wait_until(
+        lambda: any(one["role"] == "worker" for one in stack.status()["fleet"]),
+        20,
+        "the worker lives",
+    )
     pids = stack.pids()
     os.kill(pids["redis"], signal.SIGSTOP)
     time.sleep(8)
@@ -123,9 +182,15 @@ def test_redis_away_for_a_while_is_waited_for_and_work_goes_on_within_seconds(st
     wait_until(lambda: stack.pids()["redis"] != pids["redis"], 10, "redis runs again")
     back = time.monotonic()
     ids = stack.create(20)
-    wait_until(lambda: stack.cavendish("submit", "--service", SERVICE, "--deadline", "1", *ids).returncode == 0, 10, "submitted")
+    wait_until(
+        lambda: (
+            stack.cavendish("submit", "--service", SERVICE, "--deadline", "1", *ids).returncode == 0
+        ),
+        10,
+        "submitted",
+    )
     wait_until(lambda: stack.tally()["calls"] > 0, 10, "asked again")
-    assert time.monotonic() - back < 5  # a deadline of 1 s brings the first look after 1 s
+    assert time.monotonic() - back < 5  # a deadline of 1 s brings the first poll after 1 s
     assert {part: pid for part, pid in stack.pids().items() if part != "redis"} == {
         p: pid for p, pid in pids.items() if p != "redis"
     }
@@ -133,18 +198,31 @@ def test_redis_away_for_a_while_is_waited_for_and_work_goes_on_within_seconds(st
 
 @pytest.mark.timeout(120)
 def test_a_producer_with_nothing_but_celery_and_the_states_that_end_otherwise(start: Start) -> None:
-    """A message goes in; an id that the API never knew becomes unknown, and one that takes too long expires."""
+    """A message goes in.
+
+    An id that the API never knew becomes unknown, and one that takes too long expires.
+    """
     stack = start(
         "--rate", "20", "--median", "30", "--no-flower",
-        CAVENDISH_ABSENT_GRACE="1", CAVENDISH_ABSENT_TRIES="2", CAVENDISH_ABSENT_OVER="1",
+        CAVENDISH_ABSENT_GRACE="1", CAVENDISH_ABSENT_ATTEMPTS="2", CAVENDISH_ABSENT_OVER="1",
     )  # fmt: skip
     slow = stack.create(1)
     producer = Celery("a-producer", broker=stack.facts["broker"], set_as_current=False)
     hook = stack.facts["receiver"]
     for ids, deadline in ((["no-such-id"], 60), (slow, 4)):
-        wishes = {"service": SERVICE, "webhook": hook, "deadline": deadline, "metadata": {"from": "celery"}}
-        producer.send_task("cavendish.submit", args=[ids], kwargs=wishes, queue="cavendish.submit")
-    producer.send_task("cavendish.submit", args=[["x"]], kwargs={"service": "Not A Service"}, queue="cavendish.submit")
+        options = {
+            "service": SERVICE,
+            "webhook": hook,
+            "deadline": deadline,
+            "metadata": {"from": "celery"},
+        }
+        producer.send_task("cavendish.submit", args=[ids], kwargs=options, queue="cavendish.submit")
+    producer.send_task(
+        "cavendish.submit",
+        args=[["x"]],
+        kwargs={"service": "Not A Service"},
+        queue="cavendish.submit",
+    )
     producer.close()
     wait_until(lambda: len(stack.ledger()["states"]) == 2, 60, "both announced")
     assert stack.ledger()["states"] == {"no-such-id": "unknown", slow[0]: "expired"}
@@ -157,15 +235,30 @@ def test_a_producer_with_nothing_but_celery_and_the_states_that_end_otherwise(st
 @pytest.mark.timeout(120)
 def test_flower_shows_readable_names_and_outcomes_and_no_secret_is_logged(start: Start) -> None:
     secret = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="
-    stack = start("--rate", "20", "--median", "1", CAVENDISH_WEBHOOK_SECRET=secret, FLOWER_UNAUTHENTICATED_API="true")
+    stack = start(
+        "--rate",
+        "20",
+        "--median",
+        "1",
+        CAVENDISH_WEBHOOK_SECRET=secret,
+        FLOWER_UNAUTHENTICATED_API="true",
+    )
     workers = f"{stack.facts['flower']}/api/workers?status=1"
-    wait_until(lambda: any(httpx.get(workers, trust_env=False).json().values()), 30, "Flower hears of the worker")
+    wait_until(
+        lambda: any(httpx.get(workers, trust_env=False).json().values()),
+        30,
+        "Flower hears of the worker",
+    )
     ids = stack.create(20)
     stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], *ids)
     wait_until(lambda: whole(stack, ids), 60, "all announced")
 
     def retrieves() -> list[dict[str, str]]:
-        tasks = httpx.get(f"{stack.facts['flower']}/api/tasks", params={"taskname": "cavendish.retrieve"}, trust_env=False).json()
+        tasks = httpx.get(
+            f"{stack.facts['flower']}/api/tasks",
+            params={"taskname": "cavendish.retrieve"},
+            trust_env=False,
+        ).json()
         return [task for task in tasks.values() if task["state"] == "SUCCESS"]
 
     done = wait_until(retrieves, 20, "Flower shows a retrieve")
@@ -176,9 +269,15 @@ def test_flower_shows_readable_names_and_outcomes_and_no_secret_is_logged(start:
 
 
 def test_up_without_a_token_says_how_to_begin() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+    }
     said = subprocess.run(
-        [sys.executable, "-m", "worker.cli", "up"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cavendish_worker.cli", "up"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert said.returncode == 1
     assert "CAVENDISH_API_TOKEN" in said.stderr
@@ -187,9 +286,11 @@ def test_up_without_a_token_says_how_to_begin() -> None:
 
 def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+    }
     for place in (tmp_path / "file", Path("/proc/nope")):
-        command = [sys.executable, "-m", "worker.cli", "up", "--emulate"]
+        command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate"]
         where = environment | {"CAVENDISH_DATA_DIR": str(place)}
         said = subprocess.run(command, env=where, capture_output=True, text=True, check=False)
         assert said.returncode == 1
@@ -198,9 +299,18 @@ def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> No
 
 
 def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() -> None:
-    wrong = dict(os.environ) | {"CAVENDISH_TICK": "soon", "CAVENDISH_BATCH_SIZE": "0", "CAVENDISH_WEBHOOK_SECRET": "hunter2"}
-    for command in (["-m", "worker.cli", "status"], ["-m", "celery", "-A", "worker.tasks", "worker"]):
-        said = subprocess.run([sys.executable, *command], env=wrong, capture_output=True, text=True, check=False)
+    wrong = dict(os.environ) | {
+        "CAVENDISH_TICK": "soon",
+        "CAVENDISH_BATCH_SIZE": "0",
+        "CAVENDISH_WEBHOOK_SECRET": "hunter2",
+    }
+    for command in (
+        ["-m", "cavendish_worker.cli", "status"],
+        ["-m", "celery", "-A", "cavendish_worker.tasks", "worker"],
+    ):
+        said = subprocess.run(
+            [sys.executable, *command], env=wrong, capture_output=True, text=True, check=False
+        )
         assert said.returncode == 2, said.stderr
         for name in ("CAVENDISH_TICK", "CAVENDISH_BATCH_SIZE", "CAVENDISH_WEBHOOK_SECRET"):
             assert name in said.stderr
@@ -209,7 +319,17 @@ def test_an_ill_formed_environment_ends_with_every_complaint_and_no_traceback() 
 
 
 def test_a_pool_without_threads_is_refused_in_one_sentence() -> None:
-    command = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "solo"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-q",
+        "-A",
+        "cavendish_worker.tasks",
+        "worker",
+        "-P",
+        "solo",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert said.returncode == 1
     assert said.stderr.splitlines()[-1].startswith("Cavendish's workers run threads")

@@ -1,4 +1,6 @@
-"""A whole run with failures on purpose, and then a search for every secret in all that it wrote, said or showed."""
+"""A whole run with failures on purpose, and then a search for every secret in all that it wrote,
+said or showed.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,14 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 import redis
-from acceptance.conftest import SERVICE, Stack, wait_until
-from owing import Served
-from servers import Node
+from endpoint_index import Served
 
-from scheduler.store import Book
-from worker.emulator.api import Emulator, Knobs
-from worker.webhooks.signing import new_secret
-from worker.webhooks.vault import Vault, new_key
+from acceptance.conftest import SERVICE, Stack, wait_until
+from cavendish.store import Store
+from cavendish_worker.devstack.emulator.api import Config, Emulator
+from cavendish_worker.webhooks.encryption import Encryption, new_key
+from cavendish_worker.webhooks.signing import new_secret
+from servers import Node
 
 TOKEN = "tok-Ein_Geheimnis/of+the=API"
 PASSWORD = "redis/Pass+word=99"
@@ -41,13 +43,15 @@ class Api:
     """The pretend API, at which nobody is known while `closed`. It keeps what it was asked with."""
 
     def __init__(self) -> None:
-        self.emulator = Emulator(Knobs(rate=0, median=1, sigma=0.1, tokens=(TOKEN, ALICE)))
+        self.emulator = Emulator(Config(rate=0, median=1, sigma=0.1, tokens=(TOKEN, ALICE)))
         self.closed, self.heard = True, set[str]()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         self.heard.add(request.headers.get("authorization", ""))
         if self.closed and "/emulator/" not in request.url.path:
-            return httpx.Response(401, json={"error": {"code": "token_invalid", "message": "who are you?"}})
+            return httpx.Response(
+                401, json={"error": {"code": "token_invalid", "message": "who are you?"}}
+            )
         return await self.emulator.handle(request)
 
 
@@ -57,11 +61,19 @@ class Guarded(Stack):
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         self.log = (self.folder / "log").open("w")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
-        settings |= {"DATA_DIR": str(self.folder / "data"), "FLOWER_PORT": "0", "WEBHOOK_ALLOW": "127.0.0.0/8"}
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
+        settings |= {
+            "DATA_DIR": str(self.folder / "data"),
+            "FLOWER_PORT": "0",
+            "WEBHOOK_ALLOW": "127.0.0.0/8",
+        }
         self.environment |= {f"CAVENDISH_{name}": value for name, value in settings.items()}
-        command = [sys.executable, "-m", "worker.cli", "up"]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        command = [sys.executable, "-m", "cavendish_worker.cli", "up"]
+        self.process = subprocess.Popen(
+            command, env=self.environment, stdout=self.log, stderr=self.log
+        )
         try:
             self.facts = wait_until(self._ready, 30, "the stack is up")
         except BaseException:
@@ -87,7 +99,10 @@ class Failing:
 
 
 class Overheard:
-    """Everything that the server was told while this listened. Redis itself shows AUTH and HELLO without their words."""
+    """Everything that the server was told while this listened.
+
+    Redis itself shows AUTH and HELLO without their words.
+    """
 
     def __init__(self, port: int) -> None:
         self._socket, self._heard = socket.create_connection(("127.0.0.1", port)), list[bytes]()
@@ -114,16 +129,26 @@ class Overheard:
 
 
 def shapes(secret: str) -> set[str]:
-    """A secret as it might be written: plain, quoted, inside JSON, encoded once more, without its prefix, as bytes in hex."""
+    """A secret as it might be written.
+
+    Plain, quoted, inside JSON, encoded once more, without its prefix, as bytes in hex.
+    """
     plain = {secret, secret.removeprefix("whsec_").removeprefix("whsk_")}
     raw = set()
     with contextlib.suppress(ValueError):
         raw = {base64.b64decode(word, validate=True) for word in plain if len(word) % 4 == 0}
     words = (
-        plain | {quote(word, safe="") for word in plain} | {quote(word) for word in plain} | {quote_plus(word) for word in plain}
+        plain
+        | {quote(word, safe="") for word in plain}
+        | {quote(word) for word in plain}
+        | {quote_plus(word) for word in plain}
     )
-    words |= {json.dumps(word)[1:-1] for word in plain} | {base64.b64encode(word.encode()).decode() for word in plain}
-    words |= {base64.urlsafe_b64encode(each).decode() for each in raw} | {each.hex() for each in raw}
+    words |= {json.dumps(word)[1:-1] for word in plain} | {
+        base64.b64encode(word.encode()).decode() for word in plain
+    }
+    words |= {base64.urlsafe_b64encode(each).decode() for each in raw} | {
+        each.hex() for each in raw
+    }
     return {word.rstrip("=") for word in words if len(word.rstrip("=")) > 11}
 
 
@@ -167,20 +192,33 @@ def command_lines() -> str:
 
 def flower_says(flower: str) -> dict[str, str]:
     """Every page and every answer of Flower's API that needs no task of its own."""
-    places = ["/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers?refresh=1", "/api/workers", "/api/tasks?limit=500"]
+    places = [
+        "/",
+        "/workers",
+        "/tasks",
+        "/broker",
+        "/metrics",
+        "/api/workers?refresh=1",
+        "/api/workers",
+        "/api/tasks?limit=500",
+    ]
     places += [
         "/api/task/types",
         "/api/queues/length",
         "/tasks/datatable?draw=1&start=0&length=500&search[value]=&order[0][column]=0",
     ]
     found = {}
-    with httpx.Client(base_url=flower, auth=("ada", FLOWER_PASSWORD), trust_env=False, timeout=20) as http:
+    with httpx.Client(
+        base_url=flower, auth=("ada", FLOWER_PASSWORD), trust_env=False, timeout=20
+    ) as http:
         for place in places:
             found[place] = http.get(place).raise_for_status().text
         for name in json.loads(found["/api/workers?refresh=1"]):
             found[name] = http.get(f"/worker/{name}").text
         for task_id in list(json.loads(found["/api/tasks?limit=500"]))[:50]:
-            found[task_id] = http.get(f"/task/{task_id}").text + http.get(f"/api/task/info/{task_id}").text
+            found[task_id] = (
+                http.get(f"/task/{task_id}").text + http.get(f"/api/task/info/{task_id}").text
+            )
     return found
 
 
@@ -194,7 +232,7 @@ def guarded(tmp_path: Path) -> Iterator[Node]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_files(
+def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_files(
     served: Served, guarded: Node, tmp_path: Path, log_format: str
 ) -> None:
     api, failing, overheard = Api(), Failing(), Overheard(guarded.port)
@@ -226,41 +264,91 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
     secrets |= {"password of the proxy": PROXY_PASSWORD, "password of Flower": FLOWER_PASSWORD}
     said: list[str] = []
 
-    def cavendish(*words: str, exit_code: int | None = None, shown: bool = True, **more: str) -> str:
-        environment = stack.environment | {f"CAVENDISH_{name}": value for name, value in more.items()}
-        command = [sys.executable, "-m", "worker.cli", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    def cavendish(
+        *words: str, exit_code: int | None = None, shown: bool = True, **more: str
+    ) -> str:
+        environment = stack.environment | {
+            f"CAVENDISH_{name}": value for name, value in more.items()
+        }
+        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
         assert exit_code in (None, done.returncode), (words, done.stdout, done.stderr)
         said.append(done.stderr + (done.stdout if shown else ""))
         return done.stdout
 
     try:
-        wait_until(lambda: "worker" in {one["role"] for one in stack.status()["fleet"]}, 30, "a worker lives")
+        wait_until(
+            lambda: "worker" in {one["role"] for one in stack.status()["fleet"]},
+            30,
+            "a worker lives",
+        )
         # What is printed once is meant to be seen, and nowhere else.
-        printed = cavendish("endpoint", "add", "shop", f"{served(failing)}/shop?key=not-a-secret", shown=False)
-        printed += cavendish("endpoint", "add", "signed", f"{served(failing)}/v1a", "--ed25519", shown=False)
+        printed = cavendish(
+            "endpoint", "add", "shop", f"{served(failing)}/shop?key=not-a-secret", shown=False
+        )
+        printed += cavendish(
+            "endpoint", "add", "signed", f"{served(failing)}/v1a", "--ed25519", shown=False
+        )
         printed += cavendish("endpoint", "rotate", "shop", "--overlap", "1", shown=False)
-        with contextlib.closing(Book(settings["REDIS_URL"])) as book:
-            keys = [(name, each.sealed) for name, one in book.endpoints.all().items() for each in one.keys]
-        opened = {Vault((key,)).open(name, sealed) for name, sealed in keys}
-        assert len(opened) == 4  # two of shop, one after the other; two of signed, of which the v1a key is never printed
-        assert set(re.findall(r"whsec_[A-Za-z0-9+/=]+", printed)) == {one for one in opened if one.startswith("whsec_")}
-        secrets |= {f"key {number} of an endpoint": one for number, one in enumerate(sorted(opened))}
+        with contextlib.shutdown(Store(settings["REDIS_URL"])) as store:
+            keys = [
+                (name, each.encrypted)
+                for name, one in store.endpoints.all().items()
+                for each in one.keys
+            ]
+        opened = {Encryption((key,)).open(name, encrypted) for name, encrypted in keys}
+        assert (
+            len(opened) == 4
+        )  # two of shop, one after the other; two of signed, of which the v1a key is never printed
+        assert set(re.findall(r"whsec_[A-Za-z0-9+/=]+", printed)) == {
+            one for one in opened if one.startswith("whsec_")
+        }
+        secrets |= {
+            f"key {number} of an endpoint": one for number, one in enumerate(sorted(opened))
+        }
         ids = api.emulator.create(6)
-        hooks = [word for name in ("shop", "signed", f"{served(failing)}/url") for word in ("--webhook", name)]
+        hooks = [
+            word
+            for name in ("shop", "signed", f"{served(failing)}/url")
+            for word in ("--webhook", name)
+        ]
         cavendish("submit", "--service", SERVICE, *hooks, *ids)
-        cavendish("submit", "--service", SERVICE, "--account", "alice", "--deadline", "1", "id-of-alice")
-        wait_until(lambda: "account.held" in stack.lines(), 40, "the API refuses the token")
+        cavendish(
+            "submit", "--service", SERVICE, "--account", "alice", "--deadline", "1", "id-of-alice"
+        )
+        wait_until(lambda: "account.paused" in stack.lines(), 40, "the API refuses the token")
         api.closed = False
         wait_until(lambda: len(failing.signatures) >= 12, 60, "webhooks were tried and failed")
-        wait_until(lambda: any("v1a," in each for each in failing.signatures), 30, "one was signed with a key pair")
-        wait_until(lambda: {f"Bearer {TOKEN}", f"Bearer {ALICE}"} <= api.heard, 20, "both tokens were used")
+        wait_until(
+            lambda: any("v1a," in each for each in failing.signatures),
+            30,
+            "one was signed with a key pair",
+        )
+        wait_until(
+            lambda: {f"Bearer {TOKEN}", f"Bearer {ALICE}"} <= api.heard, 20, "both tokens were used"
+        )
         nowhere = f"redis://:{quote(PASSWORD, safe='')}@127.0.0.1:1/0"
-        common = (["status"], ["doctor"], ["endpoint", "list"], ["endpoint", "test", "shop"], ["dead", "list"])
+        common = (
+            ["status"],
+            ["doctor"],
+            ["endpoint", "list"],
+            ["endpoint", "test", "shop"],
+            ["dead", "list"],
+        )
         common += (["show", "--service", SERVICE, ids[0]], ["submit", "--service", SERVICE, "x"])
-        commands: list[tuple[list[str], int | None, dict[str, str]]] = [(words, None, {}) for words in common]
+        commands: list[tuple[list[str], int | None, dict[str, str]]] = [
+            (words, None, {}) for words in common
+        ]
         commands += [(words, None, {"REDIS_URL": nowhere}) for words in common[:3]]
-        commands.append((["status"], 1, {"REDIS_URL": settings["REDIS_URL"].replace("redis%2F", "wrong-redis%2F")}))
+        commands.append(
+            (
+                ["status"],
+                1,
+                {"REDIS_URL": settings["REDIS_URL"].replace("redis%2F", "wrong-redis%2F")},
+            )
+        )
         wrong = {
             "WEBHOOK_SECRET": f"{secret}!",
             "SECRET_KEY": key[:-4],
@@ -268,9 +356,18 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
             "REDIS_URL": f"http://:{PASSWORD}@x",
             "FLOWER_BASIC_AUTH": f"{FLOWER_PASSWORD.replace(':', '')}",
         }
-        wrong |= {"BROKER_URL": f"amqp://u:{PASSWORD}@x:99999", "EGRESS_PROXY": f"ftp://u:{PROXY_PASSWORD}@127.0.0.1:1"}
+        wrong |= {
+            "BROKER_URL": f"amqp://u:{PASSWORD}@x:99999",
+            "EGRESS_PROXY": f"ftp://u:{PROXY_PASSWORD}@127.0.0.1:1",
+        }
         commands += [(["status"], 2, {name: value}) for name, value in wrong.items()]
-        commands.append((["endpoint", "test", "shop"], 1, {"EGRESS_PROXY": f"http://u:{PROXY_PASSWORD}@127.0.0.1:1"}))
+        commands.append(
+            (
+                ["endpoint", "test", "shop"],
+                1,
+                {"EGRESS_PROXY": f"http://u:{PROXY_PASSWORD}@127.0.0.1:1"},
+            )
+        )
         commands.append((["endpoint", "test", "shop"], None, {"SECRET_KEY": new_key()}))
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda one: cavendish(*one[0], exit_code=one[1], **one[2]), commands))
@@ -279,11 +376,35 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
         guarded.redis.config_set("maxmemory", 1)  # errors that show the command which was refused
         cavendish("endpoint", "add", "late", f"{served(failing)}/late", exit_code=1)
         cavendish("endpoint", "rotate", "shop")
-        cavendish("submit", "--service", SERVICE, "--webhook", f"{served(failing)}/late", "late", exit_code=1)
+        cavendish(
+            "submit",
+            "--service",
+            SERVICE,
+            "--webhook",
+            f"{served(failing)}/late",
+            "late",
+            exit_code=1,
+        )
         guarded.redis.config_set("maxmemory", 0)
-        held = redis.Redis(port=guarded.port, password=PASSWORD, db=0, decode_responses=True, encoding_errors="replace")
-        broker = redis.Redis(port=guarded.port, password=PASSWORD, db=1, decode_responses=True, encoding_errors="replace")
-        places = {"logs": stack.lines(), "errors and tables": "\n".join(said), "command lines": processes}
+        held = redis.Redis(
+            port=guarded.port,
+            password=PASSWORD,
+            db=0,
+            decode_responses=True,
+            encoding_errors="replace",
+        )
+        broker = redis.Redis(
+            port=guarded.port,
+            password=PASSWORD,
+            db=1,
+            decode_responses=True,
+            encoding_errors="replace",
+        )
+        places = {
+            "logs": stack.lines(),
+            "errors and tables": "\n".join(said),
+            "command lines": processes,
+        }
         places |= {
             "book": dumped(held),
             "broker": with_bodies(dumped(broker)),
@@ -294,9 +415,11 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
             if path.is_file():
                 private = {"stack.json", "webhook-secret", "secret-key"}
                 assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name not in private
-                if path.name != "stack.json":  # readable by its owner only: it holds the URLs that the parts are started with
+                if (
+                    path.name != "stack.json"
+                ):  # readable by its owner only: it holds the URLs that the parts are started with
                     places[str(path.relative_to(stack.folder))] = path.read_text(errors="replace")
-        assert "sealed:" in places["book"]
+        assert "encrypted:" in places["book"]
         assert "plain:" not in places["book"]
         assert len(places["overheard"]) > 100_000
         leaks = {
@@ -312,25 +435,37 @@ def test_no_secret_is_found_in_logs_flower_broker_book_errors_command_lines_or_f
 
 
 @pytest.mark.timeout(60)
-def test_each_secret_that_is_kept_for_its_owner_is_in_one_file_which_nobody_else_can_read(start: Callable[..., Stack]) -> None:
+def test_each_secret_that_is_kept_for_its_owner_is_in_one_file_which_nobody_else_can_read(
+    start: Callable[..., Stack],
+) -> None:
     stack = start("--no-flower")
     data = stack.folder / "data"
     for name in ("webhook-secret", "secret-key"):
         kept = (data / name).read_text().strip().removeprefix("whsec_")
-        assert [path for path in data.rglob("*") if path.is_file() and kept.encode() in path.read_bytes()] == [data / name]
+        assert [
+            path
+            for path in data.rglob("*")
+            if path.is_file() and kept.encode() in path.read_bytes()
+        ] == [data / name]
         assert stat.S_IMODE((data / name).stat().st_mode) == 0o600
         assert kept not in stack.lines() + command_lines()
     assert stat.S_IMODE((data / "stack.json").stat().st_mode) == 0o600
 
 
 @pytest.mark.timeout(60)
-def test_commands_beside_up_seal_and_sign_with_what_it_keeps(start: Callable[..., Stack]) -> None:
+def test_commands_beside_up_encrypt_and_sign_with_what_it_keeps(
+    start: Callable[..., Stack],
+) -> None:
     stack = start("--no-flower", CAVENDISH_WEBHOOK_ALLOW="127.0.0.0/8")
-    wait_until(lambda: "worker" in {one["role"] for one in stack.status()["fleet"]}, 30, "a worker lives")
+    wait_until(
+        lambda: "worker" in {one["role"] for one in stack.status()["fleet"]}, 30, "a worker lives"
+    )
     receiver = stack.facts["receiver"]
     added = stack.cavendish("endpoint", "add", "shop", receiver, "--json")
     assert json.loads(added.stdout)["encrypted"] is True
-    assert json.loads(stack.cavendish("endpoint", "test", receiver, "--json").stdout)["status"] == 204
+    assert (
+        json.loads(stack.cavendish("endpoint", "test", receiver, "--json").stdout)["status"] == 204
+    )
     found = {one["what"]: one for one in json.loads(stack.cavendish("doctor", "--json").stdout)}
     assert "endpoint secrets" not in found
     assert found["webhook secret"]["ok"]

@@ -1,4 +1,8 @@
-"""SIGTERM: a worker gives back what it holds, nobody waits for its leases, and a rolling restart is not seen from outside."""
+"""SIGTERM.
+
+A worker gives back what it holds, nobody waits for its leases, and a rolling restart is not seen
+from outside.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +15,37 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from endpoint_index import Served
+
 from acceptance.conftest import SERVICE, Stack, wait_until
 from acceptance.parts import BLUR, Parts
+from cavendish.model import Lane
+from cavendish.store.keys import LaneKeys, delivery_of
+from cavendish.webhook_endpoint import subscription_of
+from cavendish_worker.devstack.emulator.api import Config
 from chaos.rolling import roll
 from conftest import Server
-from owing import Served
-
-from scheduler.endpoints import subscription_of
-from scheduler.store.keys import LaneKeys, debt_of
-from scheduler.tracking import Lane
-from worker.emulator.api import Knobs
 
 LANE = Lane("default", SERVICE)
 LEASES = LaneKeys(LANE).leases
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("latency", "shutdown_timeout"), [(2.0, 20.0), (25.0, 6.0)], ids=["calls end", "calls are left"])
+@pytest.mark.parametrize(
+    ("latency", "shutdown_timeout"), [(2.0, 20.0), (25.0, 6.0)], ids=["calls end", "calls are left"]
+)
 def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait_for(
     own_server: Server, served: Served, latency: float, shutdown_timeout: float
 ) -> None:
-    """Calls that end in time are waited for; what a longer one asks about is given back unasked. Another worker does the rest."""
-    knobs = Knobs(rate=0.0, median=1.0, latency=latency)
-    parts = Parts(own_server.url, served, knobs, BATCH_SIZE="10", SHUTDOWN_TIMEOUT=str(shutdown_timeout))
-    redis = parts.book.connection.redis
+    """Calls that end in time are waited for.
+
+    What a longer one asks about is given back unasked. Another worker does the rest.
+    """
+    config = Config(rate=0.0, median=1.0, latency=latency)
+    parts = Parts(
+        own_server.url, served, config, BATCH_SIZE="10", SHUTDOWN_TIMEOUT=str(shutdown_timeout)
+    )
+    redis = parts.store.connection.redis
     try:
         parts.celery("beat")
         worker = parts.celery("worker")
@@ -42,15 +53,19 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
         parts.client.submit(ids, service=SERVICE, webhook=parts.receiver)
         wait_until(lambda: redis.hlen(LEASES) >= 60, 30, "the worker is in the middle of batches")
         took = parts.end(worker)
-        queued = redis.llen("cavendish.retrieve")  # sent in the last moment: asked by whoever comes first
+        queued = redis.llen(
+            "cavendish.retrieve"
+        )  # sent in the last moment: asked by whoever comes first
         assert took < shutdown_timeout
         assert redis.hlen(LEASES) <= 10 * queued
         assert (redis.hlen("unacked"), parts.fleet("worker")) == (0, [])
-        parts.emulator.knobs = replace(knobs, latency=0.05)
+        parts.emulator.config = replace(config, latency=0.05)
         parts.celery("worker")
         wait_until(lambda: parts.settled(ids), 30, "another worker settles everything")
         wait_until(lambda: len(parts.announced()["states"]) == len(ids), 20, "all announced")
-        assert parts.tally()["again"] == 0 or latency > shutdown_timeout  # an answer that nobody waited for is told again
+        assert (
+            parts.tally()["restart"] == 0 or latency > shutdown_timeout
+        )  # an answer that nobody waited for is told again
         assert not any("Traceback" in line for line in parts.lines().splitlines()), parts.lines()
     finally:
         parts.close()
@@ -60,8 +75,8 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
 def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its_last_calls(
     own_server: Server, served: Served
 ) -> None:
-    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=0.1, latency=8.0))
-    redis = parts.book.connection.redis
+    parts = Parts(own_server.url, served, Config(rate=0.0, median=0.1, latency=8.0))
+    redis = parts.store.connection.redis
     try:
         beat, worker = parts.celery("beat"), parts.celery("worker")
         parts.client.submit(parts.emulator.create(1), service=SERVICE, deadline=1)
@@ -70,7 +85,12 @@ def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its
         worker.terminate()
         ids = [f"id-{number}" for number in range(20)]
         for task_id in ids:  # some before it stops listening, some after
-            parts.producer.send_task("cavendish.submit", args=[[task_id]], kwargs={"service": SERVICE}, queue="cavendish.submit")
+            parts.producer.send_task(
+                "cavendish.submit",
+                args=[[task_id]],
+                kwargs={"service": SERVICE},
+                queue="cavendish.submit",
+            )
             time.sleep(0.05)
         time.sleep(1.5)
         assert worker.poll() is None  # it waits for the call
@@ -83,11 +103,16 @@ def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("answers_after", "left"), [(2.0, False), (30.0, True)], ids=["calls end", "calls are left"])
+@pytest.mark.parametrize(
+    ("answers_after", "left"), [(2.0, False), (30.0, True)], ids=["calls end", "calls are left"]
+)
 def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wait_for(
     own_server: Server, served: Served, answers_after: float, left: bool
 ) -> None:
-    """An answer that comes in time counts. What is not waited for is charged to nobody, and sent again by another worker."""
+    """An answer that comes in time counts.
+
+    What is not waited for is charged to nobody, and sent again by another worker.
+    """
     heard, slow = list[str](), True
 
     async def receiver(request: httpx.Request) -> httpx.Response:
@@ -96,7 +121,13 @@ def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wai
             await asyncio.sleep(answers_after)
         return httpx.Response(204)
 
-    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=0.1), SHUTDOWN_TIMEOUT="6", WEBHOOK_CALLS_PER_ENDPOINT="10")
+    parts = Parts(
+        own_server.url,
+        served,
+        Config(rate=0.0, median=0.1),
+        SHUTDOWN_TIMEOUT="6",
+        WEBHOOK_CALLS_PER_ENDPOINT="10",
+    )
     try:
         parts.celery("beat")
         worker, ids = parts.celery("worker"), parts.emulator.create(40)
@@ -108,28 +139,43 @@ def test_a_worker_that_is_ended_in_the_middle_of_webhooks_leaves_no_lease_to_wai
         assert len(heard) < 40
         slow = False
         parts.celery("worker")
-        wait_until(lambda: len({*heard}) == 40 and not parts.book.debts.waiting(LANE), 15, "the rest waits for no lease")
+        wait_until(
+            lambda: len({*heard}) == 40 and not parts.store.deliveries.waiting(LANE),
+            15,
+            "the rest waits for no lease",
+        )
         assert len(heard) - 40 == (before if left else 0)
-        debts = parts.book.debts.load(LANE, [debt_of(subscription_of(url), task_id) for task_id in ids])
-        assert {(debt.state, debt.tries, debt.outcome) for debt in debts} == {("paid", 1, "HTTP 204")}
+        deliveries = parts.store.deliveries.load(
+            LANE, [delivery_of(subscription_of(url), task_id) for task_id in ids]
+        )
+        assert {
+            (delivery.state, delivery.attempts, delivery.outcome) for delivery in deliveries
+        } == {("delivered", 1, "HTTP 204")}
     finally:
         parts.close()
 
 
 @pytest.mark.timeout(120)
-def test_a_rolling_restart_under_load_keeps_nobody_waiting_for_a_lease(own_server: Server, served: Served) -> None:
-    """Forty ids a second, and every worker is replaced in the middle of it. `make chaos` says how long they wait."""
-    parts = Parts(own_server.url, served, Knobs(rate=0.0, median=2.0, sigma=0.3), LEASE="75")
+def test_a_rolling_restart_under_load_keeps_nobody_waiting_for_a_lease(
+    own_server: Server, served: Served
+) -> None:
+    """Forty ids a second, and every worker is replaced in the middle of it.
+
+    `make chaos` says how long they wait.
+    """
+    parts = Parts(own_server.url, served, Config(rate=0.0, median=2.0, sigma=0.3), LEASE="75")
     try:
         delays = roll(parts, 2)
         assert delays[0] > -BLUR
         assert delays[-1] < 30
-        assert parts.tally()["again"] <= 5
+        assert parts.tally()["restart"] <= 5
     finally:
         parts.close()
 
 
-def test_a_stack_whose_terminal_is_closed_leaves_nothing_behind(start: Callable[..., Stack]) -> None:
+def test_a_stack_whose_terminal_is_closed_leaves_nothing_behind(
+    start: Callable[..., Stack],
+) -> None:
     stack = start("--no-flower")
     pids = stack.pids()
     stack.process.send_signal(signal.SIGHUP)

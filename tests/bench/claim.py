@@ -13,58 +13,62 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from cavendish.model import Lane
+from cavendish.policy.fair_share import fair_share
+from cavendish.policy.rate_limit import RateLimit
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
+from cavendish.submission import SubmitOptions
+from cavendish_worker.polling.dispatch import Config, Desk, Drained, run_round
+from cavendish_worker.telemetry.metrics import scraped, serving
 from conftest import Server
 
-from scheduler.forecast import Forecasts
-from scheduler.pace import Pace
-from scheduler.share import fair_share
-from scheduler.store import Book
-from scheduler.submission import Wishes
-from scheduler.tracking import Lane
-from worker.dispatch import Desk, Drained, Knobs, run_round
-from worker.metrics import scraped, serving
-
 LANE = Lane("default", "nano-banana")
-KNOBS = Knobs(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
+CONFIG = Config(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
 ROUNDS = 200
 
 
-def fill(book: Book, count: int) -> float:
+def fill(store: Store, count: int) -> float:
     """Submit `count` ids as producers do; returns the seconds it took."""
-    now, started = book.fleet.now(), time.perf_counter()
-    wishes = Wishes("nano-banana", "default", ("https://example.com/hook",), 86400.0, "", "", "", again=False)
+    now, started = store.fleet.now(), time.perf_counter()
+    options = SubmitOptions(
+        "nano-banana", "default", ("https://example.com/hook",), 86400.0, "", "", "", restart=False
+    )
     for start in range(0, count, 20_000):
-        ids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(start, min(start + 20_000, count))]
-        book.tasks.add(ids, wishes, now - 60, now - 30 + start / count * 20)
+        ids = [
+            f"00000000-0000-4000-8000-{number:012d}"
+            for number in range(start, min(start + 20_000, count))
+        ]
+        store.tasks.add(ids, options, now - 60, now - 30 + start / count * 20)
     return time.perf_counter() - started
 
 
-def microseconds_in_redis(book: Book) -> float:
+def microseconds_in_redis(store: Store) -> float:
     """Time that Redis has spent inside commands so far."""
-    stats = book.connection.redis.info("commandstats")
+    stats = store.connection.redis.info("commandstats")
     return sum(row["usec"] for name, row in stats.items() if "|" not in name)
 
 
-def claims(book: Book) -> tuple[list[float], list[float]]:
+def claims(store: Store) -> tuple[list[float], list[float]]:
     """Per claimed batch of 50: milliseconds inside Redis, and on the wall."""
     inside, wall = [], []
     for number in range(ROUNDS):
-        before, started = microseconds_in_redis(book), time.perf_counter()
-        now = book.fleet.now()
-        batch = fair_share(book.tasks.candidates(LANE, now, 50), 50, now)
-        taken = book.tasks.claim(LANE, now + 120, f"bench{number}", batch)
+        before, started = microseconds_in_redis(store), time.perf_counter()
+        now = store.fleet.now()
+        batch = fair_share(store.tasks.candidates(LANE, now, 50), 50, now)
+        taken = store.tasks.claim(LANE, now + 120, f"bench{number}", batch)
         wall.append((time.perf_counter() - started) * 1e3)
-        inside.append((microseconds_in_redis(book) - before) / 1e3)
+        inside.append((microseconds_in_redis(store) - before) / 1e3)
         assert len(taken) == 50
     return inside, wall
 
 
-def ticks(book: Book) -> list[float]:
-    """Milliseconds of one round of the dispatch, which weighs, asks the pace and claims."""
-    desk, spent = Desk(book, Forecasts(book.learned), KNOBS), []
+def ticks(store: Store) -> list[float]:
+    """Milliseconds of one round of the dispatch, which weighs, asks the rate limit and claims."""
+    desk, spent = Desk(store, Forecasts(store.shared_state), CONFIG), []
     for _ in range(ROUNDS):
-        book.learned.change_pace("default", lambda _: (Pace(), None))
-        drained, now = Drained(), book.fleet.now()
+        store.shared_state.change_rate_limit("default", lambda _: (RateLimit(), None))
+        drained, now = Drained(), store.fleet.now()
         started = time.perf_counter()
         run_round(desk, frozenset({"default"}), now, lambda *_: None, drained)
         spent.append((time.perf_counter() - started) * 1e3)
@@ -72,9 +76,9 @@ def ticks(book: Book) -> list[float]:
     return spent
 
 
-def scrapes(book: Book) -> list[float]:
+def scrapes(store: Store) -> list[float]:
     """Milliseconds of one `cavendish metrics`, once it runs."""
-    registry, spent = scraped.registry_of(book, KNOBS.batch_size), []
+    registry, spent = scraped.registry_of(store, CONFIG.batch_size), []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         serving.text(registry)
@@ -87,26 +91,38 @@ def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
     server = Server()
     server.start()
     try:
-        book = Book(server.url)
-        seconds = fill(book, count)
-        memory = book.connection.redis.info("memory")["used_memory"] / count
-        inside, wall = claims(book)
-        rounds, asked = ticks(book), scrapes(book)
+        store = Store(server.url)
+        seconds = fill(store, count)
+        memory = store.connection.redis.info("memory")["used_memory"] / count
+        inside, wall = claims(store)
+        rounds, asked = ticks(store), scrapes(store)
     finally:
         server.close()
     rows = [
         ("submit, ids/s", f"{count / seconds:,.0f}", ""),
         ("memory, bytes per pending id with one webhook", f"{memory:.0f}", ""),
     ]
-    measured = {"claim of 50, ms in Redis": inside, "claim of 50, ms on the wall": wall, "tick, ms": rounds}
-    for name, values in (measured | {"scrape of the book, ms": asked}).items():
-        rows.append((name, f"{statistics.median(values):.2f}", f"{statistics.quantiles(values, n=100)[98]:.2f}"))
+    measured = {
+        "claim of 50, ms in Redis": inside,
+        "claim of 50, ms on the wall": wall,
+        "tick, ms": rounds,
+    }
+    for name, values in (measured | {"scrape of the store, ms": asked}).items():
+        rows.append(
+            (
+                name,
+                f"{statistics.median(values):.2f}",
+                f"{statistics.quantiles(values, n=100)[98]:.2f}",
+            )
+        )
     return rows
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ids", type=int, default=1_000_000)
     count = parser.parse_args().ids
     print(f"{count:,} pending ids in one lane".ljust(52), "median".rjust(10), "p99".rjust(10))

@@ -1,4 +1,7 @@
-"""Who takes part: each starts what it needs on the ground, and returns how ids are handed over to it."""
+"""Who takes part.
+
+Each starts what it needs on the ground, and returns how ids are handed over to it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from dataclasses import dataclass
 from celery import Celery
 from ground import HERE, Ground
 
-from scheduler import Client
-from scheduler.settings import Settings
-from scheduler.whereabouts import celery_spelling
+from cavendish import Client
+from cavendish.local_paths import celery_spelling
+from cavendish.settings import Settings
 
 SERVICE, BATCH = "nano-banana", 100
 
@@ -30,7 +33,7 @@ class Contestant:
 
 
 def settings_of_ours(ground: Ground) -> Settings:
-    """What our own client needs to find the book."""
+    """What our own client needs to find the store."""
     return Settings.load({"CAVENDISH_REDIS_URL": ground.redis(0)})
 
 
@@ -44,14 +47,23 @@ def _ours(ground: Ground, ends: ExitStack) -> HandOver:
         "CAVENDISH_API_TOKEN": "ours",
         "CAVENDISH_BATCH_SIZE": str(BATCH),
     }
-    ends.enter_context(ground.running("ours", [sys.executable, "-m", "worker.cli", "up", "--no-flower"], surroundings))
+    ends.enter_context(
+        ground.running(
+            "ours",
+            [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower"],
+            surroundings,
+        )
+    )
     ground.wait_for((data / "stack.json").exists)
     client = ends.enter_context(Client(settings=settings_of_ours(ground)))
     return lambda ids: client.submit(ids, service=SERVICE)
 
 
 def _polite(name: str) -> list[str]:
-    """Those that ask about one id per call may have what the others leave of the machine: their limit binds them anyway."""
+    """Those that ask about one id per call may have what the others leave of the machine.
+
+    Their limit binds them anyway.
+    """
     return ["nice", "-n", "15"] if name in ROUNDS[1] else []
 
 
@@ -77,7 +89,8 @@ def _celery(ground: Ground, ends: ExitStack) -> HandOver:
     surroundings = {"PEER_API_URL": ground.api, "PEER_TOKEN": "celery", "PEER_BROKER": broker}
     words = "-q -A peers_celery worker -P threads -c 16 -l error --without-gossip --without-mingle".split()
     command = [*_polite("celery"), sys.executable, "-m", "celery", *words]
-    # Killed at the end: an orderly shutdown would first put thousands of messages back that nobody needs any more.
+    # Killed at the end: an orderly shutdown would first put thousands of messages back that nobody
+    # needs any more.
     ends.enter_context(ground.running("celery", command, surroundings, stop=signal.SIGKILL))
     producer = Celery("producer", broker=broker, set_as_current=False)
     ends.callback(producer.close)
@@ -86,9 +99,14 @@ def _celery(ground: Ground, ends: ExitStack) -> HandOver:
 
 CONTESTANTS = (
     Contestant("ours", "`cavendish up`, batches of 100", _ours),
-    Contestant("beat", "every 3 s all pending in batches of 100, a 429 is waited out", _program("beat")),
-    Contestant("sdk", "official SDK: tasks.wait, a thread per id, at most 1,000 threads", _program("sdk")),
+    Contestant(
+        "beat", "every 3 s all pending in batches of 100, a 429 is waited out", _program("beat")
+    ),
+    Contestant(
+        "sdk", "official SDK: tasks.wait, a thread per id, at most 1,000 threads", _program("sdk")
+    ),
     Contestant("celery", "a Celery task per id, retry(countdown=3), -P threads -c 16", _celery),
 )
-#: Side by side in one round. The last two ask about one id per call, and keep both cores of a small machine busy with refusals.
+#: Side by side in one round. The last two ask about one id per call, and keep both cores of a small
+#: machine busy with refusals.
 ROUNDS = (("ours", "beat"), ("sdk", "celery"))

@@ -1,9 +1,11 @@
-"""One producer keeps 100 ids in flight, another drops 20,000: what the small one waits (docs/polling.md, section 3.6).
+"""One producer keeps 100 ids in flight, another drops 20,000: what the small one waits
+(docs/polling.md, section 3.6).
 
     python tests/bench/fairness.py
 
-A virtual clock with the real law and the real shares: each call takes what `fair_share` picks from the ids next in turn of
-each producer, just as the dispatch does. Without producer labels all ids stand in one line.
+A virtual clock with the real duration model and the real shares: each call takes what `fair_share`
+picks from the ids next in turn of each producer, just as the dispatch does. Without producer labels
+all ids stand in one line.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from scheduler.law import Law, Look, observe, outlook
-from scheduler.share import fair_share
-from scheduler.tracking import Candidate
+from cavendish.model import Candidate
+from cavendish.policy.durations import DurationModel, Observation, forecast, observe
+from cavendish.policy.fair_share import fair_share
 
 RATE, BATCH, HORIZON, DROP_AT = 5.0, 100, 600.0, 300.0
 MEDIAN, SIGMA, MEAN = 15.0, 0.5, 17.0
@@ -45,21 +47,28 @@ def crowd(chance: random.Random) -> list[Task]:
 
 def simulate(seed: int, *, labelled: bool) -> dict[str, list[float]]:
     """Delays of the tasks that finished while the burst was worked off, by producer."""
-    tasks, law = crowd(random.Random(seed)), Law()
+    tasks, durations = crowd(random.Random(seed)), DurationModel()
     lines: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    view, new, delays = outlook(law), 0, defaultdict[str, list[float]](list)
+    view, new, delays = forecast(durations), 0, defaultdict[str, list[float]](list)
     for step in range(1, int(HORIZON * RATE) + 1):
         now = step / RATE
         if step % int(5 * RATE) == 0:
-            view = outlook(law)
+            view = forecast(durations)
         while new < len(tasks) and tasks[new].submitted_at <= now:
             line = lines[tasks[new].producer if labelled else ""]
             heapq.heappush(line, (tasks[new].submitted_at + view.next_age(0.0), new))
             new += 1
-        next_in_turn = [(name, heapq.heappop(line)) for name, line in lines.items() for _ in range(min(BATCH, len(line)))]
-        candidates = [Candidate(str(number), name, due, 0.0, math.inf, None, "") for name, (due, number) in next_in_turn]
+        next_in_turn = [
+            (name, heapq.heappop(line))
+            for name, line in lines.items()
+            for _ in range(min(BATCH, len(line)))
+        ]
+        candidates = [
+            Candidate(str(number), name, due, 0.0, math.inf, None, "")
+            for name, (due, number) in next_in_turn
+        ]
         chosen = {one.id for one in fair_share(candidates, BATCH, now)}
-        looks = []
+        polls = []
         for name, (due, number) in next_in_turn:
             if str(number) not in chosen:
                 heapq.heappush(lines[name], (due, number))
@@ -67,26 +76,32 @@ def simulate(seed: int, *, labelled: bool) -> dict[str, list[float]]:
             task = tasks[number]
             age = now - task.submitted_at
             done = task.duration <= age
-            looks.append(Look(task.last_age, age, done, task.duration if done else None))
+            polls.append(Observation(task.last_age, age, done, task.duration if done else None))
             if not done:
                 task.last_age = age
                 heapq.heappush(lines[name], (task.submitted_at + view.next_age(age), number))
             elif DROP_AT + 5 < task.submitted_at + task.duration < DROP_AT + 100:
                 delays[task.producer].append(age - task.duration)
-        law = observe(law, looks)
+        durations = observe(durations, polls)
     return delays
 
 
 def tables() -> list[tuple[str, str, float, float, str]]:
     """Rows: line, producer, mean, p99, what the study has."""
-    study = {("one line", "small"): "8.7 / 34", ("a line each", "small"): "1.42 / 4.3", ("a line each", "big"): "17.1"}
+    study = {
+        ("one line", "small"): "8.7 / 34",
+        ("a line each", "small"): "1.42 / 4.3",
+        ("a line each", "big"): "17.1",
+    }
     rows = []
     for name, labelled in (("one line", False), ("a line each", True)):
         runs = [simulate(seed, labelled=labelled) for seed in (1, 2, 3)]
         for producer in ("small", "big"):
             found = [delay for run in runs for delay in run[producer]]
             p99 = statistics.quantiles(found, n=100)[98]
-            rows.append((name, producer, statistics.fmean(found), p99, study.get((name, producer), "")))
+            rows.append(
+                (name, producer, statistics.fmean(found), p99, study.get((name, producer), ""))
+            )
     return rows
 
 

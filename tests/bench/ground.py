@@ -1,4 +1,7 @@
-"""The ground of one benchmark run: the pretend API, a real Redis, and every process that runs on them, ended at the end."""
+"""The ground of one benchmark run.
+
+The pretend API, a real Redis, and every process that runs on them, ended at the end.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,15 @@ from typing import Any
 
 import httpx
 
-from scheduler.errors import BookUnavailable
-from scheduler.store import Book
-from worker import embedded
-from worker.stack import free_port
+from cavendish.errors import StoreUnavailable
+from cavendish.store import Store
+from cavendish_worker.devstack import embedded_redis as embedded
+from cavendish_worker.devstack.stack import free_port
 
 HERE = Path(__file__).parent
 NOTHING: Mapping[str, str] = {}
-#: What no process inherits: settings of the contestants, and proxies, which the SDK would use even for the loopback interface.
+#: What no process inherits: settings of the contestants, and proxies, which the SDK would use even
+#: for the loopback interface.
 _OURS_OR_PROXY = re.compile(r"(?i)CAVENDISH_|ACEDATACLOUD_|.*_PROXY$")
 
 
@@ -34,13 +38,23 @@ class Ground:
 
     def __init__(self, folder: Path, ends: ExitStack, emulate: Sequence[str]) -> None:
         self.folder, self.processes = folder, dict[str, subprocess.Popen[str]]()
-        self._environment = {name: value for name, value in os.environ.items() if not _OURS_OR_PROXY.match(name)}
+        self._environment = {
+            name: value for name, value in os.environ.items() if not _OURS_OR_PROXY.match(name)
+        }
         self._environment["CAVENDISH_LOG_LEVEL"] = "warning"
         self._http = ends.enter_context(httpx.Client(trust_env=False, timeout=30))
         self._socket, port = folder / "redis.sock", free_port()
         ends.enter_context(self.running("redis", embedded.arguments(folder, self._socket)))
         self.wait_for(self._redis_answers)
-        command = [sys.executable, "-m", "worker.cli", "emulate", "--port", str(port), *emulate]
+        command = [
+            sys.executable,
+            "-m",
+            "cavendish_worker.cli",
+            "emulate",
+            "--port",
+            str(port),
+            *emulate,
+        ]
         ends.enter_context(self.running("emulator", command))
         self.api = f"http://127.0.0.1:{port}"
         self.wait_for(lambda: self._http.get(f"{self.api}/emulator/tally"))
@@ -50,20 +64,31 @@ class Ground:
 
     def create(self, count: int, token: str) -> list[str]:
         """Make remote tasks of one token; returns their ids."""
-        answer = self._http.post(f"{self.api}/emulator/tasks", params={"token": token}, json={"count": count})
+        answer = self._http.post(
+            f"{self.api}/emulator/tasks", params={"token": token}, json={"count": count}
+        )
         ids: list[str] = answer.json()["ids"]
         return ids
 
     def ask(self, what: str, token: str) -> dict[str, Any]:
         """The pretend API's `tally` or `ledger` of one token."""
-        said: dict[str, Any] = self._http.get(f"{self.api}/emulator/{what}", params={"token": token}).json()
+        said: dict[str, Any] = self._http.get(
+            f"{self.api}/emulator/{what}", params={"token": token}
+        ).json()
         return said
 
     @contextmanager
     def running(
-        self, name: str, command: Sequence[str], more: Mapping[str, str] = NOTHING, *, stop: int = signal.SIGTERM
+        self,
+        name: str,
+        command: Sequence[str],
+        more: Mapping[str, str] = NOTHING,
+        *,
+        stop: int = signal.SIGTERM,
     ) -> Iterator[subprocess.Popen[str]]:
-        """A process in a group of its own (Ctrl-C is for us), ended by the end of its stdin, else by a signal, else by force."""
+        """A process in a group of its own (Ctrl-C is for us), ended by the end of its stdin, else
+        by a signal, else by force.
+        """
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
                 command, env=self._environment | dict(more), cwd=HERE, stdin=subprocess.PIPE, stdout=log, stderr=log,
@@ -84,7 +109,9 @@ class Ground:
         """Raise if a process ended that should run."""
         for name, process in self.processes.items():
             if process.poll() is not None:
-                raise RuntimeError("\n".join([f"{name} ended with {process.returncode}:", *self.last_words(name)]))
+                raise RuntimeError(
+                    "\n".join([f"{name} ended with {process.returncode}:", *self.last_words(name)])
+                )
 
     def wait_for(self, ready: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until the answer is truthy; no connection means not yet. Raises TimeoutError."""
@@ -94,20 +121,23 @@ class Ground:
             try:
                 if ready():
                     return
-            except (BookUnavailable, httpx.TransportError):
+            except (StoreUnavailable, httpx.TransportError):
                 pass
             time.sleep(0.1)
         raise TimeoutError(f"not ready within {seconds:g} s")
 
     def _redis_answers(self) -> bool:
-        book = Book(self.redis(0))
+        store = Store(self.redis(0))
         try:
-            return book.fleet.now() > 0
+            return store.fleet.now() > 0
         finally:
-            book.close()
+            store.close()
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds used so far by each process with its descendants, and by the whole `machine`. Empty but on Linux."""
+        """CPU seconds used so far by each process with its descendants, and by the whole `machine`.
+
+        Empty but on Linux.
+        """
         children, used = defaultdict[int, list[int]](list), dict[int, float]()
         tick = os.sysconf("SC_CLK_TCK")
         for path in Path("/proc").glob("[0-9]*/stat"):
@@ -124,7 +154,9 @@ class Ground:
         def total(pid: int) -> float:
             return used.get(pid, 0.0) + sum(total(child) for child in children[pid])
 
-        user, nice, system, _idle, _iowait, *interrupts = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:8])
+        user, nice, system, _idle, _iowait, *interrupts = map(
+            int, Path("/proc/stat").read_text().split(maxsplit=9)[1:8]
+        )
         machine = (user + nice + system + sum(interrupts)) / tick
         mine = {name: total(process.pid) for name, process in self.processes.items()}
         return mine | {"producers": used[os.getpid()], "machine": machine}
@@ -139,7 +171,11 @@ def ground(emulate: Sequence[str]) -> Iterator[Ground]:
 
 def _end(process: subprocess.Popen[str], stop: int) -> None:
     assert process.stdin is not None
-    steps = ((process.stdin.close, 2.0), (lambda: process.send_signal(stop), 25.0), (process.kill, 5.0))
+    steps = (
+        (process.stdin.close, 2.0),
+        (lambda: process.send_signal(stop), 25.0),
+        (process.kill, 5.0),
+    )
     for step, seconds in steps:
         try:
             step()

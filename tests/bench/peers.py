@@ -1,7 +1,9 @@
-"""Two ways to poll that are in use today, as programs: ids come on stdin, one a line, and are asked about until finished.
+"""Two ways to poll that are in use today, as programs: ids come on stdin, one a line, and are asked
+about until finished.
 
-`peers.py sdk URL TOKEN` is the README of the official SDK, one thread per id. `peers.py beat URL TOKEN` asks about all that is
-pending every 3 s, in batches. Both end with their stdin; the SDK's then says in a line of JSON how often `wait` gave up.
+`peers.py sdk URL TOKEN` is the README of the official SDK, one thread per id. `peers.py beat URL
+TOKEN` asks about all that is pending every 3 s, in batches. Both end with their stdin; the SDK's
+then says in a line of JSON how often `wait` gave up.
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ import httpx
 from acedatacloud import AceDataCloud, AceDataCloudError
 
 SERVICE = "nano-banana"
-#: Seconds between two looks: what the SDK waits by default, so that all peers look equally often.
+#: Seconds between two polls: what the SDK waits by default, so that all peers look equally often.
 EVERY = 3.0
-#: Threads of the SDK's program. More ids than this wait for a thread, as in any service that has to bound them.
+#: Threads of the SDK's program. More ids than this wait for a thread, as in any service that has to
+#: bound them.
 THREADS = 1000
 BATCH = 100
 
 
 def sdk(url: str, token: str) -> None:
-    """`tasks.wait` for each id in a thread of its own; where it gives up (at the third 429 in a row) it is called again."""
+    """`tasks.wait` for each id in a thread of its own.
+
+    Where it gives up (at the third 429 in a row) it is called again.
+    """
     client, gave_up = AceDataCloud(api_token=token, base_url=url), 0
 
     def wait(task_id: str) -> None:
@@ -55,7 +61,9 @@ def beat(url: str, token: str) -> None:
         _leave()
 
     threading.Thread(target=read, daemon=True).start()
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30, trust_env=False) as http:
+    with httpx.Client(
+        base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30, trust_env=False
+    ) as http:
         while True:
             began = time.monotonic()
             ids = list(pending)

@@ -1,6 +1,8 @@
-"""The usual way to poll with Celery: one Celery task per id that asks, and retries in 3 s until the id is finished.
+"""The usual way to poll with Celery: one Celery task per id that asks, and retries in 3 s until the
+id is finished.
 
-`celery -A peers_celery worker -P threads -c 16`, with PEER_API_URL, PEER_TOKEN and PEER_BROKER in the environment.
+`celery -A peers_celery worker -P threads -c 16`, with PEER_API_URL, PEER_TOKEN and PEER_BROKER in
+the environment.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ http = httpx.Client(
 
 
 @app.task(bind=True, name="peers.look", max_retries=None)
-def look(self: Task, task_id: str) -> None:
+def poll(self: Task, task_id: str) -> None:
     """Ask about one id; a refused call is tried again like a task that is still running."""
     try:
         answer = http.post("/nano-banana/tasks", json={"action": "retrieve", "id": task_id})

@@ -1,8 +1,10 @@
-"""All benches about asking, one after another: printed, and with --write kept in RESULTS.md with a plot.
+"""All benches about asking, one after another: printed, and with --write kept in RESULTS.md with a
+plot.
 
     python tests/bench/report.py [--minutes 6] [--write]
 
-The two virtual-clock benches run side by side, then the whole system in real time with the machine to itself.
+The two virtual-clock benches run side by side, then the whole system in real time with the machine
+to itself.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 TITLES = {
-    "pace": "The pace on a virtual clock",
-    "law": "Law and due times on a virtual clock",
+    "rate-limit": "The rate limit on a virtual clock",
+    "law": "Duration model and due times on a virtual clock",
     "fairness": "Two producers, one of them with a burst, on a virtual clock",
     "whole": "The whole system in real time, against three ways to poll that are in use",
 }
@@ -30,7 +32,9 @@ TITLES = {
 
 def start(name: str, *words: str) -> subprocess.Popen[str]:
     """Run one bench of this folder."""
-    return subprocess.Popen([sys.executable, str(HERE / f"{name}.py"), *words], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(HERE / f"{name}.py"), *words], stdout=subprocess.PIPE, text=True
+    )
 
 
 def finish(name: str, process: subprocess.Popen[str]) -> str:
@@ -49,7 +53,10 @@ def machine() -> str:
 
 
 def plot(rows: list[dict[str, Any]]) -> str:
-    """Two rows of bars on a logarithmic scale, as SVG: calls per task, and mean delay from finish to detection."""
+    """Two rows of bars on a logarithmic scale, as SVG.
+
+    Calls per task, and mean delay from finish to detection.
+    """
     panels = (
         ("API calls per detected task", "calls_per_task"),
         ("mean seconds from finish to detection", "delay"),
@@ -66,10 +73,16 @@ def plot(rows: list[dict[str, Any]]) -> str:
             y = base + place * bar
             length = 420 * math.log(value / low) / math.log(high / low) if value else 0
             colour = "#d4a017" if row["contestant"] == "ours" else "#8a8a8a"
-            missed = f" ({row['missed']:.0%} never detected)" if row["missed"] and row["missed"] > 0.01 else ""
+            missed = (
+                f" ({row['missed']:.0%} never detected)"
+                if row["missed"] and row["missed"] > 0.01
+                else ""
+            )
             shown = f"{value:.3g}{missed}" if value else "nothing detected"
             parts.append(f'<text x="10" y="{y + 15}">{row["contestant"]}</text>')
-            parts.append(f'<rect x="130" y="{y + 2}" width="{length:.0f}" height="{bar - 8}" fill="{colour}"/>')
+            parts.append(
+                f'<rect x="130" y="{y + 2}" width="{length:.0f}" height="{bar - 8}" fill="{colour}"/>'
+            )
             parts.append(f'<text x="{136 + length:.0f}" y="{y + 15}">{shown}</text>')
     height = top + len(panels) * (len(rows) * bar + 60) - 30
     style = 'font-family="sans-serif" font-size="13"'
@@ -80,20 +93,33 @@ def plot(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--write", action="store_true", help="keep the results in RESULTS.md and the plot")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the results in RESULTS.md and the plot"
+    )
     words = parser.parse_args()
     print(machine())
-    pace, law = start("pace"), start("law")
-    texts = {"pace": finish("pace", pace), "law": finish("law", law), "fairness": finish("fairness", start("fairness"))}
+    rate_limit, durations = start("rate-limit"), start("law")
+    texts = {
+        "rate-limit": finish("rate-limit", rate_limit),
+        "law": finish("law", durations),
+        "fairness": finish("fairness", start("fairness")),
+    }
     with tempfile.TemporaryDirectory() as folder:
         rows_file = Path(folder) / "rows.json"
-        texts["whole"] = finish("whole", start("whole", "--minutes", str(words.minutes), "--together", "--json", str(rows_file)))
+        texts["whole"] = finish(
+            "whole",
+            start("whole", "--minutes", str(words.minutes), "--together", "--json", str(rows_file)),
+        )
         rows = json.loads(rows_file.read_text())
     if words.write:
         head = f"# Results of `make bench-polling`\n\n{datetime.now(UTC):%Y-%m-%d} · {machine()}\n"
-        parts = [f"\n## {TITLES[name]}\n\n```\n{text.strip()}\n```\n" for name, text in texts.items()]
+        parts = [
+            f"\n## {TITLES[name]}\n\n```\n{text.strip()}\n```\n" for name, text in texts.items()
+        ]
         (HERE / "RESULTS.md").write_text(head + "".join(parts))
         (HERE / "polling.svg").write_text(plot(rows["rows"] if isinstance(rows, dict) else rows))
 

@@ -1,4 +1,7 @@
-"""What counts: the numbers of one contestant, from what the pretend API saw; and the table of all. Pure."""
+"""What counts.
+
+The numbers of one contestant, from what the pretend API saw; and the table of all. Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,23 @@ class Mark:
     cpu: dict[str, float]
 
 
-def row(name: str, tasks: Sequence[dict[str, Any]], before: Mark, after: Mark, steps: Sequence[float]) -> Row:
+def row(
+    name: str, tasks: Sequence[dict[str, Any]], before: Mark, after: Mark, steps: Sequence[float]
+) -> Row:
     """The numbers of one contestant between two marks.
 
-    `tasks` is its ledger, read some seconds after the second mark: what had finished by the mark and was not told by
-    then is missed. `steps` are the moments at which the limit changed.
+    `tasks` is its ledger, read some seconds after the second mark: what had finished by the mark
+    and was not told by then is missed. `steps` are the moments at which the limit changed.
     """
     finished = [task for task in tasks if before.at <= task["finished_at"] < after.at]
     found = [task for task in finished if task["told_at"] is not None]
-    told = sum(task["told_at"] is not None and before.at <= task["told_at"] < after.at for task in tasks)
+    told = sum(
+        task["told_at"] is not None and before.at <= task["told_at"] < after.at for task in tasks
+    )
     calls = after.tallies[name]["calls"] - before.tallies[name]["calls"]
-    refused = after.tallies[name]["answers"].get("429", 0) - before.tallies[name]["answers"].get("429", 0)
+    refused = after.tallies[name]["answers"].get("429", 0) - before.tallies[name]["answers"].get(
+        "429", 0
+    )
     edges = (before.at, *steps, after.at)
     phases = [[task for task in found if a <= task["finished_at"] < b] for a, b in pairwise(edges)]
     return {
@@ -43,8 +52,12 @@ def row(name: str, tasks: Sequence[dict[str, Any]], before: Mark, after: Mark, s
         "refused": share(refused, calls),
         "delay": spread(_delays(found)),
         "delay_by_phase": [spread(_delays(phase))["mean"] for phase in phases],
-        "delay_at_least": spread([(task["told_at"] or after.at) - task["finished_at"] for task in finished])["mean"],
-        "cores": (after.cpu[name] - before.cpu[name]) / (after.at - before.at) if name in after.cpu else None,
+        "delay_at_least": spread(
+            [(task["told_at"] or after.at) - task["finished_at"] for task in finished]
+        )["mean"],
+        "cores": (after.cpu[name] - before.cpu[name]) / (after.at - before.at)
+        if name in after.cpu
+        else None,
     }
 
 
@@ -77,7 +90,8 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if not n else cell.rjust(width) for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if not n else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     )

@@ -1,4 +1,7 @@
-"""What the webhook bench measures on hostile receivers: addresses that must not be dialled, and answers meant as bombs."""
+"""What the webhook bench measures on hostile receivers.
+
+Addresses that must not be dialled, and answers meant as bombs.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from webhook_measures import Row
 from webhook_road import LANE, Road, forget_peak, memory
 
-from worker.stack import free_port
+from cavendish_worker.devstack.stack import free_port
 
-#: The one address of this machine that is allowed, and how many announcements go there, to show that calls are noticed.
+#: The one address of this machine that is allowed, and how many webhooks go there, to show that
+#: calls are noticed.
 ALLOWED, CONTROL = "127.9.9.9", 5
 ADDRESSES, SEED = 1000, 20261123
 _NETWORKS = (
@@ -27,8 +31,9 @@ _SPELLINGS = (
     "127.0.0.1 localhost [::1] 0.0.0.0 2130706433 0x7f.1 0177.0.0.1 127.1 0x7f000001 [::ffff:127.0.0.1] [::ffff:7f00:1] "
     "[::127.0.0.1] [64:ff9b::7f00:1] 127.0.0.1. localhost. 169.254.169.254 [fd00:ec2::254] 168.63.129.16"
 ).split()
-#: Seconds of a try at an answer bomb, and how often each is tried, each time at an endpoint of its own.
-TIMEOUT, TRIES = 2.0, 3
+#: Seconds of a try at an answer bomb, and how often each is tried, each time at an endpoint of its
+#: own.
+TIMEOUT, ATTEMPTS = 2.0, 3
 BOMBS = {
     "gzip": "200 MB of gzip",
     "drip": "endless slow body",
@@ -53,9 +58,21 @@ def denied() -> list[str]:
 
 def names() -> dict[str, list[str]]:
     """Names that a hostile name server knows: one address of each is public, or none."""
-    inner = ("127.0.0.1", "10.0.0.7", "169.254.169.254", "192.168.1.1", "::1", "fd00::7", "::ffff:127.0.0.1")
-    mixed = {f"mixed{number}.bench.test": ["8.8.8.8", address] for number, address in enumerate(inner)}
-    return mixed | {f"private{number}.bench.test": [address] for number, address in enumerate(inner)}
+    inner = (
+        "127.0.0.1",
+        "10.0.0.7",
+        "169.254.169.254",
+        "192.168.1.1",
+        "::1",
+        "fd00::7",
+        "::ffff:127.0.0.1",
+    )
+    mixed = {
+        f"mixed{number}.bench.test": ["8.8.8.8", address] for number, address in enumerate(inner)
+    }
+    return mixed | {
+        f"private{number}.bench.test": [address] for number, address in enumerate(inner)
+    }
 
 
 @contextmanager
@@ -84,26 +101,36 @@ def _accept(server: socket.socket, address: str, came: list[str]) -> None:
 
 
 def addresses(road: Road) -> list[Row]:
-    """Announcements to a thousand denied addresses; each connect of the worker process is noted by its interpreter."""
+    """Webhooks to a thousand denied addresses.
+
+    Each connect of the worker process is noted by its interpreter.
+    """
     file, port, known = road.ground.folder / "dialled", free_port(), names()
     hosts = [*denied(), *known]
     watched = [str(file), json.dumps(known)]
-    with road.receiving(ALLOWED), listening(port) as came, road.worker(watched, webhook_allow=f"{ALLOWED}/32"):
-        endings = [road.prepare(1, f"/hook{number}", f"http://{host}:{port}")[0] for number, host in enumerate(hosts)]
+    with (
+        road.receiving(ALLOWED),
+        listening(port) as came,
+        road.worker(watched, webhook_allow=f"{ALLOWED}/32"),
+    ):
+        endings = [
+            road.prepare(1, f"/hook{number}", f"http://{host}:{port}")[0]
+            for number, host in enumerate(hosts)
+        ]
         control = road.prepare(CONTROL, "/allowed/0")
         road.settle([*control, *endings])
         until = time.monotonic() + 20
-        while sum(road.book.debts.waiting(LANE).values()) and time.monotonic() < until:
+        while sum(road.store.deliveries.waiting(LANE).values()) and time.monotonic() < until:
             road.kick()
             time.sleep(0.5)
-        dead, heard = road.book.debts.dead(LANE, 2 * ADDRESSES), road.arrivals()
+        dead, heard = road.store.deliveries.dead(LANE, 2 * ADDRESSES), road.arrivals()
     dialled = [json.loads(line) for line in file.read_text().splitlines()]
     wrong = [address for address in dialled if address != ALLOWED] + came
     if ALLOWED not in dialled or len(heard.at) != CONTROL:
         raise RuntimeError("the allowed address was not reached, so nothing is proven")
-    buried = {debt.task_id for debt in dead if "not public" in debt.outcome}
+    buried = {delivery.task_id for delivery in dead if "not public" in delivery.outcome}
     left = {
-        host: road.book.debts.load(LANE, [ending.debt])[0].outcome
+        host: road.store.deliveries.load(LANE, [ending.delivery])[0].outcome
         for host, ending in zip(hosts, endings, strict=True)
         if ending.outcome.task.id not in buried
     }
@@ -125,20 +152,34 @@ def bombs(road: Road) -> list[Row]:
         road.load(warm, 400.0)
         road.written(len(warm))
         time.sleep(1)
-        plain = max(_one(road, pid, "/warm/20")[1] for _ in range(TRIES))
+        plain = max(_one(road, pid, "/warm/20")[1] for _ in range(ATTEMPTS))
         rows.append(Row("answers: a plain one, KiB more memory", "", f"{plain}"))
         for kind, what in BOMBS.items():
-            tried = [_one(road, pid, f"/bomb/{kind}/{number}") for number in range(TRIES)]
-            late, grown = max(seconds - TIMEOUT for seconds, _, _ in tried), max(kib for _, kib, _ in tried)
-            said = "; ".join(dict.fromkeys(outcome for _, _, outcome in tried))
+            attempted = [_one(road, pid, f"/bomb/{kind}/{number}") for number in range(ATTEMPTS)]
+            late, grown = (
+                max(seconds - TIMEOUT for seconds, _, _ in attempted),
+                max(kib for _, kib, _ in attempted),
+            )
+            said = "; ".join(dict.fromkeys(outcome for _, _, outcome in attempted))
             shown = f"{max(late, 0) * 1e3:.0f} (ended after {TIMEOUT + late:.2f} s: {said})"
-            rows.append(Row(f"answer bomb, {what}: ms past the deadline", "<= 100", shown, late <= 0.1))
-            rows.append(Row("  KiB more memory, each try", "<= 1,024", ", ".join(f"{kib}" for _, kib, _ in tried), grown <= 1024))
+            rows.append(
+                Row(f"answer bomb, {what}: ms past the deadline", "<= 100", shown, late <= 0.1)
+            )
+            rows.append(
+                Row(
+                    "  KiB more memory, each try",
+                    "<= 1,024",
+                    ", ".join(f"{kib}" for _, kib, _ in attempted),
+                    grown <= 1024,
+                )
+            )
     return rows
 
 
 def _one(road: Road, pid: int, path: str) -> tuple[float, int, str]:
-    """Seconds of the first try of one announcement, KiB that the worker's memory grew meanwhile, and what came of it."""
+    """Seconds of the first try of one webhook, KiB that the worker's memory grew meanwhile, and
+    what came of it.
+    """
     (ending,) = road.prepare(1, path)
     time.sleep(0.5)
     forget_peak(pid)

@@ -1,4 +1,7 @@
-"""What the webhook bench measures on time and CPU: throughput beside plain httpx, settle to wire, isolation, idle cost."""
+"""What the webhook bench measures on time and CPU.
+
+Throughput beside plain httpx, settle to wire, isolation, idle cost.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from functools import cached_property
 import httpx
 from webhook_road import BATCH, Road, between, others
 
-from scheduler.beat import DELIVER, SWEEP
+from cavendish.task_names import DELIVER, RECONCILE
 
 #: Deliveries of a throughput run, and share of them at either end that is left out.
-DEBTS, LEFT_OUT = 20_000, 0.1
+DELIVERIES, LEFT_OUT = 20_000, 0.1
 #: Settings left to their defaults, where the bars do not say how many calls are in flight.
 DEFAULTS = {"webhook_calls": "", "webhook_calls_per_endpoint": ""}
 #: In the isolation run: endpoints, seconds of load, seconds that the hanging one lets calls wait.
@@ -37,7 +40,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """The steady middle of a run: deliveries per second, CPU milliseconds of each by process, most calls open at a time."""
+    """The steady middle of a run.
+
+    Deliveries per second, CPU milliseconds of each by process, most calls open at a time.
+    """
 
     rate: float
     each: dict[str, float]
@@ -75,17 +81,19 @@ class Measures:
 
     def _run(self, path: str) -> Speed:
         with self.road.worker():
-            endings = self.road.prepare(DEBTS, path)
+            endings = self.road.prepare(DELIVERIES, path)
             self.road.settle(endings)
             self.road.kick()
-            samples = self.road.drained(DEBTS, seconds=90)
-            self.road.written(DEBTS)
+            samples = self.road.drained(DELIVERIES, seconds=90)
+            self.road.written(DELIVERIES)
             heard = self.road.arrivals()
         if heard.repeats or set(heard.at) != {ending.name for ending in endings}:
-            raise RuntimeError(f"{path}: {len(heard.at)} of {DEBTS} announced, {heard.repeats} twice")
+            raise RuntimeError(
+                f"{path}: {len(heard.at)} of {DELIVERIES} announced, {heard.repeats} twice"
+            )
         moments = sorted(heard.at.values())
-        first, last = moments[int(DEBTS * LEFT_OUT)], moments[int(DEBTS * (1 - LEFT_OUT))]
-        count, used = DEBTS * (1 - 2 * LEFT_OUT), between(samples, first, last)
+        first, last = moments[int(DELIVERIES * LEFT_OUT)], moments[int(DELIVERIES * (1 - LEFT_OUT))]
+        count, used = DELIVERIES * (1 - 2 * LEFT_OUT), between(samples, first, last)
         each = {name: seconds / count * 1e3 for name, seconds in used.items()}
         return Speed(count / (last - first), each, heard.most, others(used, last - first))
 
@@ -95,20 +103,56 @@ class Measures:
         rate, each = asyncio.run(_plain_httpx(f"{self.road.receiver}/plain/100", at_once=100))
         slower, dearer = asyncio.run(_plain_httpx(f"{self.road.receiver}/queued/100", at_once=600))
         return [
-            Row("throughput, 100 ms receiver, 100 in flight: deliveries/s", ">= 800", f"{speed.rate:,.0f}", speed.rate >= 800),
-            Row("  worker CPU each, ms", "<= 1.2", f"{speed.each['worker']:.2f}", speed.each["worker"] <= 1.2),
-            Row("  most calls in flight, seen by the receiver", "100", f"{speed.most}", speed.most == 100),
-            Row("  peer: plain httpx.AsyncClient, 100 callers", "", f"{rate:,.0f}/s, {each:.2f} ms CPU each"),
-            Row("  peer: the same, 600 callers at its pool of 100", "", f"{slower:,.0f}/s, {dearer:.2f} ms CPU each"),
-            Row("  ratios of deliveries/s to these peers", "", f"{speed.rate / rate:.1f}, {speed.rate / slower:.1f}"),
-            Row("  ratios of CPU each", "", f"{speed.each['worker'] / each:.2f}, {speed.each['worker'] / dearer:.2f}"),
+            Row(
+                "throughput, 100 ms receiver, 100 in flight: deliveries/s",
+                ">= 800",
+                f"{speed.rate:,.0f}",
+                speed.rate >= 800,
+            ),
+            Row(
+                "  worker CPU each, ms",
+                "<= 1.2",
+                f"{speed.each['worker']:.2f}",
+                speed.each["worker"] <= 1.2,
+            ),
+            Row(
+                "  most calls in flight, seen by the receiver",
+                "100",
+                f"{speed.most}",
+                speed.most == 100,
+            ),
+            Row(
+                "  peer: plain httpx.AsyncClient, 100 callers",
+                "",
+                f"{rate:,.0f}/s, {each:.2f} ms CPU each",
+            ),
+            Row(
+                "  peer: the same, 600 callers at its pool of 100",
+                "",
+                f"{slower:,.0f}/s, {dearer:.2f} ms CPU each",
+            ),
+            Row(
+                "  ratios of deliveries/s to these peers",
+                "",
+                f"{speed.rate / rate:.1f}, {speed.rate / slower:.1f}",
+            ),
+            Row(
+                "  ratios of CPU each",
+                "",
+                f"{speed.each['worker'] / each:.2f}, {speed.each['worker'] / dearer:.2f}",
+            ),
         ]
 
     def zero(self) -> list[Row]:
         speed = self._run("/zero/0")
         self.notes.append(f"zero-latency receiver: {speed.beside}")
         return [
-            Row("throughput, zero-latency receiver: deliveries/s", ">= 1,100", f"{speed.rate:,.0f}", speed.rate >= 1100),
+            Row(
+                "throughput, zero-latency receiver: deliveries/s",
+                ">= 1,100",
+                f"{speed.rate:,.0f}",
+                speed.rate >= 1100,
+            ),
             Row("  worker CPU each, ms", "", f"{speed.each['worker']:.2f}"),
         ]
 
@@ -128,10 +172,28 @@ class Measures:
         self.notes.append(f"half load: others used {self.road.others:.0%} of the machine")
         late = p99(delays)
         return [
-            Row("settle -> wire, idle: p99, ms", "<= 200", f"{p99(idle) * 1e3:.0f}", p99(idle) <= 0.2),
-            Row("  median, worst, ms", "", f"{statistics.median(idle) * 1e3:.0f}, {max(idle) * 1e3:.0f}"),
-            Row(f"settle -> wire, half load ({half:.0f}/s): p99, ms", "<= 1,000", f"{late * 1e3:.0f}", late <= 1.0),
-            Row("  median, worst, ms", "", f"{statistics.median(delays) * 1e3:.0f}, {max(delays) * 1e3:.0f}"),
+            Row(
+                "settle -> wire, idle: p99, ms",
+                "<= 200",
+                f"{p99(idle) * 1e3:.0f}",
+                p99(idle) <= 0.2,
+            ),
+            Row(
+                "  median, worst, ms",
+                "",
+                f"{statistics.median(idle) * 1e3:.0f}, {max(idle) * 1e3:.0f}",
+            ),
+            Row(
+                f"settle -> wire, half load ({half:.0f}/s): p99, ms",
+                "<= 1,000",
+                f"{late * 1e3:.0f}",
+                late <= 1.0,
+            ),
+            Row(
+                "  median, worst, ms",
+                "",
+                f"{statistics.median(delays) * 1e3:.0f}, {max(delays) * 1e3:.0f}",
+            ),
         ]
 
     def _warm(self, *paths: str) -> None:
@@ -142,7 +204,10 @@ class Measures:
         time.sleep(1)
 
     def _delays(self, said: dict[str, float], seconds: float = 20.0) -> list[float]:
-        """Seconds from each settle to its arrival. What has not come after some more seconds counts as infinite."""
+        """Seconds from each settle to its arrival.
+
+        What has not come after some more seconds counts as infinite.
+        """
         until = time.monotonic() + seconds
         heard = self.road.arrivals()
         while not said.keys() <= heard.at.keys() and time.monotonic() < until:
@@ -153,7 +218,10 @@ class Measures:
     # --- isolation
 
     def isolation(self) -> list[Row]:
-        """Five endpoints at half load, default settings: all well; one that was well and hangs; one that hangs from the first."""
+        """Five endpoints at half load, default settings.
+
+        All well; one that was well and hangs; one that hangs from the first.
+        """
         rate = self.speed.rate / 2
         with self.road.worker(**DEFAULTS):
             well = self._five("well", rate, WELL_FOR)
@@ -163,16 +231,30 @@ class Measures:
             self.road.ask(f"hang?/ill0/100={HANGS}")
             ill = self._five("ill", rate, ILL_FOR)
         base, halves = p99(well), (p99(well[: len(well) // 2]), p99(well[len(well) // 2 :]))
-        self.notes.append(f"isolation: the others' p99 in the first and second half of the healthy run {_ms(halves)} ms")
-        rows = [Row(f"isolation: 5 endpoints, {rate:.0f}/s, all well: p99 of 4, ms", "", f"{base * 1e3:.0f}")]
-        for what, delays in (("one hangs from its first call", ill), ("one hangs that was well", turned)):
+        self.notes.append(
+            f"isolation: the others' p99 in the first and second half of the healthy run {_ms(halves)} ms"
+        )
+        rows = [
+            Row(
+                f"isolation: 5 endpoints, {rate:.0f}/s, all well: p99 of 4, ms",
+                "",
+                f"{base * 1e3:.0f}",
+            )
+        ]
+        for what, delays in (
+            ("one hangs from its first call", ill),
+            ("one hangs that was well", turned),
+        ):
             rise = p99(delays) / base - 1
             measured = f"{p99(delays) * 1e3:.0f} ({rise:+.0%})"
             rows.append(Row(f"  {what}: p99 of the other 4, ms", "<= +10 %", measured, rise <= 0.1))
         return rows
 
     def _five(self, name: str, rate: float, seconds: float, *, warm: bool = True) -> list[float]:
-        """Equal traffic to five endpoints; returns the delays of all but the first, in the order of their settles."""
+        """Equal traffic to five endpoints.
+
+        Returns the delays of all but the first, in the order of their settles.
+        """
         paths = [f"/{name}{number}/100" for number in range(ENDPOINTS)]
         if warm:
             self._warm(*paths[1:])
@@ -181,34 +263,51 @@ class Measures:
         mixed = [ending for row in zip(*columns, strict=True) for ending in row]
         said = self.road.load(mixed, rate)
         self.notes.append(f"isolation, {name}: others used {self.road.others:.0%} of the machine")
-        return self._delays({ending.name: said[ending.name] for ending in mixed if ending.path != paths[0]}, 5.0)
+        return self._delays(
+            {ending.name: said[ending.name] for ending in mixed if ending.path != paths[0]}, 5.0
+        )
 
     # --- idle cost
 
     def idle(self) -> list[Row]:
-        """Commands that Redis runs for a worker with nothing to do: the book is database 0, Celery's messages database 1."""
+        """Commands that Redis runs for a worker with nothing to do.
+
+        The store is database 0, Celery's messages database 1.
+        """
         with self.road.worker():
             self._warm("/idle/0")
             silent = self._commands(16.0)
             called = self._commands(30.0, DELIVER, every=15.0)
-            swept = self._commands(10.0, SWEEP, every=10.0)
-        (heart, celery), (book, messages) = silent, called
-        deliver, sweep = book - heart, (swept[0] - heart) / 3
-        extra = messages - celery + (swept[1] - celery) / 3
+            reconciled = self._commands(10.0, RECONCILE, every=10.0)
+        (heart, celery), (store, messages) = silent, called
+        deliver, reconcile = store - heart, (reconciled[0] - heart) / 3
+        extra = messages - celery + (reconciled[1] - celery) / 3
         self.notes.append(
             f"idle, commands/s: Celery's transport {celery:.2f}, heartbeat {heart:.2f}; beat adds: "
-            f"deliver {deliver:.2f}, sweep (a book of 150 paid ids) {sweep:.2f}, their messages at the broker {extra:.2f}"
+            f"deliver {deliver:.2f}, reconcile run (a store of 150 delivered ids) {reconcile:.2f}, their messages at the broker {extra:.2f}"
         )
-        delivering = deliver + sweep
+        delivering = deliver + reconcile
         return [
-            Row("idle cost: Redis commands/s of a worker that beat calls", "", f"{heart + celery + delivering + extra:.2f}"),
-            Row("  of them the delivering side's in the book", "<= 1 (goal)", f"{delivering:.2f}", delivering <= 1),
+            Row(
+                "idle cost: Redis commands/s of a worker that beat calls",
+                "",
+                f"{heart + celery + delivering + extra:.2f}",
+            ),
+            Row(
+                "  of them the delivering side's in the store",
+                "<= 1 (goal)",
+                f"{delivering:.2f}",
+                delivering <= 1,
+            ),
             Row("  and the messages of its Celery tasks at the broker", "", f"{extra:.2f}"),
         ]
 
     def _commands(self, seconds: float, task: str = "", every: float = 0.0) -> tuple[float, float]:
-        """Commands per second in the book and at the broker, while a task is called as beat does. Scripts count as one each."""
-        counted, redis = Counter[int](), self.road.book.connection.redis
+        """Commands per second in the store and at the broker, while a task is called as beat does.
+
+        Scripts count as one each.
+        """
+        counted, redis = Counter[int](), self.road.store.connection.redis
         stop = threading.Event()
 
         def beat() -> None:
@@ -232,13 +331,22 @@ def _ms(values: Sequence[float]) -> str:
 
 
 async def _plain_httpx(url: str, *, at_once: int, seconds: float = 8.0) -> tuple[float, float]:
-    """Deliveries per second, and CPU milliseconds of each, of httpx with its pool: 100 in flight, the rest queues in it."""
-    done, body, began = 0, b'{"type":"task.succeeded","data":"' + b"x" * 1400 + b'"}', time.monotonic()
+    """Deliveries per second, and CPU milliseconds of each, of httpx with its pool.
+
+    100 in flight, the rest queues in it.
+    """
+    done, body, began = (
+        0,
+        b'{"type":"task.succeeded","data":"' + b"x" * 1400 + b'"}',
+        time.monotonic(),
+    )
 
     async def caller(client: httpx.AsyncClient) -> None:
         nonlocal done
         while time.monotonic() < began + seconds:
-            (await client.post(url, content=body, headers={"content-type": "application/json"})).raise_for_status()
+            (
+                await client.post(url, content=body, headers={"content-type": "application/json"})
+            ).raise_for_status()
             done += 1
 
     async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113 (as patient as it can be)

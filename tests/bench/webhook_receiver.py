@@ -1,11 +1,14 @@
-"""The receiver of the webhook bench: a process of its own that speaks just enough HTTP/1.1 to cost next to nothing.
+"""The receiver of the webhook bench: a process of its own that speaks just enough HTTP/1.1 to cost
+next to nothing.
 
     python tests/bench/webhook_receiver.py PORT [HOST]
 
-`/NAME/MS` answers 200 after MS milliseconds; when each webhook-id came is kept (time.monotonic(), the same for all processes of
-a machine). `/bomb/KIND/…` answers badly: `gzip` (200 MB of it, each of which swells a thousandfold), `drip` (a body of one byte
-each 50 ms, without end), `headers` (100,000 of them), `trickle` (a header each 50 ms, without end).
-`/control/count`, `/control/arrivals`, `/control/reset`, and `/control/hang?PATH=MS`: from now on PATH answers after MS.
+`/NAME/MS` answers 200 after MS milliseconds; when each webhook-id came is kept (time.monotonic(),
+the same for all processes of a machine). `/bomb/KIND/…` answers badly: `gzip` (200 MB of it, each
+of which swells a thousandfold), `drip` (a body of one byte each 50 ms, without end), `headers`
+(100,000 of them), `trickle` (a header each 50 ms, without end). `/control/count`,
+`/control/arrivals`, `/control/reset`, and `/control/hang?PATH=MS`: from now on PATH answers after
+MS.
 """
 
 from __future__ import annotations
@@ -41,7 +44,12 @@ class State:
             self.instead[path] = float(milliseconds) / 1000
         if name == "arrivals":
             return self.arrivals
-        return {"count": len(self.arrivals), "most": self.most, "open": self.open, "connections": self.connections}
+        return {
+            "count": len(self.arrivals),
+            "most": self.most,
+            "open": self.open,
+            "connections": self.connections,
+        }
 
 
 class Connection(asyncio.Protocol):
@@ -86,7 +94,9 @@ class Connection(asyncio.Protocol):
         _, name, rest = path.split("/", 2)
         if name == "control":
             body = json.dumps(state.control(rest)).encode()
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
             return
         state.arrivals.append((webhook_id, path, now))
         if name == "bomb":
@@ -119,7 +129,9 @@ class Connection(asyncio.Protocol):
 def _bomb(kind: str) -> Iterator[bytes]:
     if kind == "gzip":
         piece = gzip.compress(b"\0" * 16_000_000)
-        yield b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % BOMB_BYTES
+        yield (
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % BOMB_BYTES
+        )
         yield from itertools.repeat(piece, BOMB_BYTES // len(piece) + 1)
     elif kind == "drip":
         yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -145,7 +157,9 @@ def _field(head: str, name: str) -> str:
 async def serve(port: int, host: str) -> None:
     """Until the process is ended."""
     state = State()
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(state), host, port, backlog=512)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(state), host, port, backlog=512
+    )
     await server.serve_forever()
 
 

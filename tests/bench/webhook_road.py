@@ -1,4 +1,7 @@
-"""The road of the webhook bench: a real Redis, a receiver, one real Celery worker process at a time, and ids that end."""
+"""The road of the webhook bench.
+
+A real Redis, a receiver, one real Celery worker process at a time, and ids that end.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +20,56 @@ from typing import Any
 import httpx
 from ground import HERE, Ground
 
-from scheduler.beat import DELIVER
-from scheduler.settings import Settings
-from scheduler.store import Book
-from scheduler.store.debts import Debt
-from scheduler.store.keys import FLEET, debt_of
-from scheduler.submission import Wishes
-from scheduler.tracking import Lane, State
-from scheduler.verdicts import Outcome
-from worker.app import build
-from worker.stack import free_port
-from worker.webhooks.announcement import webhook_id
-from worker.webhooks.signing import new_secret
+from cavendish.model import Lane, State
+from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.deliveries import Delivery
+from cavendish.store.keys import FLEET, delivery_of
+from cavendish.submission import SubmitOptions
+from cavendish.task_names import DELIVER
+from cavendish_worker.celeryapp.app import build
+from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.webhooks.payload import webhook_id
+from cavendish_worker.webhooks.signing import new_secret
 
 LANE = Lane("default", "nano-banana")
 TOKEN, KEPT, EVENTS = "bench", 86400.0, 10_000
 #: Ids that end in one settle while a load is going on: half a batch of the retrieve.
 BATCH = 20
-_WORKER = ["-q", "-A", "worker.tasks", "worker", "-P", "threads", "--without-gossip", "--without-mingle"]
+_WORKER = [
+    "-q",
+    "-A",
+    "cavendish_worker.tasks",
+    "worker",
+    "-P",
+    "threads",
+    "--without-gossip",
+    "--without-mingle",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """An id about to end: what is settled, and the webhook-id under which that is announced to `path`."""
+    """An id about to end.
+
+    What is settled, and the webhook-id under which that is announced to `path`.
+    """
 
     outcome: Outcome
     name: str
     path: str
 
     @property
-    def debt(self) -> str:
-        return debt_of(self.outcome.task.webhooks[0], self.outcome.task.id)
+    def delivery(self) -> str:
+        return delivery_of(self.outcome.task.webhooks[0], self.outcome.task.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Which announcement came when first (time.monotonic()), how often one came again, and the most calls open at a time."""
+    """Which webhook came when first (time.monotonic()), how often one came again, and the most
+    calls open at a time.
+    """
 
     at: dict[str, float]
     repeats: int
@@ -67,7 +84,7 @@ class Road:
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
-        self.book = Book(ground.redis(0))
+        self.store = Store(ground.redis(0))
         self._http = httpx.Client(trust_env=False, timeout=30)
         self._told = {
             "CAVENDISH_REDIS_URL": ground.redis(0),
@@ -89,7 +106,8 @@ class Road:
         port = free_port()
         before, self.receiver = self.receiver, f"http://{host}:{port}"
         with self.ground.running(
-            "receiver" if not before else host, [sys.executable, str(HERE / "webhook_receiver.py"), str(port), host]
+            "receiver" if not before else host,
+            [sys.executable, str(HERE / "webhook_receiver.py"), str(port), host],
         ):
             self.ground.wait_for(lambda: self.ask("count"))
             yield self.receiver
@@ -97,15 +115,18 @@ class Road:
 
     @contextmanager
     def worker(self, watched: Sequence[str] = (), **settings: str) -> Iterator[int]:
-        """One worker process on an empty book; yields its process id. `watched` are the arguments of webhook_watched.py."""
-        self.book.connection.redis.flushall()
+        """One worker process on an empty store.
+
+        Yields its process id. `watched` are the arguments of webhook_watched.py.
+        """
+        self.store.connection.redis.flushall()
         self.ask("reset")
         more = self._told | {f"CAVENDISH_{name.upper()}": value for name, value in settings.items()}
         how = [str(HERE / "webhook_watched.py"), *watched] if watched else ["-m", "celery"]
         command = [sys.executable, *how, *_WORKER]
         # Killed at the end: an orderly shutdown would wait for the calls that hang.
         with self.ground.running("worker", command, more, stop=signal.SIGKILL) as process:
-            self.ground.wait_for(lambda: self.book.connection.redis.hlen(FLEET))
+            self.ground.wait_for(lambda: self.store.connection.redis.hlen(FLEET))
             yield process.pid
 
     def ask(self, what: str) -> Any:
@@ -123,32 +144,56 @@ class Road:
     def prepare(self, count: int, path: str, url: str = "") -> list[Ending]:
         """Submit and claim ids as producers and the dispatch do; they end when they are settled."""
         webhook, prepared = (url or self.receiver) + path, list[Ending]()
-        wishes = Wishes(LANE.service, LANE.account, (webhook,), KEPT, '{"order":7,"user":"u-4711"}', "", "", again=False)
+        options = SubmitOptions(
+            LANE.service,
+            LANE.account,
+            (webhook,),
+            KEPT,
+            '{"order":7,"user":"u-4711"}',
+            "",
+            "",
+            restart=False,
+        )
         for _ in range(0, count, 1000):
-            now, number = self.book.fleet.now(), self._number
+            now, number = self.store.fleet.now(), self._number
             self._number += min(count - len(prepared), 1000)
             ids = [f"1c4dd0f1-7a0e-4000-8000-{each:012d}" for each in range(number, self._number)]
-            self.book.tasks.add(ids, wishes, now - 60, now - 10)
-            self.book.tasks.claim(LANE, now + KEPT, TOKEN, self.book.tasks.candidates(LANE, now, 1000))
-            for task in self.book.tasks.load(LANE, ids).tasks.values():
-                outcome = Outcome(task, State.SUCCEEDED, finished_at=now - 1, model="nano-banana", record=_record(task.id))
-                prepared.append(Ending(outcome, webhook_id(replace(task, state=State.SUCCEEDED)), path))
+            self.store.tasks.add(ids, options, now - 60, now - 10)
+            self.store.tasks.claim(
+                LANE, now + KEPT, TOKEN, self.store.tasks.candidates(LANE, now, 1000)
+            )
+            for task in self.store.tasks.load(LANE, ids).tasks.values():
+                outcome = Outcome(
+                    task,
+                    State.SUCCEEDED,
+                    finished_at=now - 1,
+                    model="nano-banana",
+                    record=_record(task.id),
+                )
+                prepared.append(
+                    Ending(outcome, webhook_id(replace(task, state=State.SUCCEEDED)), path)
+                )
         return prepared
 
     def settle(self, endings: Sequence[Ending]) -> None:
-        """Write ends as the retrieve does; from now on they are owed."""
+        """Write ends as the retrieve does; from now on they are pending."""
         for start in range(0, len(endings), 500):
             some = [(ending.outcome, 0.0) for ending in endings[start : start + 500]]
-            settled = self.book.tasks.settle(LANE, TOKEN, self.book.fleet.now(), some, KEPT, EVENTS)
+            settled = self.store.tasks.settle(
+                LANE, TOKEN, self.store.fleet.now(), some, KEPT, EVENTS
+            )
             if not all(each.ended for each in settled):
                 raise RuntimeError("an id did not end")
 
     def kick(self, task: str = DELIVER) -> None:
-        """Say that something is owed, as worker/tasks.py does."""
+        """Say that something is pending, as worker/cavendish_worker/tasks.py does."""
         self._app.send_task(task, queue=task, expires=75.0)
 
     def load(self, endings: Sequence[Ending], rate: float, batch: int = BATCH) -> dict[str, float]:
-        """End ids at a rate, whatever becomes of them, a batch at a time. Returns when each was about to be settled."""
+        """End ids at a rate, whatever becomes of them, a batch at a time.
+
+        Returns when each was about to be settled.
+        """
         before, said, began = self.ground.cpu(), dict[str, float](), time.monotonic()
         for start in range(0, len(endings), batch):
             time.sleep(max(began + start / rate - time.monotonic(), 0))
@@ -157,11 +202,16 @@ class Road:
             self.kick()
             said |= {ending.name: moment for ending in some}
         after = self.ground.cpu()
-        self.others = others({name: after[name] - before[name] for name in before}, time.monotonic() - began)
+        self.others = others(
+            {name: after[name] - before[name] for name in before}, time.monotonic() - began
+        )
         return said
 
     def drained(self, count: int, seconds: float) -> list[Sample]:
-        """Wait until so many POSTs came; returns the CPU seconds of each process as they went by."""
+        """Wait until so many POSTs came.
+
+        Returns the CPU seconds of each process as they went by.
+        """
         samples, until = list[Sample](), time.monotonic() + seconds
         while time.monotonic() < until:
             samples.append((time.monotonic(), self.ground.cpu()))
@@ -172,22 +222,22 @@ class Road:
         raise TimeoutError(f"{self.ask('count')['count']} of {count} came within {seconds:g} s")
 
     def written(self, count: int, seconds: float = 20.0) -> None:
-        """Wait until so many debts are written down as paid, and nothing is owed."""
+        """Wait until so many deliveries are written down as delivered, and nothing is pending."""
         until, done = time.monotonic() + seconds, False
         while not done and time.monotonic() < until:
-            done = sum(self.book.debts.waiting(LANE).values()) == 0
+            done = sum(self.store.deliveries.waiting(LANE).values()) == 0
             time.sleep(0.0 if done else 0.1)
-        paid = self.book.view(LANE, self.book.fleet.now()).counts.get("paid", 0)
-        if not done or paid != count:
-            raise RuntimeError(f"{paid} of {count} were written down as paid")
+        delivered = self.store.view(LANE, self.store.fleet.now()).counts.get("delivered", 0)
+        if not done or delivered != count:
+            raise RuntimeError(f"{delivered} of {count} were written down as delivered")
 
     def log_of(self, ending: Ending, seconds: float = 20.0) -> dict[str, Any]:
-        """The first entry of the delivery log of an announcement, as soon as there is one."""
+        """The first entry of the delivery log of an webhook, as soon as there is one."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            tried: Debt = self.book.debts.load(LANE, [ending.debt])[0]
-            if tried.log:
-                entry: dict[str, Any] = json.loads(tried.log.splitlines()[0])
+            attempted: Delivery = self.store.deliveries.load(LANE, [ending.delivery])[0]
+            if attempted.log:
+                entry: dict[str, Any] = json.loads(attempted.log.splitlines()[0])
                 return entry
             time.sleep(0.02)
         raise TimeoutError(f"{ending.path} was not tried within {seconds:g} s")
@@ -195,11 +245,13 @@ class Road:
     def close(self) -> None:
         self._http.close()
         self._app.close()
-        self.book.close()
+        self.store.close()
 
 
 def between(samples: Sequence[Sample], first: float, last: float) -> dict[str, float]:
-    """CPU seconds that each process used from one moment to another, by linear interpolation between samples."""
+    """CPU seconds that each process used from one moment to another, by linear interpolation
+    between samples.
+    """
     return {name: _at(samples, name, last) - _at(samples, name, first) for name in samples[0][1]}
 
 
@@ -231,7 +283,10 @@ def _record(task_id: str) -> dict[str, Any]:
     """What the API says of a finished task: about 1 KiB."""
     prompt = "a ripe banana on a wooden table at dusk, 水彩, soft light from the left, shallow depth of field, 35 mm, grain"
     images = [
-        {"prompt": prompt, "image_url": f"https://platform.cdn.acedata.cloud/nanobanana/{task_id}-{number}.png"}
+        {
+            "prompt": prompt,
+            "image_url": f"https://platform.cdn.acedata.cloud/nanobanana/{task_id}-{number}.png",
+        }
         for number in (1, 2)
     ]
     return {

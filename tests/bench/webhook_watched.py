@@ -1,8 +1,10 @@
-"""Celery's command line in a process that notes each address it is about to connect to, one JSON text a line.
+"""Celery's command line in a process that notes each address it is about to connect to, one JSON
+text a line.
 
-    python tests/bench/webhook_watched.py FILE NAMES -A worker.tasks worker …
+    python tests/bench/webhook_watched.py FILE NAMES -A cavendish_worker.tasks worker …
 
-NAMES is a JSON object: name -> the addresses that the resolver says for it. Everything else is as it always is.
+NAMES is a JSON object: name -> the addresses that the resolver says for it. Everything else is as
+it always is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from typing import Any
 
 
 def watch(file: Path) -> None:
-    """Note TCP connects from now on: the interpreter reports each of them, whatever library makes it."""
+    """Note TCP connects from now on.
+
+    The interpreter reports each of them, whatever library makes it.
+    """
     notes = file.open("a", buffering=1)
 
     def note(event: str, args: tuple[Any, ...]) -> None:

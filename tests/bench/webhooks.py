@@ -1,8 +1,10 @@
-"""The delivering side against its bars: speed, CPU, delay, isolation, hostile receivers, idle cost; in under eight minutes.
+"""The delivering side against its bars: speed, CPU, delay, isolation, hostile receivers, idle cost;
+in under eight minutes.
 
     python tests/bench/webhooks.py [--only throughput,latency]
 
-A real Redis that writes each change to its disk, one real Celery worker process, and a receiver in a process of its own.
+A real Redis that writes each change to its disk, one real Celery worker process, and a receiver in
+a process of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +43,14 @@ def table(road: Road, chosen: list[str], say: Callable[[str], None]) -> bool:
     for name in chosen or known:
         for row in known[name]():
             rows.append(row)
-            say(_line(row.measure, row.bar, row.measured, {True: "yes", False: "NO", None: ""}[row.met]))
+            say(
+                _line(
+                    row.measure,
+                    row.bar,
+                    row.measured,
+                    {True: "yes", False: "NO", None: ""}[row.met],
+                )
+            )
     for note in measures.notes:
         say(note)
     return all(row.met is not False for row in rows)
@@ -56,12 +65,16 @@ def _line(measure: str, bar: str, measured: str, met: str) -> str:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="some measures, with commas: " + ",".join(NAMES))
     only = [name for name in parser.parse_args().only.split(",") if name]
     if unknown := set(only) - set(NAMES):
         parser.error(f"there is no measure {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended on the way out
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that everything is ended on the way out
     began = time.monotonic()
     print(f"{machine()}; load average {os.getloadavg()[0]:.2f} at the start", flush=True)
     with ground(()) as field:

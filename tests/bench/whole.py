@@ -1,12 +1,15 @@
-"""The whole system against three ways to poll that are in use today: real time, real Redis, real Celery, one pretend API.
+"""The whole system against three ways to poll that are in use today: real time, real Redis, real
+Celery, one pretend API.
 
-    .venv/bin/python tests/bench/whole.py [--minutes 6] [--together] [--only ours,beat] [--json FILE]
+    .venv/bin/python tests/bench/whole.py [--minutes 6] [--together] [--only ours,beat] [--json
+    FILE]
 
-Each contestant has a token of its own at the same pretend API, a hidden limit of its own that goes 6 -> 3 -> 6 calls/s,
-and a stream of tasks that is equal for all: Poisson arrivals, about 1,000 in flight. All is measured at the API, equally for
-all: a task is detected with the first answer that told that it was finished. The contestants that batch run first, side by
-side; those that ask about one id per call run after them, with the same load, because their refused calls keep a small
-machine busy, which is no merit of the others. `--together` runs all at once.
+Each contestant has a token of its own at the same pretend API, a hidden limit of its own that goes
+6 -> 3 -> 6 calls/s, and a stream of tasks that is equal for all: Poisson arrivals, about 1,000 in
+flight. All is measured at the API, equally for all: a task is detected with the first answer that
+told that it was finished. The contestants that batch run first, side by side; those that ask about
+one id per call run after them, with the same load, because their refused calls keep a small machine
+busy, which is no merit of the others. `--together` runs all at once.
 """
 
 from __future__ import annotations
@@ -31,15 +34,19 @@ from contestants import BATCH, CONTESTANTS, ROUNDS, SERVICE, HandOver, settings_
 from ground import Ground, ground
 from score import Mark, Row, row, spread, table
 
-from scheduler import Client
+from cavendish import Client
 
-#: Seconds that a task takes: lognormal, with this median and this sigma; their mean; and how many are in flight.
+#: Seconds that a task takes: lognormal, with this median and this sigma; their mean; and how many
+#: are in flight.
 MEDIAN, SIGMA, MEAN, IN_FLIGHT = 15.0, 0.5, 17.0, 1000
-#: The hidden limit in calls per second, a third of the time each; and how many calls it lets through at once after a rest.
+#: The hidden limit in calls per second, a third of the time each; and how many calls it lets
+#: through at once after a rest.
 LIMITS, BURST = (6.0, 3.0, 6.0), 5
-#: Seconds at the beginning that count for nobody; and at the end, in which load goes on and what had finished may still be seen.
+#: Seconds at the beginning that count for nobody; and at the end, in which load goes on and what
+#: had finished may still be seen.
 WARM_UP, GRACE = 30.0, 10.0
-#: Seconds that Celery's workers get to be ready before the load begins: they do not say when they are.
+#: Seconds that Celery's workers get to be ready before the load begins: they do not say when they
+#: are.
 START = 5.0
 #: Arrivals are made in slots of so many seconds, by one and the same chance for each contestant.
 SLOT, SEED = 0.1, 20261122
@@ -48,7 +55,11 @@ Say = Callable[[str], object]
 
 
 def tables(
-    minutes: float = 6.0, *, together: bool = False, only: Sequence[str] | None = None, say: Say = lambda _: None
+    minutes: float = 6.0,
+    *,
+    together: bool = False,
+    only: Sequence[str] | None = None,
+    say: Say = lambda _: None,
 ) -> list[Row]:
     """Run it all; returns a row for each contestant (see `score.row`)."""
     names = [one.name for one in CONTESTANTS if only is None or one.name in only]
@@ -60,7 +71,14 @@ def tables(
 
 def _api(seconds: float) -> list[str]:
     """The options of the pretend API."""
-    options = {"rate": LIMITS[0], "burst": BURST, "median": MEDIAN, "sigma": SIGMA, "most-ids": BATCH, "seed": SEED}
+    options = {
+        "rate": LIMITS[0],
+        "burst": BURST,
+        "median": MEDIAN,
+        "sigma": SIGMA,
+        "most-ids": BATCH,
+        "seed": SEED,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     for number, limit in enumerate(LIMITS[1:], start=1):
         words += ["--later", f"{number * seconds / len(LIMITS)}:{limit}"]
@@ -76,7 +94,9 @@ def _round(here: Ground, names: Sequence[str], seconds: float, say: Say) -> list
         time.sleep(START)
         began = time.time()
         say(f"{time.strftime('%H:%M:%S')}  {seconds / 60:g} min of load on {', '.join(names)}")
-        producers = [pool.submit(_produce, here, name, feed, began, stop) for name, feed in feeds.items()]
+        producers = [
+            pool.submit(_produce, here, name, feed, began, stop) for name, feed in feeds.items()
+        ]
         _watch(here, producers, began + WARM_UP)
         before = _mark(here, names)
         _watch(here, producers, began + seconds)
@@ -98,11 +118,18 @@ def _round(here: Ground, names: Sequence[str], seconds: float, say: Say) -> list
 
 def _said(here: Ground, name: str) -> dict[str, Any]:
     """What only the contestant knew, if it said anything: a line of JSON at its end."""
-    return next((json.loads(line) for line in here.last_words(name) if line.startswith('{"gave_up"')), {})
+    return next(
+        (json.loads(line) for line in here.last_words(name) if line.startswith('{"gave_up"')), {}
+    )
 
 
-def _produce(here: Ground, name: str, hand_over: HandOver, began: float, stop: threading.Event) -> float:
-    """Make tasks and hand them over until told to stop; returns by how many seconds it was late at worst."""
+def _produce(
+    here: Ground, name: str, hand_over: HandOver, began: float, stop: threading.Event
+) -> float:
+    """Make tasks and hand them over until told to stop.
+
+    Returns by how many seconds it was late at worst.
+    """
     chance, slot, late = random.Random(SEED), 0, 0.0
     arrives_at = chance.expovariate(IN_FLIGHT / MEAN)
     while not stop.wait(max(began + slot * SLOT - time.time(), 0.0)):
@@ -129,23 +156,41 @@ def _mark(here: Ground, names: Sequence[str]) -> Mark:
     return Mark(time.time(), {name: here.ask("tally", name) for name in names}, here.cpu())
 
 
-def _settled(here: Ground, tasks: Sequence[dict[str, Any]], since: float, until: float) -> dict[str, float | None]:
-    """Seconds from the finish of a task to its terminal state in our book."""
+def _settled(
+    here: Ground, tasks: Sequence[dict[str, Any]], since: float, until: float
+) -> dict[str, float | None]:
+    """Seconds from the finish of a task to its terminal state in our store."""
     ids = [task["id"] for task in tasks if since <= task["finished_at"] < until]
     with Client(settings=settings_of_ours(here)) as client:
         chunks = [ids[first : first + 500] for first in range(0, len(ids), 500)]
-        known = [task for some in chunks for task in client.get_many(some, service=SERVICE, with_record=False).values()]
-    return spread([task.settled_at - task.finished_at for task in known if task.settled_at and task.finished_at])
+        known = [
+            task
+            for some in chunks
+            for task in client.get_many(some, service=SERVICE, with_record=False).values()
+        ]
+    return spread(
+        [
+            task.settled_at - task.finished_at
+            for task in known
+            if task.settled_at and task.finished_at
+        ]
+    )
 
 
 def _usage(before: Mark, after: Mark) -> str:
     """Who kept the cores busy: beyond 0.9 a Python process is bound by its one core."""
-    cores = {name: (after.cpu[name] - used) / (after.at - before.at) for name, used in before.cpu.items() if name in after.cpu}
+    cores = {
+        name: (after.cpu[name] - used) / (after.at - before.at)
+        for name, used in before.cpu.items()
+        if name in after.cpu
+    }
     if "machine" not in cores:
         return "CPU: not known on this system"
     machine = cores.pop("machine")
     cores["others on this machine"] = machine - sum(cores.values())
-    return f"  cores busy {machine:.2f} of {os.cpu_count()}: " + ", ".join(f"{name} {used:.2f}" for name, used in cores.items())
+    return f"  cores busy {machine:.2f} of {os.cpu_count()}: " + ", ".join(
+        f"{name} {used:.2f}" for name, used in cores.items()
+    )
 
 
 def _report(rows: Sequence[Row], say: Say) -> None:
@@ -160,36 +205,59 @@ def _report(rows: Sequence[Row], say: Say) -> None:
     say(
         "p50, p95, p99: seconds from finish to detection, of those detected; >= mean: the missed as if they were told at the end."
     )
-    say("By phase: 6, 3 and 6 calls/s allowed. cores: CPU seconds per second; a Python process has 1 at most.")
+    say(
+        "By phase: 6, 3 and 6 calls/s allowed. cores: CPU seconds per second; a Python process has 1 at most."
+    )
     for one in rows:
         if "settled" in one:
-            said = " / ".join("-" if value is None else f"{value:.2f}" for value in one["settled"].values())
-            say(f"ours, from finish to the terminal state in the book: mean / p50 / p95 / p99 {said} s")
+            said = " / ".join(
+                "-" if value is None else f"{value:.2f}" for value in one["settled"].values()
+            )
+            say(
+                f"ours, from finish to the terminal state in the store: mean / p50 / p95 / p99 {said} s"
+            )
         if "gave_up" in one:
-            say(f"{one['contestant']}: tasks.wait raised RateLimitError {one['gave_up']} times, and was called again 3 s later")
+            say(
+                f"{one['contestant']}: tasks.wait raised RateLimitError {one['gave_up']} times, and was called again 3 s later"
+            )
         if one["producer_late"] > 1:
             say(f"{one['contestant']}: its load came up to {one['producer_late']:.1f} s late")
     today = dt.datetime.now(dt.UTC).date()
-    say(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}, {today}")
+    say(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}, {today}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=6.0, help="length of each round (default 6, at least 1)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=6.0, help="length of each round (default 6, at least 1)"
+    )
     parser.add_argument("--together", action="store_true", help="all contestants at once")
-    parser.add_argument("--only", help="some contestants, with commas: " + ",".join(one.name for one in CONTESTANTS))
+    parser.add_argument(
+        "--only", help="some contestants, with commas: " + ",".join(one.name for one in CONTESTANTS)
+    )
     parser.add_argument("--json", type=Path, help="also write the rows into this file")
     words = parser.parse_args()
     if words.minutes < 1:
         parser.error("the warm-up alone takes half a minute")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended on the way out
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that everything is ended on the way out
 
     def say(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     try:
-        rows = tables(words.minutes, together=words.together, only=words.only and words.only.split(","), say=say)
+        rows = tables(
+            words.minutes,
+            together=words.together,
+            only=words.only and words.only.split(","),
+            say=say,
+        )
     except KeyboardInterrupt:
         sys.exit(130)
     _report(rows, say)

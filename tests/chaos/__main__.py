@@ -1,6 +1,7 @@
 """Prove the promise, the long way: `make chaos`, or one of its parts with a seed of an earlier run.
 
-python tests/chaos [kills|prefork|restarts|broker|rolling|disk]… [--seed N] [--seconds S] [--celery PYTHON]
+python tests/chaos [kills|prefork|restarts|broker|rolling|disk]… [--seed N] [--seconds S] [--celery
+PYTHON]
 """
 
 from __future__ import annotations

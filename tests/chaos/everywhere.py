@@ -1,4 +1,7 @@
-"""Kill everywhere: workers, beats, Flower and Redis, at every named point and at random moments, while ids keep coming."""
+"""Kill everywhere.
+
+Workers, beats, Flower and Redis, at every named point and at random moments, while ids keep coming.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cavendish_worker.devstack.stack import free_port
 from chaos.mischief import Mischief
 from chaos.points import BEAT_POINTS, RARE, WORKER_POINTS
 from chaos.reckoning import Reckoning, table
 from chaos.world import SOON, Producer, World, world
 
-from worker.stack import free_port
-
-#: Seconds after which the broker gives away again what a dead worker was given: the lease and 15 more.
+#: Seconds after which the broker gives away again what a dead worker was given: the lease and 15
+#: more.
 VISIBILITY = float(SOON["LEASE"]) + 15
 #: Errors which say that Redis is away, or that a child of a pool was killed.
-AWAY = ("WorkerLostError", "ConnectionError", "BookUnavailable", "OperationalError", "BrokenPipe", "ConnectionRe", "TimeoutError")
+AWAY = (
+    "WorkerLostError",
+    "ConnectionError",
+    "BookUnavailable",
+    "OperationalError",
+    "BrokenPipe",
+    "ConnectionRe",
+    "TimeoutError",
+)
 #: Events that explain why something took its time.
-TELLING = ("webhook.reowed", "webhook.later", "no answer within", "endpoint.open", "service.failed", "id.refused")
+TELLING = (
+    "webhook.restored",
+    "webhook.retry_later",
+    "no answer within",
+    "endpoint.open",
+    "service.failed",
+    "id.refused",
+)
 ANY = "at a random moment"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run goes, all of it from one seed. Seconds; `slots`: workers that are aimed at a point each.
+    """How a run goes, all of it from one seed. Seconds; `slots`: workers that are aimed at a point
+    each.
 
-    It lasts `lasts` seconds, and goes on until there were `kills` and one at every point, if that is asked for, but not beyond
-    `at_most`.
+    It lasts `lasts` seconds, and goes on until there were `kills` and one at every point, if that
+    is asked for, but not beyond `at_most`.
     """
 
     seed: int
@@ -40,7 +59,9 @@ class Plan:
     at_most: float = 0.0
     drain: float = 90.0
     rate: float = 16.0
-    slots: int = 4  # of the pool that is named; one more worker has threads and dies at random moments only
+    slots: int = (
+        4  # of the pool that is named; one more worker has threads and dies at random moments only
+    )
     pool: str = "threads"
     fsync: str = "always"
     flower: bool = True
@@ -62,7 +83,9 @@ class Executioner:
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.plan.seed)
-        self._aims = {f"aimed{number}": WORKER_POINTS for number in range(self.plan.slots)} | {"beat": BEAT_POINTS}
+        self._aims = {f"aimed{number}": WORKER_POINTS for number in range(self.plan.slots)} | {
+            "beat": BEAT_POINTS
+        }
         self._flower = free_port()
         now = time.monotonic()
         self._redis_at, self._all_at = now + self.plan.redis_every, now + self.plan.all_every
@@ -104,7 +127,12 @@ class Executioner:
         passes = 1 if rare else self._chance.choice((1, 1, 1, 2))
         how: dict[str, Any] = {"lasts": 5.0 if rare else 2.5, "aim": point, "passes": passes}
         if name == "beat":
-            how |= {"lasts": 8.0, "passes": self._chance.randint(1, 60) if "sent" in point else self._chance.choice((1, 2))}
+            how |= {
+                "lasts": 8.0,
+                "passes": self._chance.randint(1, 60)
+                if "sent" in point
+                else self._chance.choice((1, 2)),
+            }
             self.world.zygote.fork(name, ["beat"], **how)
         else:
             self.world.zygote.worker(name, pool=self.plan.pool, **how)
@@ -125,12 +153,24 @@ class Executioner:
 
 
 def run(plan: Plan, say: Say) -> bool:
-    """One run; prints its tables. True if the promise was kept, and there were as many kills as the plan asks for."""
-    say(f"Kill everywhere: seed {plan.seed}, {plan.lasts:g} s, pool {plan.pool}, appendfsync {plan.fsync}\n")
+    """One run.
+
+    Prints its tables. True if the promise was kept, and there were as many kills as the plan asks
+    for.
+    """
+    say(
+        f"Kill everywhere: seed {plan.seed}, {plan.lasts:g} s, pool {plan.pool}, appendfsync {plan.fsync}\n"
+    )
     with world(plan.seed, fsync=plan.fsync, quick=plan.quick) as around:
-        executioner, producer, mischief = Executioner(around, plan), Producer(around, plan.rate), Mischief(around, door=plan.door)
+        executioner, producer, mischief = (
+            Executioner(around, plan),
+            Producer(around, plan.rate),
+            Mischief(around, door=plan.door),
+        )
         began = time.monotonic()
-        while (lasted := time.monotonic() - began) < plan.lasts or (lasted < plan.at_most and not executioner.satisfied()):
+        while (lasted := time.monotonic() - began) < plan.lasts or (
+            lasted < plan.at_most and not executioner.satisfied()
+        ):
             executioner.go()
             time.sleep(0.02)
         mischief.stop()
@@ -143,7 +183,9 @@ def run(plan: Plan, say: Say) -> bool:
         producer.stop()
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
         reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
-        if plan.door:  # a message that was given to a dead worker comes again after its visibility timeout
+        if (
+            plan.door
+        ):  # a message that was given to a dead worker comes again after its visibility timeout
             around.drain(VISIBILITY + 20, lambda: frozenset(mischief.posted))
         door = Reckoning(around.reckon(frozenset(mischief.posted)))
         log = around.zygote.log.read_text(errors="replace")
@@ -151,11 +193,16 @@ def run(plan: Plan, say: Say) -> bool:
     say(f"\nThe last was settled and announced {took:.0f} s after the last kill.")
     say("In the logs: " + ", ".join(f"{log.count(event)} {event}" for event in TELLING))
     if plan.door:
-        say(f"Submitted by a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost; bar 0.")
+        say(
+            f"Submitted by a Celery message: {len(mischief.posted)} ids, {len(door.unsettled)} of them lost; bar 0."
+        )
     ended = log.count("Unrecoverable error")
     say(f"Workers that ended by themselves: {ended}; bar 0.")
     say(f"\n{kills:,} kills, {kills / lasted:.1f} each second:\n")
-    rows = [(ANY + ": " + kind, str(number)) for kind, number in sorted(executioner.random_kills.items())]
+    rows = [
+        (ANY + ": " + kind, str(number))
+        for kind, number in sorted(executioner.random_kills.items())
+    ]
     rows += [(point, str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
     say(table(rows, ("where", "kills")))
     missed = [point for point in (*WORKER_POINTS, *BEAT_POINTS) if not points[point]]
@@ -170,7 +217,9 @@ def run(plan: Plan, say: Say) -> bool:
 
 
 def unexpected(log: str) -> dict[str, int]:
-    """The ends of the tracebacks in a log that do not say that something was away or killed, and how often each came."""
+    """The ends of the tracebacks in a log that do not say that something was away or killed, and
+    how often each came.
+    """
     found: Counter[str] = Counter()
     for line in log.splitlines():
         if line.startswith("{") and line.endswith("}") and "Traceback" in line:

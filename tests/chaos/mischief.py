@@ -1,4 +1,7 @@
-"""What makes the rare steps happen: a lane of decoys, with ids that nobody knows, records that are gone, and odd receivers."""
+"""What makes the rare steps happen.
+
+A lane of decoys, with ids that nobody knows, records that are gone, and odd receivers.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,28 @@ from itertools import count
 
 import redis
 from celery import Celery
-from chaos.world import SERVICE, World
 from kombu.exceptions import OperationalError
 
-from scheduler.beat import DELIVER, EXPIRE, SUBMIT, SWEEP
-from scheduler.errors import BookUnavailable
-from scheduler.store import Book
-from scheduler.store.keys import LaneKeys
-from scheduler.tracking import Lane
+from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane
+from cavendish.store import Store
+from cavendish.store.keys import LaneKeys
+from cavendish.task_names import DELIVER, EXPIRE, RECONCILE, SUBMIT
+from chaos.world import SERVICE, World
 
 DECOYS = "decoys"
 EVERY = 0.4
 
 
 class Mischief:
-    """Works in a thread of its own. `posted`: ids that a Celery message was to submit, which the broker acknowledged."""
+    """Works in a thread of its own.
+
+    `posted`: ids that a Celery message was to submit, which the broker acknowledged.
+    """
 
     def __init__(self, world: World, *, door: bool = True) -> None:
         self._world, self._door, self._stopped = world, door, threading.Event()
-        self._book = Book(world.redis.url)
+        self._store = Store(world.redis.url)
         self._app = Celery("a-producer", broker=world.redis.broker, set_as_current=False)
         self._app.conf.broker_transport_options = {"socket_timeout": 2, "socket_connect_timeout": 1}
         self.posted: set[str] = set()
@@ -37,7 +43,7 @@ class Mischief:
         for number in count():
             if self._stopped.wait(EVERY):
                 return
-            with suppress(BookUnavailable, OperationalError, redis.RedisError, OSError):
+            with suppress(StoreUnavailable, OperationalError, redis.RedisError, OSError):
                 self._stir(number)
 
     def _stir(self, number: int) -> None:
@@ -47,13 +53,15 @@ class Mischief:
         self._decoy(world.create(1), f"{at}/later/{number % 7}")
         lost = world.create(1)
         self._decoy(lost, f"{at}/abort/{number % 5}")
-        self._book.connection.redis.delete(LaneKeys(Lane.of("default", DECOYS, lost[0], 1)).task(lost[0]))
-        for hint in (SWEEP, EXPIRE, DELIVER):
+        self._store.connection.redis.delete(
+            LaneKeys(Lane.of("default", DECOYS, lost[0], 1)).task(lost[0])
+        )
+        for hint in (RECONCILE, EXPIRE, DELIVER):
             self._app.send_task(hint, queue=hint, retry=False)
         if self._door:
             ids = world.create(1)
-            wishes = {"service": SERVICE, "webhook": f"{at}/hook"}
-            self._app.send_task(SUBMIT, args=[ids], kwargs=wishes, queue=SUBMIT, retry=False)
+            options = {"service": SERVICE, "webhook": f"{at}/hook"}
+            self._app.send_task(SUBMIT, args=[ids], kwargs=options, queue=SUBMIT, retry=False)
             self.posted |= {*ids}
 
     def _decoy(self, ids: list[str], webhook: str) -> None:
@@ -63,4 +71,4 @@ class Mischief:
         self._stopped.set()
         self._thread.join()
         self._app.close()
-        self._book.close()
+        self._store.close()

@@ -1,10 +1,12 @@
-"""What outlives everything: the pretend API, which knows the truth, and a receiver that believes Standard Webhooks only.
+"""What outlives everything: the pretend API, which knows the truth, and a receiver that believes
+Standard Webhooks only.
 
     python tests/chaos/outside.py SECRET '{"rate": 50, …}'       prints its port
 
-`GET /truth` tells of each remote task when it finishes and how, `GET /received` what came under which webhook-id. How the
-receiver answers is in the path: `/hook` takes everything, but one announcement in thirty only at its second try; `/later` each
-only at its second; `/abort` wants none of them; `/gone/…` has gone.
+`GET /truth` tells of each remote task when it finishes and how, `GET /received` what came under
+which webhook-id. How the receiver answers is in the path: `/hook` takes everything, but one webhook
+in thirty only at its second try; `/later` each only at its second; `/abort` wants none of them;
+`/gone/…` has gone.
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ from typing import Any
 import httpx
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from worker.emulator import serve
-from worker.emulator.api import Emulator, Knobs
+from cavendish_worker.devstack.emulator import serve
+from cavendish_worker.devstack.emulator.api import Config, Emulator
 
 #: Seconds that the receiver takes, so that there is time to die while it works.
 TAKES = 0.01
-#: One in so many announcements is taken only at its second try.
+#: One in so many webhooks is taken only at its second try.
 STUBBORN = 30
 
 
 class Receiver:
-    """Keeps what came, by webhook-id: how often it was taken, the id that it tells of, and the state that it says."""
+    """Keeps what came, by webhook-id.
+
+    How often it was taken, the id that it tells of, and the state that it says.
+    """
 
     def __init__(self, secret: str) -> None:
         self._webhook = Webhook(secret)
@@ -50,29 +55,38 @@ class Receiver:
             return httpx.Response(410)
         if place == "abort":
             return httpx.Response(400, headers={"webhook-delivery": "abort-message"})
-        if first and (place == "later" or zlib.crc32(name.encode()) % STUBBORN == 0):
-            return httpx.Response(503, headers={"retry-after": "1"} if place == "later" else {})
+        if first and (place == "retry_later" or zlib.crc32(name.encode()) % STUBBORN == 0):
+            return httpx.Response(
+                503, headers={"retry-after": "1"} if place == "retry_later" else {}
+            )
         if said["type"].startswith("task."):
             row = self.taken.setdefault(name, [0, said["data"]["id"], said["data"]["state"]])
             row[0] += 1
         return httpx.Response(204)
 
 
-async def main(secret: str, knobs: dict[str, Any]) -> None:
-    emulator, receiver = Emulator(Knobs(**knobs)), Receiver(secret)
+async def main(secret: str, config: dict[str, Any]) -> None:
+    emulator, receiver = Emulator(Config(**config)), Receiver(secret)
     (account,) = emulator.accounts.values()
 
     async def handle(request: httpx.Request) -> httpx.Response:
         match request.url.path:
             case "/truth":
                 jobs = account.jobs.values()
-                truth = {job.id: [job.finished_at, "failed" if job.fate == "failed" else "succeeded"] for job in jobs}
+                truth = {
+                    job.id: [job.finished_at, "failed" if job.kind == "failed" else "succeeded"]
+                    for job in jobs
+                }
                 return httpx.Response(200, json=truth)
             case "/received":
-                return httpx.Response(200, json={"taken": receiver.taken, "refused": receiver.refused[:20]})
+                return httpx.Response(
+                    200, json={"taken": receiver.taken, "refused": receiver.refused[:20]}
+                )
             case "/many":
-                return httpx.Response(200, json={"received": len(receiver.taken), "calls": account.tally.calls})
-            case path if path.split("/")[1] in ("hook", "later", "abort", "gone"):
+                return httpx.Response(
+                    200, json={"received": len(receiver.taken), "calls": account.tally.calls}
+                )
+            case path if path.split("/")[1] in ("hook", "retry_later", "abort", "gone"):
                 return await receiver.handle(request)
         return await emulator.handle(request)
 

@@ -1,6 +1,8 @@
-"""The points at which a process may be made to die: before and after each step of the road, and in the middle of a call.
+"""The points at which a process may be made to die: before and after each step of the road, and in
+the middle of a call.
 
-Nothing of this is in the product. A process of the zygote wraps the methods that are the steps, in its own memory only.
+Nothing of this is in the product. A process of the zygote wraps the methods that are the steps, in
+its own memory only.
 """
 
 from __future__ import annotations
@@ -20,49 +22,68 @@ from typing import Any
 STEPS = {
     "message received": "kombu.transport.redis:QoS.append",
     "message acknowledged": "kombu.transport.redis:QoS.ack",
-    "submit written": "scheduler.store.tasks:Tasks.add",
-    "heartbeat": "scheduler.store.fleet:Fleet.beat",
-    "tick taken": "scheduler.store.fleet:Fleet.take_tick",
-    "candidates read": "scheduler.store.tasks:Tasks.candidates",
-    "pace changed": "scheduler.store.learned:Learned.change_pace",
-    "batch claimed": "scheduler.store.tasks:Tasks.claim",
-    "batch sent": "worker.tasks:send_retrieve",
-    "condition changed": "scheduler.store.learned:Learned.change_condition",
-    "batch loaded": "scheduler.store.tasks:Tasks.load",
-    "batch asked": "worker.upstream:Upstream.retrieve_batch",
-    "one asked": "worker.upstream:Upstream.retrieve",
-    "call tallied": "scheduler.store.tasks:Tasks.tally",
-    "ids released": "scheduler.store.tasks:Tasks.release",
-    "record set aside": "scheduler.store.tasks:Tasks.set_aside",
-    "batch settled": "scheduler.store.tasks:Tasks.settle",
-    "law changed": "scheduler.store.learned:Learned.change_law",
-    "overdue taken": "scheduler.store.tasks:Tasks.overdue",
-    "courier called": "worker.tasks:send_deliver",
-    "debts sorted": "scheduler.store.debts:Debts.sort",
-    "endpoint postponed": "scheduler.store.debts:Debts.postpone",
-    "debts claimed": "scheduler.store.debts:Debts.claim_delivery",
-    "debts loaded": "scheduler.store.debts:Debts.load",
-    "webhook sent": "worker.webhooks.post:_exchange",
-    "debts paid": "scheduler.store.debts:Debts.paid",
-    "debts put off": "scheduler.store.debts:Debts.later",
-    "debts buried": "scheduler.store.debts:Debts.bury",
-    "circuit changed": "scheduler.store.learned:Learned.change_circuit",
-    "endpoint disabled": "scheduler.store.endpoints:Endpoints.disable",
-    "notice owed": "scheduler.store.debts:Debts.notify",
-    "debts owed again": "scheduler.store.debts:Debts.reowe",
+    "submit written": "cavendish.store.tasks:Tasks.add",
+    "heartbeat": "cavendish.store.fleet:Fleet.beat",
+    "tick taken": "cavendish.store.fleet:Fleet.take_tick",
+    "candidates read": "cavendish.store.tasks:Tasks.candidates",
+    "rate limit changed": "cavendish.store.shared_state:Learned.change_pace",
+    "batch claimed": "cavendish.store.tasks:Tasks.claim",
+    "batch sent": "cavendish_worker.tasks:send_retrieve",
+    "condition changed": "cavendish.store.shared_state:Learned.change_condition",
+    "batch loaded": "cavendish.store.tasks:Tasks.load",
+    "batch asked": "cavendish_worker.polling.upstream:Upstream.retrieve_batch",
+    "one asked": "cavendish_worker.polling.upstream:Upstream.retrieve",
+    "call tallied": "cavendish.store.tasks:Tasks.tally",
+    "ids released": "cavendish.store.tasks:Tasks.release",
+    "record quarantined": "cavendish.store.tasks:Tasks.set_aside",
+    "batch settled": "cavendish.store.tasks:Tasks.settle",
+    "duration model changed": "cavendish.store.shared_state:Learned.change_law",
+    "overdue taken": "cavendish.store.tasks:Tasks.overdue",
+    "delivery worker called": "cavendish_worker.tasks:send_deliver",
+    "deliveries sorted": "cavendish.store.deliveries:Debts.sort",
+    "endpoint postponed": "cavendish.store.deliveries:Debts.postpone",
+    "deliveries claimed": "cavendish.store.deliveries:Debts.claim_delivery",
+    "deliveries loaded": "cavendish.store.deliveries:Debts.load",
+    "webhook sent": "cavendish_worker.webhooks.post:_exchange",
+    "deliveries delivered": "cavendish.store.deliveries:Debts.paid",
+    "deliveries put off": "cavendish.store.deliveries:Debts.later",
+    "deliveries buried": "cavendish.store.deliveries:Debts.bury",
+    "circuit changed": "cavendish.store.shared_state:Learned.change_circuit",
+    "endpoint disabled": "cavendish.store.endpoint_registry:Endpoints.disable",
+    "notice pending": "cavendish.store.deliveries:Debts.notify",
+    "deliveries pending again": "cavendish.store.deliveries:Debts.reowe",
 }
-BEAT_STEPS = {"beat: message sent": "worker.timetable:Timetable.apply_entry", "beat: heartbeat": STEPS["heartbeat"]}
+BEAT_STEPS = {
+    "beat: message sent": "cavendish_worker.celeryapp.beat:Timetable.apply_entry",
+    "beat: heartbeat": STEPS["heartbeat"],
+}
 #: Calls of others that last: there is a point in the middle of them too.
 LASTING = ("batch asked", "one asked", "webhook sent")
 #: Seconds after its begin that are the middle of such a call.
 MIDDLE = 0.004
 #: Steps that are rare: a life that is to end there is given more time.
-RARE = ("set aside", "disabled", "notice", "buried", "put off", "again", "postponed", "one asked", "circuit", "submit", "overdue")
+RARE = (
+    "quarantined",
+    "disabled",
+    "notice",
+    "buried",
+    "put off",
+    "restart",
+    "postponed",
+    "one asked",
+    "circuit",
+    "submit",
+    "overdue",
+)
 
 
 def names(steps: dict[str, str]) -> list[str]:
     """Every point of these steps."""
-    sides = [(step, side) for step in steps for side in ("before", "after", *(["amid"] if step in LASTING else []))]
+    sides = [
+        (step, side)
+        for step in steps
+        for side in ("before", "after", *(["amid"] if step in LASTING else []))
+    ]
     return [f"{step}, {side}" for step, side in sides]
 
 
@@ -71,7 +92,10 @@ WORKER_POINTS, BEAT_POINTS = names(STEPS), names(BEAT_STEPS)
 
 @dataclass
 class Aim:
-    """Where this life ends: at so many passes of a point. `report` is the file in which it is noted."""
+    """Where this life ends.
+
+    At so many passes of a point. `report` is the file in which it is noted.
+    """
 
     point: str
     passes: int
@@ -106,7 +130,11 @@ def install(aim: Aim) -> None:
     for part in outer:
         owner = getattr(owner, part)
     real = getattr(owner, name)
-    setattr(owner, name, _waiting(real, step, aim) if inspect.iscoroutinefunction(real) else _plain(real, step, aim))
+    setattr(
+        owner,
+        name,
+        _waiting(real, step, aim) if inspect.iscoroutinefunction(real) else _plain(real, step, aim),
+    )
 
 
 def _plain(real: Callable[..., Any], step: str, aim: Aim) -> Callable[..., Any]:

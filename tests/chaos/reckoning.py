@@ -12,7 +12,7 @@ EXPIRED, UNKNOWN = "expired", "unknown"
 
 @dataclass(frozen=True)
 class Settled:
-    """What the book says of an id that has ended."""
+    """What the store says of an id that has ended."""
 
     state: str
     at: float
@@ -21,7 +21,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What each party says, by id: the producer, the API, the book and the receiver."""
+    """What each party says, by id: the producer, the API, the store and the receiver."""
 
     accepted: frozenset[str]
     truth: Mapping[str, tuple[float, str]]
@@ -32,7 +32,10 @@ class Evidence:
 
 @dataclass
 class Reckoning:
-    """The verdict on one run: ids under each heading. `excused`: ids that may expire, since their deadline is short."""
+    """The verdict on one run.
+
+    Ids under each heading. `excused`: ids that may expire, since their deadline is short.
+    """
 
     evidence: Evidence
     excused: frozenset[str] = frozenset()
@@ -41,7 +44,7 @@ class Reckoning:
     early: list[str] = field(default_factory=list)
     two_ids: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    again: int = 0
+    restart: int = 0
 
     def __post_init__(self) -> None:
         said = self.evidence
@@ -49,10 +52,14 @@ class Reckoning:
         self.unsettled = sorted(said.accepted - said.settled.keys())
         self.unannounced = sorted((said.accepted & said.settled.keys()) - names.keys())
         self.two_ids = sorted(task_id for task_id, number in names.items() if number > 1)
-        self.again = sum(times - 1 for times, _, _ in said.received.values())
+        self.restart = sum(times - 1 for times, _, _ in said.received.values())
         self.early = sorted(one for one, end in said.settled.items() if self._is_early(one, end))
         odd = {one for one, end in said.settled.items() if not self._is_true(one, end)}
-        odd |= {one for _, one, state in said.received.values() if one not in said.settled or said.settled[one].state != state}
+        odd |= {
+            one
+            for _, one, state in said.received.values()
+            if one not in said.settled or said.settled[one].state != state
+        }
         self.wrong = sorted(odd)
 
     def _is_early(self, task_id: str, end: Settled) -> bool:
@@ -61,12 +68,21 @@ class Reckoning:
         return end.at < self.evidence.truth[task_id][0]
 
     def _is_true(self, task_id: str, end: Settled) -> bool:
-        return end.state == self.evidence.truth[task_id][1] or (task_id in self.excused and end.state == EXPIRED)
+        return end.state == self.evidence.truth[task_id][1] or (
+            task_id in self.excused and end.state == EXPIRED
+        )
 
     @property
     def kept(self) -> bool:
         """True if the promise was kept."""
-        broken = (self.unsettled, self.unannounced, self.early, self.two_ids, self.wrong, self.evidence.refused)
+        broken = (
+            self.unsettled,
+            self.unannounced,
+            self.early,
+            self.two_ids,
+            self.wrong,
+            self.evidence.refused,
+        )
         return bool(self.evidence.accepted) and not any(broken)
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -76,7 +92,7 @@ class Reckoning:
         return [
             ("accepted by submit", _number(len(sound)), ""),
             ("finished at the API", _number(finished), ""),
-            ("settled in the book", _number(len(sound & said.settled.keys())), ""),
+            ("settled in the store", _number(len(sound & said.settled.keys())), ""),
             ("received, by webhook-id", _number(len(said.received)), ""),
             ("lost: never settled", _number(len(self.unsettled)), "0"),
             ("lost: settled, never received", _number(len(self.unannounced)), "0"),
@@ -84,8 +100,12 @@ class Reckoning:
             ("received under two ids", _number(len(self.two_ids)), "0"),
             ("wrong verdict", _number(len(self.wrong)), "0"),
             ("signature refused", _number(len(said.refused)), "0"),
-            ("received again under one id", _number(self.again), "allowed"),
-            ("expired at a short deadline", _number(sum(end.state == EXPIRED for end in said.settled.values())), "allowed"),
+            ("received again under one id", _number(self.restart), "allowed"),
+            (
+                "expired at a short deadline",
+                _number(sum(end.state == EXPIRED for end in said.settled.values())),
+                "allowed",
+            ),
         ]
 
 
@@ -97,6 +117,9 @@ def table(rows: Iterable[Sequence[str]], head: Sequence[str]) -> str:
     """A Markdown table with straight columns."""
     everything = [list(head), *map(list, rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in everything]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in everything
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""Redis goes away and comes back under a busy worker, and the broker loses everything that it holds."""
+"""Redis goes away and comes back under a busy worker, and the broker loses everything that it
+holds.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import redis
+
 from chaos.reckoning import Reckoning, table
 from chaos.world import HERE, Producer, World, die_with_parent, world
 
@@ -23,7 +26,10 @@ GIVEN_UP = 30.0
 
 @dataclass(frozen=True)
 class Plan:
-    """`times`: how often; `python`: the interpreter of the worker, so that another Celery can be tried."""
+    """`times`.
+
+    How often; `python`: the interpreter of the worker, so that another Celery can be tried.
+    """
 
     seed: int
     times: int
@@ -40,8 +46,13 @@ class Plan:
 
 
 def restarts(plan: Plan, say: Say) -> bool:
-    """Kill Redis so many times; true if the worker never ended and was back at work in time, and nothing was lost."""
-    say(f"Redis restarts under a busy worker: seed {plan.seed}, {plan.times} times, {version(plan.python)}\n")
+    """Kill Redis so many times.
+
+    True if the worker never ended and was back at work in time, and nothing was lost.
+    """
+    say(
+        f"Redis restarts under a busy worker: seed {plan.seed}, {plan.times} times, {version(plan.python)}\n"
+    )
     chance, back, ends = random.Random(plan.seed), list[float](), 0
     with world(plan.seed, quick=plan.quick, faults=0.0) as around, ExitStack() as workers:
         worker = workers.enter_context(running(around, plan.python))
@@ -71,7 +82,10 @@ def restarts(plan: Plan, say: Say) -> bool:
 
 
 def broker_losses(plan: Plan, say: Say) -> bool:
-    """Delete everything in the broker's database so many times; true if nothing was lost, and work went on within a lease."""
+    """Delete everything in the broker's database so many times.
+
+    True if nothing was lost, and work went on within a lease.
+    """
     lease = 15.0
     say(f"The broker loses everything: seed {plan.seed}, {plan.times} times\n")
     chance, back, gone = random.Random(plan.seed), list[float](), 0
@@ -84,7 +98,11 @@ def broker_losses(plan: Plan, say: Say) -> bool:
         at_work(around, 0, GIVEN_UP)
         for _ in range(plan.times):
             time.sleep(chance.uniform(1.0, 4.0) * plan.pause)
-            gone += sum(int(broker.llen(name)) for name in broker.scan_iter("cavendish.*") if broker.type(name) == b"list")
+            gone += sum(
+                int(broker.llen(name))
+                for name in broker.scan_iter("cavendish.*")
+                if broker.type(name) == b"list"
+            )
             gone += int(broker.hlen("unacked"))
             broker.flushdb()
             back.append(at_work(around, around.ask("many")["calls"], GIVEN_UP))
@@ -92,7 +110,10 @@ def broker_losses(plan: Plan, say: Say) -> bool:
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
         reckoning = Reckoning(around.reckon(frozenset(around.accepted)), frozenset(around.excused))
         broker.close()
-    rows = [("FLUSHDB of the broker", str(len(back)), ""), ("messages that were lost", str(gone), "")]
+    rows = [
+        ("FLUSHDB of the broker", str(len(back)), ""),
+        ("messages that were lost", str(gone), ""),
+    ]
     rows += [
         ("back at work: longest", f"{max(back):.2f} s", f"{lease:g} s"),
         ("all announced after the end", f"{took:.0f} s", ""),
@@ -101,7 +122,9 @@ def broker_losses(plan: Plan, say: Say) -> bool:
     return reckoning.kept and max(back) <= lease
 
 
-def at_work(around: World, calls: int, at_most: float, by: subprocess.Popen[bytes] | None = None) -> float:
+def at_work(
+    around: World, calls: int, at_most: float, by: subprocess.Popen[bytes] | None = None
+) -> float:
     """Seconds until the API was asked a few times more, or until nobody is there to ask."""
     began = time.monotonic()
     while (
@@ -116,7 +139,18 @@ def at_work(around: World, calls: int, at_most: float, by: subprocess.Popen[byte
 @contextmanager
 def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker as an operator starts it, by any interpreter; killed at the end."""
-    words = ["-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "threads", "-n", "busy@%h"]
+    words = [
+        "-m",
+        "celery",
+        "-q",
+        "-A",
+        "cavendish_worker.tasks",
+        "worker",
+        "-P",
+        "threads",
+        "-n",
+        "busy@%h",
+    ]
     with (around.folder / "worker.log").open("a") as log:
         process = subprocess.Popen(
             [python, *words], env=around.environment, stdout=log, stderr=log, cwd=HERE.parents[1], process_group=0,
@@ -132,4 +166,6 @@ def running(around: World, python: str) -> Iterator[subprocess.Popen[bytes]]:
 def version(python: str) -> str:
     """Which Celery an interpreter has."""
     asked = "import celery, kombu, redis; print(*(f'{one.__name__} {one.__version__}' for one in (celery, kombu, redis)))"
-    return subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [python, "-c", asked], capture_output=True, text=True, check=True
+    ).stdout.strip()

@@ -2,9 +2,10 @@
 
     python tests/chaos/soak.py --minutes 10
 
-Ids are made and submitted in an open loop, end within seconds, and are forgotten a minute later, so memory, keys, threads
-and connections must come to rest. Slopes are least squares over the second half, in blocks, with their standard error. At the
-end everything is left to expire: each key that remains must be one that is meant to.
+Ids are made and submitted in an open loop, end within seconds, and are forgotten a minute later, so
+memory, keys, threads and connections must come to rest. Slopes are least squares over the second
+half, in blocks, with their standard error. At the end everything is left to expire: each key that
+remains must be one that is meant to.
 """
 
 from __future__ import annotations
@@ -32,17 +33,19 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from scheduler import Client
-from scheduler.errors import BookUnavailable
-from scheduler.settings import Settings
+from cavendish import Client
+from cavendish.errors import StoreUnavailable
+from cavendish.settings import Settings
 
 SERVICE = "nano-banana"
-#: Seconds between samples; from the end of the load until everything has expired (retention, and a sweep each 30 s).
+#: Seconds between samples; from the end of the load until everything has expired (retention, and a
+#: reconcile run each 30 s).
 EVERY, COOLING = 5.0, 60.0 + 90.0
-#: Blocks into which the second half is averaged: neighbouring samples are too alike to count each for itself.
+#: Blocks into which the second half is averaged: neighbouring samples are too alike to count each
+#: for itself.
 BLOCKS = 10
-#: Growth that counts as none: MB per hour for memory; for everything else a share of the mean per hour, or in all two more
-#: (a pool of threads grows to its size by and by).
+#: Growth that counts as none: MB per hour for memory; for everything else a share of the mean per
+#: hour, or in all two more (a pool of threads grows to its size by and by).
 FLAT_MB, FLAT_SHARE, FLAT_COUNT = 10.0, 0.05, 2.0
 #: Minutes below which a slope says nothing: every part still fills its caches.
 SHORTEST = 5.0
@@ -56,10 +59,10 @@ SETTINGS = {
     "WEBHOOK_ALLOW": "127.0.0.0/8",
 }
 _LANE = r"\{default/nano-banana/0\}"
-#: What may stay in the book for ever: its size does not depend on how many ids there were.
+#: What may stay in the store for ever: its size does not depend on how many ids there were.
 PERMANENT = re.compile(
-    rf"""cavendish:(lanes|fleet|tick|\{{default\}}:pace|\{{[0-9a-f]{{16}}\}}:circuit
-    |{_LANE}:(counts|condition|events|law:\S*|swept)|\{{cavendish/\S+\}}:swept)""",
+    rf"""cavendish:(lanes|fleet|tick|\{{default\}}:rate limit|\{{[0-9a-f]{{16}}\}}:circuit
+    |{_LANE}:(counts|condition|events|duration model:\S*|swept)|\{{cavendish/\S+\}}:swept)""",
     re.VERBOSE,
 )
 #: The same of the broker: Celery's bindings, and lists that are empty most of the time.
@@ -72,19 +75,42 @@ class Soak:
 
     def __init__(self, folder: Path) -> None:
         self._log = (folder / "log").open("w")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
         environment |= {f"CAVENDISH_{name}": value for name, value in SETTINGS.items()}
         environment |= {"CAVENDISH_DATA_DIR": str(folder / "data")}
-        environment |= {"FLOWER_MAX_TASKS": "1000"}  # its 10,000 messages would still be filling it up when a short soak ends
-        command = [sys.executable, "-m", "worker.cli", "up", "--emulate", "--rate", "0", "--median", "3", "--sigma", "0.3"]
-        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        environment |= {
+            "FLOWER_MAX_TASKS": "1000"
+        }  # its 10,000 messages would still be filling it up when a short soak ends
+        command = [
+            sys.executable,
+            "-m",
+            "cavendish_worker.cli",
+            "up",
+            "--emulate",
+            "--rate",
+            "0",
+            "--median",
+            "3",
+            "--sigma",
+            "0.3",
+        ]
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=self._log, stderr=self._log
+        )
         self._facts_at, self.log_at = folder / "data" / "stack.json", folder / "log"
         self._http = httpx.Client(trust_env=False, timeout=30)
         self.facts = self._wait_for_facts()
-        ours = {"CAVENDISH_REDIS_URL": self.facts["book"], "CAVENDISH_WEBHOOK_ALLOW": SETTINGS["WEBHOOK_ALLOW"]}
+        ours = {
+            "CAVENDISH_REDIS_URL": self.facts["book"],
+            "CAVENDISH_WEBHOOK_ALLOW": SETTINGS["WEBHOOK_ALLOW"],
+        }
         self.client = Client(settings=Settings.load(ours))
         path = self.facts["book"].removeprefix("unix://").partition("?")[0]
-        self.book, self.broker = (redis.Redis(unix_socket_path=path, db=db, decode_responses=True) for db in (0, 1))
+        self.store, self.broker = (
+            redis.Redis(unix_socket_path=path, db=db, decode_responses=True) for db in (0, 1)
+        )
         self.made = self.refused = 0
         self.samples: list[tuple[float, dict[str, float]]] = []
         self._over = threading.Event()
@@ -100,16 +126,26 @@ class Soak:
         raise RuntimeError(self.log_at.read_text())
 
     def load(self, rate: float) -> None:
-        """Make and submit ids until `finish`: an open loop, so a stack that is too slow falls behind and shows it."""
+        """Make and submit ids until `finish`.
+
+        An open loop, so a stack that is too slow falls behind and shows it.
+        """
         began = time.monotonic()
         while not self._over.wait(0.25):
             count = int((time.monotonic() - began) * rate) - self.made
             if count <= 0:
                 continue
-            ids = self._http.post(f"{self.facts['api']}/emulator/tasks", json={"count": count}).json()["ids"]
+            ids = self._http.post(
+                f"{self.facts['api']}/emulator/tasks", json={"count": count}
+            ).json()["ids"]
             try:
-                self.client.submit(ids, service=SERVICE, webhook=self.facts["receiver"], metadata={"soak": self.made})
-            except BookUnavailable:
+                self.client.submit(
+                    ids,
+                    service=SERVICE,
+                    webhook=self.facts["receiver"],
+                    metadata={"soak": self.made},
+                )
+            except StoreUnavailable:
                 self.refused += count
             self.made += count
 
@@ -123,16 +159,36 @@ class Soak:
     def sample(self) -> dict[str, float]:
         """Everything that might grow, now."""
         pids = json.loads(self._facts_at.read_text())["pids"]
-        found = {f"{part} RSS (MB)": _resident(pids[part]) for part in ("worker", "beat", "flower", "redis")}
-        info = self.book.info()
-        found |= {"redis used_memory (MB)": info["used_memory"] / MB, "redis clients": info["connected_clients"]}
+        found = {
+            f"{part} RSS (MB)": _resident(pids[part])
+            for part in ("worker", "beat", "flower", "redis")
+        }
+        info = self.store.info()
+        found |= {
+            "redis used_memory (MB)": info["used_memory"] / MB,
+            "redis clients": info["connected_clients"],
+        }
         worker = Path("/proc") / str(pids["worker"])
-        found |= {"worker threads": len(list((worker / "task").iterdir())), "worker files": len(list((worker / "fd").iterdir()))}
+        found |= {
+            "worker threads": len(list((worker / "task").iterdir())),
+            "worker files": len(list((worker / "fd").iterdir())),
+        }
         found |= {"flower files": len(list(Path("/proc", str(pids["flower"]), "fd").iterdir()))}
         lane = "cavendish:{default/nano-banana/0}"
-        found |= {"keys of the book": self.book.dbsize(), "keys of the broker": self.broker.dbsize()}
-        found |= {"pending": self.book.zcard(f"{lane}:deadlines"), "ended": self.book.zcard(f"{lane}:ended")}
-        found |= {"messages": sum(self.broker.llen(f"cavendish.{name}") for name in ("dispatch", "retrieve", "deliver", "sweep"))}
+        found |= {
+            "keys of the store": self.store.dbsize(),
+            "keys of the broker": self.broker.dbsize(),
+        }
+        found |= {
+            "pending": self.store.zcard(f"{lane}:deadlines"),
+            "ended": self.store.zcard(f"{lane}:ended"),
+        }
+        found |= {
+            "messages": sum(
+                self.broker.llen(f"cavendish.{name}")
+                for name in ("dispatch", "retrieve", "deliver", "sweep")
+            )
+        }
         return found | {"unacked": self.broker.zcard("unacked_index")}
 
     def finish(self) -> None:
@@ -174,11 +230,15 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 def report(samples: Sequence[tuple[float, dict[str, float]]]) -> list[str]:
     """Print each series with its slope; returns those that grow."""
     half = samples[len(samples) // 2 :]
-    table = Table("series", "half time", "end", "per hour", "standard error", "", box=None, pad_edge=False)
+    table = Table(
+        "series", "half time", "end", "per hour", "standard error", "", box=None, pad_edge=False
+    )
     growing, hours = [], max((half[-1][0] - half[0][0]) / 3600, 1e-9)
     for name in samples[0][1]:
         steep, error, mean = slope([(at, sample[name]) for at, sample in half])
-        flat = steep - 3 * error <= (FLAT_MB if "MB" in name else max(FLAT_SHARE * mean, FLAT_COUNT / hours))
+        flat = steep - 3 * error <= (
+            FLAT_MB if "MB" in name else max(FLAT_SHARE * mean, FLAT_COUNT / hours)
+        )
         growing += [] if flat else [name]
         shown = (half[0][1][name], half[-1][1][name], steep, error)
         table.add_row(name, *(f"{value:,.1f}" for value in shown), "flat" if flat else "GROWS")
@@ -230,32 +290,46 @@ def main() -> int:
         soak.finish()
         producer.join()
         ended_with = soak.samples[-1][1]
-        out.print(f"\n{soak.made:,} ids in {words.minutes:g} minutes, {words.rate:g}/s asked for; {soak.refused} not submitted\n")
-        growing = report(soak.samples) if words.minutes >= SHORTEST else (report(soak.samples), [])[1]
-        show_keys("\nAt the end of the load", patterns(soak.book))
-        deadline = time.monotonic() + COOLING + ended_with["ended"] / 50  # a sweep forgets so many a second at least
+        out.print(
+            f"\n{soak.made:,} ids in {words.minutes:g} minutes, {words.rate:g}/s asked for; {soak.refused} not submitted\n"
+        )
+        growing = (
+            report(soak.samples) if words.minutes >= SHORTEST else (report(soak.samples), [])[1]
+        )
+        show_keys("\nAt the end of the load", patterns(soak.store))
+        deadline = (
+            time.monotonic() + COOLING + ended_with["ended"] / 50
+        )  # a reconcile run forgets so many a second at least
         time.sleep(COOLING)
         while time.monotonic() < deadline and (left := unaccounted(soak)):
             time.sleep(5)
         left = unaccounted(soak)
-        show_keys("\nAfter everything has expired: the book", patterns(soak.book))
+        show_keys("\nAfter everything has expired: the store", patterns(soak.store))
         show_keys("\nand the broker", patterns(soak.broker))
         announced, repeats = soak.announced()
         out.print(f"\n{announced:,} of {soak.made - soak.refused:,} announced, {repeats} repeats")
         troubles = [
-            line for line in soak.log_at.read_text(errors="replace").splitlines() if "Traceback" in line or "rror" in line
+            line
+            for line in soak.log_at.read_text(errors="replace").splitlines()
+            if "Traceback" in line or "rror" in line
         ]
-        out.print(f"{len(troubles)} lines of trouble in the log{': ' + troubles[0][:200] if troubles else ''}")
+        out.print(
+            f"{len(troubles)} lines of trouble in the log{': ' + troubles[0][:200] if troubles else ''}"
+        )
     if words.samples:
-        words.samples.write_text("".join(json.dumps({"at": at} | sample) + "\n" for at, sample in soak.samples))
-    out.print(f"grows: {', '.join(growing) or 'nothing'}; left over: {', '.join(left) or 'nothing'}")
+        words.samples.write_text(
+            "".join(json.dumps({"at": at} | sample) + "\n" for at, sample in soak.samples)
+        )
+    out.print(
+        f"grows: {', '.join(growing) or 'nothing'}; left over: {', '.join(left) or 'nothing'}"
+    )
     return 1 if growing or left or announced != soak.made - soak.refused else 0
 
 
 def unaccounted(soak: Soak) -> list[str]:
     """Keys that should be gone by now."""
-    book = [key for key in soak.book.scan_iter(count=1000) if not PERMANENT.fullmatch(key)]
-    return book + [key for key in soak.broker.scan_iter(count=1000) if not BROKER.fullmatch(key)]
+    store = [key for key in soak.store.scan_iter(count=1000) if not PERMANENT.fullmatch(key)]
+    return store + [key for key in soak.broker.scan_iter(count=1000) if not BROKER.fullmatch(key)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The world of one run: a Redis that is killed, what outlives it, a zygote for all that dies, and producers that do not wait."""
+"""The world of one run.
+
+A Redis that is killed, what outlives it, a zygote for all that dies, and producers that do not
+wait.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from chaos.reckoning import Evidence, Settled
 
-from scheduler import Client
-from scheduler.beat import DELIVER, QUEUES
-from scheduler.errors import BookUnavailable
-from scheduler.settings import Settings
-from scheduler.store import Book
-from worker import embedded
-from worker.webhooks.signing import new_secret
+from cavendish import Client
+from cavendish.errors import StoreUnavailable
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.task_names import DELIVER, QUEUES
+from cavendish_worker.devstack import embedded_redis as embedded
+from cavendish_worker.webhooks.signing import new_secret
+from chaos.reckoning import Evidence, Settled
 
 HERE = Path(__file__).parent
 SERVICE = "nano-banana"
@@ -48,21 +52,36 @@ SOON = {
     "LOG_FORMAT": "json",
 }
 #: How the pretend API behaves unless a run says otherwise.
-API = {"rate": 60.0, "burst": 5.0, "faults": 0.05, "median": 3.0, "sigma": 0.5, "failing": 0.08, "latency": 0.03}
+API = {
+    "rate": 60.0,
+    "burst": 5.0,
+    "faults": 0.05,
+    "median": 3.0,
+    "sigma": 0.5,
+    "failing": 0.08,
+    "latency": 0.03,
+}
 #: Shorter still, for the tests that everybody runs.
 SOONER = {"LEASE": "10", "CALL_TIMEOUT": "2", "CONNECT_TIMEOUT": "2"}
-#: Calls per second that the fleet believes in from the start, so that there is something to kill at once.
+#: Calls per second that the fleet believes in from the start, so that there is something to kill at
+#: once.
 FIRST_RATE = 20.0
 #: Seconds of the deadline of the ids that may expire.
 SHORT_DEADLINE = 4.0
 
 
 class Redis:
-    """An embedded server with a way to write to its disk, that is killed and started again. `through`: words before its own."""
+    """An embedded server with a way to write to its disk, that is killed and started again.
+
+    `through`: words before its own.
+    """
 
     def __init__(self, folder: Path, fsync: str = "always", through: Sequence[str] = ()) -> None:
         self.folder, self.socket = folder / "book", folder / "book.sock"
-        self.url, self.broker = f"unix://{self.socket}?db=0", f"redis+socket://{self.socket}?virtual_host=1"
+        self.url, self.broker = (
+            f"unix://{self.socket}?db=0",
+            f"redis+socket://{self.socket}?virtual_host=1",
+        )
         words = embedded.arguments(self.folder, self.socket)
         words[words.index("--appendfsync") + 1] = fsync
         self._words = [*through, *words]
@@ -70,7 +89,9 @@ class Redis:
 
     def start(self) -> None:
         """Returns once it answers."""
-        self.process = subprocess.Popen(self._words, env=embedded.environment(), process_group=0, preexec_fn=die_with_parent)  # noqa: PLW1509
+        self.process = subprocess.Popen(
+            self._words, env=embedded.environment(), process_group=0, preexec_fn=die_with_parent
+        )  # noqa: PLW1509
         embedded.wait_for(self.url, self.process, self.folder / "redis" / "server.log")
 
     def kill(self) -> None:
@@ -81,7 +102,10 @@ class Redis:
 
 @dataclass(slots=True)
 class Life:
-    """One process of the zygote. `until`: when it is killed if it has not died by then; `aim`: where it is to die."""
+    """One process of the zygote.
+
+    `until`: when it is killed if it has not died by then; `aim`: where it is to die.
+    """
 
     name: str
     pid: int
@@ -117,12 +141,22 @@ class Zygote:
             if life is not None and life.pid == fact["pid"]:
                 del self.lives[fact["name"]]
 
-    def fork(self, name: str, words: Sequence[str], *, lasts: float = float("inf"), aim: str = "", passes: int = 1) -> Life:
+    def fork(
+        self,
+        name: str,
+        words: Sequence[str],
+        *,
+        lasts: float = float("inf"),
+        aim: str = "",
+        passes: int = 1,
+    ) -> Life:
         """A new life; at most `lasts` seconds, if it does not die at its point before."""
         assert self._process.stdin is not None
         aiming = {"point": aim, "passes": passes, "report": str(self.report)} if aim else None
         self._asked.put((name, lasts, aim))
-        self._process.stdin.write(json.dumps({"name": name, "words": [*words], "aim": aiming}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"name": name, "words": [*words], "aim": aiming}) + "\n"
+        )
         self._process.stdin.flush()
         return self._forked.get(timeout=30)
 
@@ -133,9 +167,30 @@ class Zygote:
         return life
 
     def worker(self, name: str, *, pool: str = "threads", **how: Any) -> Life:
-        """A worker. Children of a pool take no deliveries: each would go on a round of its own, and none be left for the rest."""
-        more = ["-c", "3", "-Q", ",".join(queue for queue in QUEUES if queue != DELIVER)] if pool == "prefork" else []
-        return self.fork(name, ["worker", "-P", pool, *more, "-n", f"{name}@%h", "--without-gossip", "--without-mingle"], **how)
+        """A worker.
+
+        Children of a pool take no deliveries: each would go on a round of its own, and none be left
+        for the rest.
+        """
+        more = (
+            ["-c", "3", "-Q", ",".join(queue for queue in QUEUES if queue != DELIVER)]
+            if pool == "prefork"
+            else []
+        )
+        return self.fork(
+            name,
+            [
+                "worker",
+                "-P",
+                pool,
+                *more,
+                "-n",
+                f"{name}@%h",
+                "--without-gossip",
+                "--without-mingle",
+            ],
+            **how,
+        )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> bool:
         """False if it was dead already."""
@@ -161,13 +216,24 @@ class Zygote:
 
 
 class World:
-    """Everything around the lives. `create` and `submit` are the producer's; `reckon` asks all parties."""
+    """Everything around the lives.
+
+    `create` and `submit` are the producer's; `reckon` asks all parties.
+    """
 
     def __init__(
-        self, folder: Path, ends: ExitStack, seed: int, fsync: str, more: Mapping[str, str], api: Mapping[str, float]
+        self,
+        folder: Path,
+        ends: ExitStack,
+        seed: int,
+        fsync: str,
+        more: Mapping[str, str],
+        api: Mapping[str, float],
     ) -> None:
         self.folder, secret = folder, new_secret()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
         outside = subprocess.Popen(
             [sys.executable, str(HERE / "outside.py"), secret, json.dumps({**API, "seed": seed, **api})],
             stdout=subprocess.PIPE, stderr=ends.enter_context((folder / "outside.log").open("w")), env=environment, text=True,
@@ -180,16 +246,30 @@ class World:
         self.redis = Redis(folder, fsync)
         self.redis.start()
         ends.callback(self.redis.kill)
-        ours = SOON | {"REDIS_URL": self.redis.url, "BROKER_URL": self.redis.broker, "API_URL": self.at, "API_TOKEN": "emulated"}
-        ours |= {"WEBHOOK_SECRET": secret, "WEBHOOK_ALLOW": "127.0.0.0/8", "OPERATIONS_WEBHOOK": f"{self.at}/hook", **more}
+        ours = SOON | {
+            "REDIS_URL": self.redis.url,
+            "BROKER_URL": self.redis.broker,
+            "API_URL": self.at,
+            "API_TOKEN": "emulated",
+        }
+        ours |= {
+            "WEBHOOK_SECRET": secret,
+            "WEBHOOK_ALLOW": "127.0.0.0/8",
+            "OPERATIONS_WEBHOOK": f"{self.at}/hook",
+            **more,
+        }
         self.settings = Settings.load({f"CAVENDISH_{name}": value for name, value in ours.items()})
-        self.environment = environment | {f"CAVENDISH_{name}": value for name, value in ours.items()}
+        self.environment = environment | {
+            f"CAVENDISH_{name}": value for name, value in ours.items()
+        }
         self.client = ends.enter_context(Client(settings=self.settings))
-        self.book = Book(self.redis.url)
-        ends.callback(self.book.close)
+        self.store = Store(self.redis.url)
+        ends.callback(self.store.close)
         self.zygote = Zygote(folder, self.environment)
         ends.callback(self.zygote.close)
-        self.book.learned.change_pace("default", lambda known: (replace(known, rate=FIRST_RATE), None))
+        self.store.shared_state.change_rate_limit(
+            "default", lambda known: (replace(known, rate=FIRST_RATE), None)
+        )
         self.accepted: set[str] = set()
         self.excused: set[str] = set()
 
@@ -199,7 +279,9 @@ class World:
 
     def create(self, count: int) -> list[str]:
         """Make remote tasks."""
-        said = httpx.post(f"{self.at}/emulator/tasks", json={"count": count}, trust_env=False, timeout=30)
+        said = httpx.post(
+            f"{self.at}/emulator/tasks", json={"count": count}, trust_env=False, timeout=30
+        )
         ids: list[str] = said.json()["ids"]
         return ids
 
@@ -207,8 +289,10 @@ class World:
         """Submit until it is acknowledged."""
         while True:
             try:
-                answers = self.client.submit(ids, service=SERVICE, webhook=f"{self.at}/hook", deadline=deadline)
-            except BookUnavailable:
+                answers = self.client.submit(
+                    ids, service=SERVICE, webhook=f"{self.at}/hook", deadline=deadline
+                )
+            except StoreUnavailable:
                 time.sleep(0.02)
                 continue
             self.accepted |= {one.id for one in answers if one.outcome in ("new", "known")}
@@ -224,7 +308,11 @@ class World:
         }
         truth = {one: (at, state) for one, (at, state) in self.ask("truth").items() if one in ids}
         said = self.ask("received")
-        received = {name: (times, one, state) for name, (times, one, state) in said["taken"].items() if one in ids}
+        received = {
+            name: (times, one, state)
+            for name, (times, one, state) in said["taken"].items()
+            if one in ids
+        }
         return Evidence(ids, truth, settled, received, said["refused"])
 
     def done(self, ids: frozenset[str]) -> bool:
@@ -238,26 +326,34 @@ class World:
     def drain(self, seconds: float, ids: Callable[[], frozenset[str]]) -> float:
         """Wait until all is done, or until the time is up; returns the seconds that it took.
 
-        A webhook that failed twice waits five minutes for its third try, by design: that is not waited for here.
+        A webhook that failed twice waits five minutes for its third try, by design: that is not
+        waited for here.
         """
         began = time.monotonic()
         while time.monotonic() < began + seconds and not self.done(ids()):
             time.sleep(0.5)
-            with contextlib.suppress(BookUnavailable):
-                for lane in self.book.tasks.lanes():
-                    for endpoint in self.book.debts.waiting(lane):
-                        self.book.debts.hasten(lane, endpoint, self.book.fleet.now())
+            with contextlib.suppress(StoreUnavailable):
+                for lane in self.store.tasks.lanes():
+                    for endpoint in self.store.deliveries.waiting(lane):
+                        self.store.deliveries.hasten(lane, endpoint, self.store.fleet.now())
         return time.monotonic() - began
 
 
 class Producer:
-    """Hands ids over at a steady rate, whatever happens: who waits for an answer holds up nobody behind."""
+    """Hands ids over at a steady rate, whatever happens.
 
-    def __init__(self, world: World, rate: float, *, at_once: int = 4, hands: int = 4) -> None:
+    Who waits for an answer holds up nobody behind.
+    """
+
+    def __init__(
+        self, world: World, rate: float, *, at_once: int = 4, get_runtime: int = 4
+    ) -> None:
         self._world, self._every, self._at_once = world, at_once / rate, at_once
         self._stopped = threading.Event()
         self._queue: queue.Queue[list[str] | None] = queue.Queue()
-        self._threads = [threading.Thread(target=self._submit, daemon=True) for _ in range(hands)]
+        self._threads = [
+            threading.Thread(target=self._submit, daemon=True) for _ in range(get_runtime)
+        ]
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         for thread in (*self._threads, self._ticker):
             thread.start()
@@ -275,7 +371,9 @@ class Producer:
 
     def _submit(self) -> None:
         while (ids := self._queue.get()) is not None:
-            self._world.submit(ids, deadline=SHORT_DEADLINE if ids[0] in self._world.excused else None)
+            self._world.submit(
+                ids, deadline=SHORT_DEADLINE if ids[0] in self._world.excused else None
+            )
 
     def stop(self) -> None:
         """No more ids; returns once those that there are were accepted."""
@@ -288,10 +386,20 @@ class Producer:
 
 
 @contextmanager
-def world(seed: int, *, fsync: str = "always", quick: bool = False, **api: float) -> Iterator[World]:
-    """A world in a temporary folder; nothing of it is left at the end. `quick`: all that takes its time takes less."""
+def world(
+    seed: int, *, fsync: str = "always", quick: bool = False, **api: float
+) -> Iterator[World]:
+    """A world in a temporary folder.
+
+    Nothing of it is left at the end. `quick`: all that takes its time takes less.
+    """
     more, api = (SOONER, {"median": 1.0, **api}) if quick else ({}, api)
-    with tempfile.TemporaryDirectory(prefix="cavendish-chaos-", ignore_cleanup_errors=True) as folder, ExitStack() as ends:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="cavendish-chaos-", ignore_cleanup_errors=True
+        ) as folder,
+        ExitStack() as ends,
+    ):
         yield World(Path(folder), ends, seed, fsync, more, api)
 
 

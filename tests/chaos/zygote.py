@@ -3,8 +3,9 @@
     {"name": "w1", "words": ["worker", …], "aim": {…} | null}   on stdin: fork one
     {"name": "w1", "pid": 4711} and later {"name": "w1", "pid": 4711, "ended": -9}   on stdout
 
-It runs no thread and builds no hands, so what it forks is what a fresh interpreter would be, a second sooner. Children of a pool
-whose parent is killed live on, as they do elsewhere; here until the end of the run.
+It runs no thread and builds no runtime, so what it forks is what a fresh interpreter would be, a
+second sooner. Children of a pool whose parent is killed live on, as they do elsewhere; here until
+the end of the run.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ import celery.concurrency.prefork
 import celery.concurrency.thread
 import celery.worker.consumer
 import flower.command  # noqa: F401 (so that Flower's lives are short of imports too)
-from chaos import points
 
-import worker.tasks
-from worker import wiring
+import cavendish_worker.tasks
+from cavendish_worker import runtime as wiring
+from chaos import points
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
 
@@ -49,16 +50,21 @@ def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
     signal.set_wakeup_fd(-1)
     if aim is not None:
         points.install(points.Aim(**aim))
-    if "prefork" in words:  # Celery takes `-P prefork` for its own default, which the app's own setting goes before
-        worker.tasks.app.conf.worker_pool = "prefork"
-        os.register_at_fork(after_in_child=forget_hands)
-    sys.argv = ["celery", "-q", "-A", "worker.tasks", *words]
+    if (
+        "prefork" in words
+    ):  # Celery takes `-P prefork` for its own default, which the app's own setting goes before
+        cavendish_worker.tasks.app.conf.worker_pool = "prefork"
+        os.register_at_fork(after_in_child=forget_runtime)
+    sys.argv = ["celery", "-q", "-A", "cavendish_worker.tasks", *words]
     celery.bin.celery.celery.main(args=sys.argv[1:], prog_name="celery")
 
 
-def forget_hands() -> None:
-    """In a child of a pool: its parent has built hands (for its heart), whose event loop runs in the parent only."""
-    wiring._hands, wiring._lock = None, threading.RLock()
+def forget_runtime() -> None:
+    """In a child of a pool.
+
+    Its parent has built runtime (for its heart), whose event loop runs in the parent only.
+    """
+    wiring._runtime, wiring._lock = None, threading.RLock()
 
 
 def say(**fact: Any) -> None:

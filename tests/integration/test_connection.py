@@ -1,4 +1,7 @@
-"""Where the book may lie: behind Sentinels or in a cluster, with replicas to wait for; servers stop, die and change places."""
+"""Where the store may lie.
+
+Behind Sentinels or in a cluster, with replicas to wait for; servers stop, die and change places.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from servers import PASSWORD, Cluster, Node, Watched, eventually, started
 
-from scheduler import Client
-from scheduler.endpoints import Endpoint
-from scheduler.errors import BookUnavailable, SettingsError
-from scheduler.settings import Settings
-from scheduler.store import Book
-from scheduler.store.connection import SOCKET_TIMEOUT
-from scheduler.store.fleet import FORMAT
-from scheduler.store.keys import FLEET, LANES, LaneKeys, waited
-from scheduler.tracking import Lane, State
-from scheduler.verdicts import Outcome
+from cavendish import Client
+from cavendish.errors import SettingsError, StoreUnavailable
+from cavendish.model import Lane, State
+from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.connection import SOCKET_TIMEOUT
+from cavendish.store.fleet import FORMAT
+from cavendish.store.keys import FLEET, LANES, LaneKeys, waited
+from cavendish.webhook_endpoint import Endpoint
+from servers import PASSWORD, Cluster, Node, Watched, eventually, started
 
 LANE = Lane("default", "nano-banana", 0)
 SHARDS = [Lane("default", "nano-banana", shard) for shard in range(1, 8)]
@@ -41,7 +44,11 @@ def cluster() -> Iterator[Cluster]:
 
 
 def client(url: str, **more: str) -> Client:
-    return Client(settings=Settings.load({"CAVENDISH_REDIS_URL": url, "CAVENDISH_WAIT_TIMEOUT": "0.2", **more}))
+    return Client(
+        settings=Settings.load(
+            {"CAVENDISH_REDIS_URL": url, "CAVENDISH_WAIT_TIMEOUT": "0.2", **more}
+        )
+    )
 
 
 def stop(nodes: list[Node]) -> None:
@@ -54,62 +61,82 @@ def go_on(nodes: list[Node]) -> None:
         node.kill(signal.SIGCONT)
 
 
-def followed(book: Book) -> float:
-    """Seconds until the book is there again."""
+def followed(store: Store) -> float:
+    """Seconds until the store is there again."""
     began = time.monotonic()
     while time.monotonic() < began + 15:
-        with suppress(BookUnavailable):
-            book.fleet.leave("nobody")
+        with suppress(StoreUnavailable):
+            store.fleet.leave("nobody")
             return time.monotonic() - began
         time.sleep(0.05)
-    raise AssertionError("the book did not come back")
+    raise AssertionError("the store did not come back")
 
 
 # --- Sentinel
 
 
-def test_the_book_follows_a_primary_that_dies_or_steps_down(watched: Watched) -> None:
-    book, sentinel = Book(watched.url), watched.sentinels[-1].redis
-    assert followed(book) < 0.5
+def test_the_store_follows_a_primary_that_dies_or_steps_down(watched: Watched) -> None:
+    store, sentinel = Store(watched.url), watched.sentinels[-1].redis
+    assert followed(store) < 0.5
     watched.primary.kill()
-    assert followed(book) < 8
+    assert followed(store) < 8
     first = sentinel.sentinel_get_master_addr_by_name("book")
     watched.primary.start()
-    eventually(lambda: sentinel.sentinel_master("book")["num-slaves"] == 2 and _all_up(watched), "the dead one is back")
-    eventually(lambda: sentinel.execute_command("SENTINEL FAILOVER book"), "the Sentinels let it step down")
-    eventually(lambda: sentinel.sentinel_get_master_addr_by_name("book") != first, "another one took over")
-    assert followed(book) < 8  # its connections were to the one that is a replica now
-    eventually(lambda: book.connection.redis.info("replication")["role"] == "master", "it is a primary", 5)
+    eventually(
+        lambda: sentinel.sentinel_master("book")["num-slaves"] == 2 and _all_up(watched),
+        "the dead one is back",
+    )
+    eventually(
+        lambda: sentinel.execute_command("SENTINEL FAILOVER store"),
+        "the Sentinels let it step down",
+    )
+    eventually(
+        lambda: sentinel.sentinel_get_master_addr_by_name("book") != first, "another one took over"
+    )
+    assert followed(store) < 8  # its connections were to the one that is a replica now
+    eventually(
+        lambda: store.connection.redis.info("replication")["role"] == "master", "it is a primary", 5
+    )
 
 
-def test_the_book_follows_though_the_primary_only_freezes(watched: Watched, cluster: Cluster) -> None:
+def test_the_store_follows_though_the_primary_only_freezes(
+    watched: Watched, cluster: Cluster
+) -> None:
     """After one silence of the socket, and not one for each connection that is open."""
     for url, frozen in ((watched.url, watched.primary), (cluster.url, cluster.owner(FLEET))):
-        book = Book(url)
-        assert followed(book) < 0.5
+        store = Store(url)
+        assert followed(store) < 0.5
         stop([frozen])
-        assert followed(book) < SOCKET_TIMEOUT + 2
+        assert followed(store) < SOCKET_TIMEOUT + 2
         go_on([frozen])
-        eventually(lambda one=frozen: one.redis.info("replication")["role"] == "slave", "it comes back as a replica")
-        assert followed(book) < 0.5
+        eventually(
+            lambda one=frozen: one.redis.info("replication")["role"] == "slave",
+            "it comes back as a replica",
+        )
+        assert followed(store) < 0.5
 
 
 def _all_up(watched: Watched) -> bool:
     return all(
-        one["flags"] == {"slave"} or one["flags"] == "slave" for one in watched.sentinels[-1].redis.sentinel_slaves("book")
+        one["flags"] == {"slave"} or one["flags"] == "slave"
+        for one in watched.sentinels[-1].redis.sentinel_slaves("book")
     )
 
 
-def test_a_submit_that_no_replica_has_is_refused_and_refused_again_until_one_has_it(watched: Watched) -> None:
+def test_a_submit_that_no_replica_has_is_refused_and_refused_again_until_one_has_it(
+    watched: Watched,
+) -> None:
     careful = client(watched.url, CAVENDISH_WAIT_REPLICAS="1")
     stop(watched.replicas)
     for _ in range(2):  # the second one changes nothing, and must be waited for all the same
-        with pytest.raises(BookUnavailable, match=r"only 0 of 1 replicas have it\.$"):
+        with pytest.raises(StoreUnavailable, match=r"only 0 of 1 replicas have it\.$"):
             careful.submit(IDS, service="nano-banana")
     go_on(watched.replicas)
     assert {answer.outcome for answer in careful.submit(IDS, service="nano-banana")} == {"known"}
     for replica in watched.replicas[:1]:
-        assert eventually(lambda one=replica: one.redis.zcard(LaneKeys(LANE).deadlines) == len(IDS), "it is there")
+        assert eventually(
+            lambda one=replica: one.redis.zcard(LaneKeys(LANE).deadlines) == len(IDS), "it is there"
+        )
 
 
 def test_without_waiting_what_was_acknowledged_can_die_with_its_primary(watched: Watched) -> None:
@@ -120,23 +147,27 @@ def test_without_waiting_what_was_acknowledged_can_die_with_its_primary(watched:
     assert {answer.outcome for answer in careless.submit(IDS, service="nano-banana")} == {"new"}
     watched.primary.kill()
     go_on(watched.replicas)
-    followed(careless._book)
+    followed(careless._store)
     assert careless.get_many(IDS, service="nano-banana") == {}
 
 
-def test_a_settle_that_no_replica_has_is_an_error_and_terminal_all_the_same(watched: Watched) -> None:
+def test_a_settle_that_no_replica_has_is_an_error_and_terminal_all_the_same(
+    watched: Watched,
+) -> None:
     careful = client(watched.url, CAVENDISH_WAIT_REPLICAS="1")
-    book = careful._book
+    store = careful._store
     careful.submit(["a"], service="nano-banana", deadline=60)
-    now = book.fleet.now()
-    assert book.tasks.overdue(LANE, now + 100, "token", 10) == ["a"]
-    task = book.tasks.load(LANE, ["a"]).tasks["a"]
+    now = store.fleet.now()
+    assert store.tasks.overdue(LANE, now + 100, "token", 10) == ["a"]
+    task = store.tasks.load(LANE, ["a"]).tasks["a"]
     outcome = [(Outcome(task, State.SUCCEEDED, record={"id": "a"}), now)]
     stop(watched.replicas)
-    with pytest.raises(BookUnavailable, match="only 0 of 1 replicas have it"):
-        book.tasks.settle(LANE, "token", now, outcome, 60, 100)
+    with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas have it"):
+        store.tasks.settle(LANE, "token", now, outcome, 60, 100)
     go_on(watched.replicas)
-    assert [one.verdict for one in book.tasks.settle(LANE, "token", now, outcome, 60, 100)] == ["stale"]
+    assert [one.verdict for one in store.tasks.settle(LANE, "token", now, outcome, 60, 100)] == [
+        "stale"
+    ]
     found = careful.get("a", service="nano-banana")
     assert found is not None
     assert found.state is State.SUCCEEDED
@@ -147,65 +178,87 @@ def test_a_settle_that_no_replica_has_is_an_error_and_terminal_all_the_same(watc
 
 def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Cluster) -> None:
     shared = client(cluster.url, CAVENDISH_SHARDS="8", CAVENDISH_WAIT_REPLICAS="1")
-    book = shared._book
-    assert {answer.outcome for answer in shared.submit(IDS, service="nano-banana", deadline=60)} == {"new"}
-    lanes = book.tasks.lanes()
+    store = shared._store
+    assert {
+        answer.outcome for answer in shared.submit(IDS, service="nano-banana", deadline=60)
+    } == {"new"}
+    lanes = store.tasks.lanes()
     assert len({cluster.owner(LaneKeys(lane).events).port for lane in lanes}) == 3
-    now = book.fleet.now()
+    now = store.fleet.now()
     for lane in lanes:
-        ids = book.tasks.overdue(lane, now + 100, "token", 100)
-        tasks = book.tasks.load(lane, ids, token="token").tasks
-        outcomes = [(Outcome(tasks[task_id], State.SUCCEEDED, record={"id": task_id}), now) for task_id in ids]
-        assert {one.verdict for one in book.tasks.settle(lane, "token", now, outcomes, 60, 100)} == {"succeeded"}
-    assert {event.id for event in shared.events(after="0", follow=False)} == set(IDS)
+        ids = store.tasks.overdue(lane, now + 100, "token", 100)
+        tasks = store.tasks.load(lane, ids, token="token").tasks
+        outcomes = [
+            (Outcome(tasks[task_id], State.SUCCEEDED, record={"id": task_id}), now)
+            for task_id in ids
+        ]
+        assert {
+            one.verdict for one in store.tasks.settle(lane, "token", now, outcomes, 60, 100)
+        } == {"succeeded"}
+    assert {event.id for event in shared.events(after="0", decide=False)} == set(IDS)
     assert set(shared.wait(IDS, service="nano-banana", timeout=5)) == set(IDS)
-    assert book.endpoints.add(Endpoint("shop", "https://shop.example/hook", now))
-    assert book.endpoints.change("shop", lambda endpoint: endpoint) is not None
-    assert [view.counts["succeeded"] > 0 and view.pending for view in book.views(lanes, now, ends=5)] == [0] * len(lanes)
-    assert {one.id for lane in lanes for one in book.listing.ended(lane)} == set(IDS)
-    assert (book.server().policy, book.fleet.format()) == ("noeviction", None)
-    book.fleet.found()
-    assert book.fleet.format() == str(FORMAT)
-    assert Book(cluster.url).fleet.now() > now
+    assert store.endpoints.add(Endpoint("shop", "https://shop.example/hook", now))
+    assert store.endpoints.change("shop", lambda endpoint: endpoint) is not None
+    assert [
+        view.counts["succeeded"] > 0 and view.pending for view in store.views(lanes, now, ends=5)
+    ] == [0] * len(lanes)
+    assert {one.id for lane in lanes for one in store.listing.ended(lane)} == set(IDS)
+    assert (store.server().policy, store.fleet.format()) == ("noeviction", None)
+    store.fleet.found()
+    assert store.fleet.format() == str(FORMAT)
+    assert Store(cluster.url).fleet.now() > now
 
 
 def test_a_server_that_forgot_the_scripts_is_given_them_again(cluster: Cluster) -> None:
-    book = Book(cluster.url)
+    store = Store(cluster.url)
     for _ in range(2):
         for node in cluster.primaries:
             node.redis.script_flush()
-        assert book.tasks.overdue(LANE, 0.0, "token", 1) == []
+        assert store.tasks.overdue(LANE, 0.0, "token", 1) == []
 
 
 def test_a_cluster_has_one_clock_that_of_the_primary_with_the_heartbeats(cluster: Cluster) -> None:
-    book, owner = Book(cluster.url), cluster.owner(FLEET)
+    store, owner = Store(cluster.url), cluster.owner(FLEET)
     before = owner.redis.info("commandstats").get("cmdstat_time", {"calls": 0})["calls"]
     for _ in range(5):
-        book.fleet.now()
+        store.fleet.now()
     assert owner.redis.info("commandstats")["cmdstat_time"]["calls"] == before + 5
 
 
 def test_what_is_waited_for_lies_in_the_slot_of_what_was_written(cluster: Cluster) -> None:
     ask = cluster.nodes[0].redis
     for key in (LaneKeys(LANE).events, LANES, FLEET):
-        assert ask.execute_command("CLUSTER KEYSLOT", key) == ask.execute_command("CLUSTER KEYSLOT", waited(key))
+        assert ask.execute_command("CLUSTER KEYSLOT", key) == ask.execute_command(
+            "CLUSTER KEYSLOT", waited(key)
+        )
 
 
-def test_a_cluster_and_a_single_server_that_are_taken_for_each_other_are_one_sentence(cluster: Cluster) -> None:
-    with started(lambda begin: begin()) as single, pytest.raises(BookUnavailable, match="Cluster mode is not enabled"):
-        Book(f"redis+cluster://127.0.0.1:{single.port}").fleet.now()
+def test_a_cluster_and_a_single_server_that_are_taken_for_each_other_are_one_sentence(
+    cluster: Cluster,
+) -> None:
+    with (
+        started(lambda begin: begin()) as single,
+        pytest.raises(StoreUnavailable, match="Cluster mode is not enabled"),
+    ):
+        Store(f"redis+cluster://127.0.0.1:{single.port}").fleet.now()
     node = cluster.primaries[0]
-    lane = next(lane for lane in (LANE, *SHARDS) if cluster.owner(LaneKeys(lane).deadlines) is not node)
-    with pytest.raises(BookUnavailable, match=r"must begin with redis\+cluster://"):
-        Book(f"redis://127.0.0.1:{node.port}").tasks.overdue(lane, 0.0, "token", 1)
+    lane = next(
+        lane for lane in (LANE, *SHARDS) if cluster.owner(LaneKeys(lane).deadlines) is not node
+    )
+    with pytest.raises(StoreUnavailable, match=r"must begin with redis\+cluster://"):
+        Store(f"redis://127.0.0.1:{node.port}").tasks.overdue(lane, 0.0, "token", 1)
 
 
 @pytest.mark.parametrize(
-    "url", ["redis+sentinel://:{}@127.0.0.1:1,127.0.0.1:2/book", "redis+cluster://:{}@127.0.0.1:1,127.0.0.1:2"]
+    "url",
+    [
+        "redis+sentinel://:{}@127.0.0.1:1,127.0.0.1:2/book",
+        "redis+cluster://:{}@127.0.0.1:1,127.0.0.1:2",
+    ],
 )
 def test_servers_that_are_all_away_are_one_sentence_without_the_password(url: str) -> None:
-    with pytest.raises(BookUnavailable) as away:
-        Book(url.format(PASSWORD)).fleet.now()
+    with pytest.raises(StoreUnavailable) as away:
+        Store(url.format(PASSWORD)).fleet.now()
     assert str(away.value).count("\n") == 0
     assert "127.0.0.1:1,127.0.0.1:2" in str(away.value)
     assert PASSWORD not in str(away.value)
@@ -214,7 +267,7 @@ def test_servers_that_are_all_away_are_one_sentence_without_the_password(url: st
 def test_a_url_that_cannot_be_used_is_a_complaint_about_the_setting() -> None:
     for url in ("redis+sentinel://a,b", "redis+cluster://a:x", "redis://a/0?wait_replicas=x"):
         with pytest.raises(SettingsError, match="CAVENDISH_REDIS_URL cannot be used"):
-            Book(url)
+            Store(url)
 
 
 def test_a_server_that_is_no_redis_is_named_in_one_sentence() -> None:
@@ -228,7 +281,9 @@ def test_a_server_that_is_no_redis_is_named_in_one_sentence() -> None:
                         peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        book = Book(f"redis://127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(BookUnavailable, match=r"What answers at redis://127\.0\.0\.1:\d+ is no Redis"):
-            book.fleet.now()
-        book.close()
+        store = Store(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(
+            StoreUnavailable, match=r"What answers at redis://127\.0\.0\.1:\d+ is no Redis"
+        ):
+            store.fleet.now()
+        store.close()

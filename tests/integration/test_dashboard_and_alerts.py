@@ -1,4 +1,6 @@
-"""Dashboard, rules and alerts, held against what is really exposed after a run in which everything happened once."""
+"""Dashboard, rules and alerts, held against what is really exposed after a run in which everything
+happened once.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
-from integration.test_retrieve import Bench, error, items
-from owing import KEYS, LANE, Owing, Receiver, Served
+from endpoint_index import KEYS, LANE, Delivering, Receiver, Served
 from prometheus_client.parser import text_string_to_metric_families
-from promql import Query, parse
 
-from scheduler.clock import Clock
-from scheduler.endpoints import Endpoint
-from scheduler.store.fleet import Member
-from worker.expire import Knobs, expire_overdue
-from worker.metrics import recorded, scraped, serving
+from cavendish.clock import Clock
+from cavendish.store.fleet import Member
+from cavendish.webhook_endpoint import Endpoint
+from cavendish_worker.polling.expire import Config, expire_overdue
+from cavendish_worker.telemetry.metrics import recorded, scraped, serving
+from integration.test_retrieve import Bench, error, items
+from promql import Query, parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
@@ -30,14 +32,22 @@ DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "cavendish.json").r
 #: What Prometheus itself puts on each sample.
 EVERYWHERE = {"job": {"cavendish-book", "cavendish-worker"}, "instance": set[str]()}
 NEEDS_PROMTOOL = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed"
+    shutil.which("promtool") is None,
+    reason="promtool (Debian's package prometheus) is not installed",
 )
 Exposed = dict[str, dict[str, set[str]]]
 
 
 def rules() -> Iterator[dict[str, str]]:
-    """The rules, read as far as our own file goes: `key: text`, and expressions that are folded over several lines."""
-    lines = [line for line in RULES.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    """The rules, read as far as our own file goes.
+
+    `key: text`, and expressions that are folded over several lines.
+    """
+    lines = [
+        line
+        for line in RULES.read_text().splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     for rest in re.split(r"^ +- (?=alert:|record:)", "\n".join(lines), flags=re.MULTILINE)[1:]:
         block = rest.partition("\n  - name:")[0]
         folded = re.search(r"expr: >-\n((?: {10,}.*(?:\n|\Z))+)", block)
@@ -53,29 +63,37 @@ QUERIES |= {target["expr"]: panel["title"] for panel in PANELS for target in pan
 
 
 @pytest.fixture
-def exposed(owing: Owing, served: Served) -> Exposed:
+def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
     """Which metrics there are after a run, with the values of each of their labels."""
-    book, bench = owing.book, Bench(owing.book, owing.loop)
-    book.endpoints.add(Endpoint("shop", "https://shop.example/hook", 1.0))
-    now = book.fleet.now()
+    store, bench = endpoint_index.store, Bench(endpoint_index.store, endpoint_index.loop)
+    store.endpoints.add(Endpoint("shop", "https://shop.example/hook", 1.0))
+    now = store.fleet.now()
     for role in ("worker", "beat"):
-        book.fleet.beat(Member(role, role, "1", now))
+        store.fleet.beat(Member(role, role, "1", now))
     bench.add("a", "b", "absent")
     stamps = {"created_at": now - 30, "finished_at": now - 3, "request": {"model": "swift"}}
     good = {"id": "a", "response": {"success": True, "data": [{"url": "https://x/y"}]}, **stamps}
     bad = {"id": "b", "response": {"success": False, "error": {"code": "no"}}, **stamps}
     batch = items(good, bad)
-    bench.run(lambda question: batch if question["action"] == "retrieve_batch" else httpx.Response(200, json={}))
+    bench.run(
+        lambda question: (
+            batch if question["action"] == "retrieve_batch" else httpx.Response(200, json={})
+        )
+    )
     bench.add("c", "d", deadline=50.0)
     bench.run(lambda _: error(429, "too_many_requests"))
-    book.connection.redis.hset(KEYS.task("d"), "submitted_at", "nonsense")
-    expire_overdue(book, LANE, Clock(now + 1000), Knobs(60.0, 3600.0, 100))
+    store.connection.redis.hset(KEYS.task("d"), "submitted_at", "nonsense")
+    expire_overdue(store, LANE, Clock(now + 1000), Config(60.0, 3600.0, 100))
     refusing = Receiver(httpx.Response(400, headers={"webhook-delivery": "abort-message"}))
-    for task_id, receiver in (("paid", Receiver()), ("later", Receiver(httpx.Response(500))), ("dead", refusing)):
-        owing.end(task_id, webhook=served(receiver))
-    owing.deliver()
+    for task_id, receiver in (
+        ("delivered", Receiver()),
+        ("retry_later", Receiver(httpx.Response(500))),
+        ("dead", refusing),
+    ):
+        endpoint_index.end(task_id, webhook=served(receiver))
+    endpoint_index.deliver()
     recorded.claimed("nano-banana", [now - 1], now)
-    text = serving.text(scraped.registry_of(book, 50, 10.0)) + serving.text(recorded.REGISTRY)
+    text = serving.text(scraped.registry_of(store, 50, 10.0)) + serving.text(recorded.REGISTRY)
     found: Exposed = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -83,7 +101,9 @@ def exposed(owing: Owing, served: Served) -> Exposed:
             for name, value in sample.labels.items():
                 labels.setdefault(name, set()).add(value)
     for name in RECORDED:
-        found[name] = {label: set() for label in name.partition(":")[0].split("_")}  # as the convention for such names has it
+        found[name] = {
+            label: set() for label in name.partition(":")[0].split("_")
+        }  # as the convention for such names has it
     return found
 
 
@@ -101,13 +121,20 @@ def faults(query: Query, exposed: Exposed) -> Iterator[str]:
                 yield f"{named.metric} has no label {label}"
             elif "$" not in text and known[label]:
                 wanted = text.split("|") if mark == "=~" else [text]
-                yield from (f"{named.metric} has no {label} {one}" for one in wanted if one not in known[label])
+                yield from (
+                    f"{named.metric} has no {label} {one}"
+                    for one in wanted
+                    if one not in known[label]
+                )
     yield from (f"no metric of the query has a label {label}" for label in query.labels - labels)
 
 
 def test_every_metric_label_and_word_that_a_query_names_is_exposed(exposed: Exposed) -> None:
     assert len(QUERIES) > 60
-    found = {expr: list(faults(parse(expr.replace("$__rate_interval", "5m")), exposed)) for expr in QUERIES}
+    found = {
+        expr: list(faults(parse(expr.replace("$__rate_interval", "5m")), exposed))
+        for expr in QUERIES
+    }
     assert {(QUERIES[expr], *what) for expr, what in found.items() if what} == set()
 
 
@@ -118,7 +145,7 @@ def test_every_metric_label_and_word_that_a_query_names_is_exposed(exposed: Expo
         'cavendish_tasks_ended_total{state="sleeping"}',
         'cavendish_tasks_pending{colour="green"}',
         "sum by (colour) (cavendish_tasks_pending)",
-        'rate(cavendish_looks_total{verdict=~"succeeded|lost"}[5m])',
+        'rate(cavendish_polls_total{verdict=~"succeeded|lost"}[5m])',
     ],
 )
 def test_a_query_that_names_what_is_not_there_is_found(exposed: Exposed, query: str) -> None:
@@ -126,34 +153,58 @@ def test_a_query_that_names_what_is_not_there_is_found(exposed: Exposed, query: 
 
 
 def test_every_metric_of_ours_has_its_place_in_the_dashboard_or_a_rule(exposed: Exposed) -> None:
-    named = {metric.metric for query in QUERIES for metric in parse(query.replace("$__rate_interval", "5m")).metrics}
+    named = {
+        metric.metric
+        for query in QUERIES
+        for metric in parse(query.replace("$__rate_interval", "5m")).metrics
+    }
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
-    ours = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("cavendish_")}
-    elsewhere = {"cavendish_set_aside_total", "cavendish_process_last_heard_seconds"}  # cavendish_tasks_set_aside, _processes
+    ours = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for name in exposed
+        if name.startswith("cavendish_")
+    }
+    elsewhere = {
+        "cavendish_quarantined_total",
+        "cavendish_process_last_heard_seconds",
+    }  # cavendish_tasks_set_aside, _processes
     assert ours - families == elsewhere
 
 
 def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> None:
-    sections = re.findall(r"^### (Cavendish\w+)$", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE)
+    sections = re.findall(
+        r"^### (Cavendish\w+)$", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE
+    )
     assert sections == list(ALERTS)
     for name, rule in ALERTS.items():
         assert rule["runbook_url"] == f"RUNBOOK.md#{name.lower()}"
         assert rule["summary"].endswith(".")
         assert re.fullmatch(r"\{severity: (critical|warning)\}", rule["labels"])
-    parts = re.split(r"^### Cavendish\w+$", (DEPLOY / "RUNBOOK.md").read_text(), flags=re.MULTILINE)[1:]
-    assert all(re.findall(r"^\*\*(\w+)\*\*: ", part, re.MULTILINE) == ["Means", "See", "Do"] for part in parts)
+    parts = re.split(
+        r"^### Cavendish\w+$", (DEPLOY / "RUNBOOK.md").read_text(), flags=re.MULTILINE
+    )[1:]
+    assert all(
+        re.findall(r"^\*\*(\w+)\*\*: ", part, re.MULTILINE) == ["Means", "See", "Do"]
+        for part in parts
+    )
 
 
 def test_the_panels_of_the_dashboard_do_not_overlap_and_each_has_a_number_of_its_own() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for one, other in combinations([panel["gridPos"] for panel in panels], 2):
-        aside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        assert aside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        quarantined = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert (
+            quarantined or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        )
     assert all(panel["datasource"]["uid"] == "${datasource}" for panel in PANELS)
-    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]} | {"__rate_interval"}
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]} | {
+        "__rate_interval"
+    }
     assert {name for query in QUERIES for name in re.findall(r"\$(\w+)", query)} <= variables
-    legends = [(target["expr"], target["legendFormat"]) for panel in PANELS for target in panel["targets"]]
+    legends = [
+        (target["expr"], target["legendFormat"]) for panel in PANELS for target in panel["targets"]
+    ]
     for expr, legend in legends:
         by = parse(expr.replace("$__rate_interval", "5m")).labels
         if by:
@@ -161,14 +212,24 @@ def test_the_panels_of_the_dashboard_do_not_overlap_and_each_has_a_number_of_its
 
 
 @NEEDS_PROMTOOL
-def test_promtool_takes_rules_configuration_and_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    for command in (["check", "rules", str(RULES)], ["check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")]):
-        done = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False, timeout=30)
+def test_promtool_takes_rules_configuration_and_every_query_of_the_dashboard(
+    tmp_path: Path,
+) -> None:
+    for command in (
+        ["check", "rules", str(RULES)],
+        ["check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")],
+    ):
+        done = subprocess.run(
+            ["promtool", *command], capture_output=True, text=True, check=False, timeout=30
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     queries = [
-        {"record": f"panel:{number}", "expr": expr.replace("$__rate_interval", "5m")} for number, expr in enumerate(QUERIES)
+        {"record": f"panel:{number}", "expr": expr.replace("$__rate_interval", "5m")}
+        for number, expr in enumerate(QUERIES)
     ]
-    (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": queries}]}))
+    (tmp_path / "panels.yml").write_text(
+        json.dumps({"groups": [{"name": "panels", "rules": queries}]})
+    )
     command = ["promtool", "check", "rules", str(tmp_path / "panels.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -178,9 +239,10 @@ def test_promtool_takes_rules_configuration_and_every_query_of_the_dashboard(tmp
 
 
 LANE_LABELS = 'account="default",service="veo"'
-#: Alert -> series that let it ring (promtool's notation, one value a minute), and series that are well.
+#: Alert -> series that let it ring (promtool's notation, one value a minute), and series that are
+#: well.
 RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "CavendishBookDown": ({"cavendish_book_up": "0x90"}, {"cavendish_book_up": "1x90"}),
+    "CavendishBookDown": ({"cavendish_store_up": "0x90"}, {"cavendish_store_up": "1x90"}),
     "CavendishNoWorker": (
         {'cavendish_processes{role="worker"}': "0x90", 'cavendish_processes{role="beat"}': "1x90"},
         {'cavendish_processes{role="worker"}': "1x90", 'cavendish_processes{role="beat"}': "1x90"},
@@ -267,11 +329,21 @@ def test_each_alert_rings_when_it_should_and_not_when_all_is_well(tmp_path: Path
                 {
                     "name": f"{alert} {'rings' if rings else 'is silent'}",
                     "interval": "1m",
-                    "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                    "promql_expr_test": [{"expr": count, "eval_time": "60m", "exp_samples": [{"labels": "{}", "value": rings}]}],
+                    "input_series": [
+                        {"series": name, "values": values} for name, values in series.items()
+                    ],
+                    "promql_expr_test": [
+                        {
+                            "expr": count,
+                            "eval_time": "60m",
+                            "exp_samples": [{"labels": "{}", "value": rings}],
+                        }
+                    ],
                 }
             )
-    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    (tmp_path / "tests.yml").write_text(
+        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests})
+    )
     command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -279,7 +351,7 @@ def test_each_alert_rings_when_it_should_and_not_when_all_is_well(tmp_path: Path
 
 #: A stack on which nothing happens, all that the alerts look at included.
 IDLE = {
-    "cavendish_book_up": "1x90",
+    "cavendish_store_up": "1x90",
     'cavendish_processes{role="worker"}': "1x90",
     'cavendish_processes{role="beat"}': "1x90",
     'cavendish_hold_seconds{account="default",kind="account"}': "0x90",
@@ -293,7 +365,8 @@ IDLE = {
     f"cavendish_webhooks_buried_total{{{LANE_LABELS}}}": "9x90",
     "cavendish_webhooks_oldest_owed_seconds": "0x90",
 }
-#: The account is held while ids come in: they wait, and a pace that nobody uses has fallen to its start.
+#: The account is held while ids come in: they wait, and a rate limit that nobody uses has fallen to
+#: its start.
 HELD = IDLE | {
     'cavendish_hold_seconds{account="default",kind="account"}': "300 0 " * 45,
     f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0+60x90",
@@ -307,10 +380,16 @@ def test_an_idle_stack_is_silent_and_a_held_account_rings_once(
     tmp_path: Path, series: dict[str, str], ringing: list[str]
 ) -> None:
     samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in ringing]
-    expected = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "60m", "exp_samples": samples}
+    expected = {
+        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+        "eval_time": "60m",
+        "exp_samples": samples,
+    }
     given = [{"series": name, "values": values} for name, values in series.items()]
     tests = [{"interval": "1m", "input_series": given, "promql_expr_test": [expected]}]
-    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    (tmp_path / "tests.yml").write_text(
+        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests})
+    )
     command = ["promtool", "test", "rules", str(tmp_path / "tests.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

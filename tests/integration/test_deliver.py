@@ -1,4 +1,4 @@
-"""Paying debts over real HTTP on the loopback interface, with a real Redis."""
+"""Paying deliveries over real HTTP on the loopback interface, with a real Redis."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import SECRET, Server
-from owing import KEYS, LANE, Owing, Receiver, Served
+from endpoint_index import KEYS, LANE, Delivering, Receiver, Served
 from standardwebhooks import Webhook
 
-from scheduler import backoff
-from scheduler.errors import BookUnavailable
-from scheduler.store import Book
-from scheduler.tracking import TrackedTask
-from worker import logs
-from worker.loop import LoopThread
-from worker.webhooks import announcement
-from worker.webhooks import round as round_of_deliveries
-from worker.webhooks.sweep import sweep
+from cavendish.errors import StoreUnavailable
+from cavendish.model import TrackedTask
+from cavendish.policy import backoff
+from cavendish.store import Store
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.telemetry import logs
+from cavendish_worker.webhooks import payload
+from cavendish_worker.webhooks import round as round_of_deliveries
+from cavendish_worker.webhooks.reconcile import reconcile
+from conftest import SECRET, Server
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def raw_server() -> Iterator[Callable[[bytes, bool], str]]:
         server.close()
 
 
-def test_an_announcement_is_signed_whole_and_verified_by_the_standard_library(owing: Owing, served: Served) -> None:
+def test_an_payload_is_signed_whole_and_verified_by_the_standard_library(
+    endpoint_index: Delivering, served: Served
+) -> None:
     got: list[httpx.Request] = []
 
     def receive(request: httpx.Request) -> httpx.Response:
@@ -69,8 +71,8 @@ def test_an_announcement_is_signed_whole_and_verified_by_the_standard_library(ow
     async def handler(request: httpx.Request) -> httpx.Response:
         return receive(request)
 
-    owing.end("a", webhook=f"{served(handler)}/hook?x=1")
-    assert str(owing.deliver()) == "1 paid · 0 later · 0 buried"
+    endpoint_index.end("a", webhook=f"{served(handler)}/hook?x=1")
+    assert str(endpoint_index.deliver()) == "1 delivered · 0 later · 0 buried"
     (request,) = got
     body = json.loads(request.content)
     assert body["type"] == "task.succeeded"
@@ -78,51 +80,59 @@ def test_an_announcement_is_signed_whole_and_verified_by_the_standard_library(ow
     assert body["data"]["metadata"] == {"order": 7}
     assert request.url.query == b"x=1"
     assert request.headers["content-type"] == "application/json"
-    assert owing.owed() == 0
+    assert endpoint_index.pending_deliveries() == 0
 
 
-def test_a_failing_receiver_is_tried_later_under_the_same_name_and_with_the_same_bytes(owing: Owing, served: Served) -> None:
+def test_a_failing_receiver_is_tried_later_under_the_same_name_and_with_the_same_bytes(
+    endpoint_index: Delivering, served: Served
+) -> None:
     seen: list[tuple[str, bytes]] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
         seen.append((request.headers["webhook-id"], request.content))
         return httpx.Response(500 if len(seen) < 3 else 204)
 
-    owing.end("a", webhook=served(handler))
-    for tries in (1, 2):
-        assert owing.deliver().later == 1
-        debt = owing.debt()
-        assert (debt.tries, debt.outcome) == (tries, "HTTP 500")
-        wait = (debt.at or 0) - owing.book.fleet.now()
-        assert backoff.WEBHOOK_WAITS[tries] - 1 < wait <= backoff.WEBHOOK_WAITS[tries] * 1.1
-        owing.make_due()
-    assert owing.deliver().paid == 1
+    endpoint_index.end("a", webhook=served(handler))
+    for attempts in (1, 2):
+        assert endpoint_index.deliver().later == 1
+        delivery = endpoint_index.delivery()
+        assert (delivery.attempts, delivery.outcome) == (attempts, "HTTP 500")
+        wait = (delivery.at or 0) - endpoint_index.store.fleet.now()
+        assert backoff.WEBHOOK_WAITS[attempts] - 1 < wait <= backoff.WEBHOOK_WAITS[attempts] * 1.1
+        endpoint_index.make_due()
+    assert endpoint_index.deliver().delivered == 1
     assert len(set(seen)) == 1
 
 
-def test_a_retry_after_of_the_receiver_is_a_floor(owing: Owing, served: Served) -> None:
+def test_a_retry_after_of_the_receiver_is_a_floor(
+    endpoint_index: Delivering, served: Served
+) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(429, headers={"retry-after": "900"})
 
-    owing.end("a", webhook=served(handler))
-    owing.deliver()
-    assert (owing.debt().at or 0) - owing.book.fleet.now() >= 899
+    endpoint_index.end("a", webhook=served(handler))
+    endpoint_index.deliver()
+    assert (endpoint_index.delivery().at or 0) - endpoint_index.store.fleet.now() >= 899
 
 
-def test_ten_tries_and_then_the_dead_letters_with_the_reason(owing: Owing, served: Served) -> None:
+def test_ten_attempts_and_then_the_dead_letters_with_the_reason(
+    endpoint_index: Delivering, served: Served
+) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(500)
 
-    owing.end("a", webhook=served(handler))
+    endpoint_index.end("a", webhook=served(handler))
     for _ in range(9):
-        owing.deliver()
-        owing.make_due()
-    assert owing.deliver().buried == 1
-    (dead,) = owing.book.debts.dead(LANE)
-    assert (dead.tries, dead.outcome) == (10, "HTTP 500; all tries are used up")
+        endpoint_index.deliver()
+        endpoint_index.make_due()
+    assert endpoint_index.deliver().buried == 1
+    (dead,) = endpoint_index.store.deliveries.dead(LANE)
+    assert (dead.attempts, dead.outcome) == (10, "HTTP 500; all attempts are used up")
 
 
-def test_a_redirect_is_a_failure_and_not_followed(owing: Owing, served: Served) -> None:
+def test_a_redirect_is_a_failure_and_not_followed(
+    endpoint_index: Delivering, served: Served
+) -> None:
     seen: list[str] = []
 
     async def elsewhere(request: httpx.Request) -> httpx.Response:
@@ -134,86 +144,107 @@ def test_a_redirect_is_a_failure_and_not_followed(owing: Owing, served: Served) 
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(307, headers={"location": f"{target}/stolen"})
 
-    owing.end("a", webhook=served(handler))
-    assert owing.deliver().later == 1
+    endpoint_index.end("a", webhook=served(handler))
+    assert endpoint_index.deliver().later == 1
     assert seen == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
-def test_a_private_address_gets_no_connection_at_all(owing: Owing, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"],
+)
+def test_a_private_address_gets_no_connection_at_all(endpoint_index: Delivering, host: str) -> None:
     connections: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.3)
-        owing.end("a", webhook=f"http://{host}:{server.getsockname()[1]}/hook")
-        assert owing.deliver(allow="").buried == 1
+        endpoint_index.end("a", webhook=f"http://{host}:{server.getsockname()[1]}/hook")
+        assert endpoint_index.deliver(allow="").buried == 1
         with pytest.raises(TimeoutError):
             connections.append(server.accept())
-    assert "not public" in owing.book.debts.dead(LANE)[0].outcome
+    assert "not public" in endpoint_index.store.deliveries.dead(LANE)[0].outcome
 
 
-def test_a_name_that_resolves_to_a_private_address_gets_no_connection(owing: Owing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_resolves_to_a_private_address_gets_no_connection(
+    endpoint_index: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 80)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: answers)
-    owing.end("a", webhook="http://rebound.example/hook")
-    assert owing.deliver().buried == 1
+    endpoint_index.end("a", webhook="http://rebound.example/hook")
+    assert endpoint_index.deliver().buried == 1
 
 
-def test_silence_ends_at_the_wall_clock_deadline(owing: Owing, raw_server: Callable[[bytes, bool], str]) -> None:
-    owing.end("a", webhook=raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab", True))
+def test_silence_ends_at_the_wall_clock_deadline(
+    endpoint_index: Delivering, raw_server: Callable[[bytes, bool], str]
+) -> None:
+    endpoint_index.end(
+        "a", webhook=raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab", True)
+    )
     started = time.monotonic()
-    assert owing.deliver(timeout=0.5).later == 1
+    assert endpoint_index.deliver(timeout=0.5).later == 1
     assert time.monotonic() - started < 2
-    assert owing.debt().outcome == "no answer within 0.5 s"
+    assert endpoint_index.delivery().outcome == "no answer within 0.5 s"
 
 
-@pytest.mark.parametrize("says", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab"])
-def test_a_broken_answer_is_tried_later(owing: Owing, raw_server: Callable[[bytes, bool], str], says: bytes) -> None:
-    owing.end("a", webhook=raw_server(says, False))
-    assert owing.deliver().later == 1
+@pytest.mark.parametrize(
+    "says", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nab"]
+)
+def test_a_broken_answer_is_tried_later(
+    endpoint_index: Delivering, raw_server: Callable[[bytes, bool], str], says: bytes
+) -> None:
+    endpoint_index.end("a", webhook=raw_server(says, False))
+    assert endpoint_index.deliver().later == 1
 
 
-def test_a_closed_port_is_tried_later(owing: Owing) -> None:
+def test_a_closed_port_is_tried_later(endpoint_index: Delivering) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    owing.end("a", webhook=f"http://127.0.0.1:{port}/")
-    assert owing.deliver().later == 1
-    assert "ConnectError" in owing.debt().outcome
+    endpoint_index.end("a", webhook=f"http://127.0.0.1:{port}/")
+    assert endpoint_index.deliver().later == 1
+    assert "ConnectError" in endpoint_index.delivery().outcome
 
 
-def test_a_bomb_in_the_answer_is_neither_inflated_nor_read_to_its_end(owing: Owing, served: Served) -> None:
+def test_a_bomb_in_the_answer_is_neither_inflated_nor_read_to_its_end(
+    endpoint_index: Delivering, served: Served
+) -> None:
     bomb = gzip.compress(b"\0" * 50_000_000)
 
     async def handler(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
+        return httpx.Response(
+            200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb)
+        )
 
     sent = served(handler)
-    owing.end("a", webhook=sent)
-    assert owing.deliver().paid == 1
+    endpoint_index.end("a", webhook=sent)
+    assert endpoint_index.deliver().delivered == 1
 
 
-def test_without_a_secret_nothing_is_sent_and_no_try_is_charged(owing: Owing, served: Served) -> None:
+def test_without_a_secret_nothing_is_sent_and_no_try_is_charged(
+    endpoint_index: Delivering, served: Served
+) -> None:
     seen: list[httpx.Request] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
         seen.append(request)
         return httpx.Response(200)
 
-    owing.end("a", webhook=served(handler))
-    assert owing.deliver(secret="").later == 1
-    assert (seen, owing.debt().tries) == ([], 0)
+    endpoint_index.end("a", webhook=served(handler))
+    assert endpoint_index.deliver(secret="").later == 1
+    assert (seen, endpoint_index.delivery().attempts) == ([], 0)
 
 
-def test_what_can_no_longer_be_read_is_buried_with_its_reason(owing: Owing) -> None:
-    owing.end("a", webhook="http://127.0.0.1:1/")
-    owing.book.connection.redis.delete(KEYS.task("a"))
-    assert owing.deliver().buried == 1
-    assert "no longer be read" in owing.book.debts.dead(LANE)[0].outcome
+def test_what_can_no_longer_be_read_is_buried_with_its_reason(endpoint_index: Delivering) -> None:
+    endpoint_index.end("a", webhook="http://127.0.0.1:1/")
+    endpoint_index.store.connection.redis.delete(KEYS.task("a"))
+    assert endpoint_index.deliver().buried == 1
+    assert "no longer be read" in endpoint_index.store.deliveries.dead(LANE)[0].outcome
 
 
-def test_one_slow_receiver_does_not_keep_the_others_from_being_paid(owing: Owing, served: Served) -> None:
+def test_one_slow_receiver_does_not_keep_the_others_from_being_delivered(
+    endpoint_index: Delivering, served: Served
+) -> None:
     async def slow(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(1.5)
         return httpx.Response(200)
@@ -221,88 +252,99 @@ def test_one_slow_receiver_does_not_keep_the_others_from_being_paid(owing: Owing
     async def quick(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200)
 
-    owing.end("slow", webhook=served(slow))
-    owing.end(*(f"q{number}" for number in range(30)), webhook=served(quick))
-    run = threading.Thread(target=owing.deliver)
+    endpoint_index.end("slow", webhook=served(slow))
+    endpoint_index.end(*(f"q{number}" for number in range(30)), webhook=served(quick))
+    run = threading.Thread(target=endpoint_index.deliver)
     run.start()
     time.sleep(1.0)
-    assert owing.owed() == 1
+    assert endpoint_index.pending_deliveries() == 1
     run.join()
-    assert owing.owed() == 0
+    assert endpoint_index.pending_deliveries() == 0
 
 
-def test_a_debt_that_no_message_told_of_is_found_and_more_than_one_claim_are_paid(owing: Owing, served: Served) -> None:
+def test_a_delivery_that_no_message_told_of_is_found_and_more_than_one_claim_are_delivered(
+    endpoint_index: Delivering, served: Served
+) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200)
 
-    owing.end(*(f"id-{number}" for number in range(250)), webhook=served(handler))
-    assert owing.deliver().paid == 250
+    endpoint_index.end(*(f"id-{number}" for number in range(250)), webhook=served(handler))
+    assert endpoint_index.deliver().delivered == 250
 
 
-def test_debts_removed_by_hand_are_owed_again_and_paid(owing: Owing, served: Served) -> None:
+def test_deliveries_removed_by_hand_are_pending_again_and_delivered(
+    endpoint_index: Delivering, served: Served
+) -> None:
     seen: list[str] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
         seen.append(json.loads(request.content)["data"]["id"])
         return httpx.Response(500 if len(seen) <= 2 else 200)
 
-    owing.end("a", "b", webhook=served(handler))
-    owing.deliver()
-    raw = owing.book.connection.redis
+    endpoint_index.end("a", "b", webhook=served(handler))
+    endpoint_index.deliver()
+    raw = endpoint_index.store.connection.redis
     for key in [
-        KEYS.owed,
-        KEYS.owing,
+        KEYS.pending_deliveries,
+        KEYS.endpoint_index,
         *raw.scan_iter("*:queue:*"),
         *raw.scan_iter("*:retries:*"),
         *raw.scan_iter("*:delivery:*"),
     ]:
         raw.delete(key)
     raw.delete(*raw.scan_iter("*:circuit"))
-    assert owing.owed() == 0
-    assert str(sweep(owing.book, "", 3600)) == "2 owed again"
-    assert owing.deliver().paid == 2
+    assert endpoint_index.pending_deliveries() == 0
+    assert str(reconcile(endpoint_index.store, "", 3600)) == "2 pending again"
+    assert endpoint_index.deliver().delivered == 2
     assert sorted(seen) == ["a", "a", "b", "b"]
-    assert str(sweep(owing.book, "", 3600)) == "nothing missing"
+    assert str(reconcile(endpoint_index.store, "", 3600)) == "nothing missing"
 
 
-def test_a_mistake_of_ours_about_one_debt_costs_it_no_try_and_the_others_nothing(
-    owing: Owing, served: Served, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_of_ours_about_one_delivery_costs_it_no_try_and_the_others_nothing(
+    endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = announcement.body
+    sound = payload.body
 
     def broken(task: TrackedTask, **options: Any) -> bytes:
         return sound(task, **options) if task.id != "b" else (1 / 0).to_bytes()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(announcement, "body", broken)
+    monkeypatch.setattr(payload, "body", broken)
     logs.set_up("console", "critical")
-    owing.end("a", "b", "c", webhook=served(Receiver()))
-    assert str(owing.deliver()) == "2 paid · 1 later · 0 buried"
-    assert (owing.debt().task_id, owing.debt().tries) == ("b", 0)
-    assert owing.debt().outcome == "ZeroDivisionError of our own"
+    endpoint_index.end("a", "b", "c", webhook=served(Receiver()))
+    assert str(endpoint_index.deliver()) == "2 delivered · 1 later · 0 buried"
+    assert (endpoint_index.delivery().task_id, endpoint_index.delivery().attempts) == ("b", 0)
+    assert endpoint_index.delivery().outcome == "ZeroDivisionError of our own"
 
 
-def test_every_try_is_logged_with_time_status_duration_address_and_the_first_of_the_answer(owing: Owing, served: Served) -> None:
-    answers = [httpx.Response(500, text="not today\n" + "x" * 5000), httpx.Response(200, text="thank you")]
+def test_every_try_is_logged_with_time_status_duration_address_and_the_first_of_the_answer(
+    endpoint_index: Delivering, served: Served
+) -> None:
+    answers = [
+        httpx.Response(500, text="not today\n" + "x" * 5000),
+        httpx.Response(200, text="thank you"),
+    ]
 
     async def handler(_: httpx.Request) -> httpx.Response:
         return answers.pop(0)
 
-    owing.end("a", webhook=served(handler))
-    owing.deliver()
-    owing.make_due()
-    assert owing.deliver().paid == 1
-    (name,) = owing.book.connection.redis.scan_iter("*:delivery:*")
-    (debt,) = owing.book.debts.load(LANE, [name.rpartition("delivery:")[2]])
-    first, second = map(json.loads, debt.log.splitlines())
+    endpoint_index.end("a", webhook=served(handler))
+    endpoint_index.deliver()
+    endpoint_index.make_due()
+    assert endpoint_index.deliver().delivered == 1
+    (name,) = endpoint_index.store.connection.redis.scan_iter("*:delivery:*")
+    (delivery,) = endpoint_index.store.deliveries.load(LANE, [name.rpartition("delivery:")[2]])
+    first, second = map(json.loads, delivery.log.splitlines())
     assert (first["status"], second["status"], second["answer"]) == (500, 200, "thank you")
     assert first["answer"].startswith("not today x")
     assert len(first["answer"]) == 1024
     assert first["address"] == "127.0.0.1"
     assert 0 <= first["seconds"] < 2
-    assert abs(first["at"] - owing.book.fleet.now()) < 60
+    assert abs(first["at"] - endpoint_index.store.fleet.now()) < 60
 
 
-def test_a_record_that_is_too_large_stays_in_the_book_and_the_webhook_says_where(owing: Owing, served: Served) -> None:
+def test_a_record_that_is_too_large_stays_in_the_store_and_the_webhook_says_where(
+    endpoint_index: Delivering, served: Served
+) -> None:
     got: list[dict[str, Any]] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -310,28 +352,30 @@ def test_a_record_that_is_too_large_stays_in_the_book_and_the_webhook_says_where
         got.append(json.loads(request.content)["data"])
         return httpx.Response(200)
 
-    owing.end("a", webhook=served(handler), record={"id": "a", "text": "x" * 300_000})
-    assert owing.deliver().paid == 1
+    endpoint_index.end("a", webhook=served(handler), record={"id": "a", "text": "x" * 300_000})
+    assert endpoint_index.deliver().delivered == 1
     assert (got[0]["task"], got[0]["truncated"]) == (None, True)
     assert got[0]["fetch"] == "cavendish show --service nano-banana --account default a"
 
 
-def test_a_delivery_after_the_results_have_died_says_so(owing: Owing, served: Served) -> None:
+def test_a_delivery_after_the_results_have_died_says_so(
+    endpoint_index: Delivering, served: Served
+) -> None:
     got: list[dict[str, Any]] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
         got.append(json.loads(request.content)["data"])
         return httpx.Response(500 if len(got) < 2 else 200)
 
-    owing.end("a", webhook=served(handler))
-    owing.deliver(lifetime=3600.0)
-    owing.make_due()
-    assert owing.deliver(lifetime=0.001).paid == 1
+    endpoint_index.end("a", webhook=served(handler))
+    endpoint_index.deliver(lifetime=3600.0)
+    endpoint_index.make_due()
+    assert endpoint_index.deliver(lifetime=0.001).delivered == 1
     assert "results_expired" not in got[0]
     assert got[1]["results_expired"] is True
 
 
-def test_the_book_away_for_a_moment_in_mid_round_makes_no_receiver_hear_twice(
+def test_the_store_away_for_a_moment_in_mid_round_makes_no_receiver_hear_twice(
     own_server: Server, loop: LoopThread, served: Served
 ) -> None:
     heard: list[str] = []
@@ -342,18 +386,20 @@ def test_the_book_away_for_a_moment_in_mid_round_makes_no_receiver_hear_twice(
         threading.Timer(1.0, own_server.start).start()
         return httpx.Response(200)
 
-    book = Book(own_server.url)
-    owing = Owing(book, loop)
-    owing.end("a", webhook=served(handler))
-    with pytest.raises(BookUnavailable):
-        owing.deliver(timeout=5.0)
-    assert owing.deliver().paid == 0
-    assert owing.owed() == 0
+    store = Store(own_server.url)
+    endpoint_index = Delivering(store, loop)
+    endpoint_index.end("a", webhook=served(handler))
+    with pytest.raises(StoreUnavailable):
+        endpoint_index.deliver(timeout=5.0)
+    assert endpoint_index.deliver().delivered == 0
+    assert endpoint_index.pending_deliveries() == 0
     assert len(heard) == 1
-    book.close()
+    store.close()
 
 
-def test_a_stopped_courier_takes_nothing_new_and_writes_down_what_is_under_way(owing: Owing, served: Served) -> None:
+def test_a_stopped_delivery_worker_takes_nothing_new_and_writes_down_what_is_under_way(
+    endpoint_index: Delivering, served: Served
+) -> None:
     began = threading.Event()
 
     async def handler(_: httpx.Request) -> httpx.Response:
@@ -362,20 +408,20 @@ def test_a_stopped_courier_takes_nothing_new_and_writes_down_what_is_under_way(o
         return httpx.Response(200)
 
     url = served(handler)
-    owing.end("a", webhook=url)
-    courier, done = owing.courier(), list[Any]()
-    run = threading.Thread(target=lambda: done.append(courier.deliver(lambda: None)))
+    endpoint_index.end("a", webhook=url)
+    delivery_worker, done = endpoint_index.delivery_worker(), list[Any]()
+    run = threading.Thread(target=lambda: done.append(delivery_worker.deliver(lambda: None)))
     run.start()
     assert began.wait(5)
-    courier.stop()
-    owing.end("b", webhook=url)
-    assert str(courier.deliver(lambda: None)) == "nothing owed"
+    delivery_worker.stop()
+    endpoint_index.end("b", webhook=url)
+    assert str(delivery_worker.deliver(lambda: None)) == "nothing pending"
     run.join(5)
-    assert (done[0].paid, owing.owed()) == (1, 1)
+    assert (done[0].delivered, endpoint_index.pending_deliveries()) == (1, 1)
 
 
 def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
-    owing: Owing, served: Served, monkeypatch: pytest.MonkeyPatch
+    endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(round_of_deliveries, "PATIENCE", 8.0)
     arrived: list[float] = []
@@ -385,18 +431,18 @@ def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
         return httpx.Response(500 if len(arrived) == 1 else 200)
 
     url = served(handler)
-    owing.end("a", webhook=f"{url}/one")
-    courier = owing.courier()
-    run = threading.Thread(target=courier.deliver, args=(lambda: None,))
+    endpoint_index.end("a", webhook=f"{url}/one")
+    delivery_worker = endpoint_index.delivery_worker()
+    run = threading.Thread(target=delivery_worker.deliver, args=(lambda: None,))
     run.start()
     while not arrived:
         time.sleep(0.01)
     time.sleep(0.2)  # now the round waits for the retry of `a`
-    owing.end("b", webhook=f"{url}/two")
+    endpoint_index.end("b", webhook=f"{url}/two")
     poked = time.monotonic()
-    assert courier.deliver(lambda: None) is None
+    assert delivery_worker.deliver(lambda: None) is None
     while len(arrived) < 2:
         time.sleep(0.005)
     assert arrived[1] - poked < 1.0
-    courier.stop()
+    delivery_worker.stop()
     run.join(10)

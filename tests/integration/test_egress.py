@@ -1,4 +1,7 @@
-"""The way out over real sockets: what may not be reached gets no connection, and our own faults are told from the endpoint's."""
+"""The way out over real sockets.
+
+What may not be reached gets no connection, and our own faults are told from the endpoint's.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,19 @@ from pathlib import Path
 
 import httpx
 import pytest
-from receiving import Authority, receiving
 
-from worker.wire import egress
-from worker.wire.egress import AddressRefused, NetworkAway, ProxiedBackend, ProxyAway, PublicBackend, ResolverAway
-from worker.wire.stream import Backend, Stream
-from worker.wire.transport import PooledTransport, read_first
+from cavendish_worker.http import egress
+from cavendish_worker.http.egress import (
+    AddressRefused,
+    NetworkAway,
+    ProxiedBackend,
+    ProxyAway,
+    PublicBackend,
+    ResolverAway,
+)
+from cavendish_worker.http.stream import Backend, Stream
+from cavendish_worker.http.transport import PooledTransport, read_first
+from receiving import Authority, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 WEB = (range(80, 81), range(443, 444))
@@ -31,7 +41,9 @@ async def call(through: httpx.AsyncBaseTransport, url: str) -> tuple[int, bytes]
     """One POST, straight through the transport, which is closed after it."""
     limits = dict.fromkeys(("connect", "read", "write", "pool"), 2.0)
     async with through:
-        response = await through.handle_async_request(httpx.Request("POST", url, content=b"{}", extensions={"timeout": limits}))
+        response = await through.handle_async_request(
+            httpx.Request("POST", url, content=b"{}", extensions={"timeout": limits})
+        )
         try:
             return response.status_code, await read_first(response, 1000)
         finally:
@@ -58,27 +70,32 @@ def untouched(host: str = "127.0.0.1") -> Iterator[int]:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[Answer]]]:
-    """What the resolver says about a name, answer by answer; the last one stays. An Exception is raised."""
-    book: dict[str, list[list[Answer]]] = {}
+    """What the resolver says about a name, answer by answer.
+
+    The last one stays. An Exception is raised.
+    """
+    store: dict[str, list[list[Answer]]] = {}
     real = socket.getaddrinfo
 
     def resolve(host: str, port: int, *rest: object, **more: object) -> list[object]:
-        if host not in book:
+        if host not in store:
             return real(host, port, *rest, **more)  # type: ignore[arg-type,return-value]
-        answers = book[host].pop(0) if len(book[host]) > 1 else book[host][0]
+        answers = store[host].pop(0) if len(store[host]) > 1 else store[host][0]
         if isinstance(answers[0], Exception):
             raise answers[0]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    return book
+    return store
 
 
 async def ok(_: httpx.Request) -> httpx.Response:
     return httpx.Response(200, content=b"ok")
 
 
-def test_a_name_is_resolved_once_and_what_was_checked_is_what_is_dialled(names: dict[str, list[list[Answer]]]) -> None:
+def test_a_name_is_resolved_once_and_what_was_checked_is_what_is_dialled(
+    names: dict[str, list[list[Answer]]],
+) -> None:
     names["rebound.example"] = [["127.0.0.2"], ["127.0.0.1"]]
     with untouched() as port, socket.create_server(("127.0.0.2", port)) as allowed:
         through = egress.transport([ip_network("127.0.0.2/32")])
@@ -95,13 +112,19 @@ def test_a_name_is_resolved_once_and_what_was_checked_is_what_is_dialled(names: 
         assert isinstance(fault(through, url), AddressRefused)
 
 
-@pytest.mark.parametrize("answers", [["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["10.0.0.7"], ["169.254.169.254"]])
+@pytest.mark.parametrize(
+    "answers",
+    [["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["10.0.0.7"], ["169.254.169.254"]],
+)
 def test_one_address_that_is_not_public_is_enough_for_a_refusal(
     names: dict[str, list[list[Answer]]], answers: list[Answer]
 ) -> None:
     names["mixed.example"] = [answers]
     with untouched() as port:
-        assert str(fault(egress.transport(()), f"http://mixed.example:{port}/")) == "The address is not public."
+        assert (
+            str(fault(egress.transport(()), f"http://mixed.example:{port}/"))
+            == "The address is not public."
+        )
 
 
 def test_a_redirect_to_the_inside_is_not_followed(served: Served) -> None:
@@ -113,13 +136,17 @@ def test_a_redirect_to_the_inside_is_not_followed(served: Served) -> None:
         url = served(handler)
 
         async def run() -> int:
-            async with httpx.AsyncClient(transport=egress.transport(LOOPBACK), trust_env=False) as client:
+            async with httpx.AsyncClient(
+                transport=egress.transport(LOOPBACK), trust_env=False
+            ) as client:
                 return (await client.post(url, content=b"{}")).status_code
 
         assert asyncio.run(run()) == 307
 
 
-def test_a_connection_that_leads_elsewhere_than_was_dialled_is_refused(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+def test_a_connection_that_leads_elsewhere_than_was_dialled_is_refused(
+    monkeypatch: pytest.MonkeyPatch, served: Served
+) -> None:
     real, asked = Backend.connect_tcp, list[httpx.Request]()
 
     async def astray(self: Backend, host: str, port: int, timeout: float | None = None) -> Stream:
@@ -136,18 +163,27 @@ def test_a_connection_that_leads_elsewhere_than_was_dialled_is_refused(monkeypat
     assert asked == []
 
 
-def test_a_forbidden_port_is_refused_before_its_name_is_resolved(names: dict[str, list[list[Answer]]]) -> None:
+def test_a_forbidden_port_is_refused_before_its_name_is_resolved(
+    names: dict[str, list[list[Answer]]],
+) -> None:
     names["ports.example"] = [[AssertionError("was resolved")]]
     error = fault(egress.transport((), WEB), "http://ports.example:25/")
-    assert (type(error), str(error)) == (AddressRefused, "The port is not one that webhooks may reach.")
+    assert (type(error), str(error)) == (
+        AddressRefused,
+        "The port is not one that webhooks may reach.",
+    )
     assert isinstance(fault(egress.transport((), WEB), "http://8.8.8.8:25/"), AddressRefused)
 
 
-def test_ports_of_allowed_networks_are_free(served: Served, names: dict[str, list[list[Answer]]]) -> None:
+def test_ports_of_allowed_networks_are_free(
+    served: Served, names: dict[str, list[list[Answer]]]
+) -> None:
     url = served(ok)
     names["inside.example"], names["outside.example"] = [["127.0.0.1"]], [["8.8.8.8"]]
     for host in ("127.0.0.1", "inside.example"):
-        assert asyncio.run(call(egress.transport(LOOPBACK, WEB), url.replace("127.0.0.1", host))) == (200, b"ok")
+        assert asyncio.run(
+            call(egress.transport(LOOPBACK, WEB), url.replace("127.0.0.1", host))
+        ) == (200, b"ok")
     refused = fault(egress.transport(LOOPBACK, WEB), url.replace("127.0.0.1", "outside.example"))
     assert str(refused) == "The port is not one that webhooks may reach."
 
@@ -167,28 +203,39 @@ def test_the_next_address_of_a_name_is_tried_and_what_was_dialled_in_vain_is_not
 def test_a_resolver_that_is_away_is_our_own_fault_unless_other_names_are_resolved(
     served: Served, names: dict[str, list[list[Answer]]], code: int
 ) -> None:
-    names["lost.example"], names["good.example"] = [[socket.gaierror(code, "away")]], [["127.0.0.1"]]
+    names["lost.example"], names["good.example"] = (
+        [[socket.gaierror(code, "away")]],
+        [["127.0.0.1"]],
+    )
     good = served(ok).replace("127.0.0.1", "good.example")
     backend = PublicBackend(LOOPBACK)
     assert isinstance(fault(PooledTransport(backend), "http://lost.example/"), ResolverAway)
     assert asyncio.run(call(PooledTransport(backend), good)) == (200, b"ok")
     names["good.example"] = [[socket.gaierror(code, "away")]]
     theirs = fault(PooledTransport(backend), "http://lost.example/")
-    assert (type(theirs), str(theirs)) == (egress.httpcore.ConnectError, "The name cannot be resolved.")
+    assert (type(theirs), str(theirs)) == (
+        egress.httpcore.ConnectError,
+        "The name cannot be resolved.",
+    )
     assert isinstance(fault(PooledTransport(backend), good), ResolverAway)
 
 
 def test_the_proof_of_another_name_grows_old(
     served: Served, names: dict[str, list[list[Answer]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names["lost.example"], names["good.example"] = [[socket.gaierror(socket.EAI_AGAIN, "away")]], [["127.0.0.1"]]
+    names["lost.example"], names["good.example"] = (
+        [[socket.gaierror(socket.EAI_AGAIN, "away")]],
+        [["127.0.0.1"]],
+    )
     backend = PublicBackend(LOOPBACK)
     asyncio.run(call(PooledTransport(backend), served(ok).replace("127.0.0.1", "good.example")))
     monkeypatch.setattr(egress, "RESOLVER_PROVEN", 0.0)
     assert isinstance(fault(PooledTransport(backend), "http://lost.example/"), ResolverAway)
 
 
-def test_a_name_that_does_not_exist_is_the_endpoints_fault(names: dict[str, list[list[Answer]]]) -> None:
+def test_a_name_that_does_not_exist_is_the_endpoints_fault(
+    names: dict[str, list[list[Answer]]],
+) -> None:
     names["no.example"] = [[socket.gaierror(socket.EAI_NONAME, "no such name")]]
     assert not isinstance(fault(egress.transport(()), "http://no.example/"), ResolverAway)
 
@@ -204,7 +251,9 @@ def test_a_silent_name_server_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOBUFS])
-def test_a_network_that_is_away_is_our_own_fault(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_network_that_is_away_is_our_own_fault(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     async def connect(*_: object) -> None:
         raise OSError(number, "away")
 
@@ -232,14 +281,24 @@ def test_no_more_files_is_our_own_fault() -> None:
 def test_a_closed_port_is_the_endpoints_fault() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert not isinstance(fault(egress.transport(LOOPBACK), f"http://127.0.0.1:{port}/"), NetworkAway)
+    assert not isinstance(
+        fault(egress.transport(LOOPBACK), f"http://127.0.0.1:{port}/"), NetworkAway
+    )
 
 
 class Proxy:
     """A proxy for CONNECT and for whole URLs, which finds every name on this machine."""
 
-    def __init__(self, status: bytes = b"200 OK", tls: ssl.SSLContext | None = None, slips_in: bytes = b"") -> None:
-        self.status, self.tls, self.slips_in, self.heads, self.port = status, tls, slips_in, list[bytes](), 0
+    def __init__(
+        self, status: bytes = b"200 OK", tls: ssl.SSLContext | None = None, slips_in: bytes = b""
+    ) -> None:
+        self.status, self.tls, self.slips_in, self.heads, self.port = (
+            status,
+            tls,
+            slips_in,
+            list[bytes](),
+            0,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -288,15 +347,21 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-def through_proxy(proxy: Proxy, url: str, userinfo: str = "", ports: tuple[range, ...] | None = None) -> tuple[int, bytes]:
+def through_proxy(
+    proxy: Proxy, url: str, userinfo: str = "", ports: tuple[range, ...] | None = None
+) -> tuple[int, bytes]:
     async def run() -> tuple[int, bytes]:
         async with proxy.running():
-            return await call(egress.transport((), ports, f"http://{userinfo}127.0.0.1:{proxy.port}"), url)
+            return await call(
+                egress.transport((), ports, f"http://{userinfo}127.0.0.1:{proxy.port}"), url
+            )
 
     return asyncio.run(run())
 
 
-def test_with_a_proxy_it_is_the_proxy_that_resolves_names(served: Served, names: dict[str, list[list[Answer]]]) -> None:
+def test_with_a_proxy_it_is_the_proxy_that_resolves_names(
+    served: Served, names: dict[str, list[list[Answer]]]
+) -> None:
     names["hooks.example"] = [[AssertionError("was resolved")]]
     proxy = Proxy()
     url = served(ok).replace("127.0.0.1", "hooks.example")
@@ -308,7 +373,15 @@ def test_with_a_proxy_it_is_the_proxy_that_resolves_names(served: Served, names:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_with_a_proxy_literal_addresses_and_ports_are_still_refused(scheme: str) -> None:
-    for url in ("127.0.0.1", "169.254.169.254", "[::1]", "2130706433", "localhost", "hooks.example:25", "8.8.8.8:25"):
+    for url in (
+        "127.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "2130706433",
+        "localhost",
+        "hooks.example:25",
+        "8.8.8.8:25",
+    ):
         proxy = Proxy()
         with pytest.raises(httpx.ConnectError) as caught:
             through_proxy(proxy, f"{scheme}://{url}/", ports=WEB)
@@ -326,8 +399,13 @@ def test_a_proxy_that_refuses_us_is_our_own_fault_and_its_password_stays_secret(
     assert len(proxy.heads) == 1
 
 
-@pytest.mark.parametrize(("status", "ours"), [(b"403 Forbidden", True), (b"502 Bad Gateway", False), (b"504 Late", False)])
-def test_a_proxy_that_does_not_reach_the_endpoint_is_not_at_fault_itself(status: bytes, ours: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "ours"),
+    [(b"403 Forbidden", True), (b"502 Bad Gateway", False), (b"504 Late", False)],
+)
+def test_a_proxy_that_does_not_reach_the_endpoint_is_not_at_fault_itself(
+    status: bytes, ours: bool
+) -> None:
     with pytest.raises(httpx.ConnectError) as caught:
         through_proxy(Proxy(status), "https://hooks.example/")
     assert isinstance(caught.value.__cause__, ProxyAway) is ours
@@ -341,7 +419,9 @@ def test_a_proxy_that_is_not_there_is_our_own_fault(url: str) -> None:
     assert (type(error), str(error)) == (ProxyAway, "The proxy cannot be reached.")
 
 
-OLD = pytest.mark.skipif(sys.version_info < (3, 11, 4), reason="asyncio of this Python trips over TLS within TLS")
+OLD = pytest.mark.skipif(
+    sys.version_info < (3, 11, 4), reason="asyncio of this Python trips over TLS within TLS"
+)
 
 
 @pytest.mark.parametrize("scheme", ["http", pytest.param("https", marks=OLD)])
@@ -350,11 +430,16 @@ def test_tls_goes_through_a_proxy_to_the_endpoint_itself(tmp_path: Path, scheme:
 
     async def run() -> None:
         proxy = Proxy(tls=authority.server("localhost", []) if scheme == "https" else None)
-        async with proxy.running(), receiving(tls=authority.server("hooks.example", seen)) as receiver:
+        async with (
+            proxy.running(),
+            receiving(tls=authority.server("hooks.example", seen)) as receiver,
+        ):
             backend = ProxiedBackend(f"{scheme}://localhost:{proxy.port}", tls=authority.client)
             url = receiver.url.replace("127.0.0.1", "hooks.example")
             assert await call(PooledTransport(backend), url) == (200, b"ok")
-            assert proxy.heads[0].startswith(b"CONNECT " + url.split("/")[2].encode() + b" HTTP/1.1\r\n")
+            assert proxy.heads[0].startswith(
+                b"CONNECT " + url.split("/")[2].encode() + b" HTTP/1.1\r\n"
+            )
             assert seen == ["hooks.example"]
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await call(PooledTransport(backend), url.replace("hooks", "other"))
@@ -363,12 +448,17 @@ def test_tls_goes_through_a_proxy_to_the_endpoint_itself(tmp_path: Path, scheme:
     asyncio.run(run())
 
 
-def test_what_a_proxy_slips_in_before_the_handshake_is_not_taken_for_the_answer(tmp_path: Path) -> None:
+def test_what_a_proxy_slips_in_before_the_handshake_is_not_taken_for_the_answer(
+    tmp_path: Path,
+) -> None:
     authority, forged = Authority(tmp_path), b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged"
 
     async def run() -> None:
         proxy = Proxy(slips_in=b" " * (64 * 1024 - len(b"HTTP/1.1 200 OK\r\n\r\n")) + forged)
-        async with proxy.running(), receiving(tls=authority.server("hooks.example", [])) as receiver:
+        async with (
+            proxy.running(),
+            receiving(tls=authority.server("hooks.example", [])) as receiver,
+        ):
             backend = ProxiedBackend(f"http://127.0.0.1:{proxy.port}", tls=authority.client)
             url = receiver.url.replace("127.0.0.1", "hooks.example")
             assert await call(PooledTransport(backend), url) == (200, b"ok")
@@ -389,7 +479,9 @@ def test_neither_a_silent_nor_a_refusing_proxy_keeps_a_connection(says: bytes) -
             left.set()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        through = egress.transport((), None, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        through = egress.transport(
+            (), None, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        )
         with pytest.raises(httpx.ConnectError if says else TimeoutError):
             async with asyncio.timeout(0.1):
                 await through.handle_async_request(httpx.Request("GET", "https://hooks.example/"))

@@ -1,4 +1,7 @@
-"""`cavendish endpoint`, and what submit, show, status and doctor say of endpoints: a real Redis, real receivers."""
+"""`cavendish endpoint`, and what submit, show, status and doctor say of endpoints.
+
+A real Redis, real receivers.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,23 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import Result
-from shell import Run, said
 
-from scheduler import Client, State, SubmissionError
-from scheduler.circuit import TRIP, Circuit, failed, worked
-from scheduler.endpoints import Disabled, Endpoint, Key, endpoint_of
-from scheduler.errors import CavendishError, EndpointError
-from scheduler.settings import Settings, env_name
-from scheduler.store import Book
-from scheduler.store.debts import Try
-from scheduler.store.fleet import Member
-from scheduler.store.keys import ENDPOINTS
-from scheduler.tracking import Lane
-from scheduler.verdicts import Outcome
-from worker.webhooks import consent, signing
-from worker.webhooks.signing import verify
-from worker.webhooks.vault import Vault, new_key
-from worker.wire.egress import transport
+from cavendish import Client, State, SubmissionError
+from cavendish.errors import CavendishError, EndpointError
+from cavendish.model import Lane
+from cavendish.policy.circuit import TRIP, Circuit, failed, worked
+from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings, env_name
+from cavendish.store import Store
+from cavendish.store.deliveries import Attempt
+from cavendish.store.fleet import Member
+from cavendish.store.keys import ENDPOINTS
+from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
+from cavendish_worker.http.egress import transport
+from cavendish_worker.webhooks import consent, signing
+from cavendish_worker.webhooks.encryption import Encryption, new_key
+from cavendish_worker.webhooks.signing import verify
+from shell import Run, said
 
 LANE = Lane("default", "nano-banana")
 SERVICE = "nano-banana"
@@ -55,48 +58,62 @@ def wrong(done: Result) -> str:
     return str(done.exception)
 
 
-def end(book: Book, *ids: str) -> None:
-    now = book.fleet.now()
-    book.tasks.claim(LANE, now + 200, "t1", book.tasks.candidates(LANE, now + 100, 1000))
-    tasks = book.tasks.load(LANE, ids).tasks.values()
-    book.tasks.settle(
-        LANE, "t1", now, [(Outcome(task, State.SUCCEEDED, record={"id": task.id}), 0.0) for task in tasks], 3600, 100
+def end(store: Store, *ids: str) -> None:
+    now = store.fleet.now()
+    store.tasks.claim(LANE, now + 200, "t1", store.tasks.candidates(LANE, now + 100, 1000))
+    tasks = store.tasks.load(LANE, ids).tasks.values()
+    store.tasks.settle(
+        LANE,
+        "t1",
+        now,
+        [(Outcome(task, State.SUCCEEDED, record={"id": task.id}), 0.0) for task in tasks],
+        3600,
+        100,
     )
 
 
-def owe(book: Book, client: Client, webhook: str, *ids: str) -> None:
+def owe(store: Store, client: Client, webhook: str, *ids: str) -> None:
     client.submit(ids, service=SERVICE, webhook=webhook)
-    end(book, *ids)
+    end(store, *ids)
 
 
 # --- add
 
 
-def test_an_added_endpoint_is_sealed_in_the_book_and_its_secret_shown_once(run: Run, book: Book) -> None:
+def test_an_added_endpoint_is_encrypted_in_the_store_and_its_secret_shown_once(
+    run: Run, store: Store
+) -> None:
     done = run("endpoint", "add", "shop", SHOP)
     assert done.exit_code == 0
     (secret,) = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("secret")]
-    row = book.connection.redis.hget(ENDPOINTS, "shop")
+    row = store.connection.redis.hget(ENDPOINTS, "shop")
     assert secret.removeprefix("whsec_") not in str(row)
-    vault = Vault((os.environ[env_name("secret_key")],))
-    endpoint = book.endpoints.all()["shop"]
-    assert [vault.open("shop", key.sealed) for key in endpoint.keys] == [secret]
+    encryption = Encryption((os.environ[env_name("secret_key")],))
+    endpoint = store.endpoints.all()["shop"]
+    assert [encryption.open("shop", key.encrypted) for key in endpoint.keys] == [secret]
     assert (endpoint.url, endpoint.consent, endpoint.per_minute) == (SHOP, False, None)
-    assert secret not in run("endpoint", "show", "shop").output + run("endpoint", "list", "--json").output
+    assert (
+        secret
+        not in run("endpoint", "show", "shop").output + run("endpoint", "list", "--json").output
+    )
 
 
-def test_an_added_endpoint_may_sign_with_a_key_pair_of_which_only_the_public_half_is_shown(run: Run, book: Book) -> None:
+def test_an_added_endpoint_may_sign_with_a_key_pair_of_which_only_the_public_half_is_shown(
+    run: Run, store: Store
+) -> None:
     done = run("endpoint", "add", "shop", SHOP, "--ed25519", "--json")
     added = said(done)
-    v1, v1a = book.endpoints.all()["shop"].living_keys(book.fleet.now())
-    private = Vault((os.environ[env_name("secret_key")],)).open("shop", v1a.sealed)
+    v1, v1a = store.endpoints.all()["shop"].living_keys(store.fleet.now())
+    private = Encryption((os.environ[env_name("secret_key")],)).open("shop", v1a.encrypted)
     assert added["public_key"] == v1a.public == signing.public_key(private)
     assert added["secret"].startswith("whsec_")
     assert "whsk_" not in done.output
     assert v1.public == ""
 
 
-def test_without_a_sealing_key_a_warning_says_how_to_make_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_encrypting_key_a_warning_says_how_to_make_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "unencrypted" not in run("endpoint", "add", "sealed", SHOP).stderr
     monkeypatch.delenv(env_name("secret_key"))
     done = run("endpoint", "add", "open", SHOP, "--json")
@@ -106,18 +123,18 @@ def test_without_a_sealing_key_a_warning_says_how_to_make_one(run: Run, monkeypa
 
 
 def test_where_workers_have_a_key_no_secret_is_stored_unencrypted_unless_somebody_says_so(
-    run: Run, book: Book, monkeypatch: pytest.MonkeyPatch
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("endpoint", "add", "shop", SHOP)
-    before = book.endpoints.all()
-    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), seals=True))
+    before = store.endpoints.all()
+    store.fleet.beat(Member("worker@x:1", "worker", "0", store.fleet.now(), encrypts=True))
     monkeypatch.delenv(env_name("secret_key"))
     for words in (("add", "open", SHOP), ("rotate", "shop")):
         assert "unencrypted" in wrong(run("endpoint", *words))
-        assert book.endpoints.all() == before
+        assert store.endpoints.all() == before
     for words in (("add", "open", SHOP), ("rotate", "shop")):
         assert run("endpoint", *words, "--unencrypted").exit_code == 0
-    assert book.endpoints.all().keys() == {"shop", "open"}
+    assert store.endpoints.all().keys() == {"shop", "open"}
 
 
 def test_a_new_key_can_be_taken_for_the_setting(run: Run) -> None:
@@ -136,35 +153,39 @@ def test_a_new_key_can_be_taken_for_the_setting(run: Run) -> None:
         ("shop", "https://shop.example:22/", "port 22"),
     ],
 )
-def test_a_name_or_url_that_is_none_is_refused(run: Run, book: Book, name: str, url: str, why: str) -> None:
+def test_a_name_or_url_that_is_none_is_refused(
+    run: Run, store: Store, name: str, url: str, why: str
+) -> None:
     assert why in wrong(run("endpoint", "add", name, url))
-    assert book.endpoints.all() == {}
+    assert store.endpoints.all() == {}
 
 
-def test_what_living_workers_may_dial_may_be_registered(run: Run, book: Book) -> None:
-    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), allow=("10.1.0.0/16",)))
+def test_what_living_workers_may_dial_may_be_registered(run: Run, store: Store) -> None:
+    store.fleet.beat(Member("worker@x:1", "worker", "0", store.fleet.now(), allow=("10.1.0.0/16",)))
     assert run("endpoint", "add", "inside", "http://10.1.2.3/").exit_code == 0
     assert run("endpoint", "add", "outside", "http://10.2.2.3/").exit_code == 1
 
 
-def test_a_name_that_is_taken_is_refused_and_keeps_its_secret(run: Run, book: Book) -> None:
+def test_a_name_that_is_taken_is_refused_and_keeps_its_secret(run: Run, store: Store) -> None:
     run("endpoint", "add", "shop", SHOP)
-    before = book.endpoints.all()["shop"]
+    before = store.endpoints.all()["shop"]
     assert "already" in wrong(run("endpoint", "add", "shop", "https://other.example/"))
-    assert book.endpoints.all()["shop"] == before
+    assert store.endpoints.all()["shop"] == before
 
 
-def test_a_new_endpoint_begins_anew_whatever_one_of_its_name_did_before(run: Run, book: Book) -> None:
-    book.learned.change_circuit("shop", lambda _: Circuit(failures=9, open_until=9e9))
-    book.endpoints.disable("shop", Disabled(1.0, "410 Gone"))
+def test_a_new_endpoint_begins_anew_whatever_one_of_its_name_did_before(
+    run: Run, store: Store
+) -> None:
+    store.shared_state.change_circuit("shop", lambda _: Circuit(failures=9, open_until=9e9))
+    store.endpoints.disable("shop", Disabled(1.0, "410 Gone"))
     run("endpoint", "add", "shop", SHOP)
-    assert book.learned.circuits(["shop"]) == [Circuit()]
-    assert book.endpoints.disabled() == {}
+    assert store.shared_state.circuits(["shop"]) == [Circuit()]
+    assert store.endpoints.disabled() == {}
 
 
 def test_a_refusal_is_one_sentence_on_stderr_and_no_traceback(run: Run) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", "endpoint", "rotate", "nobody"],
+        [sys.executable, "-m", "cavendish_worker.cli", "endpoint", "rotate", "nobody"],
         env=os.environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
@@ -183,31 +204,40 @@ def asked(served: Callable[..., str]) -> Callable[..., tuple[str, list[httpx.Req
 
         async def handle(request: httpx.Request) -> httpx.Response:
             heard.append(request)
-            return httpx.Response(status, headers={name.replace("_", "-"): text for name, text in headers.items()})
+            return httpx.Response(
+                status, headers={name.replace("_", "-"): text for name, text in headers.items()}
+            )
 
         return served(handle), heard
 
     return serve
 
 
-def test_consent_is_asked_for_before_anything_is_registered(run: Run, book: Book, asked: Callable[..., Any]) -> None:
+def test_consent_is_asked_for_before_anything_is_registered(
+    run: Run, store: Store, asked: Callable[..., Any]
+) -> None:
     url, heard = asked(webhook_allowed_origin="cavendish", webhook_allowed_rate="90")
-    added = said(run("endpoint", "add", "shop", f"{url}/in?a=1", "--consent", "--rate", "120", "--json"))
+    added = said(
+        run("endpoint", "add", "shop", f"{url}/in?a=1", "--consent", "--rate", "120", "--json")
+    )
     assert (added["consent"], added["per_minute"]) == (True, 90.0)
     (request,) = heard
     assert (request.method, request.url.raw_path) == ("OPTIONS", b"/in?a=1")
-    assert (request.headers["webhook-request-origin"], request.headers["webhook-request-rate"]) == ("cavendish", "120")
-    endpoint = book.endpoints.all()["shop"]
+    assert (request.headers["webhook-request-origin"], request.headers["webhook-request-rate"]) == (
+        "cavendish",
+        "120",
+    )
+    endpoint = store.endpoints.all()["shop"]
     assert (endpoint.consent, endpoint.per_minute) == (True, 90.0)
 
 
 def test_consent_for_everybody_and_at_any_rate_is_consent_and_no_rate_is_asked_for_unless_given(
-    run: Run, book: Book, asked: Callable[..., Any]
+    run: Run, store: Store, asked: Callable[..., Any]
 ) -> None:
     url, heard = asked(204, webhook_allowed_origin="*", webhook_allowed_rate="*")
     assert run("endpoint", "add", "shop", url, "--consent").exit_code == 0
     assert "webhook-request-rate" not in heard[0].headers
-    assert book.endpoints.all()["shop"].per_minute is None
+    assert store.endpoints.all()["shop"].per_minute is None
     assert run("endpoint", "add", "other", url, "--rate", "9").exit_code == 2
 
 
@@ -223,22 +253,31 @@ def test_consent_for_everybody_and_at_any_rate_is_consent_and_no_rate_is_asked_f
     ],
 )
 def test_without_consent_nothing_is_registered(
-    run: Run, book: Book, asked: Callable[..., Any], status: int, headers: dict[str, str], why: str
+    run: Run,
+    store: Store,
+    asked: Callable[..., Any],
+    status: int,
+    headers: dict[str, str],
+    why: str,
 ) -> None:
     url, heard = asked(status, **headers)
     sentence = wrong(run("endpoint", "add", "shop", url, "--consent"))
     assert why in sentence
     assert sentence.endswith("Nothing was registered.")
-    assert book.endpoints.all() == {}
+    assert store.endpoints.all() == {}
     assert len(heard) == 1
 
 
-def test_an_endpoint_that_cannot_be_reached_does_not_consent(run: Run, book: Book) -> None:
-    assert "does not consent: ConnectError" in wrong(run("endpoint", "add", "shop", "http://127.0.0.1:1/", "--consent"))
-    assert book.endpoints.all() == {}
+def test_an_endpoint_that_cannot_be_reached_does_not_consent(run: Run, store: Store) -> None:
+    assert "does not consent: ConnectError" in wrong(
+        run("endpoint", "add", "shop", "http://127.0.0.1:1/", "--consent")
+    )
+    assert store.endpoints.all() == {}
 
 
-def test_consent_is_asked_for_within_one_deadline(settings: Settings, served: Callable[..., str]) -> None:
+def test_consent_is_asked_for_within_one_deadline(
+    settings: Settings, served: Callable[..., str]
+) -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(3)
         return httpx.Response(200)
@@ -256,31 +295,59 @@ def test_consent_is_asked_for_within_one_deadline(settings: Settings, served: Ca
 
 
 def test_the_list_tells_of_registered_endpoints_and_of_urls_that_owe_or_are_disabled(
-    run: Run, book: Book, client: Client
+    run: Run, store: Store, client: Client
 ) -> None:
     assert run("endpoint", "list").output == "no endpoints\n"
     run("endpoint", "add", "shop", SHOP, "--ed25519")
     run("endpoint", "rotate", "shop")
-    owe(book, client, "shop", "a", "b")
-    owe(book, client, "https://adhoc.example/x?job=1", "c")
+    owe(store, client, "shop", "a", "b")
+    owe(store, client, "https://adhoc.example/x?job=1", "c")
     other = "https://gone.example/y"
-    book.endpoints.disable(endpoint_of(other), Disabled(1000.0, "410 Gone", other))
-    book.learned.change_circuit("shop", lambda known: replace(known, ok_at=1500.0, failures=TRIP, open_until=9e9))
+    store.endpoints.disable(endpoint_of(other), Disabled(1000.0, "410 Gone", other))
+    store.shared_state.change_circuit(
+        "shop", lambda known: replace(known, ok_at=1500.0, failures=TRIP, open_until=9e9)
+    )
     listed = {one["name"]: one for one in said(run("endpoint", "list", "--json"))}
     assert next(iter(listed)) == "shop"
-    shop, adhoc, gone = listed["shop"], listed[endpoint_of("https://adhoc.example/x")], listed[endpoint_of(other)]
-    assert (shop["registered"], shop["enabled"], shop["waiting"], shop["circuit"]) == (True, True, 2, "open")
-    assert (shop["signatures"], shop["overlapping"], shop["last_success"]) == (["v1", "v1a"], 2, 1500.0)
-    assert (adhoc["registered"], adhoc["waiting"], adhoc["url"]) == (False, 1, "https://adhoc.example/x?job=1")
+    shop, adhoc, gone = (
+        listed["shop"],
+        listed[endpoint_of("https://adhoc.example/x")],
+        listed[endpoint_of(other)],
+    )
+    assert (shop["registered"], shop["enabled"], shop["waiting"], shop["circuit"]) == (
+        True,
+        True,
+        2,
+        "open",
+    )
+    assert (shop["signatures"], shop["overlapping"], shop["last_success"]) == (
+        ["v1", "v1a"],
+        2,
+        1500.0,
+    )
+    assert (adhoc["registered"], adhoc["waiting"], adhoc["url"]) == (
+        False,
+        1,
+        "https://adhoc.example/x?job=1",
+    )
     assert (gone["enabled"], gone["reason"], gone["url"]) == (False, "410 Gone", other)
     text = run("endpoint", "list").output
-    for word in ("shop", "disabled since 1970-01-01", "410 Gone", "v1 v1a (2 overlap)", "open", "by its URL"):
+    for word in (
+        "shop",
+        "disabled since 1970-01-01",
+        "410 Gone",
+        "v1 v1a (2 overlap)",
+        "open",
+        "by its URL",
+    ):
         assert word in text
 
 
-def test_the_url_of_an_endpoint_is_found_in_its_queue_too(run: Run, book: Book, client: Client) -> None:
-    owe(book, client, SHOP, "a")
-    book.debts.sort([LANE], book.fleet.now() + 1)
+def test_the_url_of_an_endpoint_is_found_in_its_queue_too(
+    run: Run, store: Store, client: Client
+) -> None:
+    owe(store, client, SHOP, "a")
+    store.deliveries.sort([LANE], store.fleet.now() + 1)
     (listed,) = said(run("endpoint", "list", "--json"))
     assert (listed["name"], listed["url"], listed["waiting"]) == (endpoint_of(SHOP), SHOP, 1)
 
@@ -295,16 +362,18 @@ def test_one_endpoint_is_shown_with_its_keys(run: Run) -> None:
 
 def test_words_for_people_say_yes_and_no_and_what_no_longer_signs(run: Run) -> None:
     run("endpoint", "add", "shop", SHOP)
-    assert "the old one no longer signs" in run("endpoint", "rotate", "shop", "--overlap", "0").stdout
+    assert (
+        "the old one no longer signs" in run("endpoint", "rotate", "shop", "--overlap", "0").stdout
+    )
     assert re.search(r"^registered +yes *$", run("endpoint", "show", "shop").stdout, re.MULTILINE)
 
 
-def test_after_a_rotation_the_old_secret_signs_along_for_a_while(run: Run, book: Book) -> None:
+def test_after_a_rotation_the_old_secret_signs_along_for_a_while(run: Run, store: Store) -> None:
     first = said(run("endpoint", "add", "shop", SHOP, "--ed25519", "--json"))
     second = said(run("endpoint", "rotate", "shop", "--overlap", "2", "--json"))
-    vault, now = Vault((os.environ[env_name("secret_key")],)), book.fleet.now()
-    endpoint = book.endpoints.all()["shop"]
-    secrets = [vault.open("shop", key.sealed) for key in endpoint.living_keys(now + 7190)]
+    encryption, now = Encryption((os.environ[env_name("secret_key")],)), store.fleet.now()
+    endpoint = store.endpoints.all()["shop"]
+    secrets = [encryption.open("shop", key.encrypted) for key in endpoint.living_keys(now + 7190)]
     assert secrets[0] == second["secret"]
     assert first["secret"] in secrets
     assert len(secrets) == 4
@@ -312,84 +381,106 @@ def test_after_a_rotation_the_old_secret_signs_along_for_a_while(run: Run, book:
     assert second["public_key"] == endpoint.living_keys(now)[1].public != first["public_key"]
 
 
-@pytest.mark.parametrize(("overlap", "seconds"), [("0", 0), ("36", 129600), ("7d", 604800), ("90m", 5400), ("0.5", 1800)])
-def test_an_overlap_is_said_in_hours_or_as_a_duration(run: Run, book: Book, overlap: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("overlap", "seconds"), [("0", 0), ("36", 129600), ("7d", 604800), ("90m", 5400), ("0.5", 1800)]
+)
+def test_an_overlap_is_said_in_hours_or_as_a_duration(
+    run: Run, store: Store, overlap: str, seconds: float
+) -> None:
     run("endpoint", "add", "shop", SHOP)
     changed = said(run("endpoint", "rotate", "shop", "--overlap", overlap, "--json"))
-    assert abs(changed["old_until"] - book.fleet.now() - seconds) < 5
-    assert len(book.endpoints.all()["shop"].living_keys(book.fleet.now())) == (2 if seconds else 1)
+    assert abs(changed["old_until"] - store.fleet.now() - seconds) < 5
+    assert len(store.endpoints.all()["shop"].living_keys(store.fleet.now())) == (
+        2 if seconds else 1
+    )
 
 
 @pytest.mark.parametrize("overlap", ["8d", "169", "-1", "soon", ""])
-def test_an_overlap_that_is_none_is_refused(run: Run, book: Book, overlap: str) -> None:
+def test_an_overlap_that_is_none_is_refused(run: Run, store: Store, overlap: str) -> None:
     run("endpoint", "add", "shop", SHOP)
-    before = book.endpoints.all()
+    before = store.endpoints.all()
     assert run("endpoint", "rotate", "shop", f"--overlap={overlap}").exit_code == 2
-    assert book.endpoints.all() == before
+    assert store.endpoints.all() == before
 
 
 # --- enable, disable, remove
 
 
-def test_a_disabled_endpoint_is_enabled_with_a_fresh_circuit_and_its_queues_are_due(run: Run, book: Book, client: Client) -> None:
+def test_a_disabled_endpoint_is_enabled_with_a_fresh_circuit_and_its_queues_are_due(
+    run: Run, store: Store, client: Client
+) -> None:
     run("endpoint", "add", "shop", SHOP)
-    owe(book, client, "shop", "a")
-    assert run("endpoint", "disable", "shop", "--reason", "they move").output == "shop is disabled; 1 debt waits for it\n"
+    owe(store, client, "shop", "a")
+    assert (
+        run("endpoint", "disable", "shop", "--reason", "they move").output
+        == "shop is disabled; 1 delivery waits for it\n"
+    )
     assert "was disabled before" in run("endpoint", "disable", "shop").output
-    assert book.endpoints.disabled()["shop"].why == "they move"
-    assert book.endpoints.disabled()["shop"].url == SHOP
-    now = book.fleet.now()
-    book.learned.change_circuit("shop", lambda known: failed(known, now, now, 0.5, rest=900.0))
-    book.debts.sort([LANE], now)
-    book.debts.postpone(LANE, {"shop": now + 900})
+    assert store.endpoints.disabled()["shop"].why == "they move"
+    assert store.endpoints.disabled()["shop"].url == SHOP
+    now = store.fleet.now()
+    store.shared_state.change_circuit(
+        "shop", lambda known: failed(known, now, now, 0.5, rest=900.0)
+    )
+    store.deliveries.sort([LANE], now)
+    store.deliveries.postpone(LANE, {"shop": now + 900})
     assert said(run("endpoint", "enable", "shop", "--json")) == {
         "endpoint": "shop", "enabled": True, "was_disabled": True, "waiting": 1
     }  # fmt: skip
-    assert book.endpoints.disabled() == {}
-    assert book.learned.circuits(["shop"]) == [Circuit()]
-    assert book.debts.sort([LANE], book.fleet.now() + 1).worth == {LANE: ["shop"]}
+    assert store.endpoints.disabled() == {}
+    assert store.shared_state.circuits(["shop"]) == [Circuit()]
+    assert store.deliveries.sort([LANE], store.fleet.now() + 1).worth == {LANE: ["shop"]}
 
 
-def test_enabling_an_endpoint_keeps_its_last_success(run: Run, book: Book) -> None:
+def test_enabling_an_endpoint_keeps_its_last_success(run: Run, store: Store) -> None:
     run("endpoint", "add", "shop", SHOP)
-    now = book.fleet.now()
-    book.learned.change_circuit("shop", lambda known: worked(known, 1, 0.1, now, 100))
+    now = store.fleet.now()
+    store.shared_state.change_circuit("shop", lambda known: worked(known, 1, 0.1, now, 100))
     run("endpoint", "enable", "shop")
     assert said(run("endpoint", "show", "shop", "--json"))["last_success"] == now
 
 
-def test_an_endpoint_known_by_its_url_is_disabled_and_enabled_by_url_or_hash(run: Run, book: Book) -> None:
+def test_an_endpoint_known_by_its_url_is_disabled_and_enabled_by_url_or_hash(
+    run: Run, store: Store
+) -> None:
     assert run("endpoint", "disable", f"{SHOP}?job=7").exit_code == 0
-    assert set(book.endpoints.disabled()) == {endpoint_of(SHOP)}
+    assert set(store.endpoints.disabled()) == {endpoint_of(SHOP)}
     assert run("endpoint", "enable", endpoint_of(SHOP)).exit_code == 0
-    assert book.endpoints.disabled() == {}
+    assert store.endpoints.disabled() == {}
     assert "nobody" in wrong(run("endpoint", "disable", "nobody"))
     assert "nobody" in wrong(run("endpoint", "enable", "nobody"))
 
 
-def test_removing_says_how_many_debts_wait(run: Run, book: Book, client: Client) -> None:
+def test_removing_says_how_many_deliveries_wait(run: Run, store: Store, client: Client) -> None:
     run("endpoint", "add", "shop", SHOP)
-    owe(book, client, "shop", "a", "b")
-    assert "2 debts wait for it, and what is owed goes to the dead letters" in run("endpoint", "remove", "shop").output
-    assert book.endpoints.all() == {}
+    owe(store, client, "shop", "a", "b")
+    assert (
+        "2 deliveries wait for it, and what is pending goes to the dead letters"
+        in run("endpoint", "remove", "shop").output
+    )
+    assert store.endpoints.all() == {}
     assert "nobody" in wrong(run("endpoint", "remove", "nobody"))
 
 
-def test_removing_asks_where_somebody_is_there_to_answer(run: Run, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_asks_where_somebody_is_there_to_answer(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("endpoint", "add", "shop", SHOP)
-    monkeypatch.setattr("worker.cli.choosing.at_a_terminal", lambda: True)
+    monkeypatch.setattr("cavendish_worker.cli.arguments.at_a_terminal", lambda: True)
     assert run("endpoint", "remove", "shop", stdin="n\n").exit_code == 1
-    assert set(book.endpoints.all()) == {"shop"}
+    assert set(store.endpoints.all()) == {"shop"}
     assert run("endpoint", "remove", "shop", stdin="y\n").exit_code == 0
     run("endpoint", "add", "shop", SHOP)
     assert run("endpoint", "remove", "shop", "--yes").exit_code == 0
-    assert book.endpoints.all() == {}
+    assert store.endpoints.all() == {}
 
 
 # --- test
 
 
-def test_a_test_is_signed_by_every_living_key_and_says_what_came_back(run: Run, served: Callable[..., str]) -> None:
+def test_a_test_is_signed_by_every_living_key_and_says_what_came_back(
+    run: Run, served: Callable[..., str]
+) -> None:
     heard: list[tuple[httpx.Request, bytes]] = []
 
     async def handle(request: httpx.Request) -> httpx.Response:
@@ -400,7 +491,12 @@ def test_a_test_is_signed_by_every_living_key_and_says_what_came_back(run: Run, 
     added = said(run("endpoint", "add", "shop", url, "--ed25519", "--json"))
     rotated = said(run("endpoint", "rotate", "shop", "--json"))
     tested = said(run("endpoint", "test", "shop", "--json"))
-    assert (tested["taken"], tested["status"], tested["address"], tested["answer"]) == (True, 201, "127.0.0.1", "thanks")
+    assert (tested["taken"], tested["status"], tested["address"], tested["answer"]) == (
+        True,
+        201,
+        "127.0.0.1",
+        "thanks",
+    )
     ((request, body),) = heard
     for known in (added, rotated):
         for key in (known["secret"], known["public_key"]):
@@ -431,7 +527,9 @@ def test_a_test_of_a_url_is_signed_by_the_common_secret(
     assert "CAVENDISH_WEBHOOK_SECRET" in wrong(run("endpoint", "test", url))
 
 
-def test_a_test_goes_by_the_rules_of_all_webhooks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_goes_by_the_rules_of_all_webhooks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = run("endpoint", "test", "http://127.0.0.1:1/", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["outcome"].startswith("ConnectError")
@@ -440,7 +538,9 @@ def test_a_test_goes_by_the_rules_of_all_webhooks(run: Run, monkeypatch: pytest.
     assert "nobody" in wrong(run("endpoint", "test", "nobody"))
 
 
-def test_a_secret_that_no_key_opens_is_told_of_and_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_that_no_key_opens_is_told_of_and_not_shown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("endpoint", "add", "shop", SHOP)
     monkeypatch.setenv(env_name("secret_key"), new_key())
     assert "opens with no key" in wrong(run("endpoint", "test", "shop"))
@@ -449,9 +549,12 @@ def test_a_secret_that_no_key_opens_is_told_of_and_not_shown(run: Run, monkeypat
 # --- submit, show, status, doctor
 
 
-def test_a_submit_to_a_name_that_nothing_is_registered_under_is_refused(client: Client, book: Book, run: Run) -> None:
+def test_a_submit_to_a_name_that_nothing_is_registered_under_is_refused(
+    client: Client, store: Store, run: Run
+) -> None:
     with pytest.raises(
-        SubmissionError, match=r"No endpoint is registered as 'shop'; `cavendish endpoint add shop URL` does it\."
+        SubmissionError,
+        match=r"No endpoint is registered as 'shop'; `cavendish endpoint add shop URL` does it\.",
     ):
         client.submit(["a"], service=SERVICE, webhook=["https://x.example/", "shop"])
     assert client.get("a", service=SERVICE) is None
@@ -461,20 +564,24 @@ def test_a_submit_to_a_name_that_nothing_is_registered_under_is_refused(client: 
         client.submit(["b"], service=SERVICE, webhook="https://x.example:22/")
 
 
-def test_status_sums_the_debts_and_tells_of_endpoints_in_trouble(run: Run, book: Book, client: Client) -> None:
+def test_status_sums_the_deliveries_and_tells_of_endpoints_in_trouble(
+    run: Run, store: Store, client: Client
+) -> None:
     run("endpoint", "add", "shop", SHOP)
     run("endpoint", "add", "well", SHOP)
-    owe(book, client, "shop", "a", "b")
-    owe(book, client, "well", "c")
+    owe(store, client, "shop", "a", "b")
+    owe(store, client, "well", "c")
     assert "Endpoints in trouble" not in run("status").output
     run("endpoint", "disable", "shop", "--reason", "they move")
-    now = book.fleet.now()
+    now = store.fleet.now()
     slow = endpoint_of("https://slow.example/")
-    owe(book, client, "https://slow.example/", "d")
-    book.learned.change_circuit(slow, lambda known: replace(known, failures=TRIP, open_until=now + 99))
+    owe(store, client, "https://slow.example/", "d")
+    store.shared_state.change_circuit(
+        slow, lambda known: replace(known, failures=TRIP, open_until=now + 99)
+    )
     found = said(run("status", "--json"))
-    assert found["lanes"][0]["owed"] == 4
-    assert found["lanes"][0]["owed_by_endpoint"] == {"shop": 2, "well": 1, slow: 1}
+    assert found["lanes"][0]["pending_deliveries"] == 4
+    assert found["lanes"][0]["pending_by_endpoint"] == {"shop": 2, "well": 1, slow: 1}
     assert {one["endpoint"]: one["waiting"] for one in found["endpoints"]} == {"shop": 2, slow: 1}
     text = run("status").output
     assert "they move" in text
@@ -489,17 +596,19 @@ def doctors(run: Run) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def test_doctor_finds_disabled_endpoints_and_debts_to_names_that_are_not_registered(run: Run, book: Book, client: Client) -> None:
+def test_doctor_finds_disabled_endpoints_and_deliveries_to_names_that_are_not_registered(
+    run: Run, store: Store, client: Client
+) -> None:
     run("endpoint", "add", "shop", SHOP)
     run("endpoint", "add", "left", SHOP)
-    owe(book, client, "shop", "a")
-    owe(book, client, "left", "b")
+    owe(store, client, "shop", "a")
+    owe(store, client, "left", "b")
     assert not any(what.startswith("endpoint") for what in doctors(run))
     run("endpoint", "remove", "left")
     run("endpoint", "disable", "shop", "--reason", "they move")
     found = doctors(run)
     (shop,), (left,) = found["endpoint shop"], found["endpoint left"]
-    assert "they move; 1 debt waits" in str(shop["found"])
+    assert "they move; 1 delivery waits" in str(shop["found"])
     assert "cavendish endpoint enable shop" in str(shop["advice"])
     assert "not registered" in str(left["found"])
     assert "cavendish endpoint add left URL" in str(left["advice"])
@@ -507,46 +616,83 @@ def test_doctor_finds_disabled_endpoints_and_debts_to_names_that_are_not_registe
     assert not left["ok"]
 
 
-def test_doctor_finds_secrets_that_lie_open_or_cannot_be_opened(run: Run, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_secrets_that_lie_open_or_cannot_be_opened(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("endpoint", "add", "shop", SHOP)
     assert "endpoint secrets" not in doctors(run)
     monkeypatch.setenv(env_name("secret_key"), new_key())
-    assert ["opens those of shop" in str(one["found"]) for one in doctors(run)["endpoint secrets"]] == [True]
+    assert [
+        "opens those of shop" in str(one["found"]) for one in doctors(run)["endpoint secrets"]
+    ] == [True]
     run("endpoint", "rotate", "shop", "--overlap", "0")
     assert "endpoint secrets" not in doctors(run)
     monkeypatch.delenv(env_name("secret_key"))
     unset, shut = doctors(run)["endpoint secrets"]
     assert "CAVENDISH_SECRET_KEY is not set for this environment" in str(unset["found"])
     assert not shut["ok"]
-    book.fleet.beat(Member("worker@x:1", "worker", "0", book.fleet.now(), seals=True))
+    store.fleet.beat(Member("worker@x:1", "worker", "0", store.fleet.now(), encrypts=True))
     (unknown,) = doctors(run)["endpoint secrets"]
     assert unknown["ok"]
-    book.endpoints.add(Endpoint("open", SHOP, 1.0, (Key(Vault(()).seal("open", signing.new_secret()), 1.0),)))
-    assert ["unencrypted in the book: open" in str(one["found"]) for one in doctors(run)["endpoint secrets"]] == [True, False]
+    store.endpoints.add(
+        Endpoint(
+            "open", SHOP, 1.0, (Key(Encryption(()).encrypt("open", signing.new_secret()), 1.0),)
+        )
+    )
+    assert [
+        "unencrypted in the store: open" in str(one["found"])
+        for one in doctors(run)["endpoint secrets"]
+    ] == [True, False]
 
 
-def test_show_tells_of_each_delivery(run: Run, book: Book, client: Client) -> None:
+def test_show_tells_of_each_delivery(run: Run, store: Store, client: Client) -> None:
     run("endpoint", "add", "shop", SHOP)
     client.submit(["a"], service=SERVICE, webhook=["shop", "https://x.example/?job=1"])
     shown = said(run("show", "--service", SERVICE, "--json", "a"))
     assert [one["state"] for one in shown["deliveries"]] == ["waiting", "waiting"]
-    end(book, "a")
-    now = book.fleet.now()
-    book.debts.sort([LANE], now + 1)
+    end(store, "a")
+    now = store.fleet.now()
+    store.deliveries.sort([LANE], now + 1)
     adhoc = endpoint_of("https://x.example/")
-    taken = book.debts.claim_delivery(LANE, now + 1, now + 60, "d1", 10, {"shop": 1})
-    entry = {"at": now, "outcome": "HTTP 200", "seconds": 0.1, "status": 200, "address": "192.0.2.7", "answer": "ok"}
-    book.debts.paid(LANE, "d1", now, [Try(taken[0], "HTTP 200", json.dumps(entry) + "\nnonsense")], 3600)
+    taken = store.deliveries.claim_delivery(LANE, now + 1, now + 60, "d1", 10, {"shop": 1})
+    entry = {
+        "at": now,
+        "outcome": "HTTP 200",
+        "seconds": 0.1,
+        "status": 200,
+        "address": "192.0.2.7",
+        "answer": "ok",
+    }
+    store.deliveries.delivered(
+        LANE, "d1", now, [Attempt(taken[0], "HTTP 200", json.dumps(entry) + "\nnonsense")], 3600
+    )
     shown = said(run("show", "--service", SERVICE, "--json", "a"))
     shop, other = shown["deliveries"]
-    assert (shop["state"], shop["tries"], shop["outcome"], shop["url"], shop["log"]) == ("paid", 1, "HTTP 200", SHOP, [entry])
-    assert (other["endpoint"], other["state"], other["url"]) == (adhoc, "owed", "https://x.example/?job=1")
+    assert (shop["state"], shop["attempts"], shop["outcome"], shop["url"], shop["log"]) == (
+        "delivered",
+        1,
+        "HTTP 200",
+        SHOP,
+        [entry],
+    )
+    assert (other["endpoint"], other["state"], other["url"]) == (
+        adhoc,
+        "pending_deliveries",
+        "https://x.example/?job=1",
+    )
     text = run("show", "--service", SERVICE, "a").output
-    for word in ("webhook to shop: paid, 1 try, last: HTTP 200", "192.0.2.7", "webhook to https://x.example/?job=1: owed"):
+    for word in (
+        "webhook to shop: delivered, 1 try, last: HTTP 200",
+        "192.0.2.7",
+        "webhook to https://x.example/?job=1: pending",
+    ):
         assert word in text
 
 
-@pytest.mark.parametrize("command", ["", "add", "list", "show", "rotate", "enable", "disable", "remove", "test", "new-key"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "add", "list", "show", "rotate", "enable", "disable", "remove", "test", "new-key"],
+)
 def test_every_endpoint_command_has_help_with_an_example(run: Run, command: str) -> None:
     done = run("endpoint", *command.split(), "--help")
     assert done.exit_code == 0

@@ -1,6 +1,8 @@
-"""Thousands of answers that no sane server gives, over real sockets, with a real Redis: none raises, and no id is lost.
+"""Thousands of answers that no sane server gives, over real sockets, with a real Redis: none
+raises, and no id is lost.
 
-Both sides are asked: the remote API, through a whole retrieval, and receivers of webhooks, through a whole round.
+Both sides are asked: the remote API, through a whole retrieval, and receivers of webhooks, through
+a whole round.
 """
 
 from __future__ import annotations
@@ -16,28 +18,28 @@ from dataclasses import dataclass, replace
 
 import httpx
 import pytest
-from hostile import DEEP, bodies, cases, objects, values
+from endpoint_index import KEYS, LANE, SECRET, Delivering
 from hypothesis import given
 from hypothesis import strategies as st
-from owing import KEYS, LANE, SECRET, Owing
-from receiving import Peer, Receiver, receiving
 from standardwebhooks import Webhook
 
-from scheduler.clock import Clock
-from scheduler.endpoints import subscription_of
-from scheduler.forecast import Forecasts
-from scheduler.store import Book
-from scheduler.store.keys import debt_of
-from scheduler.store.tasks import _kept
-from scheduler.submission import Wishes
-from scheduler.tracking import Refused, State, TrackedTask
-from scheduler.verdicts import Patience, follow, match
-from worker import logs
-from worker.loop import LoopThread
-from worker.retrieve import Desk, Knobs, Retrieval
-from worker.upstream import Limits, Upstream, _parsed
-from worker.webhooks import announcement, signing
-from worker.wire.transport import PooledTransport
+from cavendish.clock import Clock
+from cavendish.model import State, TrackedTask, UpstreamError
+from cavendish.policy.verdicts import Patience, decide, match
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
+from cavendish.store.keys import delivery_of
+from cavendish.store.tasks import _kept
+from cavendish.submission import SubmitOptions
+from cavendish.webhook_endpoint import subscription_of
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.http.transport import PooledTransport
+from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
+from cavendish_worker.polling.upstream import Limits, Upstream, _parsed
+from cavendish_worker.telemetry import logs
+from cavendish_worker.webhooks import payload, signing
+from hostile import DEEP, bodies, cases, objects, values
+from receiving import Peer, Receiver, receiving
 
 LIMIT = 2**20
 PIXELS = "https://x/y.png"
@@ -63,9 +65,16 @@ def said(status: int, headers: list[tuple[bytes, bytes]], body: bytes, framing: 
     match framing:
         case "chunked":
             lines.append(b"transfer-encoding: chunked")
-            body = b"%x;odd=1\r\n%b\r\n0\r\ntrailer: x\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+            body = (
+                b"%x;odd=1\r\n%b\r\n0\r\ntrailer: x\r\n\r\n" % (len(body), body)
+                if body
+                else b"0\r\n\r\n"
+            )
         case "too short" | "right" | "too long":
-            lines.append(b"content-length: %d" % max(len(body) + {"too short": -3, "right": 0, "too long": 7}[framing], 0))
+            lines.append(
+                b"content-length: %d"
+                % max(len(body) + {"too short": -3, "right": 0, "too long": 7}[framing], 0)
+            )
         case "both":
             lines += [b"content-length: %d" % len(body), b"transfer-encoding: chunked"]
         case "twice":
@@ -96,22 +105,43 @@ NAMED = (
     "retry-after date ratelimit ratelimit-remaining ratelimit-reset x-ratelimit-remaining x-ratelimit-reset content-encoding "
     "location set-cookie content-type connection trailer upgrade webhook-delivery transfer-encoding x-odd"
 ).split()
-odd_values = st.sampled_from(PLAIN).map(str.encode) | st.binary(max_size=12).map(lambda b: b.translate(None, b"\r\n\0"))
-cookies = st.sampled_from([b"a=b", b"a=\xe9", b"a=\xc3\xa9; Max-Age=-1", b"=; expires=Wed, 99", b"a=b; domain=.; path=\xff"])
+odd_values = st.sampled_from(PLAIN).map(str.encode) | st.binary(max_size=12).map(
+    lambda b: b.translate(None, b"\r\n\0")
+)
+cookies = st.sampled_from(
+    [
+        b"a=b",
+        b"a=\xe9",
+        b"a=\xc3\xa9; Max-Age=-1",
+        b"=; expires=Wed, 99",
+        b"a=b; domain=.; path=\xff",
+    ]
+)
 headers = st.lists(
-    st.tuples(st.sampled_from(NAMED).map(str.encode), odd_values) | st.tuples(st.just(b"set-cookie"), cookies), max_size=4
+    st.tuples(st.sampled_from(NAMED).map(str.encode), odd_values)
+    | st.tuples(st.just(b"set-cookie"), cookies),
+    max_size=4,
 )
 statuses = st.sampled_from(
-    [200] * 12 + [204, 206, 301, 304, 307, 400, 401, 402, 403, 404, 408, 410, 413, 422, 429, 500, 502, 503]
+    [200] * 12
+    + [204, 206, 301, 304, 307, 400, 401, 402, 403, 404, 408, 410, 413, 422, 429, 500, 502, 503]
 )
 statuses |= st.integers(100, 999)
-framings = st.sampled_from(["right"] * 8 + ["chunked", "chunked", "too short", "too long", "none", "both", "twice"])
+framings = st.sampled_from(
+    ["right"] * 8 + ["chunked", "chunked", "too short", "too long", "none", "both", "twice"]
+)
 junk = st.builds(Said, st.binary(max_size=60) | st.just(b""), closes=st.just(True))
 interim = st.sampled_from(
-    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n" * 3, b"HTTP/1.1 199 \r\n\r\n"]
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n" * 3,
+        b"HTTP/1.1 199 \r\n\r\n",
+    ]
 )
 OPENING = b"HTTP/1.1 200 OK\r\n"
-flood = st.sampled_from([10, 5_000, 100_000]).map(lambda count: Said(OPENING + b"a: b\r\n" * count + b"\r\n", closes=True))
+flood = st.sampled_from([10, 5_000, 100_000]).map(
+    lambda count: Said(OPENING + b"a: b\r\n" * count + b"\r\n", closes=True)
+)
 
 # --- what it means
 
@@ -123,19 +153,45 @@ SOUND_IDS = ['"a"', '"b"', '"c"']
 def records(draw: st.DrawFn) -> str:
     """Something like the record of an id, with anything in any place."""
     task_id = draw(
-        st.sampled_from(['"a"', '"b"', '"c"', '"a"', '"b"', '"c"', "7", '["a"]', '"\\u0061"', '"ａ"', '"a\\u0000"', "null"])
+        st.sampled_from(
+            [
+                '"a"',
+                '"b"',
+                '"c"',
+                '"a"',
+                '"b"',
+                '"c"',
+                "7",
+                '["a"]',
+                '"\\u0061"',
+                '"ａ"',
+                '"a\\u0000"',
+                "null",
+            ]
+        )
     )
-    finished = (
-        f'"finished_at":{draw(values | st.just("1.7e9"))},"response":{{"success":true,"data":[{{"image_url":"{PIXELS}"}}]}}'
+    finished = f'"finished_at":{draw(values | st.just("1.7e9"))},"response":{{"success":true,"data":[{{"image_url":"{PIXELS}"}}]}}'
+    shapes = st.sampled_from(
+        [
+            "",
+            f',"response":{draw(values)}',
+            f",{finished}",
+            f',{finished},"response":{draw(values)}',
+        ]
     )
-    shapes = st.sampled_from(["", f',"response":{draw(values)}', f",{finished}", f',{finished},"response":{draw(values)}'])
     more = draw(objects)[1:-1]
     return f'{{"{draw(st.sampled_from(["id", "id", "task_id"]))}":{task_id}{draw(shapes)}{"," + more if more else ""}}}'
 
 
-envelopes = st.lists(records() | records() | values, max_size=5).map(lambda parts: f'{{"items":[{",".join(parts)}],"count":1}}')
-codes = st.sampled_from("used_up forbidden bad_request not_found too_many_requests api_error too_many_ids nope".split())
-errors = st.builds(lambda code, more: f'{{"error":{{"code":"{code}","message":{more}}}}}', codes, values)
+envelopes = st.lists(records() | records() | values, max_size=5).map(
+    lambda parts: f'{{"items":[{",".join(parts)}],"count":1}}'
+)
+codes = st.sampled_from(
+    "used_up forbidden bad_request not_found too_many_requests api_error too_many_ids nope".split()
+)
+errors = st.builds(
+    lambda code, more: f'{{"error":{{"code":"{code}","message":{more}}}}}', codes, values
+)
 texts = envelopes | envelopes | records() | errors | values
 answers = st.builds(said, statuses, headers, bodies(texts), framings) | st.builds(
     said, st.just(200), headers, bodies(envelopes), framings
@@ -159,22 +215,40 @@ LARGE = {
     "exactly the limit": ok(huge(LIMIT)),
     "one byte more": ok(huge(LIMIT + 1)),
     "a gzip bomb": ok(gzip.compress(b" " * 50_000_000), (b"content-encoding", b"gzip")),
-    "a gzip bomb of sound JSON": ok(gzip.compress(huge(20_000_000)), (b"content-encoding", b"gzip")),
+    "a gzip bomb of sound JSON": ok(
+        gzip.compress(huge(20_000_000)), (b"content-encoding", b"gzip")
+    ),
     "nested 100,000 deep": ok(DEEP.encode()),
-    "a record nested 100,000 deep": ok(f'{{"items":[{{"id":"a","request":{DEEP},{DONE}}}]}}'.encode()),
-    "an error nested 100,000 deep": said(500, [], f'{{"error":{{"message":{DEEP}}}}}'.encode(), "right"),
-    "a number of 1,000,000 digits": ok(b'{"items":[{"id":"a","finished_at":%b}]}' % (b"9" * 1_000_000)),
-    "a status word of 1 MB": ok(b'{"items":[{"id":"a","response":{"status":"%b"}}]}' % (b"w" * 1_000_000)),
+    "a record nested 100,000 deep": ok(
+        f'{{"items":[{{"id":"a","request":{DEEP},{DONE}}}]}}'.encode()
+    ),
+    "an error nested 100,000 deep": said(
+        500, [], f'{{"error":{{"message":{DEEP}}}}}'.encode(), "right"
+    ),
+    "a number of 1,000,000 digits": ok(
+        b'{"items":[{"id":"a","finished_at":%b}]}' % (b"9" * 1_000_000)
+    ),
+    "a status word of 1 MB": ok(
+        b'{"items":[{"id":"a","response":{"status":"%b"}}]}' % (b"w" * 1_000_000)
+    ),
     "200,000 items": ok(b'{"items":[%b{"id":"a"}]}' % (b"{}," * 200_000)),
     "100,000 headers": Said(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 100_000 + b"\r\n", closes=True),
-    "one header of 1 MB": Said(b"HTTP/1.1 200 OK\r\na: " + b"b" * 1_000_000 + b"\r\n\r\n", closes=True),
+    "one header of 1 MB": Said(
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 1_000_000 + b"\r\n\r\n", closes=True
+    ),
     "nothing but interim answers": Said(b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, closes=True),
-    "30,000 small chunks": Said(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 30_000 + b"0\r\n\r\n"),
+    "30,000 small chunks": Said(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        + b"1\r\n \r\n" * 30_000
+        + b"0\r\n\r\n"
+    ),
 }
 
 
 class Stranger:
-    """A server that answers byte for byte what a test wants, one answer after another and from the start again."""
+    """A server that answers byte for byte what a test wants, one answer after another and from the
+    start again.
+    """
 
     def __init__(self) -> None:
         self.said: Iterator[Said] = iter(())
@@ -217,32 +291,58 @@ class Asking:
 
     IDS = ("a", "b", "c")
 
-    def __init__(self, book: Book, loop: LoopThread, url: str) -> None:
-        self.book = book
-        self.client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False, headers={"accept-encoding": "identity"})
+    def __init__(self, store: Store, loop: LoopThread, url: str) -> None:
+        self.store = store
+        self.client = httpx.AsyncClient(
+            transport=PooledTransport(), trust_env=False, headers={"accept-encoding": "identity"}
+        )
         self.loop = loop
-        self.upstream = Upstream(self.client, url.removesuffix("/hook"), {"default": "secret-token"}, Limits(0.4, 0.4, LIMIT))
+        self.upstream = Upstream(
+            self.client,
+            url.removesuffix("/hook"),
+            {"default": "secret-token"},
+            Limits(0.4, 0.4, LIMIT),
+        )
         self.desk = Desk(
-            book, Forecasts(book.learned), self.upstream, loop, Knobs(1.0, 0.4, 0.0, Patience(10.0, 2, 0.0), 3600.0, 100)
+            store,
+            Forecasts(store.shared_state),
+            self.upstream,
+            loop,
+            Config(1.0, 0.4, 0.0, Patience(10.0, 2, 0.0), 3600.0, 100),
         )
 
     def begin(self, deadline: float = 1000.0) -> None:
-        """Three ids in an empty book, and a pace that nobody has to wait for."""
-        self.book.connection.redis.flushall()
-        self.now = self.book.fleet.now()
-        wishes = Wishes("nano-banana", "default", ("https://example.com/hook",), deadline, "", "", "", again=False)
-        self.book.tasks.add(self.IDS, wishes, self.now - 100, self.now - 100)
+        """Three ids in an empty store, and a rate limit that nobody has to wait for."""
+        self.store.connection.redis.flushall()
+        self.now = self.store.fleet.now()
+        options = SubmitOptions(
+            "nano-banana",
+            "default",
+            ("https://example.com/hook",),
+            deadline,
+            "",
+            "",
+            "",
+            restart=False,
+        )
+        self.store.tasks.add(self.IDS, options, self.now - 100, self.now - 100)
 
     def run(self) -> None:
-        self.book.learned.change_pace("default", lambda pace: (replace(pace, rate=1000.0, hold_until=0.0), None))
-        clock = Clock(self.book.fleet.now())
-        ids = self.book.tasks.claim(LANE, clock.now() + 60, "t1", self.book.tasks.candidates(LANE, clock.now(), 50))
+        self.store.shared_state.change_rate_limit(
+            "default", lambda rate_limit: (replace(rate_limit, rate=1000.0, paused_until=0.0), None)
+        )
+        clock = Clock(self.store.fleet.now())
+        ids = self.store.tasks.claim(
+            LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
+        )
         Retrieval(self.desk, clock, LANE, "t1").run(ids)
 
-    def look(self) -> dict[str, TrackedTask]:
-        """Every id is pending, due and nobody's, or has ended with what can be read, announced and signed."""
-        raw = self.book.connection.redis
-        loaded = self.book.tasks.load(LANE, self.IDS, with_record=True)
+    def poll(self) -> dict[str, TrackedTask]:
+        """Every id is pending, due and nobody's, or has ended with what can be read, announced and
+        signed.
+        """
+        raw = self.store.connection.redis
+        loaded = self.store.tasks.load(LANE, self.IDS, with_record=True)
         assert loaded.unreadable == {}
         assert set(loaded.tasks) == set(self.IDS)
         assert raw.hlen(KEYS.leases) == 0
@@ -258,23 +358,28 @@ class Asking:
         return loaded.tasks
 
     def announced(self, task: TrackedTask) -> None:
-        body = announcement.body(task)
-        told = Webhook(SECRET).verify(body, signing.headers((SECRET,), "msg_1", int(self.book.fleet.now()), body))
+        body = payload.body(task)
+        told = Webhook(SECRET).verify(
+            body, signing.headers((SECRET,), "msg_1", int(self.store.fleet.now()), body)
+        )
         assert told["data"]["task"] == task.record or told["data"]["truncated"]
 
     def settles_what_is_pending(self, stranger: Stranger) -> None:
-        """Whatever was said before, a sound answer is understood; bytes too many of the last one may cost one call."""
+        """Whatever was said before, a sound answer is understood.
+
+        Bytes too many of the last one may cost one call.
+        """
         stranger.will_say(SOUND)
         self.run()
-        if not all(task.state.terminal for task in self.look().values()):
+        if not all(task.state.terminal for task in self.poll().values()):
             self.run()
-        assert all(task.state.terminal for task in self.look().values())
+        assert all(task.state.terminal for task in self.poll().values())
 
 
 @pytest.fixture
-def asking(book: Book, loop: LoopThread, address: str) -> Iterator[Asking]:
+def asking(store: Store, loop: LoopThread, address: str) -> Iterator[Asking]:
     logs.set_up("console", "critical")  # some thousand held accounts
-    one = Asking(book, loop, address)
+    one = Asking(store, loop, address)
     yield one
     loop.run(one.client.aclose(), timeout=5)
 
@@ -283,49 +388,65 @@ LONG = pytest.mark.timeout(0 if "FUZZ_CASES" in os.environ else 120)
 
 
 @LONG
-def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(asking: Asking, stranger: Stranger) -> None:
-    """All but the book: asked over the wire, matched, judged, and made into what would be stored, announced and signed."""
+def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
+    asking: Asking, stranger: Stranger
+) -> None:
+    """All but the store.
+
+    Asked over the wire, matched, judged, and made into what would be stored, announced and signed.
+    """
     asking.begin()
-    tasks = asking.book.tasks.load(LANE, asking.IDS).tasks
+    tasks = asking.store.tasks.load(LANE, asking.IDS).tasks
 
     @cases(1000)
     @given(some=upstream_answers)
     def prove(some: list[Said]) -> None:
         stranger.will_say(*some)
-        for work in (asking.upstream.retrieve_batch(LANE, asking.IDS), asking.upstream.retrieve(LANE, "a")):
+        for work in (
+            asking.upstream.retrieve_batch(LANE, asking.IDS),
+            asking.upstream.retrieve(LANE, "a"),
+        ):
             answer = asking.loop.run(work, timeout=5)
-            if isinstance(answer, Refused):
+            if isinstance(answer, UpstreamError):
                 assert answer.detail.isprintable()
                 assert len(answer.detail) <= 200
                 continue
             for task_id, (reading, record) in match(answer.items, asking.IDS).items():
-                outcome = follow(tasks[task_id], reading, record, asking.now, Patience(10.0, 2, 0.0))
+                outcome = decide(
+                    tasks[task_id], reading, record, asking.now, Patience(10.0, 2, 0.0)
+                )
                 kept = json.loads(_kept(outcome.record) or "null")
-                asking.announced(replace(tasks[task_id], state=outcome.state, reason=outcome.reason, record=kept))
+                asking.announced(
+                    replace(tasks[task_id], state=outcome.state, reason=outcome.reason, record=kept)
+                )
 
     prove()
 
 
 @LONG
-def test_whatever_the_api_answers_no_id_is_lost_and_a_sound_answer_settles_it(asking: Asking, stranger: Stranger) -> None:
+def test_whatever_the_api_answers_no_id_is_lost_and_a_sound_answer_settles_it(
+    asking: Asking, stranger: Stranger
+) -> None:
     @cases(100)
     @given(some=upstream_answers, deadline=st.sampled_from([1000.0, 1000.0, 1000.0, 50.0]))
     def prove(some: list[Said], deadline: float) -> None:
         asking.begin(deadline)
         stranger.will_say(*some)
         asking.run()
-        asking.look()
+        asking.poll()
         asking.settles_what_is_pending(stranger)
 
     prove()
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_an_answer_of_absurd_size_is_an_answer_like_any_other(asking: Asking, stranger: Stranger, kind: str) -> None:
+def test_an_answer_of_absurd_size_is_an_answer_like_any_other(
+    asking: Asking, stranger: Stranger, kind: str
+) -> None:
     asking.begin()
     stranger.will_say(LARGE[kind])
     asking.run()
-    asking.look()
+    asking.poll()
     asking.settles_what_is_pending(stranger)
 
 
@@ -333,28 +454,28 @@ def test_an_answer_of_absurd_size_is_an_answer_like_any_other(asking: Asking, st
 
 
 @LONG
-def test_whatever_a_receiver_answers_the_debt_is_paid_owed_or_buried_with_a_readable_log(
-    owing: Owing, stranger: Stranger, address: str
+def test_whatever_a_receiver_answers_the_delivery_is_delivered_pending_or_buried_with_a_readable_log(
+    endpoint_index: Delivering, stranger: Stranger, address: str
 ) -> None:
     logs.set_up("console", "critical")
-    debt_name = debt_of(subscription_of(address), "a")
+    delivery_name = delivery_of(subscription_of(address), "a")
 
     @cases(100)
     @given(some=answers | junk | flood)
     def prove(some: Said) -> None:
-        owing.book.connection.redis.flushall()
-        owing.end("a", webhook=address)
+        endpoint_index.store.connection.redis.flushall()
+        endpoint_index.end("a", webhook=address)
         stranger.will_say(some)
-        done = owing.deliver(timeout=0.4)
-        assert done.paid + done.later + done.buried == 1
-        (debt,) = owing.book.debts.load(LANE, [debt_name])
-        assert debt.outcome.isprintable()
-        assert len(debt.outcome) <= 300
-        (line,) = debt.log.splitlines()
+        done = endpoint_index.deliver(timeout=0.4)
+        assert done.delivered + done.later + done.buried == 1
+        (delivery,) = endpoint_index.store.deliveries.load(LANE, [delivery_name])
+        assert delivery.outcome.isprintable()
+        assert len(delivery.outcome) <= 300
+        (line,) = delivery.log.splitlines()
         entry = json.loads(line)
         assert entry["outcome"].isprintable()
         assert len(entry.get("answer", "")) <= 1024
-        assert (done.paid == 1) == (200 <= entry.get("status", 0) < 300)
+        assert (done.delivered == 1) == (200 <= entry.get("status", 0) < 300)
 
     prove()
 
@@ -367,7 +488,7 @@ def asked_again(asking: Asking, stranger: Stranger, first: Said) -> dict[str, st
     asking.begin()
     stranger.will_say(first)
     asking.run()
-    states = {name: str(task.state) for name, task in asking.look().items()}
+    states = {name: str(task.state) for name, task in asking.poll().items()}
     asking.settles_what_is_pending(stranger)
     return states
 
@@ -376,24 +497,40 @@ def asked_again(asking: Asking, stranger: Stranger, first: Said) -> dict[str, st
 def test_a_cookie_that_no_header_can_carry_does_not_break_every_later_call(
     asking: Asking, stranger: Stranger, cookie: bytes
 ) -> None:
-    asked_again(asking, stranger, replace(SOUND, head=SOUND.head.replace(b"\r\n", b"\r\nset-cookie: " + cookie + b"\r\n", 1)))
+    asked_again(
+        asking,
+        stranger,
+        replace(SOUND, head=SOUND.head.replace(b"\r\n", b"\r\nset-cookie: " + cookie + b"\r\n", 1)),
+    )
     assert len(asking.client.cookies.jar) == 0
 
 
 @pytest.mark.parametrize(
-    "place", [b"https://[v1.x]\xe2\x84\xaa", b":https://K]\xef\xac\x80K", b"//xn--aa?:99999", b"http://xn--//b.c"]
+    "place",
+    [
+        b"https://[v1.x]\xe2\x84\xaa",
+        b":https://K]\xef\xac\x80K",
+        b"//xn--aa?:99999",
+        b"http://xn--//b.c",
+    ],
 )
 def test_an_ill_formed_location_of_a_redirect_is_no_answer_rather_than_an_exception(
     asking: Asking, stranger: Stranger, place: bytes
 ) -> None:
-    assert set(asked_again(asking, stranger, said(307, [(b"location", place)], b"", "right")).values()) == {"pending"}
+    assert set(
+        asked_again(asking, stranger, said(307, [(b"location", place)], b"", "right")).values()
+    ) == {"pending"}
 
 
-@pytest.mark.parametrize("odd", ["9" * 5000, DEEP, '"a\nb\0"'], ids=["digits", "depth", "control characters"])
+@pytest.mark.parametrize(
+    "odd", ["9" * 5000, DEEP, '"a\nb\0"'], ids=["digits", "depth", "control characters"]
+)
 def test_one_record_that_no_reader_takes_does_not_cost_the_others_of_its_batch_their_answer(
     asking: Asking, stranger: Stranger, odd: str
 ) -> None:
-    body = f'{{"items":[{{"id":"a","request":{odd},{DONE}}},{{"id":"b",{DONE}}},{{"id":"c",{DONE}}}]}}'
+    body = (
+        f'{{"items":[{{"id":"a","request":{odd},{DONE}}},{{"id":"b",{DONE}}},{{"id":"c",{DONE}}}]}}'
+    )
     states = asked_again(asking, stranger, ok(body.encode(errors="surrogateescape")))
     assert states == {"a": "succeeded", "b": "succeeded", "c": "succeeded"}
 

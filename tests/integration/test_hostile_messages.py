@@ -1,4 +1,7 @@
-"""What a stranger's `cavendish.submit` may say: it is taken, or refused in one bounded sentence, and nothing is half written."""
+"""What a stranger's `cavendish.submit` may say.
+
+It is taken, or refused in one bounded sentence, and nothing is half written.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server
-from hostile import cases, values
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
-from messages import ENVELOPE, GOOD, Message, envelope, message
 
-from scheduler.client import Client
-from scheduler.errors import SubmissionError
-from scheduler.settings import Settings
-from scheduler.store import Book
-from scheduler.whereabouts import broker_url
-from worker import logs
-from worker.intake import IDS, WORDS, take_in
+from cavendish.client import Client
+from cavendish.errors import SubmissionError
+from cavendish.local_paths import broker_url
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.celeryapp.submit_message import IDS, WORDS, take_in
+from cavendish_worker.telemetry import logs
+from conftest import Server
+from hostile import cases, values
+from messages import ENVELOPE, GOOD, Message, envelope, message
 
 
 def read(text: str) -> Any:
@@ -40,10 +43,17 @@ def read(text: str) -> Any:
 
 anything = values.map(read)
 known = st.sampled_from(sorted(WORDS))
-strange = st.sampled_from(["services", "__class__", "self", "ids", "", "\ud800", "k" * 100_000, "a\nb"]) | st.text(max_size=9)
+strange = st.sampled_from(
+    ["services", "__class__", "self", "ids", "", "\ud800", "k" * 100_000, "a\nb"]
+) | st.text(max_size=9)
 sound = st.fixed_dictionaries(
     {"service": st.just("nano-banana")},
-    optional={"deadline": st.just(60), "metadata": st.just({"a": 1}), "again": st.booleans(), "producer": st.just("p")},
+    optional={
+        "deadline": st.just(60),
+        "metadata": st.just({"a": 1}),
+        "restart": st.booleans(),
+        "producer": st.just("p"),
+    },
 )
 messages = st.builds(
     lambda base, odd: base | odd,
@@ -54,21 +64,23 @@ ids = st.lists(anything | st.just("a") | st.just("b"), max_size=4) | anything
 
 
 @pytest.fixture
-def client(book: Book, settings: Settings) -> Iterator[Client]:
+def client(store: Store, settings: Settings) -> Iterator[Client]:
     logs.set_up("console", "critical")
     with Client(settings=settings) as opened:
         yield opened
 
 
-def test_whatever_a_message_asks_for_it_is_taken_or_refused_in_one_sentence(book: Book, client: Client) -> None:
-    raw = book.connection.redis
+def test_whatever_a_message_asks_for_it_is_taken_or_refused_in_one_sentence(
+    store: Store, client: Client
+) -> None:
+    raw = store.connection.redis
 
     @cases(700)
-    @given(ids=ids, wishes=messages)
-    def prove(ids: Any, wishes: dict[str, Any]) -> None:
+    @given(ids=ids, options=messages)
+    def prove(ids: Any, options: dict[str, Any]) -> None:
         before = raw.dbsize()
         try:
-            said = take_in(client, ids, wishes)
+            said = take_in(client, ids, options)
         except SubmissionError as error:
             sentence = str(error)
             assert sentence.isprintable()
@@ -82,10 +94,12 @@ def test_whatever_a_message_asks_for_it_is_taken_or_refused_in_one_sentence(book
 
 
 @pytest.mark.parametrize("ids", ["a,b", {"a": 1}, None, 7, ["a"] * (IDS + 1), b"a"])
-def test_ids_that_are_no_list_or_too_many_are_refused_whole(book: Book, client: Client, ids: Any) -> None:
+def test_ids_that_are_no_list_or_too_many_are_refused_whole(
+    store: Store, client: Client, ids: Any
+) -> None:
     with pytest.raises(SubmissionError):
         take_in(client, ids, {"service": "nano-banana"})
-    assert book.connection.redis.dbsize() == 0
+    assert store.connection.redis.dbsize() == 0
 
 
 # --- one test for each bug that was found here, named after it
@@ -119,14 +133,21 @@ REFUSED: dict[str, Message] = {
     "keywords as a list": message(b"[[],[1],{}]"),
     "too many arguments": message(b"[[1,2,3],{},{}]"),
     "the ids twice": message(b'[[["x"]],{"ids":["y"],"service":"nano-banana"},{}]'),
-    "junk to be called afterwards": message(b'[[["x"]],{"service":"nano-banana"},{"callbacks":[5],"chain":[7],"chord":3}]'),
-    "nested 100,000 deep": message(b'[[["x"]],{"service":"s","metadata":%b},{}]' % (b"[" * 100_000 + b"]" * 100_000)),
+    "junk to be called afterwards": message(
+        b'[[["x"]],{"service":"nano-banana"},{"callbacks":[5],"chain":[7],"chord":3}]'
+    ),
+    "nested 100,000 deep": message(
+        b'[[["x"]],{"service":"s","metadata":%b},{}]' % (b"[" * 100_000 + b"]" * 100_000)
+    ),
     "5 MB": message(json.dumps([[["x" * 5_000_000]], {"service": "nano-banana"}, {}]).encode()),
     "a time that is none": message(eta="soon"),
     "protocol 1: a list": old_message(b"[1]"),
-    "protocol 1: keywords as a list": old_message(b'{"task":"cavendish.submit","id":"1","args":[],"kwargs":[1]}'),
+    "protocol 1: keywords as a list": old_message(
+        b'{"task":"cavendish.submit","id":"1","args":[],"kwargs":[1]}'
+    ),
 }
-#: At these Celery's consumer ends, or connects again for ever; and such a message comes back to the next worker.
+#: At these Celery's consumer ends, or connects again for ever; and such a message comes back to the
+#: next worker.
 DEADLY: dict[str, Message] = {
     "a task that is a list": message(task=["cavendish.submit"]),
     "an unknown task without an id": (GOOD, {"task": "no.such.task"}, "application/json", "utf-8"),
@@ -139,8 +160,12 @@ DEADLY: dict[str, Message] = {
     "too many parts": message(b"[[],{},{},{}]"),
     "raw bytes": message(b"x", "application/data", "binary"),
     "a content type that is a list": message(kind=[1]),
-    "protocol 1: a task that is a list": old_message(b'{"task":["x"],"id":"1","args":[],"kwargs":{}}'),
-    "protocol 1: an id that is a list": old_message(b'{"task":"cavendish.submit","id":[1],"args":[],"kwargs":{}}'),
+    "protocol 1: a task that is a list": old_message(
+        b'{"task":["x"],"id":"1","args":[],"kwargs":{}}'
+    ),
+    "protocol 1: an id that is a list": old_message(
+        b'{"task":"cavendish.submit","id":[1],"args":[],"kwargs":{}}'
+    ),
 }
 #: What may lie in the list of the broker without being a message of Kombu's at all.
 JUNK: dict[str, bytes] = {
@@ -153,15 +178,21 @@ JUNK: dict[str, bytes] = {
     "headers that are a list": envelope(headers=[1]),
     "headers that are a text": envelope(headers="task"),
     "properties that are a list": envelope(properties=[]),
-    "no tag": envelope(properties={"delivery_info": {"exchange": "", "routing_key": "cavendish.submit"}}),
+    "no tag": envelope(
+        properties={"delivery_info": {"exchange": "", "routing_key": "cavendish.submit"}}
+    ),
     "a tag that is null": envelope(tag=None),
     "a tag that is an object": envelope(tag={}),
     "a tag that is true": envelope(tag=True),
     "no delivery info": envelope(properties={"delivery_tag": "x"}),
-    "a delivery info that is a list": envelope(properties={"delivery_tag": "x", "delivery_info": []}),
+    "a delivery info that is a list": envelope(
+        properties={"delivery_tag": "x", "delivery_info": []}
+    ),
     "a body that is no base64": envelope(body="%"),
     "a body that is a list": envelope(body=[1]),
-    "a body encoding that is none": envelope(properties={**ENVELOPE["properties"], "body_encoding": "rot13"}),
+    "a body encoding that is none": envelope(
+        properties={**ENVELOPE["properties"], "body_encoding": "rot13"}
+    ),
 }
 
 
@@ -170,17 +201,35 @@ class Fleet:
 
     def __init__(self, server: Server, folder: Path) -> None:
         settings = Settings.load({"CAVENDISH_REDIS_URL": server.url})
-        self.broker, self.client, self.log = broker_url(settings), Client(settings=settings), folder / "log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
+        self.broker, self.client, self.log = (
+            broker_url(settings),
+            Client(settings=settings),
+            folder / "log",
+        )
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
         environment |= {"CAVENDISH_REDIS_URL": server.url, "CAVENDISH_API_TOKEN": "emulated"}
-        command = [sys.executable, "-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "threads"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-q",
+            "-A",
+            "cavendish_worker.tasks",
+            "worker",
+            "-P",
+            "threads",
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def send(self, said: Message) -> None:
         body, headers, kind, charset = said
         with Connection(self.broker) as connection, connection.Producer() as producer:
-            raw = producer.channel.prepare_message(body, None, kind, charset, headers, properties={"delivery_mode": 2})
+            raw = producer.channel.prepare_message(
+                body, None, kind, charset, headers, properties={"delivery_mode": 2}
+            )
             producer.channel.basic_publish(raw, exchange="", routing_key="cavendish.submit")
 
     def push(self, raw: bytes) -> None:
@@ -189,7 +238,9 @@ class Fleet:
             channel.client.lpush("cavendish.submit", raw)
 
     def works(self) -> bool:
-        """True if a sound message that is sent now is taken by the worker that was there from the start."""
+        """True if a sound message that is sent now is taken by the worker that was there from the
+        start.
+        """
         task_id, until = str(uuid.uuid4()), time.monotonic() + 20
         self.send(message(json.dumps([[[task_id]], {"service": "nano-banana"}, {}]).encode()))
         while self.process.poll() is None and time.monotonic() < until:
@@ -208,20 +259,26 @@ def fleet(own_server: Server, tmp_path: Path) -> Iterator[Fleet]:
     one.client.close()
 
 
-def test_messages_that_are_none_are_refused_and_neither_end_the_worker_nor_hold_up_the_queue(fleet: Fleet) -> None:
+def test_messages_that_are_none_are_refused_and_neither_end_the_worker_nor_hold_up_the_queue(
+    fleet: Fleet,
+) -> None:
     for name, said in REFUSED.items():
         fleet.send(said)
         assert fleet.works(), f"{name}: {fleet.log.read_text()[-2000:]}"
 
 
-def test_messages_that_celery_itself_trips_over_neither_end_the_worker_nor_hold_up_the_queue(fleet: Fleet) -> None:
+def test_messages_that_celery_itself_trips_over_neither_end_the_worker_nor_hold_up_the_queue(
+    fleet: Fleet,
+) -> None:
     assert fleet.works()
     for name, said in DEADLY.items():
         fleet.send(said)
         assert fleet.works(), name
 
 
-def test_what_is_no_message_at_all_neither_ends_the_worker_nor_holds_up_the_queue(fleet: Fleet) -> None:
+def test_what_is_no_message_at_all_neither_ends_the_worker_nor_holds_up_the_queue(
+    fleet: Fleet,
+) -> None:
     assert fleet.works()
     for name, raw in JUNK.items():
         fleet.push(raw)

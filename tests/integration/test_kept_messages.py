@@ -1,4 +1,7 @@
-"""Messages that are more than hints: whoever takes one out of the broker may die at any moment, and it is not lost."""
+"""Messages that are more than hints.
+
+Whoever takes one out of the broker may die at any moment, and it is not lost.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ from typing import Any
 import kombu.transport
 import pytest
 import redis
-from conftest import Server
 from kombu import Connection, Consumer, Exchange, Queue
+
+from cavendish.client import Client
+from cavendish.local_paths import broker_url
+from cavendish.settings import Settings
+from cavendish.task_names import EXPIRE
+from cavendish_worker.celeryapp import redis_transport as broker
+from cavendish_worker.celeryapp.redis_transport import KEPT, POPPED
+from conftest import Server
 from messages import envelope
 
-from scheduler.beat import EXPIRE
-from scheduler.client import Client
-from scheduler.settings import Settings
-from scheduler.whereabouts import broker_url
-from worker import broker
-from worker.broker import KEPT, POPPED
-
-#: A worker that is killed between Kombu's two steps: a message is out of its list, and not written down as taken.
+#: A worker that is killed between Kombu's two steps: a message is out of its list, and not written
+#: down as taken.
 DIES = """
 import os, signal
 from worker import broker
@@ -36,7 +40,7 @@ def deliver(self, message, queue):
         os.kill(os.getpid(), signal.SIGKILL)
     real(self, message, queue)
 broker.Transport._deliver = deliver
-from worker.tasks import app
+from cavendish_worker.tasks import app
 app.worker_main(["-q", "worker", "-P", "threads"])
 """
 
@@ -49,20 +53,34 @@ class Broker:
         self.redis = redis.Redis(unix_socket_path=str(server.socket))
         self.started: list[subprocess.Popen[bytes]] = []
         self.log = (folder / "log").open("w")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
-        self.environment = environment | {"CAVENDISH_REDIS_URL": server.url, "CAVENDISH_API_TOKEN": "emulated"}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+        }
+        self.environment = environment | {
+            "CAVENDISH_REDIS_URL": server.url,
+            "CAVENDISH_API_TOKEN": "emulated",
+        }
 
     def push(self, key: str, name: str) -> None:
         self.redis.lpush(key, envelope(headers={"id": name}))
 
-    def consume(self, queues: list[str], count: int, credit: int = 4, seconds: float = 10, done: bool = True) -> list[str]:
-        """The ids of so many messages, in the order in which they come. Those that are not `done` go back at the end."""
+    def consume(
+        self, queues: list[str], count: int, credit: int = 4, seconds: float = 10, done: bool = True
+    ) -> list[str]:
+        """The ids of so many messages, in the order in which they come.
+
+        Those that are not `done` go back at the end.
+        """
         taken: list[str] = []
         with ExitStack() as ends:
             connection = ends.enter_context(Connection(broker_url(self.settings)))
             channel = ends.enter_context(connection.channel())
-            consumer = ends.enter_context(Consumer(channel, [Queue(name) for name in queues], prefetch_count=credit))
-            consumer.register_callback(lambda _, message: (taken.append(message.headers.get("id")), done and message.ack()))
+            consumer = ends.enter_context(
+                Consumer(channel, [Queue(name) for name in queues], prefetch_count=credit)
+            )
+            consumer.register_callback(
+                lambda _, message: (taken.append(message.headers.get("id")), done and message.ack())
+            )
             end = time.monotonic() + seconds
             while len(taken) < count and time.monotonic() < end:
                 with suppress(TimeoutError):
@@ -71,7 +89,9 @@ class Broker:
 
     def worker(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, *words]
-        self.started.append(subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log))
+        self.started.append(
+            subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        )
         return self.started[-1]
 
 
@@ -103,7 +123,9 @@ def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(list
     ((note, popped_at),) = lists.redis.zrange(POPPED, 0, -1, withscores=True)
     assert abs(popped_at - time.time()) < 60
     lists.redis.zadd(POPPED, {note: popped_at - 20})  # as if it had been a while ago
-    process = lists.worker("-m", "celery", "-q", "-A", "worker.tasks", "worker", "-P", "threads")
+    process = lists.worker(
+        "-m", "celery", "-q", "-A", "cavendish_worker.tasks", "worker", "-P", "threads"
+    )
     with Client(settings=lists.settings) as client:
         until(lists, client, "x")
     process.terminate()
@@ -126,22 +148,35 @@ def test_many_messages_of_producers_and_many_hints_take_turns(lists: Broker, cre
         lists.push(KEPT, f"kept {number}")
         lists.push(EXPIRE, f"hint {number}")
     taken = lists.consume([KEPT, EXPIRE], 40, credit)
-    assert [name for name in taken if name.startswith("kept")] == [f"kept {number}" for number in range(20)]
-    assert [name for name in taken if name.startswith("hint")] == [f"hint {number}" for number in range(20)]
-    assert all(sum(name.startswith("kept") for name in taken[start : start + 4]) == 2 for start in range(0, 40, 4))
+    assert [name for name in taken if name.startswith("kept")] == [
+        f"kept {number}" for number in range(20)
+    ]
+    assert [name for name in taken if name.startswith("hint")] == [
+        f"hint {number}" for number in range(20)
+    ]
+    assert all(
+        sum(name.startswith("kept") for name in taken[start : start + 4]) == 2
+        for start in range(0, 40, 4)
+    )
     assert lists.redis.zcard(POPPED) == lists.redis.hlen("unacked") == 0
 
 
 def test_a_message_of_another_priority_is_taken_as_well(lists: Broker) -> None:
     for key in (KEPT, f"{KEPT}\x06\x163", f"{KEPT}\x06\x169"):
         lists.push(key, key)
-    assert sorted(lists.consume([KEPT, EXPIRE], 3)) == [KEPT, f"{KEPT}\x06\x163", f"{KEPT}\x06\x169"]
+    assert sorted(lists.consume([KEPT, EXPIRE], 3)) == [
+        KEPT,
+        f"{KEPT}\x06\x163",
+        f"{KEPT}\x06\x169",
+    ]
 
 
 def test_a_worker_of_nothing_else_waits_and_takes_it(lists: Broker) -> None:
     before = lists.redis.info("stats")["total_commands_processed"]
     assert lists.consume([KEPT], 1, seconds=5) == []
-    assert lists.redis.info("stats")["total_commands_processed"] - before < 200  # it is no busy loop
+    assert (
+        lists.redis.info("stats")["total_commands_processed"] - before < 200
+    )  # it is no busy loop
     lists.push(KEPT, "x")
     assert lists.consume([KEPT], 1) == ["x"]
 
@@ -161,8 +196,15 @@ def test_a_worker_of_nothing_else_waits_and_takes_it(lists: Broker) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("headers", [None, [], {"id": "x"}], ids=str)
-def test_a_message_goes_back_whence_it_came_whatever_its_envelope_says(lists: Broker, odd: dict[str, Any], headers: Any) -> None:
-    lists.redis.lpush(KEPT, envelope(headers=headers, properties={"delivery_tag": "x", "body_encoding": "base64", **odd}))
+def test_a_message_goes_back_whence_it_came_whatever_its_envelope_says(
+    lists: Broker, odd: dict[str, Any], headers: Any
+) -> None:
+    lists.redis.lpush(
+        KEPT,
+        envelope(
+            headers=headers, properties={"delivery_tag": "x", "body_encoding": "base64", **odd}
+        ),
+    )
     for done in (False, False, True):
         assert len(lists.consume([KEPT, EXPIRE], 1, done=done)) == 1
         assert lists.redis.llen(KEPT) == int(not done)
@@ -182,7 +224,9 @@ def test_junk_without_end_leaves_time_for_everything_else(lists: Broker) -> None
     assert lists.redis.llen(KEPT) > 1_000
 
 
-def test_a_message_that_there_is_no_memory_for_is_left_to_another_worker(lists: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_there_is_no_memory_for_is_left_to_another_worker(
+    lists: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lists.push(KEPT, "x")
 
     def full(*_: Any) -> None:
@@ -197,7 +241,10 @@ def test_a_message_that_there_is_no_memory_for_is_left_to_another_worker(lists: 
 
 
 def test_a_channel_that_never_subscribed_can_be_closed_after_its_connection(lists: Broker) -> None:
-    """Redis restarts just as a worker has connected: Celery closes what it has begun, and would end itself where that fails."""
+    """Redis restarts just as a worker has connected.
+
+    Celery closes what it has begun, and would end itself where that fails.
+    """
     with Connection(broker_url(lists.settings)) as connection:
         channel = connection.channel()
         Consumer(channel, [Queue("news", Exchange("news", "fanout"))]).consume()
@@ -205,7 +252,9 @@ def test_a_channel_that_never_subscribed_can_be_closed_after_its_connection(list
         channel.close()
 
 
-def test_a_connection_that_is_lost_while_a_message_is_popped_is_no_error(lists: Broker, own_server: Server) -> None:
+def test_a_connection_that_is_lost_while_a_message_is_popped_is_no_error(
+    lists: Broker, own_server: Server
+) -> None:
     with Connection(broker_url(lists.settings)) as connection:
         channel = connection.channel()
         Consumer(channel, [Queue(KEPT)]).consume()
@@ -216,12 +265,16 @@ def test_a_connection_that_is_lost_while_a_message_is_popped_is_no_error(lists: 
     assert lists.consume([KEPT], 1) == ["x"]
 
 
-def test_a_redis_that_permits_no_scripts_is_told_of(lists: Broker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_redis_that_permits_no_scripts_is_told_of(
+    lists: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     with Connection(broker_url(lists.settings)) as connection:
         channel = connection.channel()
         Consumer(channel, [Queue(KEPT)]).consume()
         lists.push(KEPT, "x")
-        lists.redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-evalsha"])
+        lists.redis.acl_setuser(
+            "default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-evalsha"]
+        )
         assert channel._pop() is False
     assert "Redis refuses to give messages out" in caplog.text
     assert lists.redis.llen(KEPT) == 1

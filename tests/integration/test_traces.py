@@ -1,4 +1,7 @@
-"""One trace from the submit of an id to its webhook: over real HTTP, with a real Redis, and the SDK's own exporter."""
+"""One trace from the submit of an id to its webhook.
+
+Over real HTTP, with a real Redis, and the SDK's own exporter.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,36 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from click.testing import CliRunner
-from conftest import Server
+from endpoint_index import LANE, Delivering, Receiver, Served
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from owing import LANE, Owing, Receiver, Served
 
-from scheduler.client import Client
-from scheduler.clock import Clock
-from scheduler.forecast import Forecasts
-from scheduler.settings import Settings
-from scheduler.store import Book
-from scheduler.verdicts import Patience
-from worker import logs, tracing
-from worker.cli import cli
-from worker.expire import Knobs as ExpireKnobs
-from worker.expire import expire_overdue
-from worker.intake import take_in
-from worker.loop import LoopThread
-from worker.retrieve import Desk, Knobs, Retrieval
-from worker.upstream import Limits, Upstream
-from worker.wire.transport import PooledTransport
+from cavendish.client import Client
+from cavendish.clock import Clock
+from cavendish.policy.verdicts import Patience
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
+from cavendish_worker.celeryapp.submit_message import take_in
+from cavendish_worker.cli import cli
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.http.transport import PooledTransport
+from cavendish_worker.polling.expire import Config as ExpireKnobs
+from cavendish_worker.polling.expire import expire_overdue
+from cavendish_worker.polling.retrieve import Config, Desk, Retrieval
+from cavendish_worker.polling.upstream import Limits, Upstream
+from cavendish_worker.telemetry import logs, tracing
+from conftest import Server
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{PARENT}-01"
 
 
 class Api:
-    """A pretend API that keeps the headers of what it was asked, and answers about every id with the same word."""
+    """A pretend API that keeps the headers of what it was asked, and answers about every id with
+    the same word.
+    """
 
     def __init__(self, *, success: bool = True, status: int = 200) -> None:
         self.success, self.status = success, status
@@ -51,35 +56,68 @@ class Api:
         self.headers.append(request.headers)
         said = {
             "finished_at": 1.7e9,
-            "response": {"success": self.success, "error": {"code": "no"}, "data": [{"url": "https://x/y"}]},
+            "response": {
+                "success": self.success,
+                "error": {"code": "no"},
+                "data": [{"url": "https://x/y"}],
+            },
         }
         if self.success:
             said["response"].pop("error")  # type: ignore[attr-defined]
-        return httpx.Response(self.status, json={"items": [{"id": one, **said} for one in question["ids"]]})
+        return httpx.Response(
+            self.status, json={"items": [{"id": one, **said} for one in question["ids"]]}
+        )
 
 
 class Road:
     """The way of an id in one process: submitted by a message, asked about, and announced."""
 
-    def __init__(self, book: Book, loop: LoopThread, owing: Owing, client: Client) -> None:
-        self.book, self.loop, self.owing, self.client = book, loop, owing, client
+    def __init__(
+        self, store: Store, loop: LoopThread, endpoint_index: Delivering, client: Client
+    ) -> None:
+        self.store, self.loop, self.endpoint_index, self.client = (
+            store,
+            loop,
+            endpoint_index,
+            client,
+        )
 
-    def submit(self, *ids: str, webhook: str, header: str | None = None, **wishes: object) -> None:
-        take_in(self.client, list(ids), {"service": "nano-banana", "webhook": webhook, **wishes}, header)
+    def submit(self, *ids: str, webhook: str, header: str | None = None, **options: object) -> None:
+        take_in(
+            self.client,
+            list(ids),
+            {"service": "nano-banana", "webhook": webhook, **options},
+            header,
+        )
 
-    def look(self, url: str) -> None:
-        upstream = Upstream(httpx.AsyncClient(transport=PooledTransport()), url, {"default": "t"}, Limits(5, 5, 2**20))
-        desk = Desk(self.book, Forecasts(self.book.learned), upstream, self.loop, Knobs(60, 5, 0, Patience(10, 1, 0), 3600, 100))
-        clock = Clock(self.book.fleet.now())
-        ids = self.book.tasks.claim(LANE, clock.now() + 60, "t1", self.book.tasks.candidates(LANE, clock.now(), 50))
+    def poll(self, url: str) -> None:
+        upstream = Upstream(
+            httpx.AsyncClient(transport=PooledTransport()),
+            url,
+            {"default": "t"},
+            Limits(5, 5, 2**20),
+        )
+        desk = Desk(
+            self.store,
+            Forecasts(self.store.shared_state),
+            upstream,
+            self.loop,
+            Config(60, 5, 0, Patience(10, 1, 0), 3600, 100),
+        )
+        clock = Clock(self.store.fleet.now())
+        ids = self.store.tasks.claim(
+            LANE, clock.now() + 60, "t1", self.store.tasks.candidates(LANE, clock.now(), 50)
+        )
         Retrieval(desk, clock, LANE, "t1").run(ids)
         self.loop.run(upstream._client.aclose(), timeout=5)
 
 
 @pytest.fixture
-def road(book: Book, loop: LoopThread, owing: Owing, settings: Settings) -> Iterator[Road]:
+def road(
+    store: Store, loop: LoopThread, endpoint_index: Delivering, settings: Settings
+) -> Iterator[Road]:
     with Client(settings=settings) as client:
-        yield Road(book, loop, owing, client)
+        yield Road(store, loop, endpoint_index, client)
 
 
 @pytest.fixture
@@ -111,35 +149,45 @@ def parent_of(span: ReadableSpan) -> str:
     return hexed(span.parent.span_id, 16) if span.parent else ""
 
 
-def test_submit_look_and_webhook_are_one_trace_and_the_look_names_the_call_that_saw_it(
+def test_submit_poll_and_webhook_are_one_trace_and_the_poll_names_the_call_that_saw_it(
     road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
 ) -> None:
     api, receiver = Api(), Receiver()
     road.submit("a", webhook=served(receiver), header=GIVEN)
-    road.look(served(api))
-    assert road.owing.deliver().paid == 1
+    road.poll(served(api))
+    assert road.endpoint_index.deliver().delivered == 1
     found = spans()
     assert set(found) == {"submit", "retrieve", "look", "webhook"}
-    submit, call, look, webhook = (found[name] for name in ("submit", "retrieve", "look", "webhook"))
-    assert {trace_of(span) for span in (submit, look, webhook)} == {TRACE}
+    submit, call, poll, webhook = (
+        found[name] for name in ("submit", "retrieve", "look", "webhook")
+    )
+    assert {trace_of(span) for span in (submit, poll, webhook)} == {TRACE}
     assert parent_of(submit) == PARENT
-    assert parent_of(look) == parent_of(webhook) == id_of(submit)
+    assert parent_of(poll) == parent_of(webhook) == id_of(submit)
     assert trace_of(call) != TRACE
     assert parent_of(call) == ""
-    assert [link.context for link in look.links] == [call.get_span_context()]
+    assert [link.context for link in poll.links] == [call.get_span_context()]
     assert [headers["traceparent"] for headers in api.headers] == [header_of(call)]
     assert [one.headers["traceparent"] for one in receiver.got] == [header_of(webhook)]
-    assert (look.attributes or {})["cavendish.id"] == (webhook.attributes or {})["cavendish.id"] == "a"
+    assert (
+        (poll.attributes or {})["cavendish.id"] == (webhook.attributes or {})["cavendish.id"] == "a"
+    )
     assert (webhook.attributes or {})["http.response.status_code"] == 200
-    assert look.start_time <= look.end_time  # type: ignore[operator]
+    assert poll.start_time <= poll.end_time  # type: ignore[operator]
 
 
-def test_what_fails_is_marked_in_its_span(road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]) -> None:
+def test_what_fails_is_marked_in_its_span(
+    road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
+) -> None:
     road.submit("a", webhook=served(Receiver(httpx.Response(500))), header=GIVEN)
-    road.look(served(Api(success=False)))
-    assert road.owing.deliver().later == 1
+    road.poll(served(Api(success=False)))
+    assert road.endpoint_index.deliver().later == 1
     found = spans()
-    assert found["submit"].status.status_code is found["retrieve"].status.status_code is StatusCode.UNSET
+    assert (
+        found["submit"].status.status_code
+        is found["retrieve"].status.status_code
+        is StatusCode.UNSET
+    )
     assert found["look"].status.description == "no"
     assert found["webhook"].status.description == "HTTP 500"
 
@@ -148,18 +196,18 @@ def test_a_call_that_is_refused_says_so_and_ends_nobody(
     road: Road, served: Served, spans: Callable[[], dict[str, ReadableSpan]]
 ) -> None:
     road.submit("a", webhook="https://example.com/hook", header=GIVEN)
-    road.look(served(Api(status=503)))
+    road.poll(served(Api(status=503)))
     found = spans()
     assert set(found) == {"submit", "retrieve"}
     assert (found["retrieve"].attributes or {})["error.type"] == "down"
 
 
 def test_an_id_that_expires_unasked_ends_its_trace_too(
-    road: Road, book: Book, spans: Callable[[], dict[str, ReadableSpan]]
+    road: Road, store: Store, spans: Callable[[], dict[str, ReadableSpan]]
 ) -> None:
     road.submit("a", webhook="https://example.com/hook", header=GIVEN, deadline=1)
-    late = Clock(book.fleet.now() + 1000)
-    assert expire_overdue(book, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    late = Clock(store.fleet.now() + 1000)
+    assert expire_overdue(store, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
     expire = spans()["expire"]
     assert trace_of(expire) == TRACE
     assert not expire.links
@@ -170,8 +218,8 @@ def test_an_unsampled_trace_stays_unsampled_and_is_still_handed_on(
 ) -> None:
     receiver = Receiver()
     road.submit("a", webhook=served(receiver), header=f"00-{TRACE}-{PARENT}-00")
-    road.look(served(Api()))
-    road.owing.deliver()
+    road.poll(served(Api()))
+    road.endpoint_index.deliver()
     assert set(spans()) == {"retrieve"}
     assert receiver.got[0].headers["traceparent"].startswith(f"00-{TRACE}-")
     assert receiver.got[0].headers["traceparent"].endswith("-00")
@@ -183,32 +231,36 @@ def test_without_traces_of_our_own_the_receiver_gets_what_the_producer_gave_and_
     api, receiver = Api(), Receiver()
     road.submit("a", webhook=served(receiver), traceparent=GIVEN)
     road.submit("b", webhook=served(receiver))
-    road.look(served(api))
-    assert road.owing.deliver().paid == 2
+    road.poll(served(api))
+    assert road.endpoint_index.deliver().delivered == 2
     assert {one.headers.get("traceparent") for one in receiver.got} == {GIVEN, None}
     assert all("traceparent" not in headers for headers in api.headers)
 
 
-def test_a_header_that_is_no_context_is_passed_over_and_a_keyword_that_is_none_is_refused(road: Road, book: Book) -> None:
+def test_a_header_that_is_no_context_is_passed_over_and_a_keyword_that_is_none_is_refused(
+    road: Road, store: Store
+) -> None:
     road.submit("a", webhook="https://example.com/hook", header="nonsense")
-    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == ""
-    with pytest.raises(ValueError, match="a traceparent looks like 00-"):
+    assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == ""
+    with pytest.raises(ValueError, match="a traceparent polls like 00-"):
         road.submit("b", webhook="https://example.com/hook", header=GIVEN, traceparent="nonsense")
 
 
-def test_a_second_submit_keeps_the_trace_of_the_first_and_a_new_round_has_its_own(road: Road, book: Book) -> None:
+def test_a_second_submit_keeps_the_trace_of_the_first_and_a_new_round_has_its_own(
+    road: Road, store: Store
+) -> None:
     other = GIVEN.replace("b7ad", "aaaa")
     road.client.submit(["a"], service="nano-banana", traceparent=GIVEN)
     road.client.submit(["a"], service="nano-banana", traceparent=other)
-    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
-    late = Clock(book.fleet.now() + 1e6)
-    assert expire_overdue(book, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
-    road.client.submit(["a"], service="nano-banana", traceparent=other, again=True)
-    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == other
+    assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
+    late = Clock(store.fleet.now() + 1e6)
+    assert expire_overdue(store, LANE, late, ExpireKnobs(60.0, 3600.0, 100))[0] == 1
+    road.client.submit(["a"], service="nano-banana", traceparent=other, restart=True)
+    assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == other
 
 
 def test_the_shell_takes_the_context_of_its_option_or_of_its_environment(
-    server: Server, book: Book, monkeypatch: pytest.MonkeyPatch
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAVENDISH_REDIS_URL", server.url)
     for task_id, environment, options in (
@@ -219,7 +271,7 @@ def test_the_shell_takes_the_context_of_its_option_or_of_its_environment(
         monkeypatch.setenv("TRACEPARENT", environment)
         done = CliRunner().invoke(cli, ["submit", "--service", "nano-banana", *options, task_id])
         assert done.exit_code == 0, done.output
-    tasks = book.tasks.load(LANE, ["by-option", "by-environment", "by-nobody"]).tasks
+    tasks = store.tasks.load(LANE, ["by-option", "by-environment", "by-nobody"]).tasks
     assert [task.trace for task in tasks.values()] == [GIVEN, GIVEN, ""]
 
 
@@ -230,7 +282,12 @@ def test_a_submit_that_is_refused_cannot_spoil_the_spans_of_others(
     with pytest.raises(ValueError, match="is no name of 1 to 40"):
         take_in(road.client, ["a"], {"service": "bad\ud800" + "x" * 100})
     submit = spans()["submit"]
-    texts = [submit.name, str(submit.attributes), str(submit.status.description), *(str(one.attributes) for one in submit.events)]
+    texts = [
+        submit.name,
+        str(submit.attributes),
+        str(submit.status.description),
+        *(str(one.attributes) for one in submit.events),
+    ]
     assert all(text.encode() for text in texts)
     assert len(submit.name) < 50
 
@@ -240,7 +297,12 @@ def test_a_submit_that_is_refused_cannot_spoil_the_spans_of_others(
 
 def python(code: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return done.stdout + done.stderr
 
@@ -251,18 +313,22 @@ def test_unless_it_is_asked_for_nothing_of_opentelemetry_is_imported() -> None:
         [
             "import sys, redis",
             "before = {name for name in sys.modules if name.startswith('opentelemetry')}",
-            "import worker.tasks, worker.cli",
-            "from worker.tracing import traces",
+            "import cavendish_worker.tasks, cavendish_worker.cli",
+            "from cavendish_worker.telemetry.tracing import traces",
             "print(traces().headers(), {name for name in sys.modules if name.startswith('opentelemetry')} - before)",
         ]
     )
     assert python(code).endswith("{} set()\n")
-    assert python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_SDK_DISABLED="true").endswith("{} set()\n")
-    assert python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_TRACES_EXPORTER="none").endswith("{} set()\n")
+    assert python(
+        code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_SDK_DISABLED="true"
+    ).endswith("{} set()\n")
+    assert python(
+        code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_TRACES_EXPORTER="none"
+    ).endswith("{} set()\n")
 
 
 def test_asked_for_without_the_extra_it_says_what_to_install_and_goes_on() -> None:
-    code = "import sys\nsys.modules['opentelemetry'] = None\nfrom worker.tracing import traces\nprint(type(traces()).__name__)"
+    code = "import sys\nsys.modules['opentelemetry'] = None\nfrom cavendish_worker.telemetry.tracing import traces\nprint(type(traces()).__name__)"
     said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert "install cavendish[otel]" in said
     assert "Traces\n" in said
@@ -275,7 +341,13 @@ def test_asked_for_without_the_extra_it_says_what_to_install_and_goes_on() -> No
         ({"OTEL_TRACES_EXPORTER": "console"}, "_OtelTraces"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}, "_OtelTraces"),
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "Traces"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "Traces"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            },
+            "Traces",
+        ),
     ],
 )
 def test_only_what_can_be_had_is_traced(environ: dict[str, str], kind: str) -> None:
@@ -291,7 +363,12 @@ def test_only_what_can_be_had_is_traced(environ: dict[str, str], kind: str) -> N
     ],
 )
 def test_a_variable_that_the_sdk_cannot_use_costs_the_traces_and_no_submit(
-    road: Road, book: Book, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+    road: Road,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
 ) -> None:
     logs.set_up("console", "warning")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
@@ -301,28 +378,48 @@ def test_a_variable_that_the_sdk_cannot_use_costs_the_traces_and_no_submit(
         road.submit("a", webhook="https://example.com/hook", header=GIVEN)
     finally:
         tracing.use(None)
-    assert book.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
+    assert store.tasks.load(LANE, ["a"]).tasks["a"].trace == GIVEN
     assert "an OTEL_* variable cannot be used: ValueError" in capsys.readouterr().err
 
 
-def test_a_collector_that_hangs_holds_up_the_end_of_a_process_for_its_patience_and_not_for_each_batch() -> None:
+def test_a_collector_that_hangs_holds_up_the_end_of_a_process_for_its_patience_and_not_for_each_batch() -> (
+    None
+):
     code = "\n".join(
         [
             "import time",
-            "from worker.tracing import traces",
+            "from cavendish_worker.telemetry.tracing import traces",
             "for _ in range(2000):",
             "    with traces().submit('s', 1, ''): pass",
             "print(time.time(), flush=True)",
         ]
     )
     with socket.create_server(("127.0.0.1", 0)) as hanging:
-        said = python(code, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        said = python(
+            code, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        )
     assert time.time() - float(said.splitlines()[0]) < tracing.PATIENCE + 2
 
 
-def test_spans_for_the_console_are_not_mixed_into_what_a_command_answers(server: Server, book: Book) -> None:
-    command = [sys.executable, "-m", "worker.cli", "submit", "--service", "nano-banana", "--json", "a"]
-    environment = os.environ | {"CAVENDISH_REDIS_URL": server.url, "OTEL_TRACES_EXPORTER": "console"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+def test_spans_for_the_console_are_not_mixed_into_what_a_command_answers(
+    server: Server, store: Store
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cavendish_worker.cli",
+        "submit",
+        "--service",
+        "nano-banana",
+        "--json",
+        "a",
+    ]
+    environment = os.environ | {
+        "CAVENDISH_REDIS_URL": server.url,
+        "OTEL_TRACES_EXPORTER": "console",
+    }
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     assert json.loads(done.stdout)[0]["outcome"] == "new"
     assert "submit nano-banana" in done.stderr

@@ -1,4 +1,7 @@
-"""The transport over real sockets: who gets which connection, and that none is ever lost, whatever ends a call."""
+"""The transport over real sockets.
+
+Who gets which connection, and that none is ever lost, whatever ends a call.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from cavendish_worker.http import stream, transport
+from cavendish_worker.http.stream import Backend, Stream
+from cavendish_worker.http.transport import PooledTransport, read_first, read_raw
 from receiving import OK, Authority, Peer, receiving
 
-from worker.wire import stream, transport
-from worker.wire.stream import Backend, Stream
-from worker.wire.transport import PooledTransport, read_first, read_raw
 
-
-async def call(through: httpx.AsyncBaseTransport, url: str, body: bytes = b"{}", **timeouts: float) -> bytes:
-    response = await through.handle_async_request(httpx.Request("POST", url, content=body, extensions={"timeout": timeouts}))
+async def call(
+    through: httpx.AsyncBaseTransport, url: str, body: bytes = b"{}", **timeouts: float
+) -> bytes:
+    response = await through.handle_async_request(
+        httpx.Request("POST", url, content=body, extensions={"timeout": timeouts})
+    )
     try:
         return await read_first(response, 1000)
     finally:
@@ -44,10 +51,18 @@ def test_one_call_after_another_goes_over_one_connection_and_each_is_one_packet(
     asyncio.run(run())
 
 
-def test_three_hundred_calls_at_once_are_all_answered_over_no_more_connections_than_allowed() -> None:
+def test_three_hundred_calls_at_once_are_all_answered_over_no_more_connections_than_allowed() -> (
+    None
+):
     async def run() -> None:
-        async with receiving(lambda peer: peer.say(OK, 0.02)) as receiver, PooledTransport() as pool:
-            assert await asyncio.gather(*(call(pool, receiver.url) for _ in range(300))) == [b"ok"] * 300
+        async with (
+            receiving(lambda peer: peer.say(OK, 0.02)) as receiver,
+            PooledTransport() as pool,
+        ):
+            assert (
+                await asyncio.gather(*(call(pool, receiver.url) for _ in range(300)))
+                == [b"ok"] * 300
+            )
             assert receiver.made <= transport.CONNECTIONS_PER_ORIGIN
 
     asyncio.run(run())
@@ -55,9 +70,14 @@ def test_three_hundred_calls_at_once_are_all_answered_over_no_more_connections_t
 
 def test_who_waits_for_a_connection_gets_it_in_turn() -> None:
     async def run() -> None:
-        async with receiving(lambda peer: peer.say(OK, 0.02)) as receiver, PooledTransport(connections=2) as pool:
+        async with (
+            receiving(lambda peer: peer.say(OK, 0.02)) as receiver,
+            PooledTransport(connections=2) as pool,
+        ):
             await asyncio.gather(*(call(pool, receiver.url, b"%d" % number) for number in range(8)))
-            assert [request[-1:] for request in receiver.requests] == [b"%d" % number for number in range(8)]
+            assert [request[-1:] for request in receiver.requests] == [
+                b"%d" % number for number in range(8)
+            ]
             assert receiver.made == 2
 
     asyncio.run(run())
@@ -65,7 +85,10 @@ def test_who_waits_for_a_connection_gets_it_in_turn() -> None:
 
 def test_who_waits_too_long_for_a_connection_is_told_so_and_costs_nobody_theirs() -> None:
     async def run() -> None:
-        async with receiving(lambda peer: peer.say(OK, 0.2)) as receiver, PooledTransport(connections=1) as pool:
+        async with (
+            receiving(lambda peer: peer.say(OK, 0.2)) as receiver,
+            PooledTransport(connections=1) as pool,
+        ):
             first = asyncio.create_task(call(pool, receiver.url))
             await asyncio.sleep(0)
             with pytest.raises(httpx.PoolTimeout):
@@ -78,9 +101,16 @@ def test_who_waits_too_long_for_a_connection_is_told_so_and_costs_nobody_theirs(
 
 
 @pytest.mark.parametrize(
-    "then", [lambda peer: peer.link.close(), lambda peer: peer.link.abort(), lambda peer: peer.link.write(OK)]
+    "then",
+    [
+        lambda peer: peer.link.close(),
+        lambda peer: peer.link.abort(),
+        lambda peer: peer.link.write(OK),
+    ],
 )
-def test_a_connection_that_was_closed_or_spoken_on_while_idle_is_not_used_again(then: Callable[[Peer], object]) -> None:
+def test_a_connection_that_was_closed_or_spoken_on_while_idle_is_not_used_again(
+    then: Callable[[Peer], object],
+) -> None:
     async def run() -> None:
         async with receiving() as receiver, PooledTransport() as pool:
             assert await call(pool, receiver.url) == b"ok"
@@ -95,7 +125,9 @@ def test_a_connection_that_was_closed_or_spoken_on_while_idle_is_not_used_again(
 
 
 @pytest.mark.parametrize("end", [lambda peer: peer.link.close(), lambda peer: peer.link.abort()])
-def test_a_server_that_closes_instead_of_answering_is_a_clean_error(end: Callable[[Peer], object]) -> None:
+def test_a_server_that_closes_instead_of_answering_is_a_clean_error(
+    end: Callable[[Peer], object],
+) -> None:
     async def run() -> None:
         async with receiving(end) as receiver, PooledTransport(connections=1) as pool:
             for _ in range(3):
@@ -129,7 +161,10 @@ def test_a_call_may_be_given_up_at_any_moment_without_costing_a_connection_or_a_
             assert 0 < sum(answers) < 800
             await until(lambda: len(receiver.open) <= 3)
             async with asyncio.timeout(2):
-                assert await asyncio.gather(*(call(pool, receiver.url) for _ in range(9))) == [b"ok"] * 9
+                assert (
+                    await asyncio.gather(*(call(pool, receiver.url) for _ in range(9)))
+                    == [b"ok"] * 9
+                )
             assert len(receiver.open) == 3
 
     asyncio.run(run())
@@ -181,7 +216,9 @@ def test_idle_connections_end_by_themselves(monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(run())
 
 
-def test_of_many_origins_only_the_last_used_keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_origins_only_the_last_used_keep_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(transport, "IDLE", 2)
 
     async def run() -> None:
@@ -212,7 +249,10 @@ def test_what_is_closed_holds_no_connection_and_what_is_under_way_ends_in_peace(
 def test_silence_before_and_within_an_answer_ends_in_time() -> None:
     async def run() -> None:
         for said in (b"", OK[:20], OK[:-1]):
-            async with receiving(lambda peer, said=said: peer.say(said)) as receiver, PooledTransport() as pool:  # type: ignore[misc]
+            async with (
+                receiving(lambda peer, said=said: peer.say(said)) as receiver,
+                PooledTransport() as pool,
+            ):  # type: ignore[misc]
                 with pytest.raises(httpx.ReadTimeout):
                     await call(pool, receiver.url, read=0.05)
                 await until(lambda receiver=receiver: not receiver.open)  # type: ignore[misc]
@@ -266,7 +306,9 @@ def test_the_address_at_the_other_end_is_told_with_the_answer_and_after_an_error
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "unix:///tmp/socket", "http:///nowhere", "/hook"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/", "unix:///tmp/socket", "http:///nowhere", "/hook"]
+)
 def test_only_the_web_can_be_called(url: str) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         asyncio.run(call(PooledTransport(), url))
@@ -342,7 +384,9 @@ def test_a_peer_that_keeps_silent_in_the_handshake_is_left_in_time() -> None:
     asyncio.run(run())
 
 
-def test_a_connection_over_tls_that_was_closed_while_idle_is_not_used_again(authority: Authority) -> None:
+def test_a_connection_over_tls_that_was_closed_while_idle_is_not_used_again(
+    authority: Authority,
+) -> None:
     async def run() -> None:
         tls = authority.server("hooks.example", [])
         async with receiving(tls=tls) as receiver, PooledTransport(Home(authority.client)) as pool:

@@ -1,4 +1,7 @@
-"""The remote API over real sockets that close, keep silent, drip and swell: each is an answer of its own, in time."""
+"""The remote API over real sockets that close, keep silent, drip and swell.
+
+Each is an answer of its own, in time.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from scheduler.tracking import Answered, Lane, Quota, Refusal, Refused
-from worker.emulator.api import Reset, Stall
-from worker.loop import LoopThread
-from worker.upstream import Limits, Upstream
-from worker.wire.transport import PooledTransport
+from cavendish.model import Answered, Lane, Quota, UpstreamError, UpstreamErrorKind
+from cavendish_worker.devstack.emulator.api import Reset, Stall
+from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.http.transport import PooledTransport
+from cavendish_worker.polling.upstream import Limits, Upstream
 
 LANE = Lane("default", "nano-banana")
 
 
 @pytest.fixture
-def ask(loop: LoopThread) -> Iterator[Callable[..., Answered | Refused]]:
+def ask(loop: LoopThread) -> Iterator[Callable[..., Answered | UpstreamError]]:
     """Ask about two ids at an address, with a deadline of half a second."""
     client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False)
 
-    def call(url: str, limit: int = 2**20) -> Answered | Refused:
+    def call(url: str, limit: int = 2**20) -> Answered | UpstreamError:
         upstream = Upstream(client, url, {"default": "secret-token"}, Limits(0.3, 0.5, limit))
         return loop.run(upstream.retrieve_batch(LANE, ["a", "b"]), timeout=5)
 
@@ -62,12 +65,18 @@ def says() -> Iterator[Callable[..., str]]:
         server.close()
 
 
-def test_the_question_is_what_the_contract_says(ask: Callable[..., Answered], served: Callable[..., str]) -> None:
+def test_the_question_is_what_the_contract_says(
+    ask: Callable[..., Answered], served: Callable[..., str]
+) -> None:
     seen: list[tuple[str, str, object]] = []
 
     async def handler(request: httpx.Request) -> httpx.Response:
-        seen.append((request.url.path, request.headers["authorization"], json.loads(request.content)))
-        return httpx.Response(200, json={"items": [], "count": 0}, headers={"ratelimit": '"default";r=50;t=30'})
+        seen.append(
+            (request.url.path, request.headers["authorization"], json.loads(request.content))
+        )
+        return httpx.Response(
+            200, json={"items": [], "count": 0}, headers={"ratelimit": '"default";r=50;t=30'}
+        )
 
     assert ask(served(handler)) == Answered([], Quota(50, 30))
     question = {"action": "retrieve_batch", "ids": ["a", "b"], "limit": 2}
@@ -76,55 +85,71 @@ def test_the_question_is_what_the_contract_says(ask: Callable[..., Answered], se
 
 @pytest.mark.parametrize("fault", [Reset("closed"), Stall("silent")])
 def test_a_closed_and_a_silent_connection_are_no_answer_in_time(
-    ask: Callable[..., Refused], served: Callable[..., str], fault: httpx.TransportError
+    ask: Callable[..., UpstreamError], served: Callable[..., str], fault: httpx.TransportError
 ) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         raise fault
 
     started = time.monotonic()
-    assert ask(served(handler)).why is Refusal.DOWN
+    assert ask(served(handler)).why is UpstreamErrorKind.DOWN
     assert time.monotonic() - started < 1
 
 
-def test_a_drip_that_keeps_each_read_alive_ends_at_the_wall_clock(ask: Callable[..., Refused], says: Callable[..., str]) -> None:
+def test_a_drip_that_keeps_each_read_alive_ends_at_the_wall_clock(
+    ask: Callable[..., UpstreamError], says: Callable[..., str]
+) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
     started = time.monotonic()
     assert ask(says(head, *[b" "] * 40)).detail == "no answer within 0.5 s"
     assert time.monotonic() - started < 1
 
 
-def test_a_closed_port_is_no_answer(ask: Callable[..., Refused]) -> None:
+def test_a_closed_port_is_no_answer(ask: Callable[..., UpstreamError]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert "ConnectError" in ask(f"http://127.0.0.1:{port}").detail
 
 
-def test_an_answer_that_swells_is_neither_inflated_nor_kept(ask: Callable[..., Refused], says: Callable[..., str]) -> None:
+def test_an_answer_that_swells_is_neither_inflated_nor_kept(
+    ask: Callable[..., UpstreamError], says: Callable[..., str]
+) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
-    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
+    )
     assert "larger than 1048576 bytes" in ask(says(head + bomb)).detail
 
 
-def test_an_answer_packed_without_being_asked_is_unpacked(ask: Callable[..., Answered], says: Callable[..., str]) -> None:
+def test_an_answer_packed_without_being_asked_is_unpacked(
+    ask: Callable[..., Answered], says: Callable[..., str]
+) -> None:
     body = gzip.compress(b'{"items": [{"id": "a"}]}')
-    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    )
     assert ask(says(head + body)).items == [{"id": "a"}]
 
 
-def test_bytes_that_are_no_text_cost_their_record_a_letter_and_its_batch_nothing(
+def test_bytes_that_are_no_text_cost_their_record_a_dead_letter_and_its_batch_nothing(
     ask: Callable[..., Answered], served: Callable[..., str]
 ) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=b'{"items": [{"id": "a", "prompt": "\xff\xfe"}, {"id": "b"}]}')
+        return httpx.Response(
+            200, content=b'{"items": [{"id": "a", "prompt": "\xff\xfe"}, {"id": "b"}]}'
+        )
 
-    assert ask(served(handler)) == Answered([{"id": "a", "prompt": "\ufffd\ufffd"}, {"id": "b"}], None)
+    assert ask(served(handler)) == Answered(
+        [{"id": "a", "prompt": "\ufffd\ufffd"}, {"id": "b"}], None
+    )
 
 
 @pytest.mark.parametrize("record", [b'{"id": "\xff"}', b'{"task_id": "b\xff"}'])
 def test_an_id_that_is_no_text_is_not_taken_for_an_absent_one(
-    ask: Callable[..., Refused], served: Callable[..., str], record: bytes
+    ask: Callable[..., UpstreamError], served: Callable[..., str], record: bytes
 ) -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, content=b'{"items": [{"id": "a"}, %b]}' % record)
 
-    assert ask(served(handler)) == Refused(Refusal.DOWN, "the answer is no JSON, or an id in it is no text")
+    assert ask(served(handler)) == UpstreamError(
+        UpstreamErrorKind.DOWN, "the answer is no JSON, or an id in it is no text"
+    )

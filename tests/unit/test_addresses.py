@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.addresses import innermost, is_public, literal, may_dial, parse_networks, webhook_complaint
+from cavendish.policy.addresses import (
+    innermost,
+    is_public,
+    literal,
+    may_dial,
+    parse_networks,
+    webhook_complaint,
+)
 
-PUBLIC = "8.8.8.8 1.1.1.1 2001:4860:4860::8888 2606:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split()
+PUBLIC = (
+    "8.8.8.8 1.1.1.1 2001:4860:4860::8888 2606:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split()
+)
 DANGEROUS = """
     0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 169.254.0.1 169.254.169.254
     172.16.0.1 172.31.255.255 192.168.0.1 198.18.0.1 198.19.255.255 192.0.2.1 198.51.100.1 203.0.113.1
@@ -45,7 +54,9 @@ _INSIDE = [
 
 
 def _wrapped(address: IPv4Address) -> list[IPv4Address | IPv6Address]:
-    """The address itself, mapped, by NAT64, by 6to4, by Teredo, and as the old IPv4-compatible form."""
+    """The address itself, mapped, by NAT64, by 6to4, by Teredo, and as the old IPv4-compatible
+    form.
+    """
     number = int(address)
     return [
         address,
@@ -57,7 +68,11 @@ def _wrapped(address: IPv4Address) -> list[IPv4Address | IPv6Address]:
     ]
 
 
-@given(st.sampled_from(_INSIDE).flatmap(lambda net: st.integers(int(net[0]), int(net[-1]))).map(IPv4Address))
+@given(
+    st.sampled_from(_INSIDE)
+    .flatmap(lambda net: st.integers(int(net[0]), int(net[-1])))
+    .map(IPv4Address)
+)
 def test_no_inside_address_is_public_in_any_wrapping(address: IPv4Address) -> None:
     assert not any(is_public(one) for one in _wrapped(address))
 
@@ -73,7 +88,9 @@ def test_a_mapped_or_translated_address_is_judged_by_the_one_inside(address: IPv
 @given(st.ip_addresses(v=6))
 def test_only_global_unicast_is_ever_public_among_v6(address: IPv6Address) -> None:
     if is_public(address):
-        assert isinstance(innermost(address), IPv4Address) or address in parse_networks("2000::/3")[0]
+        assert (
+            isinstance(innermost(address), IPv4Address) or address in parse_networks("2000::/3")[0]
+        )
         assert not address.is_private
         assert not address.is_multicast
 
@@ -114,7 +131,18 @@ def test_v6_literals_are_recognised_with_and_without_brackets(host: str) -> None
 
 
 @pytest.mark.parametrize(
-    "host", ["example.com", "localhost.example.com", "a1", "dead.beef", "1.2.3.4.5", "256.1.1.1", "", ".", "x--1"]
+    "host",
+    [
+        "example.com",
+        "localhost.example.com",
+        "a1",
+        "dead.beef",
+        "1.2.3.4.5",
+        "256.1.1.1",
+        "",
+        ".",
+        "x--1",
+    ],
 )
 def test_a_name_is_no_literal(host: str) -> None:
     assert literal(host) is None
@@ -135,18 +163,28 @@ def test_a_url_of_the_open_internet_is_taken(url: str) -> None:
 @pytest.mark.parametrize(
     ("says", "hosts"),
     [
-        ("IDNA 2008", "☃.example ⓔⓧ.example ½.example １２.example xn--a xn--ls8h.la " + "ü" * 64 + ".example"),
+        (
+            "IDNA 2008",
+            "☃.example ⓔⓧ.example ½.example １２.example xn--a xn--ls8h.la "
+            + "ü" * 64
+            + ".example",
+        ),
         (
             "DNS can carry",
             "a..b .example example.. -a.example a-.example a!b.example a,b.example 例.1 1.2.3.4.5 256.1.1.1 1.2.3.08 a.0x8",
         ),
         ("DNS can carry", "a" * 64 + ".example " + "a." * 126 + "ab"),
         ("address 8.8.8.8 just so", "134744072 010.8.8.8 0x8.8.8.8 8.8.2056 8.8.8.8. 8。8。8。8。"),
-        ("well-formed", "[v1.x] [8.8.8.8] [2001:4860:4860::8888]6379 a[2001:4860:4860::8888] a[]b 1℀.example a／b.example"),
+        (
+            "well-formed",
+            "[v1.x] [8.8.8.8] [2001:4860:4860::8888]6379 a[2001:4860:4860::8888] a[]b 1℀.example a／b.example",
+        ),
         ("without %", "%61.example 127%2e0.0.1 [2001:4860:4860::8888%251]"),
     ],
 )
-def test_a_host_that_parsers_read_in_two_ways_or_nobody_can_dial_is_refused(says: str, hosts: str) -> None:
+def test_a_host_that_parsers_read_in_two_ways_or_nobody_can_dial_is_refused(
+    says: str, hosts: str
+) -> None:
     for host in hosts.split():
         assert says in str(webhook_complaint(f"https://{host}/x")), host
 
@@ -157,7 +195,14 @@ def test_a_name_may_have_253_characters_and_labels_of_63() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h.example", "https://h.example", "http://h.example:443", "https://h.example:8001/", "https://8.8.8.8"]
+    "url",
+    [
+        "http://h.example",
+        "https://h.example",
+        "http://h.example:443",
+        "https://h.example:8001/",
+        "https://8.8.8.8",
+    ],
 )
 def test_a_port_that_the_operator_offers_is_taken(url: str) -> None:
     assert webhook_complaint(url, ports=(range(80, 81), range(443, 444), range(8000, 8002))) is None
@@ -165,21 +210,32 @@ def test_a_port_that_the_operator_offers_is_taken(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "port"),
-    [("http://h.example", 80), ("https://h.example:", 443), ("https://h.example:8002", 8002), ("https://8.8.8.8:22/", 22)],
+    [
+        ("http://h.example", 80),
+        ("https://h.example:", 443),
+        ("https://h.example:8002", 8002),
+        ("https://8.8.8.8:22/", 22),
+    ],
 )
 def test_any_other_port_is_refused_by_its_number(url: str, port: int) -> None:
     complaint = webhook_complaint(url, parse_networks("127.0.0.0/8"), (range(8000, 8002),))
     assert complaint == f"the webhook names port {port}, which is not in CAVENDISH_WEBHOOK_PORTS"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "[fd00::5]", "8.8.4.4"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "[fd00::5]", "8.8.4.4"]
+)
 def test_an_address_that_the_operator_listed_is_taken_at_any_port(host: str) -> None:
     listed = (net for net in parse_networks("127.0.0.0/8,fd00::/8,8.8.4.4"))
     assert webhook_complaint(f"http://{host}:22/", listed, (range(443, 444),)) is None
 
 
 def test_networks_are_read_from_a_list_and_a_bad_one_is_named() -> None:
-    assert [str(net) for net in parse_networks(" 10.0.0.1/8 ,, fd00::/8,192.0.2.1")] == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
+    assert [str(net) for net in parse_networks(" 10.0.0.1/8 ,, fd00::/8,192.0.2.1")] == [
+        "10.0.0.0/8",
+        "fd00::/8",
+        "192.0.2.1/32",
+    ]
     assert parse_networks("") == ()
     with pytest.raises(ValueError, match="'elsewhere'"):
         parse_networks("10.0.0.0/8,elsewhere")

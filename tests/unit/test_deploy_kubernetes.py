@@ -1,4 +1,7 @@
-"""The Kubernetes manifests: by the schemas of Kubernetes, by its `restricted` standard, and fitting one another."""
+"""The Kubernetes manifests.
+
+By the schemas of Kubernetes, by its `restricted` standard, and fitting one another.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployed import DEPLOY, KUBERNETES, OURS, ROOT, in_kubernetes, manifests, of_kind, read
 
-from scheduler.store.fleet import EVERY, GONE_AFTER
-from worker.cli import alive
+from cavendish.store.fleet import EVERY, GONE_AFTER
+from cavendish_worker.cli import alive
+from deployed import DEPLOY, KUBERNETES, OURS, ROOT, in_kubernetes, manifests, of_kind, read
 
 WORKLOADS = of_kind("Deployment", "StatefulSet")
 POLICIES = of_kind("NetworkPolicy", "PodDisruptionBudget", "Service")
@@ -28,7 +31,11 @@ def called(one: dict[str, Any]) -> str:
 
 def pods(labels: dict[str, str]) -> list[dict[str, Any]]:
     """The workloads whose pods have these labels."""
-    return [one for one in WORKLOADS if labels.items() <= one["spec"]["template"]["metadata"]["labels"].items()]
+    return [
+        one
+        for one in WORKLOADS
+        if labels.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+    ]
 
 
 @cache
@@ -37,12 +44,19 @@ def built(overlay: str) -> tuple[dict[str, Any], ...]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
-    done = subprocess.run([kubectl, "kustomize", str(KUBERNETES / overlay)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [kubectl, "kustomize", str(KUBERNETES / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
 
 
-@pytest.mark.parametrize("one", [one for one in manifests() if one["kind"] != "ScaledObject"], ids=called)
+@pytest.mark.parametrize(
+    "one", [one for one in manifests() if one["kind"] != "ScaledObject"], ids=called
+)
 def test_every_object_is_one_by_the_schema_of_kubernetes(one: dict[str, Any]) -> None:
     for release in RELEASES:
         kubernetes_validate.validate(one, release, strict=True)
@@ -62,13 +76,19 @@ def test_a_pod_may_do_nothing_that_the_restricted_standard_forbids(one: dict[str
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     for box in pod["containers"]:
-        wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        wanted = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
         assert box["securityContext"] == wanted
         assert set(box["resources"]) == {"requests", "limits"}
 
 
 @pytest.mark.parametrize("one", WORKLOADS, ids=called)
-def test_kubernetes_tells_a_pod_of_no_services_which_would_look_like_settings(one: dict[str, Any]) -> None:
+def test_kubernetes_tells_a_pod_of_no_services_which_would_poll_like_settings(
+    one: dict[str, Any],
+) -> None:
     assert one["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
@@ -95,7 +115,11 @@ def test_a_probe_of_the_heartbeat_gives_the_heart_time_and_itself(name: str) -> 
     (pod,) = pods({"app.kubernetes.io/component": name})
     (box,) = pod["spec"]["template"]["spec"]["containers"]
     living, ready, first = box["livenessProbe"], box["readinessProbe"], box["startupProbe"]
-    assert living["exec"]["command"] == first["exec"]["command"] == ["cavendish", "alive", "--role", name]
+    assert (
+        living["exec"]["command"]
+        == first["exec"]["command"]
+        == ["cavendish", "alive", "--role", name]
+    )
     assert ready["exec"]["command"] == [*living["exec"]["command"], "--ready"]
     assert all(probe["timeoutSeconds"] >= 2 * alive.PATIENCE for probe in (living, ready, first))
     assert living["periodSeconds"] * living["failureThreshold"] >= GONE_AFTER + 4 * EVERY
@@ -111,7 +135,11 @@ def test_what_selects_pods_finds_some(one: dict[str, Any]) -> None:
         assert all(spec["minAvailable"] < pod["spec"]["replicas"] for pod in found)
     names = {port["name"] for pod in found for box in pod["spec"]["template"]["spec"]["containers"] for port in box["ports"]} \
         if one["kind"] == "Service" else set()  # fmt: skip
-    assert {port["targetPort"] for port in spec.get("ports", ())} == names if one["kind"] == "Service" else True
+    assert (
+        {port["targetPort"] for port in spec.get("ports", ())} == names
+        if one["kind"] == "Service"
+        else True
+    )
 
 
 def test_what_must_not_be_gone_has_two_and_a_budget() -> None:
@@ -129,7 +157,9 @@ def test_a_deployment_selects_its_own_pods() -> None:
 
 
 def test_the_redis_of_the_component_has_the_same_settings_as_the_one_of_compose() -> None:
-    assert (KUBERNETES / "components" / "redis" / "redis.conf").read_text() == (DEPLOY / "redis.conf").read_text()
+    assert (KUBERNETES / "components" / "redis" / "redis.conf").read_text() == (
+        DEPLOY / "redis.conf"
+    ).read_text()
 
 
 def test_the_base_is_built_with_its_settings_in_place_and_without_a_secret() -> None:
@@ -145,13 +175,22 @@ def test_the_overlay_adds_redis_and_leaves_the_number_of_workers_to_keda() -> No
     objects = {called(one): one for one in built("overlays/whole")}
     assert "replicas" not in objects["Deployment cavendish-worker"]["spec"]
     assert objects["Deployment cavendish-beat"]["spec"]["replicas"] == 2
-    images = {box["image"] for one in objects.values() if one["kind"] == "Deployment" for box in _boxes(one)}
+    images = {
+        box["image"]
+        for one in objects.values()
+        if one["kind"] == "Deployment"
+        for box in _boxes(one)
+    }
     assert images == {f"registry.example.com/{OURS}"}
     (settings,) = [
-        one["data"] for one in objects.values() if one["kind"] == "ConfigMap" and "CAVENDISH_LOG_FORMAT" in one["data"]
+        one["data"]
+        for one in objects.values()
+        if one["kind"] == "ConfigMap" and "CAVENDISH_LOG_FORMAT" in one["data"]
     ]
     assert settings["CAVENDISH_REDIS_URL"] == "redis://cavendish-redis:6379/0"
-    assert {one["metadata"].get("namespace") for one in objects.values() if one["kind"] != "Namespace"} == {"cavendish"}
+    assert {
+        one["metadata"].get("namespace") for one in objects.values() if one["kind"] != "Namespace"
+    } == {"cavendish"}
 
 
 def _boxes(one: dict[str, Any]) -> list[dict[str, Any]]:
@@ -161,7 +200,15 @@ def _boxes(one: dict[str, Any]) -> list[dict[str, Any]]:
 
 # --- KEDA: no schema of it is at hand, so its fields by hand (keda.sh/v1alpha1)
 
-SCALED = {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "pollingInterval", "cooldownPeriod", "advanced", "triggers"}
+SCALED = {
+    "scaleTargetRef",
+    "minReplicaCount",
+    "maxReplicaCount",
+    "pollingInterval",
+    "cooldownPeriod",
+    "advanced",
+    "triggers",
+}
 
 
 def test_keda_scales_the_workers_within_bounds_by_fields_that_it_has() -> None:
@@ -170,7 +217,9 @@ def test_keda_scales_the_workers_within_bounds_by_fields_that_it_has() -> None:
     assert scaled["apiVersion"] == "keda.sh/v1alpha1"
     assert set(spec) == SCALED
     assert spec["scaleTargetRef"] == {"name": "cavendish-worker"}
-    assert pods({"app.kubernetes.io/component": "worker"})[0]["metadata"]["name"] == "cavendish-worker"
+    assert (
+        pods({"app.kubernetes.io/component": "worker"})[0]["metadata"]["name"] == "cavendish-worker"
+    )
     assert 2 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
     behavior = {
         "minReplicas": 1,
@@ -178,26 +227,40 @@ def test_keda_scales_the_workers_within_bounds_by_fields_that_it_has() -> None:
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"},
     }
     behavior |= spec["advanced"]["horizontalPodAutoscalerConfig"]
-    hpa = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}, "spec": behavior}
+    hpa = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "x"},
+        "spec": behavior,
+    }
     kubernetes_validate.validate(hpa, RELEASES[-1], strict=True)
 
 
 def test_keda_asks_prometheus_for_numbers_that_are_told() -> None:
     (scaled,) = of_kind("ScaledObject")
     triggers = scaled["spec"]["triggers"]
-    assert [trigger["name"] for trigger in triggers] == ["owed", "oldest-owed", "due-lag"]
+    assert [trigger["name"] for trigger in triggers] == [
+        "pending_deliveries",
+        "oldest-owed",
+        "due-lag",
+    ]
     asked = set()
     for trigger in triggers:
-        assert (trigger["type"], set(trigger)) == ("prometheus", {"type", "name", "metricType", "metadata"})
+        assert (trigger["type"], set(trigger)) == (
+            "prometheus",
+            {"type", "name", "metricType", "metadata"},
+        )
         assert trigger["metricType"] in ("Value", "AverageValue")
         assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold"}
         assert float(trigger["metadata"]["threshold"]) > 0
         query = trigger["metadata"]["query"]
         assert (query.count("("), query[-1]) == (query.count(")"), ")")
         asked |= set(re.findall(r"cavendish_(\w+)", query))
-    assert {"webhooks_owed", "due_lag_seconds"} <= asked
+    assert {"webhooks_pending", "due_lag_seconds"} <= asked
     told = "\n".join(path.read_text() for path in (ROOT / "worker" / "metrics").glob("*.py"))
-    assert {name for name in asked if f'"{name}"' not in told and f'"cavendish_{name}"' not in told} == set()
+    assert {
+        name for name in asked if f'"{name}"' not in told and f'"cavendish_{name}"' not in told
+    } == set()
 
 
 def test_the_restricted_standard_is_enforced_where_it_runs() -> None:
@@ -209,11 +272,16 @@ def test_whatever_answers_on_a_port_may_be_reached_there_or_is_meant_not_to() ->
     (ours,) = [one for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "cavendish"]
     open_ports = {port["port"] for rule in ours["spec"]["ingress"] for port in rule["ports"]}
     boxes = {one["metadata"]["name"]: box for one in of_kind("Deployment") for box in _boxes(one)}
-    ports = {name: {port["containerPort"] for port in box.get("ports", ())} for name, box in boxes.items()}
+    ports = {
+        name: {port["containerPort"] for port in box.get("ports", ())}
+        for name, box in boxes.items()
+    }
     assert ports.pop("cavendish-flower").isdisjoint(open_ports)
     assert set().union(*ports.values()) == open_ports
     for part in in_kubernetes():
-        for port in re.findall(r"0\.0\.0\.0:(\d+)", " ".join([*part.command, *part.environment.values()])):
+        for port in re.findall(
+            r"0\.0\.0\.0:(\d+)", " ".join([*part.command, *part.environment.values()])
+        ):
             assert int(port) in open_ports
 
 
@@ -222,5 +290,8 @@ def test_every_kustomization_names_files_that_are_there_and_leaves_none_out() ->
         (one,) = read(KUBERNETES / folder / "kustomization.yaml")
         named = [*one.get("resources", ()), *one.get("components", ())]
         assert all((KUBERNETES / folder / name).exists() for name in named)
-        there = {path.name for path in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml", "secret.example.yaml"}
+        there = {path.name for path in (KUBERNETES / folder).glob("*.yaml")} - {
+            "kustomization.yaml",
+            "secret.example.yaml",
+        }
         assert there == {name for name in named if name.endswith(".yaml")}

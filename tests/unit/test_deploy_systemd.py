@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from deployed import DEPLOY
 
 UNITS = DEPLOY / "systemd"
@@ -31,7 +32,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def analyze(folder: Path, *words: str) -> str:
     """What systemd-analyze complains of; empty if it does not."""
     environment = {"SYSTEMD_UNIT_PATH": f"{folder}:", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        check=False,
+    )
     return done.stderr if words[0] == "verify" else done.stdout[-200:] if done.returncode else ""
 
 
@@ -39,25 +47,36 @@ def instance(path: Path) -> str:
     return path.name.replace("@.", "@1.")
 
 
-@pytest.mark.parametrize("path", [*SERVICES, UNITS / "cavendish.target"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*SERVICES, UNITS / "cavendish.target"], ids=lambda path: path.name
+)
 def test_systemd_finds_nothing_wrong_with_a_unit(installed: Path, path: Path) -> None:
     assert analyze(installed, "verify", "--man=no", f"./{instance(path)}") == ""
 
 
 def test_systemd_would_find_what_is_wrong(installed: Path) -> None:
-    (installed / "wrong.service").write_text("[Service]\nExecStart=/bin/true\nProtectSytem=strict\n")
+    (installed / "wrong.service").write_text(
+        "[Service]\nExecStart=/bin/true\nProtectSytem=strict\n"
+    )
     assert "ProtectSytem" in analyze(installed, "verify", "--man=no", "./wrong.service")
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
 def test_a_service_is_hardly_exposed(installed: Path, path: Path) -> None:
     threshold = f"--threshold={MOST_EXPOSED * 10:.0f}"
-    assert analyze(installed, "security", "--offline=true", "--no-pager", threshold, f"./{instance(path)}") == ""
+    assert (
+        analyze(
+            installed, "security", "--offline=true", "--no-pager", threshold, f"./{instance(path)}"
+        )
+        == ""
+    )
 
 
 def test_without_its_sandbox_a_service_is_exposed(installed: Path) -> None:
     (installed / "bare.service").write_text("[Service]\nExecStart=/bin/true\n")
-    assert analyze(installed, "security", "--offline=true", "--no-pager", "--threshold=15", "./bare.service")
+    assert analyze(
+        installed, "security", "--offline=true", "--no-pager", "--threshold=15", "./bare.service"
+    )
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
@@ -71,5 +90,10 @@ def test_a_service_is_bounded_and_belongs_to_the_target(path: Path) -> None:
 
 def test_every_service_has_the_sandbox_the_settings_and_starts_again() -> None:
     said = (UNITS / "cavendish-.service.d" / "sandbox.conf").read_text()
-    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "EnvironmentFile=/etc/cavendish/env", "Restart=always"):
+    for line in (
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "EnvironmentFile=/etc/cavendish/env",
+        "Restart=always",
+    ):
         assert f"\n{line}\n" in said

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.addresses import may_dial, webhook_complaint
-from scheduler.errors import SettingsError, SubmissionError
-from scheduler.settings import Settings
-from scheduler.submission import check
-from scheduler.tracking import Refusal
-from scheduler.verdicts import Verdict, judge
-from worker.refusals import refusal, retry_after
+from cavendish.errors import SettingsError, SubmissionError
+from cavendish.model import UpstreamErrorKind
+from cavendish.policy.addresses import may_dial, webhook_complaint
+from cavendish.policy.verdicts import Verdict, classify
+from cavendish.settings import Settings
+from cavendish.submission import check
+from cavendish_worker.polling.upstream_errors import retry_after, upstream_error
 
 
 def test_a_date_of_an_absurd_year_in_retry_after_is_no_date() -> None:
@@ -22,7 +22,9 @@ def test_a_date_of_an_absurd_year_in_retry_after_is_no_date() -> None:
 
 
 @pytest.mark.parametrize("token", ["sec\nret", "schlüssel", "two words"])
-def test_a_token_from_the_file_that_no_header_can_carry_is_refused_and_not_shown(tmp_path: Path, token: str) -> None:
+def test_a_token_from_the_file_that_no_header_can_carry_is_refused_and_not_shown(
+    tmp_path: Path, token: str
+) -> None:
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps({"a": token}))
     with pytest.raises(SettingsError) as caught:
@@ -47,37 +49,71 @@ def test_an_api_url_that_cannot_be_asked_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "response",
-    [{"message": "Content moderated"}, {"status": "weird"}, {"state": "running"}, {"success": True, "state": "processing"}],
+    [
+        {"message": "Content moderated"},
+        {"status": "weird"},
+        {"state": "running"},
+        {"success": True, "state": "processing"},
+    ],
 )
-def test_a_finished_record_without_media_that_does_not_say_success_is_no_success(response: dict[str, object]) -> None:
-    assert judge({"finished_at": 1.7e9, "response": response}).verdict is Verdict.PENDING
+def test_a_finished_record_without_media_that_does_not_say_success_is_no_success(
+    response: dict[str, object],
+) -> None:
+    assert classify({"finished_at": 1.7e9, "response": response}).verdict is Verdict.PENDING
 
 
-@pytest.mark.parametrize("key", ["status_url", "webhook_url", "poll_url", "init_image_urls", "prompt_image_url", "callback_url"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "status_url",
+        "webhook_url",
+        "poll_url",
+        "init_image_urls",
+        "prompt_image_url",
+        "callback_url",
+    ],
+)
 def test_a_url_that_is_no_result_makes_no_success_of_an_acknowledgement(key: str) -> None:
-    assert judge({"response": {"success": True, "task_id": "1", key: "https://p/x"}}).verdict is Verdict.PENDING
+    assert (
+        classify({"response": {"success": True, "task_id": "1", key: "https://p/x"}}).verdict
+        is Verdict.PENDING
+    )
 
 
 def test_a_failure_inside_wins_over_a_finished_job_around_it() -> None:
-    assert judge({"status": "finished", "response": {"state": "failed"}}).verdict is Verdict.FAILED
+    assert (
+        classify({"status": "finished", "response": {"state": "failed"}}).verdict is Verdict.FAILED
+    )
 
 
 def test_a_completed_job_needs_no_progress_of_100() -> None:
-    assert judge({"response": {"state": "completed", "progress": 90, "video_url": "https://x/y"}}).verdict is Verdict.SUCCEEDED
+    assert (
+        classify(
+            {"response": {"state": "completed", "progress": 90, "video_url": "https://x/y"}}
+        ).verdict
+        is Verdict.SUCCEEDED
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"deadline": 10**400}, {"service": {(1, 2): 3}}, {"service": 10**5000}])
+@pytest.mark.parametrize(
+    "wrong", [{"deadline": 10**400}, {"service": {(1, 2): 3}}, {"service": 10**5000}]
+)
 def test_values_that_no_json_can_say_are_refused_like_any_other(wrong: dict[str, object]) -> None:
     with pytest.raises(SubmissionError):
         check(**{"service": "nano-banana", **wrong}, default_deadline=60.0, allowed=())  # type: ignore[arg-type]
 
 
 def test_a_bare_string_that_is_a_known_code_is_that_code() -> None:
-    assert refusal(403, {}, {"error": "used_up"}).why is Refusal.ACCOUNT
+    assert upstream_error(403, {}, {"error": "used_up"}).why is UpstreamErrorKind.ACCOUNT
 
 
 def test_a_credit_limit_is_no_batch_limit() -> None:
-    assert refusal(400, {}, {"error": {"code": "bad_request", "message": "credit limit exceeded"}}).why is not Refusal.TOO_MANY
+    assert (
+        upstream_error(
+            400, {}, {"error": {"code": "bad_request", "message": "credit limit exceeded"}}
+        ).why
+        is not UpstreamErrorKind.TOO_MANY
+    )
 
 
 @pytest.mark.parametrize("host", ["127。0。0。1", "１２７.0.0.1", "127%2e0.0.1"])

@@ -1,4 +1,7 @@
-"""The help of the whole command tree: each command has an example that parses, each option says what it does."""
+"""The help of the whole command tree.
+
+Each command has an example that parses, each option says what it does.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from worker.cli import cli
+from cavendish_worker.cli import cli
 
 
-def tree(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def tree(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
@@ -23,7 +28,9 @@ def tree(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 
 COMMANDS = dict(tree(cli))
-LEAVES = {path: command for path, command in COMMANDS.items() if not isinstance(command, click.Group)}
+LEAVES = {
+    path: command for path, command in COMMANDS.items() if not isinstance(command, click.Group)
+}
 
 
 def spelt(path: tuple[str, ...]) -> str:
@@ -66,7 +73,9 @@ def test_each_example_parses(path: tuple[str, ...]) -> None:
             name, found, words = place.resolve_command(context, words)
             assert found is not None
             place = found
-        place.make_context(name, words, parent=context)  # raises where an option or an argument is wrong
+        place.make_context(
+            name, words, parent=context
+        )  # raises where an option or an argument is wrong
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=spelt)
@@ -76,7 +85,9 @@ def test_each_option_says_what_it_does_in_a_sentence(path: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in LEAVES if path not in {("up",), ("emulate",), ("demo",), ("completion",)}], ids=spelt
+    "path",
+    [path for path in LEAVES if path not in {("up",), ("emulate",), ("demo",), ("completion",)}],
+    ids=spelt,
 )
 def test_whatever_prints_can_print_json(path: tuple[str, ...]) -> None:
     assert "--json" in {word for option in LEAVES[path].params for word in option.opts}
@@ -92,9 +103,13 @@ def test_the_completion_script_of_a_shell_says_how_to_use_it(shell: str) -> None
 
 def test_commands_and_options_are_completed() -> None:
     completes = ShellComplete(cli, {}, "cavendish", "_CAVENDISH_COMPLETE")
-    assert {"status", "stop"} & {item.value for item in completes.get_completions([], "sta")} == {"status"}
+    assert {"status", "stop"} & {item.value for item in completes.get_completions([], "sta")} == {
+        "status"
+    }
     assert [item.value for item in completes.get_completions(["top"], "--pa")] == ["--page"]
-    assert [item.value for item in completes.get_completions(["list", "--state"], "su")] == ["succeeded"]
+    assert [item.value for item in completes.get_completions(["list", "--state"], "su")] == [
+        "succeeded"
+    ]
 
 
 def test_the_list_of_commands_has_each_of_them_once_in_its_section_on_a_line_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Every knob, and that all complaints about them come together and without secrets."""
+"""Every setting, and that all complaints about them come together and without secrets."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from scheduler.errors import SettingsError
-from scheduler.readers import webhook_secret_key
-from scheduler.redis_url import many, without_password, without_wait
-from scheduler.settings import PREFIX, Settings, env_name
-from scheduler.whereabouts import book_url, broker_url, celery_spelling, with_kept
+from cavendish.env_parsers import webhook_secret_key
+from cavendish.errors import SettingsError
+from cavendish.local_paths import broker_url, celery_spelling, store_url, with_kept
+from cavendish.redis_url import many, without_password, without_wait
+from cavendish.settings import PREFIX, Settings, env_name
 
-KNOBS = fields(Settings)
+CONFIG = fields(Settings)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-#: Texts that each knob refuses. The knobs that are left out take any text.
-SEALING = urlsafe_b64encode(bytes(range(32))).decode()
+#: Texts that each setting refuses. The settings that are left out take any text.
+ENCRYPTING = urlsafe_b64encode(bytes(range(32))).decode()
 BAD = {
     "REDIS_URL": [
         *["localhost:6379", "http://localhost", "amqp://localhost", "redis:", "6379"],
@@ -31,7 +31,12 @@ BAD = {
             "redis+sentinel://a,/book",
             "sentinel://a",
         ],
-        *["redis+sentinel://a/book/first", "redis+sentinel://a/book?db=1", "redis+cluster://a:0", "redis+cluster://a/0"],
+        *[
+            "redis+sentinel://a/book/first",
+            "redis+sentinel://a/book?db=1",
+            "redis+cluster://a:0",
+            "redis+cluster://a/0",
+        ],
         *["redis+cluster://a,", "redis+cluster://"],
     ],
     "BROKER_URL": [
@@ -79,7 +84,7 @@ BAD = {
     "WEBHOOK_ORIGIN": ["two words", "tøken"],
     "EGRESS_PROXY": ["proxy.example:3128", "socks5://proxy.example", "redis://x"],
     "OPERATIONS_WEBHOOK": ["ftp://example.com/", "https://"],
-    "SECRET_KEY": ["short", SEALING[:-4], f"{SEALING},", "ü" * 44],
+    "SECRET_KEY": ["short", ENCRYPTING[:-4], f"{ENCRYPTING},", "ü" * 44],
     "RESULT_TTL": ["59", "veo", "veo=soon", "veo=3600,", "inf"],
     "SHARDS": ["0", "257", "1.0"],
     "CONCURRENCY": ["4", "257", "x"],
@@ -112,7 +117,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "WEBHOOK_PORTS": ("443, 8000-8001", (range(443, 444), range(8000, 8002))),
     "EGRESS_PROXY": ("http://proxy.example:3128/", "http://proxy.example:3128"),
     "OPERATIONS_WEBHOOK": ("ops", "ops"),
-    "SECRET_KEY": (f"{SEALING}, {SEALING}", (SEALING, SEALING)),
+    "SECRET_KEY": (f"{ENCRYPTING}, {ENCRYPTING}", (ENCRYPTING, ENCRYPTING)),
     "RESULT_TTL": ("86400, veo=3600", (("*", 86400.0), ("veo", 3600.0))),
 }
 
@@ -162,24 +167,31 @@ def complaints(**environ: str) -> tuple[str, ...]:
 
 def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.load({}) == Settings()
-    assert Settings.load({env_name(knob.name): "  " for knob in KNOBS}) == Settings()
+    assert Settings.load({env_name(setting.name): "  " for setting in CONFIG}) == Settings()
 
 
-@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
-def test_every_knob_has_a_default_a_unit_and_a_meaning(knob: Any) -> None:
-    assert knob.default is not MISSING
-    assert knob.metadata["unit"]
-    assert knob.metadata["meaning"]
+@pytest.mark.parametrize("knob", CONFIG, ids=lambda setting: setting.name)
+def test_every_setting_has_a_default_a_unit_and_a_meaning(setting: Any) -> None:
+    assert setting.default is not MISSING
+    assert setting.metadata["unit"]
+    assert setting.metadata["meaning"]
 
 
-@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
-def test_every_default_would_be_taken_from_the_environment_too(knob: Any) -> None:
-    unset = knob.default in ("", None, ()) or knob.name == "rate"
+@pytest.mark.parametrize("knob", CONFIG, ids=lambda setting: setting.name)
+def test_every_default_would_be_taken_from_the_environment_too(setting: Any) -> None:
+    unset = setting.default in ("", None, ()) or setting.name == "rate"
     if not unset:
-        assert Settings.load({env_name(knob.name): knob.metadata["shown"] or str(knob.default)}) == Settings()
+        assert (
+            Settings.load(
+                {env_name(setting.name): setting.metadata["shown"] or str(setting.default)}
+            )
+            == Settings()
+        )
 
 
-@pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in GOOD.items()], ids=GOOD.keys())
+@pytest.mark.parametrize(
+    ("name", "text", "value"), [(name, *pair) for name, pair in GOOD.items()], ids=GOOD.keys()
+)
 def test_a_sound_text_is_read(name: str, text: str, value: Any) -> None:
     assert getattr(load(**{name: text}), name.lower()) == value
 
@@ -187,7 +199,10 @@ def test_a_sound_text_is_read(name: str, text: str, value: Any) -> None:
 @pytest.mark.parametrize(("name", "texts"), EDGES.items(), ids=EDGES.keys())
 def test_a_range_includes_its_edges(name: str, texts: str) -> None:
     for text in texts.split():
-        settings = load(**{"CALL_TIMEOUT": "0.5", name: text} | ({"LEASE": "3600", "LAST_LOOK": "3600"} if text == "300" else {}))
+        settings = load(
+            **{"CALL_TIMEOUT": "0.5", name: text}
+            | ({"LEASE": "3600", "LAST_LOOK": "3600"} if text == "300" else {})
+        )
         assert getattr(settings, name.lower()) == float(text)
 
 
@@ -198,9 +213,15 @@ def test_the_defaults_that_are_published_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://r", "rediss://r:6380/1", "unix:///run/redis.sock?db=1", "redis+socket:///run/redis.sock?virtual_host=1"]
+    "url",
+    [
+        "redis://r",
+        "rediss://r:6380/1",
+        "unix:///run/redis.sock?db=1",
+        "redis+socket:///run/redis.sock?virtual_host=1",
+    ],
 )
-def test_the_book_takes_every_spelling_of_a_redis_url(url: str) -> None:
+def test_the_store_takes_every_spelling_of_a_redis_url(url: str) -> None:
     assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
 
 
@@ -214,7 +235,11 @@ def test_the_book_takes_every_spelling_of_a_redis_url(url: str) -> None:
 def test_sentinels_are_spelt_in_our_way_or_in_celerys(url: str) -> None:
     assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
     read = many(url)
-    assert (read.hosts, read.name, read.db) == ((("a", 26379), ("b", 26379), ("c", 26380)), "book", 2)
+    assert (read.hosts, read.name, read.db) == (
+        (("a", 26379), ("b", 26379), ("c", 26380)),
+        "book",
+        2,
+    )
     assert (read.username, read.password) == (None, "p@ss")
     assert many(broker_url(load(REDIS_URL=url))) == read
     assert without_password(url).count("p%40ss") == 0
@@ -234,29 +259,44 @@ def test_a_cluster_is_no_broker_and_only_who_needs_a_broker_is_told() -> None:
     with pytest.raises(SettingsError, match="CAVENDISH_BROKER_URL must name a broker") as refused:
         broker_url(settings)
     assert "hunter2" not in str(refused.value)
-    assert broker_url(load(REDIS_URL="redis+cluster://a", BROKER_URL="redis://b/1")) == "redis://b/1"
+    assert (
+        broker_url(load(REDIS_URL="redis+cluster://a", BROKER_URL="redis://b/1")) == "redis://b/1"
+    )
 
 
-@pytest.mark.parametrize("url", ["redis://:pw@r/1", "unix:///run/a@b.sock?db=1", "redis+cluster://:pw@a,b"])
-def test_what_a_write_waits_for_goes_with_the_url_of_the_book_and_not_of_the_broker(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["redis://:pw@r/1", "unix:///run/a@b.sock?db=1", "redis+cluster://:pw@a,b"]
+)
+def test_what_a_write_waits_for_goes_with_the_url_of_the_store_and_not_of_the_broker(
+    url: str,
+) -> None:
     settings = load(REDIS_URL=url, WAIT_REPLICAS="2", WAIT_TIMEOUT="0.5", BROKER_URL="redis://b/1")
-    assert without_wait(book_url(settings)) == (url, 2, 0.5)
-    assert book_url(load(REDIS_URL=book_url(settings), WAIT_REPLICAS="2", WAIT_TIMEOUT="0.5")) == book_url(settings)
-    assert book_url(load(REDIS_URL=url)) == url
-    assert "wait" not in celery_spelling(book_url(settings))
+    assert without_wait(store_url(settings)) == (url, 2, 0.5)
+    assert store_url(
+        load(REDIS_URL=store_url(settings), WAIT_REPLICAS="2", WAIT_TIMEOUT="0.5")
+    ) == store_url(settings)
+    assert store_url(load(REDIS_URL=url)) == url
+    assert "wait" not in celery_spelling(store_url(settings))
     assert without_password(url) == url.replace(":pw@", "")
 
 
 @pytest.mark.parametrize(
     ("text", "where"),
-    [("0.0.0.0:0", ("0.0.0.0", 0)), ("[::1]:9090", ("::1", 9090)), ("host.example:65535", ("host.example", 65535))],
+    [
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("[::1]:9090", ("::1", 9090)),
+        ("host.example:65535", ("host.example", 65535)),
+    ],
 )
 def test_metrics_may_be_served_at_any_host(text: str, where: tuple[str, int]) -> None:
     assert load(METRICS_PORT=text).metrics_port == where
 
 
 def test_networks_are_read_as_networks() -> None:
-    assert [str(net) for net in load(WEBHOOK_ALLOW="127.0.0.0/8, ::1").webhook_allow] == ["127.0.0.0/8", "::1/128"]
+    assert [str(net) for net in load(WEBHOOK_ALLOW="127.0.0.0/8, ::1").webhook_allow] == [
+        "127.0.0.0/8",
+        "::1/128",
+    ]
 
 
 def test_names_of_others_in_the_environment_are_no_concern() -> None:
@@ -266,7 +306,9 @@ def test_names_of_others_in_the_environment_are_no_concern() -> None:
 # --- complaints
 
 
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+@pytest.mark.parametrize(
+    ("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts]
+)
 def test_an_ill_formed_text_is_refused_by_its_environment_name(name: str, text: str) -> None:
     (complaint,) = complaints(**{name: text})
     assert complaint.startswith(f"CAVENDISH_{name} ")
@@ -280,7 +322,10 @@ def test_all_complaints_come_at_once() -> None:
     assert len(said) == len(BAD)
 
 
-@pytest.mark.parametrize(("name", "says"), [("TICK", "must be a number, not 'x'."), ("SHARDS", "must be a number, not 'x'.")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("TICK", "must be a number, not 'x'."), ("SHARDS", "must be a number, not 'x'.")],
+)
 def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
     assert complaints(**{name: "x"}) == (f"CAVENDISH_{name} {says}",)
 
@@ -290,20 +335,30 @@ def test_python_does_not_speak_in_a_complaint(name: str, says: str) -> None:
     [
         ({"LEASE": "59"}, ["CAVENDISH_LEASE"]),
         ({"CALL_TIMEOUT": "38", "LAST_LOOK": "61"}, ["CAVENDISH_LEASE"]),
-        ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_LOOK"]),
+        ({"LAST_LOOK": "29"}, ["CAVENDISH_LAST_POLL"]),
         ({"FLOWER_ADDRESS": "0.0.0.0"}, ["CAVENDISH_FLOWER_ADDRESS"]),
         ({"FLOWER_ADDRESS": "::"}, ["CAVENDISH_FLOWER_ADDRESS"]),
-        ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
-        ({"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"}, ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_LOOK"]),
+        ({"CALL_TIMEOUT": "300"}, ["CAVENDISH_LEASE", "CAVENDISH_LAST_POLL"]),
+        (
+            {"LEASE": "59", "LAST_LOOK": "29", "SHARDS": "x"},
+            ["CAVENDISH_SHARDS", "CAVENDISH_LEASE", "CAVENDISH_LAST_POLL"],
+        ),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str], names: list[str]) -> None:
+def test_settings_that_contradict_each_other_are_refused(
+    environ: dict[str, str], names: list[str]
+) -> None:
     assert [complaint.split()[0] for complaint in complaints(**environ)] == names
 
 
 @pytest.mark.parametrize(
     "environ",
-    [{"LEASE": "60"}, {"CALL_TIMEOUT": "37.5"}, {"LAST_LOOK": "30"}, {"FLOWER_ADDRESS": "::", "FLOWER_BASIC_AUTH": "a:b"}],
+    [
+        {"LEASE": "60"},
+        {"CALL_TIMEOUT": "37.5"},
+        {"LAST_LOOK": "30"},
+        {"FLOWER_ADDRESS": "::", "FLOWER_BASIC_AUTH": "a:b"},
+    ],
 )
 def test_settings_that_just_fit_each_other_are_taken(environ: dict[str, str]) -> None:
     assert load(**environ)
@@ -340,7 +395,9 @@ def test_a_signing_secret_of_another_size_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize("odd", "-_*:")
-def test_a_signing_secret_in_another_alphabet_is_refused_and_not_read_as_another_key(odd: str) -> None:
+def test_a_signing_secret_in_another_alphabet_is_refused_and_not_read_as_another_key(
+    odd: str,
+) -> None:
     for text in (odd * 4 + "A" * 32, odd + "A" * 31, "A" * 16 + odd + "A" * 16):
         assert len(complaints(WEBHOOK_SECRET="whsec_" + text)) == 1
 
@@ -361,11 +418,15 @@ def test_a_signing_secret_holds_24_to_64_bytes(size: int) -> None:
         ({"default": "t1", "second": "t2"}, {"default": "t1", "second": "t2"}),
     ],
 )
-def test_the_file_of_tokens_adds_accounts(tmp_path: Path, content: object, tokens: dict[str, str]) -> None:
+def test_the_file_of_tokens_adds_accounts(
+    tmp_path: Path, content: object, tokens: dict[str, str]
+) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps(content))
     assert load(API_TOKENS_FILE=str(path)).tokens() == tokens
-    assert load(API_TOKENS_FILE=str(path), API_TOKEN="mine").tokens() == tokens | {"default": "mine"}
+    assert load(API_TOKENS_FILE=str(path), API_TOKEN="mine").tokens() == tokens | {
+        "default": "mine"
+    }
 
 
 def test_without_a_file_there_is_the_default_account_or_none() -> None:
@@ -390,7 +451,9 @@ def test_without_a_file_there_is_the_default_account_or_none() -> None:
         b"\xff\xfe",
     ],
 )
-def test_a_file_of_tokens_of_another_shape_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_tokens_of_another_shape_is_refused_without_showing_it(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "tokens.json"
     path.write_bytes(content)
     (complaint,) = complaints(API_TOKENS_FILE=str(path))
@@ -405,21 +468,34 @@ def test_a_broken_file_of_tokens_does_not_show_its_tokens(tmp_path: Path) -> Non
 
 
 def test_a_file_of_tokens_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (missing,), (folder,) = complaints(API_TOKENS_FILE=str(tmp_path / "no")), complaints(API_TOKENS_FILE=str(tmp_path))
-    assert missing == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or directory."
-    assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a directory."
+    (missing,), (folder,) = (
+        complaints(API_TOKENS_FILE=str(tmp_path / "no")),
+        complaints(API_TOKENS_FILE=str(tmp_path)),
+    )
+    assert (
+        missing
+        == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path / 'no'}: No such file or endpoint cache."
+    )
+    assert folder == f"CAVENDISH_API_TOKENS_FILE cannot be used: {tmp_path}: Is a endpoint cache."
 
 
-def test_what_up_keeps_in_its_folder_is_found_beside_it_and_the_environment_wins(tmp_path: Path) -> None:
+def test_what_up_keeps_in_its_folder_is_found_beside_it_and_the_environment_wins(
+    tmp_path: Path,
+) -> None:
     kept, own, ours = (urlsafe_b64encode(bytes([byte]) * 32).decode() for byte in b"kou")
     (tmp_path / "webhook-secret").write_text(SECRET + "\n")
     (tmp_path / "secret-key").write_text(kept)
     beside = {"CAVENDISH_DATA_DIR": str(tmp_path)}
-    assert with_kept(Settings.load(beside)) == replace(Settings.load(beside), webhook_secret=SECRET, secret_key=(kept,))
+    assert with_kept(Settings.load(beside)) == replace(
+        Settings.load(beside), webhook_secret=SECRET, secret_key=(kept,)
+    )
     both = with_kept(Settings.load(beside | {"CAVENDISH_SECRET_KEY": own}))
-    assert both.secret_key == (own, kept)  # seals with the first
+    assert both.secret_key == (own, kept)  # encrypts with the first
     other = "whsec_" + ours
-    assert with_kept(Settings.load(beside | {"CAVENDISH_WEBHOOK_SECRET": other})).webhook_secret == other
+    assert (
+        with_kept(Settings.load(beside | {"CAVENDISH_WEBHOOK_SECRET": other})).webhook_secret
+        == other
+    )
     elsewhere = Settings.load(beside | {"CAVENDISH_REDIS_URL": "redis://other"})
     assert with_kept(elsewhere) == elsewhere
 

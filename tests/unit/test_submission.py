@@ -8,20 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.addresses import parse_networks
-from scheduler.errors import SubmissionError
-from scheduler.submission import Wishes, check, id_complaint
+from cavendish.errors import SubmissionError
+from cavendish.policy.addresses import parse_networks
+from cavendish.submission import SubmitOptions, check, id_complaint
 
 HOOK = "https://hook.example/x"
 
 
-def wishes(allowed: str = "", **said: Any) -> Wishes:
-    return check(**{"service": "nano-banana", **said}, default_deadline=3600.0, allowed=parse_networks(allowed))
+def options(allowed: str = "", **said: Any) -> SubmitOptions:
+    return check(
+        **{"service": "nano-banana", **said},
+        default_deadline=3600.0,
+        allowed=parse_networks(allowed),
+    )
 
 
 def complaint(allowed: str = "", **said: Any) -> str:
     with pytest.raises(SubmissionError) as refused:
-        wishes(allowed, **said)
+        options(allowed, **said)
     return str(refused.value)
 
 
@@ -29,7 +33,16 @@ def complaint(allowed: str = "", **said: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "task_id", ["a", "4d320ead-4af4-4a55-8f3e-f2afebdf4fd0", "x" * 200, "a b", "a:b/c{d}", "идентификатор", "🍌"]
+    "task_id",
+    [
+        "a",
+        "4d320ead-4af4-4a55-8f3e-f2afebdf4fd0",
+        "x" * 200,
+        "a b",
+        "a:b/c{d}",
+        "идентификатор",
+        "🍌",
+    ],
 )
 def test_a_printable_id_of_up_to_200_characters_is_sound(task_id: str) -> None:
     assert id_complaint(task_id) is None
@@ -72,7 +85,25 @@ def test_a_sound_id_can_be_written_to_redis(task_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "service", [None, 5, True, "", " ", "Nano", "a/b", "a b", "a_b", "../x", "a\n", "x" * 41, "ñ", ["a"], {"a": 1}, b"a"]
+    "service",
+    [
+        None,
+        5,
+        True,
+        "",
+        " ",
+        "Nano",
+        "a/b",
+        "a b",
+        "a_b",
+        "../x",
+        "a\n",
+        "x" * 41,
+        "ñ",
+        ["a"],
+        {"a": 1},
+        b"a",
+    ],
 )
 def test_a_service_that_is_no_name_is_refused(service: object) -> None:
     assert complaint(service=service).startswith("The service ")
@@ -83,9 +114,9 @@ def test_an_account_that_is_no_name_is_refused(account: object) -> None:
     assert complaint(account=account).startswith("The account ")
 
 
-@pytest.mark.parametrize("again", [None, 0, 1, "true", []])
-def test_again_is_true_or_false_and_nothing_else(again: object) -> None:
-    assert complaint(again=again) == "`again` must be true or false."
+@pytest.mark.parametrize("restart", [None, 0, 1, "true", []])
+def test_again_is_true_or_false_and_nothing_else(restart: object) -> None:
+    assert complaint(restart=restart) == "`restart` must be true or false."
 
 
 @pytest.mark.parametrize("label", ["model", "producer"])
@@ -95,11 +126,13 @@ def test_a_label_that_is_no_short_text_is_refused(label: str, value: object) -> 
 
 
 def test_what_is_not_said_has_its_default() -> None:
-    assert wishes() == Wishes("nano-banana", "default", (), 3600.0, "", "", "", again=False)
+    assert options() == SubmitOptions(
+        "nano-banana", "default", (), 3600.0, "", "", "", restart=False
+    )
 
 
 def test_what_is_said_is_kept() -> None:
-    said = wishes(
+    said = options(
         service="x" * 40,
         account="a_b-9",
         webhook=HOOK,
@@ -107,9 +140,11 @@ def test_what_is_said_is_kept() -> None:
         metadata={"n": "ñ"},
         model="m" * 100,
         producer="p",
-        again=True,
+        restart=True,
     )
-    assert said == Wishes("x" * 40, "a_b-9", (HOOK,), 900.0, '{"n":"ñ"}', "m" * 100, "p", again=True)
+    assert said == SubmitOptions(
+        "x" * 40, "a_b-9", (HOOK,), 900.0, '{"n":"ñ"}', "m" * 100, "p", restart=True
+    )
 
 
 def test_a_long_value_is_shown_shortened() -> None:
@@ -121,14 +156,17 @@ def test_a_long_value_is_shown_shortened() -> None:
 
 @pytest.mark.parametrize("deadline", [1, 1.0, 2_592_000, 2_592_000.0])
 def test_a_deadline_lies_within_a_second_and_30_days(deadline: float) -> None:
-    assert wishes(deadline=deadline).deadline == deadline
+    assert options(deadline=deadline).deadline == deadline
 
 
 @pytest.mark.parametrize(
-    "deadline", [0, 0.99, -1, 2_592_001, 30 * 86400 + 1e-6, float("nan"), float("inf"), float("-inf"), 10**30]
+    "deadline",
+    [0, 0.99, -1, 2_592_001, 30 * 86400 + 1e-6, float("nan"), float("inf"), float("-inf"), 10**30],
 )
 def test_a_deadline_out_of_range_is_refused(deadline: float) -> None:
-    assert complaint(deadline=deadline).startswith("The deadline must lie within 1 s and 30 days (2592000 s), not ")
+    assert complaint(deadline=deadline).startswith(
+        "The deadline must lie within 1 s and 30 days (2592000 s), not "
+    )
 
 
 @pytest.mark.parametrize("deadline", [True, False, "900", "", [], {}, b"9"])
@@ -170,9 +208,9 @@ def test_metadata_that_holds_itself_or_is_endlessly_deep_is_refused() -> None:
 
 
 def test_metadata_fills_its_8_kib_and_keeps_broken_unicode_escaped() -> None:
-    assert len(wishes(metadata={"a": "x" * (8192 - 8)}).metadata) == 8192
-    assert wishes(metadata={"a": "\ud800"}).metadata == '{"a":"\\ud800"}'
-    assert wishes(metadata={}).metadata == "{}"
+    assert len(options(metadata={"a": "x" * (8192 - 8)}).metadata) == 8192
+    assert options(metadata={"a": "\ud800"}).metadata == '{"a":"\\ud800"}'
+    assert options(metadata={}).metadata == "{}"
 
 
 # --- webhooks
@@ -192,7 +230,7 @@ def test_metadata_fills_its_8_kib_and_keeps_broken_unicode_escaped() -> None:
     ],
 )
 def test_a_public_webhook_is_taken(url: str) -> None:
-    assert wishes(webhook=url).webhooks == (url,)
+    assert options(webhook=url).webhooks == (url,)
 
 
 @pytest.mark.parametrize(
@@ -239,21 +277,35 @@ def test_a_webhook_that_is_no_plain_url_is_refused(url: object, says: str) -> No
 )
 def test_a_webhook_to_an_inside_address_is_refused_in_every_spelling(host: str) -> None:
     for url in (f"http://{host}/x", f"https://{host}:8443"):
-        assert complaint(webhook=url).endswith("which is not public and not in CAVENDISH_WEBHOOK_ALLOW.")
+        assert complaint(webhook=url).endswith(
+            "which is not public and not in CAVENDISH_WEBHOOK_ALLOW."
+        )
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.1", "2130706433", "0177.0.0.1", "0x7f.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"]
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0177.0.0.1",
+        "0x7f.1",
+        "localhost",
+        "[::ffff:127.0.0.1]",
+        "[::1]",
+    ],
 )
 def test_an_inside_address_is_taken_where_the_operator_listed_it(host: str) -> None:
-    assert wishes("127.0.0.0/8,::1", webhook=f"http://{host}:9000/x").webhooks == (f"http://{host}:9000/x",)
+    assert options("127.0.0.0/8,::1", webhook=f"http://{host}:9000/x").webhooks == (
+        f"http://{host}:9000/x",
+    )
 
 
 def test_several_webhooks_are_taken_once_each_and_at_most_eight() -> None:
     eight = [f"{HOOK}{n}" for n in range(8)]
-    assert wishes(webhook=eight).webhooks == tuple(eight)
-    assert wishes(webhook=(HOOK, HOOK)).webhooks == (HOOK,)
-    assert wishes(webhook=[]).webhooks == ()
+    assert options(webhook=eight).webhooks == tuple(eight)
+    assert options(webhook=(HOOK, HOOK)).webhooks == (HOOK,)
+    assert options(webhook=[]).webhooks == ()
     assert complaint(webhook=[*eight, HOOK]) == "At most 8 webhooks may be given, not 9."
 
 
@@ -262,11 +314,24 @@ def test_one_bad_webhook_refuses_all() -> None:
 
 
 def test_the_name_of_a_registered_endpoint_is_taken_among_urls() -> None:
-    assert wishes(webhook="shop").webhooks == ("shop",)
-    assert wishes(webhook=["shop", HOOK, "shop", "shop2"]).webhooks == ("shop", HOOK, "shop2")
+    assert options(webhook="shop").webhooks == ("shop",)
+    assert options(webhook=["shop", HOOK, "shop", "shop2"]).webhooks == ("shop", HOOK, "shop2")
 
 
-@pytest.mark.parametrize("name", ["Shop", "2shop", "shop.x", "sho p", "shop\n", "a" * 41, "abcdefabcdefabcd", "example.com", "ñ"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Shop",
+        "2shop",
+        "shop.x",
+        "sho p",
+        "shop\n",
+        "a" * 41,
+        "abcdefabcdefabcd",
+        "example.com",
+        "ñ",
+    ],
+)
 def test_a_webhook_that_is_neither_a_name_nor_a_url_is_refused_as_both(name: str) -> None:
     assert complaint(webhook=name).startswith("Refused: the name of an endpoint has ")
     assert complaint(webhook=["shop", name]).endswith(", or must be a URL.")
@@ -280,7 +345,9 @@ def test_a_webhook_to_a_port_that_is_closed_to_them_is_refused() -> None:
 
 def check_ports(webhook: str, ports: tuple[range, ...]) -> tuple[str, ...] | None:
     try:
-        return check(service="s", webhook=webhook, default_deadline=3600.0, allowed=(), ports=ports).webhooks
+        return check(
+            service="s", webhook=webhook, default_deadline=3600.0, allowed=(), ports=ports
+        ).webhooks
     except SubmissionError:
         return None
 
@@ -292,8 +359,8 @@ SOUND = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.mark.parametrize("given", [SOUND, SOUND[:-2] + "00", "cc" + SOUND[2:]])
 def test_a_trace_context_of_w3c_is_kept_as_it_is(given: str) -> None:
-    assert wishes(traceparent=given).trace == given
-    assert wishes().trace == ""
+    assert options(traceparent=given).trace == given
+    assert options().trace == ""
 
 
 @pytest.mark.parametrize(
@@ -313,4 +380,4 @@ def test_a_trace_context_of_w3c_is_kept_as_it_is(given: str) -> None:
     ],
 )
 def test_what_is_no_trace_context_is_refused_in_one_sentence(given: object) -> None:
-    assert complaint(traceparent=given).startswith("Refused: a traceparent looks like 00-")
+    assert complaint(traceparent=given).startswith("Refused: a traceparent polls like 00-")

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.tracking import State, TrackedTask
-from scheduler.verdicts import (
+from cavendish.model import State, TrackedTask
+from cavendish.policy.verdicts import (
     RUNNING,
     SUCCESSFUL,
     UNSUCCESSFUL,
     Patience,
     Reading,
     Verdict,
-    follow,
-    judge,
+    classify,
+    decide,
     match,
     response_of,
     timestamp,
@@ -29,13 +29,22 @@ from scheduler.verdicts import (
 IMAGE = {"image_url": "https://cdn.example/a.png"}
 ERROR = {"code": "api_error", "message": "it broke"}
 AT = 1_720_364_637.404
-GOLDEN = [json.loads(path.read_text()) for path in sorted((Path(__file__).parents[1] / "golden").glob("*.json"))]
+GOLDEN = [
+    json.loads(path.read_text())
+    for path in sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
+]
 #: Items of published batch answers that a person would not call succeeded.
 PLAINLY_NOT = {("headshots", "5213468b-6b96-4ad4-9c6a-657bd438d299"): "pending"}
 
 
 def record(response: Any, **top: Any) -> dict[str, Any]:
-    return {"id": "a", "created_at": AT - 11, "request": {"action": "generate"}, "response": response, **top}
+    return {
+        "id": "a",
+        "created_at": AT - 11,
+        "request": {"action": "generate"},
+        "response": response,
+        **top,
+    }
 
 
 # --- upstream.md 2.3: the bodies about which the official clients disagree
@@ -62,7 +71,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("body", "expected"), TABLE.values(), ids=TABLE.keys())
 def test_every_disputed_body_has_the_defensible_verdict(body: Any, expected: str) -> None:
-    assert judge(body).verdict == expected
+    assert classify(body).verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -86,12 +95,18 @@ def test_every_disputed_body_has_the_defensible_verdict(body: Any, expected: str
         record({"task_id": "a", "callback_url": "https://hook.example/x"}),
         record({"task_id": "a", "trace_id": "t", "id": "a", "success": None}, finished_at=AT),
         record({"success": True, "request_url": "https://cdn.example/sent-in.png"}),
-        record({"success": True, "input": IMAGE, "reference_image_urls": ["https://cdn.example/sent-in.png"]}),
+        record(
+            {
+                "success": True,
+                "input": IMAGE,
+                "reference_image_urls": ["https://cdn.example/sent-in.png"],
+            }
+        ),
         record({"success": True, "data": [{"image_url": ""}, {"image_url": "not yet"}]}),
     ],
 )
 def test_an_acknowledgement_without_a_result_is_pending(body: Any) -> None:
-    assert judge(body).verdict == "pending"
+    assert classify(body).verdict == "pending"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +117,14 @@ def test_an_acknowledgement_without_a_result_is_pending(body: Any) -> None:
         (record({"success": False, "error": {"code": "1026"}}), "1026"),
         (record({"success": False, "error": {"message": "no"}}), "no"),
         (record({"success": False, "error": {"detail": "no"}}), "no"),
-        (record({"success": False, "error": {}}, finished_at=AT), "the API says that it failed, and not why"),
-        (record({"success": False, "data": [IMAGE]}, finished_at=AT), "the API says that it failed, and not why"),
+        (
+            record({"success": False, "error": {}}, finished_at=AT),
+            "the API says that it failed, and not why",
+        ),
+        (
+            record({"success": False, "data": [IMAGE]}, finished_at=AT),
+            "the API says that it failed, and not why",
+        ),
         (record({"success": False, "message": "no"}, finished_at=AT), "no"),
         (record({"success": False}, error=ERROR), "api_error: it broke"),
         (record({"error": "legacy"}), "legacy"),
@@ -112,12 +133,12 @@ def test_an_acknowledgement_without_a_result_is_pending(body: Any) -> None:
     ],
 )
 def test_a_failure_that_is_spelt_out_wins_and_says_why(body: Any, reason: str) -> None:
-    assert judge(body) == replace(judge(body), verdict=Verdict.FAILED, reason=reason)
+    assert classify(body) == replace(classify(body), verdict=Verdict.FAILED, reason=reason)
 
 
 @pytest.mark.parametrize("status", [400, 402, 451, 500, 599])
 def test_the_bare_status_and_message_of_fish_is_a_failure(status: int) -> None:
-    assert judge(record({"status": status, "message": "refused"})) == Reading(
+    assert classify(record({"status": status, "message": "refused"})) == Reading(
         Verdict.FAILED, f"{status}: refused", created_at=AT - 11
     )
 
@@ -133,7 +154,7 @@ def test_the_bare_status_and_message_of_fish_is_a_failure(status: int) -> None:
     ],
 )
 def test_other_numbers_under_status_are_no_failure(response: Any) -> None:
-    assert judge(record(response)).verdict == "pending"
+    assert classify(record(response)).verdict == "pending"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +171,8 @@ def test_other_numbers_under_status_are_no_failure(response: Any) -> None:
     ],
 )
 def test_a_result_is_found_wherever_a_service_keeps_it(response: Any) -> None:
-    assert judge(record(response)).verdict == "succeeded"
-    assert judge({"id": "a", "success": True, "data": response}).verdict == "succeeded"
+    assert classify(record(response)).verdict == "succeeded"
+    assert classify({"id": "a", "success": True, "data": response}).verdict == "succeeded"
 
 
 # --- words, progress, notices
@@ -166,24 +187,26 @@ def test_a_running_word_makes_preview_media_pending(word: str, key: str) -> None
         record({"data": [{key: word, **IMAGE}]}),
         record(IMAGE, **{key: word}),
     ):
-        assert judge(body) == Reading(Verdict.PENDING, created_at=AT - 11)
+        assert classify(body) == Reading(Verdict.PENDING, created_at=AT - 11)
 
 
 @pytest.mark.parametrize("word", sorted(SUCCESSFUL))
 def test_a_successful_word_without_media_succeeds_and_is_noticed(word: str) -> None:
-    assert judge(record({"state": word})).verdict == "succeeded"
-    assert judge(record({"state": word})).notice == "finished without any media"
-    assert judge(record({"state": word, **IMAGE})).notice == ""
+    assert classify(record({"state": word})).verdict == "succeeded"
+    assert classify(record({"state": word})).notice == "finished without any media"
+    assert classify(record({"state": word, **IMAGE})).notice == ""
 
 
 @pytest.mark.parametrize("word", sorted(UNSUCCESSFUL))
 def test_an_unsuccessful_word_wins_over_a_success_flag_and_media(word: str) -> None:
-    assert judge(record({"success": True, "state": word, **IMAGE})).verdict == "failed"
+    assert classify(record({"success": True, "state": word, **IMAGE})).verdict == "failed"
 
 
 @pytest.mark.parametrize("word", ["In Progress", "in-progress", "IN_PROGRESS", " in progress "])
 def test_words_are_read_without_regard_to_their_spelling(word: str) -> None:
-    assert judge(record({"state": word, **IMAGE})) == Reading(Verdict.PENDING, created_at=AT - 11)
+    assert classify(record({"state": word, **IMAGE})) == Reading(
+        Verdict.PENDING, created_at=AT - 11
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,46 +219,68 @@ def test_words_are_read_without_regard_to_their_spelling(word: str) -> None:
         (["complete", "complete"], "succeeded"),
     ],
 )
-def test_a_job_of_several_parts_ends_with_its_last_and_fails_only_if_all_do(words: list[str], expected: str) -> None:
+def test_a_job_of_several_parts_ends_with_its_last_and_fails_only_if_all_do(
+    words: list[str], expected: str
+) -> None:
     parts = [{"state": word} | ({} if word in UNSUCCESSFUL else IMAGE) for word in words]
-    assert judge(record({"data": parts})).verdict == expected
+    assert classify(record({"data": parts})).verdict == expected
 
 
 def test_a_finish_time_wins_over_a_running_word_that_was_left_behind() -> None:
-    assert judge(record({"state": "running", **IMAGE}, finished_at=AT)).verdict == "succeeded"
+    assert classify(record({"state": "running", **IMAGE}, finished_at=AT)).verdict == "succeeded"
 
 
 def test_an_unknown_status_word_is_pending_with_a_notice() -> None:
-    reading = judge(record({"state": "Marinating", **IMAGE}))
+    reading = classify(record({"state": "Marinating", **IMAGE}))
     assert (reading.verdict, reading.notice) == ("pending", "unknown status word 'marinating'")
 
 
 @pytest.mark.parametrize("odd", [[], [1], "text", 5, 0, True, 1.5])
 def test_a_response_of_a_strange_shape_is_pending_with_a_notice(odd: Any) -> None:
-    assert judge(record(odd)).verdict == "pending"
-    assert judge(record(odd)).notice == f"the response is a {type(odd).__name__}"
+    assert classify(record(odd)).verdict == "pending"
+    assert classify(record(odd)).notice == f"the response is a {type(odd).__name__}"
 
 
 @pytest.mark.parametrize("progress", [0, 50, 99.9, "50", "50%", " 99% "])
 def test_a_preview_below_100_percent_is_pending_until_it_is_finished(progress: Any) -> None:
     for response in ({"progress": progress, **IMAGE}, {"data": [{"progress": progress, **IMAGE}]}):
-        assert judge(record(response)).verdict == "pending"
-        assert judge(record(response, finished_at=AT)).verdict == "succeeded"
+        assert classify(record(response)).verdict == "pending"
+        assert classify(record(response, finished_at=AT)).verdict == "succeeded"
 
 
 @pytest.mark.parametrize(
-    "progress", [100, 100.0, "100", "100%", None, "soon", "", True, False, -1, 101, [], {}, float("nan"), 10**400]
+    "progress",
+    [
+        100,
+        100.0,
+        "100",
+        "100%",
+        None,
+        "soon",
+        "",
+        True,
+        False,
+        -1,
+        101,
+        [],
+        {},
+        float("nan"),
+        10**400,
+    ],
 )
 def test_progress_that_is_full_or_no_percentage_holds_nothing_up(progress: Any) -> None:
-    assert judge(record({"progress": progress, **IMAGE})).verdict == "succeeded"
+    assert classify(record({"progress": progress, **IMAGE})).verdict == "succeeded"
 
 
 def test_success_without_media_is_noticed_once_it_is_finished() -> None:
-    assert judge(record({"success": True, "data": []}, finished_at=AT)).notice == "finished without any media"
+    assert (
+        classify(record({"success": True, "data": []}, finished_at=AT)).notice
+        == "finished without any media"
+    )
 
 
 def test_a_finished_text_without_any_flag_or_media_succeeds_and_is_noticed() -> None:
-    reading = judge(record({"task_id": "a", "data": [{"text": "la la la"}]}, finished_at=AT))
+    reading = classify(record({"task_id": "a", "data": [{"text": "la la la"}]}, finished_at=AT))
     assert (reading.verdict, reading.notice) == ("succeeded", "finished without any media")
 
 
@@ -243,26 +288,29 @@ def test_an_endlessly_deep_response_is_judged() -> None:
     deep: Any = IMAGE
     for _ in range(5000):
         deep = {"data": [deep]}
-    assert judge(record(deep)).verdict == "pending"
+    assert classify(record(deep)).verdict == "pending"
 
 
 @pytest.mark.parametrize("finished_at", [None, "", 0, False])
 def test_an_empty_finish_time_is_none(finished_at: Any) -> None:
-    assert judge(record({"success": True}, finished_at=finished_at)).verdict == "pending"
+    assert classify(record({"success": True}, finished_at=finished_at)).verdict == "pending"
 
 
 def test_what_is_said_is_printable_and_short() -> None:
-    reading = judge(record({"error": {"code": "x", "message": "a\nb\x00\ud800" + "c" * 1000}}))
+    reading = classify(record({"error": {"code": "x", "message": "a\nb\x00\ud800" + "c" * 1000}}))
     assert reading.reason.startswith("x: a b  cc")
     assert reading.reason.isprintable()
     assert len(reading.reason) == 500
 
 
 @pytest.mark.parametrize(
-    ("model", "read"), [("nano-banana-2", "nano-banana-2"), ("m" * 101, "m" * 100), ("a\nb", ""), (5, ""), (None, "")]
+    ("model", "read"),
+    [("nano-banana-2", "nano-banana-2"), ("m" * 101, "m" * 100), ("a\nb", ""), (5, ""), (None, "")],
 )
-def test_the_model_is_taken_from_the_request_where_it_is_a_plain_text(model: Any, read: str) -> None:
-    assert judge({"id": "a", "request": {"model": model}}).model == read
+def test_the_model_is_taken_from_the_request_where_it_is_a_plain_text(
+    model: Any, read: str
+) -> None:
+    assert classify({"id": "a", "request": {"model": model}}).model == read
 
 
 @pytest.mark.parametrize(
@@ -276,7 +324,9 @@ def test_the_model_is_taken_from_the_request_where_it_is_a_plain_text(model: Any
         ({"id": "a"}, None),
     ],
 )
-def test_a_record_is_its_own_response_only_when_it_has_neither_request_nor_response(body: Any, expected: Any) -> None:
+def test_a_record_is_its_own_response_only_when_it_has_neither_request_nor_response(
+    body: Any, expected: Any
+) -> None:
     assert response_of(body) == expected
 
 
@@ -296,13 +346,29 @@ def test_a_record_is_its_own_response_only_when_it_has_neither_request_nor_respo
         ("2026-01-24 13:52:01.823", 1_769_262_721.823),
         *(
             (odd, None)
-            for odd in (None, True, False, 0, -5, "", "soon", [], {}, float("nan"), float("inf"), 10**400, "0001-01-01")
+            for odd in (
+                None,
+                True,
+                False,
+                0,
+                -5,
+                "",
+                "soon",
+                [],
+                {},
+                float("nan"),
+                float("inf"),
+                10**400,
+                "0001-01-01",
+            )
         ),
     ],
 )
-def test_a_time_is_read_as_seconds_milliseconds_or_iso_text(value: Any, seconds: float | None) -> None:
+def test_a_time_is_read_as_seconds_milliseconds_or_iso_text(
+    value: Any, seconds: float | None
+) -> None:
     assert timestamp(value) == seconds
-    assert judge({"id": "a", "finished_at": value, "created_at": value}) == Reading(
+    assert classify({"id": "a", "finished_at": value, "created_at": value}) == Reading(
         Verdict.PENDING, created_at=seconds, finished_at=seconds
     )
 
@@ -314,7 +380,10 @@ def test_items_are_matched_by_id_and_never_by_place_or_count() -> None:
     a, b, stranger = record(IMAGE, id="a"), record(None, id="b"), record(IMAGE, id="z")
     for items in ([stranger, b, a], [a, stranger, b], [b, a]):
         found = match(items, ["a", "b", "c"])
-        assert {name: reading.verdict for name, (reading, _) in found.items()} == {"a": "succeeded", "b": "pending"}
+        assert {name: reading.verdict for name, (reading, _) in found.items()} == {
+            "a": "succeeded",
+            "b": "pending",
+        }
         assert found["a"][1] is a
 
 
@@ -323,7 +392,16 @@ def test_an_item_is_also_known_by_its_task_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [{}, {"id": None}, {"id": 5}, {"id": ["a"]}, {"id": {"a": 1}}, {"_id": "a"}, {"response": {"task_id": "a"}}]
+    "item",
+    [
+        {},
+        {"id": None},
+        {"id": 5},
+        {"id": ["a"]},
+        {"id": {"a": 1}},
+        {"_id": "a"},
+        {"response": {"task_id": "a"}},
+    ],
 )
 def test_an_item_without_an_id_of_its_own_is_passed_over(item: Any) -> None:
     assert match([item], ["a", "5"]) == {}
@@ -342,18 +420,23 @@ def test_nothing_is_found_in_an_empty_answer_or_for_no_ids() -> None:
 
 # --- follow
 
-PATIENCE = Patience(grace=15.0, tries=3, over=60.0)
-TASK = TrackedTask("a", "nano-banana", "default", State.PENDING, submitted_at=1000.0, deadline_at=4600.0)
+PATIENCE = Patience(grace=15.0, attempts=3, over=60.0)
+TASK = TrackedTask(
+    "a", "nano-banana", "default", State.PENDING, submitted_at=1000.0, deadline_at=4600.0
+)
 ABSENT, FORBIDDEN = Reading(Verdict.ABSENT), Reading(Verdict.FORBIDDEN, "HTTP 403 forbidden")
-DONE, BROKEN = Reading(Verdict.SUCCEEDED, finished_at=1010.0), Reading(Verdict.FAILED, "it broke", finished_at=1010.0)
+DONE, BROKEN = (
+    Reading(Verdict.SUCCEEDED, finished_at=1010.0),
+    Reading(Verdict.FAILED, "it broke", finished_at=1010.0),
+)
 PENDING = Reading(Verdict.PENDING)
 
 
-def looks(reading: Reading, *times: float, task: TrackedTask = TASK) -> list[State]:
-    """The states that follow when each look finds the same."""
+def polls(reading: Reading, *times: float, task: TrackedTask = TASK) -> list[State]:
+    """The states that follow when each poll finds the same."""
     states = []
     for now in times:
-        outcome = follow(task, reading, None, now, PATIENCE)
+        outcome = decide(task, reading, None, now, PATIENCE)
         states.append(outcome.state)
         task = replace(task, absences=outcome.absences, absent_since=outcome.absent_since)
     return states
@@ -361,56 +444,84 @@ def looks(reading: Reading, *times: float, task: TrackedTask = TASK) -> list[Sta
 
 def test_an_end_is_written_back_with_its_record_reason_and_time() -> None:
     body = record(IMAGE)
-    done, broken = follow(TASK, DONE, body, 1020.0, PATIENCE), follow(TASK, BROKEN, body, 1020.0, PATIENCE)
-    assert (done.state, done.record, done.finished_at, done.reason) == ("succeeded", body, 1010.0, "")
-    assert (broken.state, broken.record, broken.finished_at, broken.reason) == ("failed", body, 1010.0, "it broke")
+    done, broken = (
+        decide(TASK, DONE, body, 1020.0, PATIENCE),
+        decide(TASK, BROKEN, body, 1020.0, PATIENCE),
+    )
+    assert (done.state, done.record, done.finished_at, done.reason) == (
+        "succeeded",
+        body,
+        1010.0,
+        "",
+    )
+    assert (broken.state, broken.record, broken.finished_at, broken.reason) == (
+        "failed",
+        body,
+        1010.0,
+        "it broke",
+    )
 
 
 def test_a_pending_id_stays_pending_until_its_deadline_and_is_then_expired() -> None:
-    assert looks(PENDING, 1000.0, 4599.9, 4600.0) == ["pending", "pending", "expired"]
-    assert follow(TASK, PENDING, {"id": "a"}, 4600.0, PATIENCE).record == {"id": "a"}
+    assert polls(PENDING, 1000.0, 4599.9, 4600.0) == ["pending", "pending", "expired"]
+    assert decide(TASK, PENDING, {"id": "a"}, 4600.0, PATIENCE).record == {"id": "a"}
 
 
 @pytest.mark.parametrize("reading", [DONE, BROKEN, PENDING])
 @pytest.mark.parametrize("now", [1020.0, 4600.0])
 def test_the_model_that_a_record_names_is_written_back(reading: Reading, now: float) -> None:
-    assert follow(TASK, replace(reading, model="nano-banana-2"), record(None), now, PATIENCE).model == "nano-banana-2"
+    assert (
+        decide(TASK, replace(reading, model="nano-banana-2"), record(None), now, PATIENCE).model
+        == "nano-banana-2"
+    )
 
 
 @pytest.mark.parametrize(("reading", "state"), [(DONE, "succeeded"), (BROKEN, "failed")])
-def test_an_end_that_is_found_at_or_after_the_deadline_still_wins(reading: Reading, state: str) -> None:
-    assert looks(reading, 4600.0) == looks(reading, 9999.0) == [state]
+def test_an_end_that_is_found_at_or_after_the_deadline_still_wins(
+    reading: Reading, state: str
+) -> None:
+    assert polls(reading, 4600.0) == polls(reading, 9999.0) == [state]
 
 
 @pytest.mark.parametrize("reading", [ABSENT, FORBIDDEN])
 def test_an_absence_soon_after_the_submit_is_not_counted(reading: Reading) -> None:
-    assert looks(reading, 1000.0, 1005.0, 1014.9) == ["pending"] * 3
-    assert follow(TASK, reading, None, 1014.9, PATIENCE).absences == 0
-    assert follow(TASK, reading, None, 1015.0, PATIENCE).absences == 1
+    assert polls(reading, 1000.0, 1005.0, 1014.9) == ["pending"] * 3
+    assert decide(TASK, reading, None, 1014.9, PATIENCE).absences == 0
+    assert decide(TASK, reading, None, 1015.0, PATIENCE).absences == 1
 
 
 @pytest.mark.parametrize(("reading", "state"), [(ABSENT, "unknown"), (FORBIDDEN, "failed")])
-def test_absences_end_an_id_when_they_are_enough_and_span_enough_time(reading: Reading, state: str) -> None:
-    assert looks(reading, 1020.0, 1050.0, 1080.0) == ["pending", "pending", state]
-    assert looks(reading, 1020.0, 1080.0, 1081.0) == ["pending", "pending", state]
-    assert looks(reading, 1020.0, 1021.0, 1022.0, 1079.9, 1080.0) == ["pending"] * 4 + [state]
+def test_absences_end_an_id_when_they_are_enough_and_span_enough_time(
+    reading: Reading, state: str
+) -> None:
+    assert polls(reading, 1020.0, 1050.0, 1080.0) == ["pending", "pending", state]
+    assert polls(reading, 1020.0, 1080.0, 1081.0) == ["pending", "pending", state]
+    assert polls(reading, 1020.0, 1021.0, 1022.0, 1079.9, 1080.0) == ["pending"] * 4 + [state]
 
 
 def test_an_absence_says_how_long_and_a_refusal_says_why() -> None:
     task = replace(TASK, absences=2, absent_since=1020.0)
-    assert follow(task, ABSENT, None, 1090.0, PATIENCE).reason == "the API did not know the id in 3 looks over 70 s"
-    assert follow(task, FORBIDDEN, None, 1090.0, PATIENCE).reason == "HTTP 403 forbidden"
+    assert (
+        decide(task, ABSENT, None, 1090.0, PATIENCE).reason
+        == "the API did not know the id in 3 polls over 70 s"
+    )
+    assert decide(task, FORBIDDEN, None, 1090.0, PATIENCE).reason == "HTTP 403 forbidden"
 
 
 def test_one_answer_in_between_makes_absences_begin_anew() -> None:
-    outcome = follow(replace(TASK, absences=2, absent_since=1020.0), PENDING, record(None), 1090.0, PATIENCE)
+    outcome = decide(
+        replace(TASK, absences=2, absent_since=1020.0), PENDING, record(None), 1090.0, PATIENCE
+    )
     assert (outcome.state, outcome.absences, outcome.absent_since) == ("pending", 0, None)
 
 
 def test_an_absent_id_is_unknown_at_its_deadline_only_after_enough_absences() -> None:
-    assert looks(ABSENT, 4600.0, task=replace(TASK, absences=2, absent_since=4000.0)) == ["unknown"]
-    assert looks(ABSENT, 4600.0, task=replace(TASK, absences=1, absent_since=4000.0)) == ["expired"]
-    assert follow(TASK, ABSENT, None, 4600.0, PATIENCE).reason == "the deadline passed and the last look found it absent"
+    assert polls(ABSENT, 4600.0, task=replace(TASK, absences=2, absent_since=4000.0)) == ["unknown"]
+    assert polls(ABSENT, 4600.0, task=replace(TASK, absences=1, absent_since=4000.0)) == ["expired"]
+    assert (
+        decide(TASK, ABSENT, None, 4600.0, PATIENCE).reason
+        == "the deadline passed and the last poll found it absent"
+    )
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
@@ -420,11 +531,11 @@ def test_an_absent_id_is_unknown_at_its_deadline_only_after_enough_absences() ->
     absences=st.integers(0, 9),
     since=st.none() | st.floats(0, 5000),
 )
-def test_after_the_deadline_every_look_ends_the_id(
+def test_after_the_deadline_every_poll_ends_the_id(
     verdict: Verdict, now: float, submitted: float, absences: int, since: float | None
 ) -> None:
     task = replace(TASK, submitted_at=submitted, absences=absences, absent_since=since)
-    assert follow(task, Reading(verdict), None, now, PATIENCE).state.terminal
+    assert decide(task, Reading(verdict), None, now, PATIENCE).state.terminal
 
 
 # --- anything at all
@@ -439,7 +550,19 @@ _SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=8),
-    st.sampled_from(["a", "b", "running", "failed", "succeeded", "50%", "https://x.example/y", "2026-01-01T00:00:00Z", "\ud800"]),
+    st.sampled_from(
+        [
+            "a",
+            "b",
+            "running",
+            "failed",
+            "succeeded",
+            "50%",
+            "https://x.example/y",
+            "2026-01-01T00:00:00Z",
+            "\ud800",
+        ]
+    ),
     st.sampled_from([0, 50, 100, 402, AT, 10**18, 10**400, float("nan"), float("inf")]),
 )
 
@@ -462,32 +585,58 @@ def test_any_record_can_be_judged(body: dict[str, Any]) -> None:
         {"id": "a", "response": body},
         {"id": "a", "response": {"data": [body], "error": body}, "finished_at": 1.0},
     ):
-        reading = judge(one)
+        reading = classify(one)
         assert isinstance(reading, Reading)
         assert reading.reason.isprintable()
         assert reading.notice.isprintable()
 
 
 @given(st.lists(_objects(_nested(5)), max_size=4), st.lists(st.sampled_from("abc")))
-def test_any_items_can_be_matched_and_only_asked_ids_are_found(items: list[dict[str, Any]], ids: list[str]) -> None:
+def test_any_items_can_be_matched_and_only_asked_ids_are_found(
+    items: list[dict[str, Any]], ids: list[str]
+) -> None:
     found = match(items, ids)
     assert set(found) <= set(ids)
-    assert all(isinstance(reading, Reading) and reading == judge(body) for reading, body in found.values())
+    assert all(
+        isinstance(reading, Reading) and reading == classify(body)
+        for reading, body in found.values()
+    )
 
 
 # --- golden: what the vendor's own guides show
 
-_RECORDS = [(g["service"], r["what"], r["record"], r["expected"]) for g in GOLDEN for r in g["records"]]
-_ITEMS = [(g["service"], g["batch"]["items"], item) for g in GOLDEN if g["batch"] for item in g["batch"]["items"]]
+_RECORDS = [
+    (g["service"], r["what"], r["record"], r["expected"]) for g in GOLDEN for r in g["records"]
+]
+_ITEMS = [
+    (g["service"], g["batch"]["items"], item)
+    for g in GOLDEN
+    if g["batch"]
+    for item in g["batch"]["items"]
+]
 
 
-@pytest.mark.parametrize(("service", "what", "body", "expected"), _RECORDS, ids=[f"{r[0]}: {r[1][:60]}" for r in _RECORDS])
-def test_every_published_record_is_judged_as_its_guide_tells_it(service: str, what: str, body: Any, expected: str) -> None:
-    assert judge(body).verdict == expected
+@pytest.mark.parametrize(
+    ("service", "what", "body", "expected"),
+    _RECORDS,
+    ids=[f"{r[0]}: {r[1][:60]}" for r in _RECORDS],
+)
+def test_every_published_record_is_judged_as_its_guide_tells_it(
+    service: str, what: str, body: Any, expected: str
+) -> None:
+    assert classify(body).verdict == expected
 
 
-@pytest.mark.parametrize(("service", "items", "item"), _ITEMS, ids=[f"{i[0]}-{i[2]['id']}" for i in _ITEMS])
-def test_every_item_of_a_published_batch_is_found_by_its_id_and_judged(service: str, items: list[Any], item: Any) -> None:
+@pytest.mark.parametrize(
+    ("service", "items", "item"), _ITEMS, ids=[f"{i[0]}-{i[2]['id']}" for i in _ITEMS]
+)
+def test_every_item_of_a_published_batch_is_found_by_its_id_and_judged(
+    service: str, items: list[Any], item: Any
+) -> None:
     reading, body = match(items, [item["id"]])[item["id"]]
     assert body["id"] == item["id"]
-    assert reading.verdict == judge(item).verdict == PLAINLY_NOT.get((service, item["id"]), "succeeded")
+    assert (
+        reading.verdict
+        == classify(item).verdict
+        == PLAINLY_NOT.get((service, item["id"]), "succeeded")
+    )

@@ -1,4 +1,7 @@
-"""What a message shows of itself: enough for a person to know it by, and nothing that may be secret."""
+"""What a message shows of itself.
+
+Enough for a person to know it by, and nothing that may be secret.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,38 @@ from typing import Any
 
 import pytest
 
-from scheduler.settings import Settings
-from worker.app import build
-from worker.flower import plain, tidy, without_python
+from cavendish.settings import Settings
+from cavendish_worker.celeryapp.app import build
+from cavendish_worker.console.flower import plain, tidy, without_python
 
 
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("{'webhook': 'https://hooks.example/T0/B0/secret'}", "{'webhook': 'https://hooks.example/…'}"),
+        (
+            "{'webhook': 'https://hooks.example/T0/B0/secret'}",
+            "{'webhook': 'https://hooks.example/…'}",
+        ),
         (
             "{'webhook': 'https://ada:secret@hooks.example:8443/x?key=secret#secret'}",
             "{'webhook': 'https://hooks.example:8443/…'}",
         ),
-        ("['HTTPS://a.example?token=secret', 'http://b.example']", "['https://a.example/…', 'http://b.example/…']"),
-        ('{"webhook": "https://ada:se,cr(et@a.example/secret,secret)"}', '{"webhook": "https://a.example/…"}'),
+        (
+            "['HTTPS://a.example?token=secret', 'http://b.example']",
+            "['https://a.example/…', 'http://b.example/…']",
+        ),
+        (
+            '{"webhook": "https://ada:se,cr(et@a.example/secret,secret)"}',
+            '{"webhook": "https://a.example/…"}',
+        ),
         (
             '{"webhook": "https://a.example/it\'s secret", "service": "veo"}',
             '{"webhook": "https://a.example/…", "service": "veo"}',
         ),
-        ("{'webhook': 'https://a.example/secret, that is cut off", "{'webhook': 'https://a.example/…"),
+        (
+            "{'webhook': 'https://a.example/secret, that is cut off",
+            "{'webhook': 'https://a.example/…",
+        ),
         ("to https://ada:secret@a.example/secret, then", "to https://a.example/…, then"),
         ("default/nano-banana/0, 50 ids", "default/nano-banana/0, 50 ids"),
         ("", ""),
@@ -42,20 +57,35 @@ def test_long_arguments_are_cut() -> None:
 
 
 def test_a_long_text_of_a_stranger_does_not_hold_up_the_worker_that_reads_it() -> None:
-    """It did for 10 s at 40 KB, growing with the square: each letter might have begun a URL as long as all that followed."""
+    """It did for 10 s at 40 KB, growing with the square.
+
+    Each letter might have begun a URL as long as all that followed.
+    """
     began = time.monotonic()
     for text in ("a" * 200_000, "'a://" * 40_000, "a://" + "b@" * 100_000):
         assert len(plain(text)) <= 161
     assert time.monotonic() - began < 20
 
 
-def test_a_message_that_comes_in_shows_its_arguments_plainly_from_then_on_and_keeps_all_else() -> None:
-    headers = {"id": "1", "argsrepr": "(['a'],)", "kwargsrepr": "{'webhook': 'https://a.example/secret'}"}
+def test_a_message_that_comes_in_shows_its_arguments_plainly_from_then_on_and_keeps_all_else() -> (
+    None
+):
+    headers = {
+        "id": "1",
+        "argsrepr": "(['a'],)",
+        "kwargsrepr": "{'webhook': 'https://a.example/secret'}",
+    }
     tidy(headers)
-    assert headers == {"id": "1", "argsrepr": "(['a'],)", "kwargsrepr": "{'webhook': 'https://a.example/…'}"}
+    assert headers == {
+        "id": "1",
+        "argsrepr": "(['a'],)",
+        "kwargsrepr": "{'webhook': 'https://a.example/…'}",
+    }
 
 
-@pytest.mark.parametrize("headers", [None, [], "argsrepr", {}, {"argsrepr": None, "kwargsrepr": ["https://a.example/x"]}])
+@pytest.mark.parametrize(
+    "headers", [None, [], "argsrepr", {}, {"argsrepr": None, "kwargsrepr": ["https://a.example/x"]}]
+)
 def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) -> None:
     before = repr(headers)
     tidy(headers)
@@ -77,14 +107,23 @@ def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) 
         (None, None, None),
     ],
 )
-def test_outcomes_and_errors_are_shown_as_sentences(result: str | None, exception: str | None, shown: str | None) -> None:
-    assert without_python(SimpleNamespace(result=result, exception=exception, args=None, kwargs=None)).result == shown
+def test_outcomes_and_errors_are_shown_as_sentences(
+    result: str | None, exception: str | None, shown: str | None
+) -> None:
+    assert (
+        without_python(
+            SimpleNamespace(result=result, exception=exception, args=None, kwargs=None)
+        ).result
+        == shown
+    )
 
 
 def test_no_arguments_are_shown_as_nothing_and_others_as_they_are() -> None:
     shown = without_python(SimpleNamespace(result=None, exception=None, args="()", kwargs="{}"))
     assert (shown.args, shown.kwargs) == ("", "")
-    shown = without_python(SimpleNamespace(result=None, exception=None, args=None, kwargs="{'service': 'veo'}"))
+    shown = without_python(
+        SimpleNamespace(result=None, exception=None, args=None, kwargs="{'service': 'veo'}")
+    )
     assert (shown.args, shown.kwargs) == (None, "{'service': 'veo'}")
 
 

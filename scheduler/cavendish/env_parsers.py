@@ -1,0 +1,192 @@
+"""How the text of an environment variable becomes a value.
+
+Or a ValueError that says what it must be, not what it was.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from cavendish.policy.addresses import Network, parse_networks
+from cavendish.redis_url import MANY, many, scheme_of
+
+Reader = Callable[[str], Any]
+
+
+def number(low: float, high: float) -> Reader:
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"must lie within {low:.10g} and {high:.10g}")
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Reader:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"must be a whole number within {low} and {high}")
+        return value
+
+    return read
+
+
+def one_of(*words: str) -> Reader:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def url(*schemes: str) -> Reader:
+    def read(text: str) -> str:
+        complaint = f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}"
+        try:
+            parts = urlsplit(text)
+            sound = parts.port != 0
+        except ValueError:
+            raise ValueError(complaint) from None
+        web = parts.scheme in ("http", "https")
+        if (
+            parts.scheme not in schemes
+            or not sound
+            or not (parts.hostname or (parts.path and not web))
+        ):
+            raise ValueError(complaint)
+        if web and (parts.query or parts.fragment):
+            raise ValueError("must be a URL without ? and #")
+        return text.rstrip("/") if web else text
+
+    return read
+
+
+def redis(*schemes: str) -> Reader:
+    """A URL of one Redis or of several; `redis_url` has the spellings."""
+    one = url(*schemes)
+
+    def read(text: str) -> str:
+        if scheme_of(text) in schemes and scheme_of(text) in MANY:
+            many(text)
+            return text
+        return str(one(text))
+
+    return read
+
+
+def ports(text: str) -> tuple[range, ...]:
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        found = (
+            tuple(range(pair[0], pair[-1] + 1) for pair in ends) if max(map(len, ends)) <= 2 else ()
+        )
+    except ValueError:
+        found = ()
+    if not found or any(len(each) == 0 or each.start < 1 or each.stop > 65536 for each in found):
+        raise ValueError("must be ports and ranges of ports such as 443,8000-8999")
+    return found
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Where to listen: `9090`, `0.0.0.0:9090` or `[::]:9090`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    try:
+        number = int(port)
+    except ValueError:
+        number = -1
+    bracketed = host.startswith("[") and host.endswith("]")
+    if (
+        not 0 <= number <= 65535
+        or (":" in host and not bracketed)
+        or (not host and text.startswith(":"))
+    ):
+        raise ValueError("must be a port, or host:port such as 0.0.0.0:9090")
+    return (host[1:-1] if bracketed else host) or "127.0.0.1", number
+
+
+def lifetimes(text: str) -> tuple[tuple[str, float], ...]:
+    """`86400`, or `nano-banana=86400,veo=3600`; the name `*` stands for any service."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, seconds = part.rpartition("=")
+        try:
+            found[name.strip() or "*"] = number(60, 3650 * 86400)(seconds)
+        except ValueError:
+            raise ValueError(
+                "must be seconds (60 and up), or service=seconds pairs separated by commas"
+            ) from None
+    return tuple(found.items())
+
+
+def encryption_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(part.strip() for part in text.split(","))
+    for key in keys:
+        try:
+            sound = len(base64.urlsafe_b64decode(key.encode())) == 32
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ValueError(
+                "must be the URL-safe base64 of 32 random bytes; several, the newest first, are separated by commas"
+            )
+    return keys
+
+
+def endpoint(text: str) -> str:
+    """A webhook URL, or the name of a registered endpoint."""
+    return url("http", "https")(text) if "://" in text else text
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise ValueError(f"must be a comma separated list of CIDRs; {error}") from None
+
+
+def webhook_secret_key(text: str) -> bytes:
+    """The signing key inside a `whsec_…` secret.
+
+    24 to 64 bytes. Raises ValueError without showing the secret.
+    """
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("must be 'whsec_' followed by the base64 of 24 to 64 bytes")
+    return key
+
+
+def secret(text: str) -> str:
+    webhook_secret_key(text)
+    return text
+
+
+def token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces")
+    return text
+
+
+def address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError(
+            "must be an IP address of this machine, or 0.0.0.0 or :: for all of them"
+        ) from None
+
+
+def login(text: str) -> str:
+    user, _, password = text.partition(":")
+    if not (user and password and text.isascii() and text.isprintable()):
+        raise ValueError("must be user:password in printable ASCII")
+    return text

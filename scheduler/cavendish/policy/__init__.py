@@ -1,0 +1,1 @@
+"""Pure decisions: clock and chance are passed in."""

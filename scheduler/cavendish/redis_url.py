@@ -1,0 +1,159 @@
+"""Where a Redis is, read from one URL: a single server, the primary that Sentinel names, or a
+cluster.
+
+    redis://[user:password@]host:6379/DB                 rediss:// with TLS
+    unix:///path?db=DB                                   redis+socket:///path?virtual_host=DB is
+    Celery's spelling
+    redis+sentinel://[user:password@]host:26379,host:26379/NAME/DB[?sentinel_password=…]
+    sentinel://[user:password@]host:26379/DB;sentinel://host:26379/DB?master_name=NAME          is
+    Celery's spelling redis+cluster://[user:password@]host:6379,host:6379
+
+Each may end in `wait_replicas=…&wait_timeout=…`: how many replicas must have a write before it
+counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+SENTINEL, CLUSTER = "redis+sentinel", "redis+cluster"
+#: Spelt with several hosts, so that `urllib` cannot read their ports.
+MANY = (SENTINEL, "sentinel", CLUSTER)
+
+_PORTS = {SENTINEL: 26379, CLUSTER: 6379}
+_SHAPES = {
+    SENTINEL: "redis+sentinel://host:26379,host:26379/NAME/DB",
+    CLUSTER: "redis+cluster://host:6379,host:6379",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Several servers that are one.
+
+    Sentinels and the name of their primary, or nodes of a cluster.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    name: str = ""
+    db: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    def for_celery(self) -> str:
+        """Celery's spelling.
+
+        Its transport wants the name, and the Sentinels' password, as options of their own.
+        """
+        who = (
+            f"{quote(self.username or '', safe='')}:{quote(self.password, safe='')}@"
+            if self.password
+            else ""
+        )
+        each = ";".join(f"sentinel://{who}{_joined(*host)}/{self.db}" for host in self.hosts)
+        options = {"master_name": self.name, "sentinel_password": self.sentinel_password}
+        return f"{each}?{urlencode({name: value for name, value in options.items() if value})}"
+
+
+def scheme_of(url: str) -> str:
+    """What stands before `://`, in small dead letters."""
+    return url.partition("://")[0].lower()
+
+
+def many(url: str) -> Many:
+    """Read a URL of several servers. Raises ValueError, which shows nothing of the URL."""
+    scheme = scheme_of(url)
+    if scheme == "sentinel":
+        url, scheme = _from_celery(url), SENTINEL
+    complaint = f"must be spelt {_SHAPES[scheme]}"
+    who, _, places = urlsplit(url).netloc.rpartition("@")
+    username, _, password = who.partition(":")
+    hosts = tuple(_host(place, _PORTS[scheme], complaint) for place in places.split(","))
+    name, _, db = urlsplit(url).path.strip("/").partition("/")
+    if bool(name) != (scheme == SENTINEL) or not (db or "0").isdigit():
+        raise ValueError(complaint)
+    options = dict(parse_qsl(without_wait(url)[0].partition("?")[2]))
+    sentinel_password = options.pop("sentinel_password", None) if scheme == SENTINEL else None
+    if options:
+        raise ValueError(f"{complaint}, and without {' and '.join(sorted(options))}")
+    return Many(
+        scheme,
+        hosts,
+        unquote(name),
+        int(db or 0),
+        unquote(username) or None,
+        unquote(password) or None,
+        sentinel_password,
+    )
+
+
+def with_wait(url: str, replicas: int, timeout: float) -> str:
+    """A URL that says how many replicas must have a write, and how many seconds to wait for them."""
+    if not replicas or without_wait(url)[1]:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}wait_replicas={replicas}&wait_timeout={timeout:g}"
+
+
+def without_wait(url: str) -> tuple[str, int, float]:
+    """A URL as others read it, and what was said about replicas.
+
+    How many, and for how many seconds.
+    """
+    path, _, query = url.partition("?")
+    words = [word for word in query.split("&") if word]
+    said = dict(
+        word.split("=", 1) for word in words if word.startswith(("wait_replicas=", "wait_timeout="))
+    )
+    others = "&".join(word for word in words if word.partition("=")[0] not in said)
+    return (
+        f"{path}?{others}" if others else path,
+        int(said.get("wait_replicas", 0)),
+        float(said.get("wait_timeout", 1.0)),
+    )
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    where, _, query = url.partition("?")
+    scheme, _, rest = where.partition("://")
+    shown = ";".join(_without_who(part) for part in rest.replace("sentinel://", "").split(";"))
+    return f"{scheme}://{shown}" + (f"?{query}" if query and "password" not in query else "")
+
+
+def _without_who(part: str) -> str:
+    place, slash, path = part.partition("/")
+    return place.rpartition("@")[2] + slash + path
+
+
+def _host(place: str, port: int, complaint: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname or "", port if parts.port is None else parts.port
+    except ValueError:
+        raise ValueError(complaint) from None
+    if not host or not port:
+        raise ValueError(complaint)
+    return host, port
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _from_celery(url: str) -> str:
+    """`sentinel://:p@a:1/0;sentinel://b:2/0?master_name=NAME` in our own spelling."""
+    where, _, query = url.partition("?")
+    parts = [urlsplit(part) for part in where.split(";")]
+    options = dict(parse_qsl(query))
+    name = options.pop("master_name", "")
+    if not name:
+        raise ValueError(f"must end in ?master_name=NAME, or be spelt {_SHAPES[SENTINEL]}")
+    who = next((f"{part.netloc.rpartition('@')[0]}@" for part in parts if "@" in part.netloc), "")
+    hosts = ",".join(part.netloc.rpartition("@")[2] for part in parts)
+    db = next((part.path for part in parts if part.path.strip("/")), "/0")
+    return f"{SENTINEL}://{who}{hosts}/{quote(name, safe='')}{db}" + (
+        f"?{urlencode(options)}" if options else ""
+    )

@@ -1,0 +1,93 @@
+"""Webhook endpoints in the store: the registered ones, and which are disabled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cavendish.store.connection import Connection
+from cavendish.store.keys import DISABLED, ENDPOINTS
+from cavendish.webhook_endpoint import Disabled, Endpoint
+
+
+class Endpoints:
+    """Every method raises BookUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def add(self, endpoint: Endpoint) -> bool:
+        """Register an endpoint; false if the name is taken."""
+        batch = self._redis.batch()
+        batch.command(ENDPOINTS, "HSETNX", ENDPOINTS, endpoint.name, endpoint.to_json())
+        return bool(batch.execute()[0])
+
+    def all(self) -> dict[str, Endpoint]:
+        """All registered endpoints by name.
+
+        One that nobody can read has no keys: what is pending to it waits.
+        """
+        with self._redis.errors():
+            rows: dict[str, str] = self._redis.redis.hgetall(ENDPOINTS)  # type: ignore[assignment]
+        return {
+            name: _read(name, row) or Endpoint(name, "", 0.0) for name, row in sorted(rows.items())
+        }
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of the names under which nothing is registered."""
+        wanted = list(names)
+        with self._redis.errors():
+            rows: list[Any] = self._redis.redis.hmget(ENDPOINTS, wanted) if wanted else []
+        return [name for name, row in zip(wanted, rows, strict=True) if row is None]
+
+    def change(self, name: str, step: Callable[[Endpoint], Endpoint]) -> Endpoint | None:
+        """Let `step` replace a registered endpoint, whoever else changes it meanwhile.
+
+        None if there is none of that name.
+        """
+        changed: list[Endpoint] = []
+
+        def attempt(pipe: Any) -> None:
+            changed.clear()
+            row = pipe.hget(ENDPOINTS, name)
+            known = _read(name, row) if isinstance(row, str) else None
+            pipe.multi()
+            if known:
+                changed.append(step(known))
+                pipe.hset(ENDPOINTS, name, changed[0].to_json())
+
+        with self._redis.errors():
+            self._redis.redis.transaction(attempt, ENDPOINTS)
+        self._redis.ensure(ENDPOINTS)
+        return changed[0] if changed else None
+
+    def remove(self, name: str) -> bool:
+        """Forget a registered endpoint.
+
+        What is pending to it goes to the dead letters when its turn comes.
+        """
+        with self._redis.errors():
+            self._redis.redis.hdel(DISABLED, name)
+            return bool(self._redis.redis.hdel(ENDPOINTS, name))
+
+    def disable(self, name: str, disabled: Disabled) -> bool:
+        """Send nothing more to an endpoint, registered or not; false if it was disabled before."""
+        return bool(self._redis.write_when_full(DISABLED, "HSETNX", name, disabled.to_json()))
+
+    def enable(self, name: str) -> bool:
+        """Send to an endpoint again; false if it was not disabled."""
+        with self._redis.errors():
+            return bool(self._redis.redis.hdel(DISABLED, name))
+
+    def disabled(self) -> dict[str, Disabled]:
+        """The disabled endpoints."""
+        with self._redis.errors():
+            rows: dict[str, str] = self._redis.redis.hgetall(DISABLED)  # type: ignore[assignment]
+        return {name: Disabled.from_json(row) for name, row in sorted(rows.items())}
+
+
+def _read(name: str, row: str) -> Endpoint | None:
+    try:
+        return Endpoint.from_json(name, row)
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return None

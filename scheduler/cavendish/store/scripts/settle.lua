@@ -1,0 +1,44 @@
+-- settle: write the verdicts of one batch back; result and deliveries are one write, a terminal state is final.
+-- KEYS    1 deadlines  2 leases  3 inbox  4 counts  5 events  6 producers  7 ended, then per id: due, task, result
+-- ARGV    1 now  2 token  3 retention  4 events kept, then twelve per id:
+--         id, producer, state, due at, polls, absences, absent since, finished at, reason, model, result, delay
+-- RETURNS per id, flat: 'stale' | state, the subscriptions now pending (separated by a space)
+local now, answer = ARGV[1], {}
+redis.call('HDEL', KEYS[2], '') -- see Connection.write_when_full: takes no memory, so that what follows may
+for i = 5, #ARGV, 12 do
+  local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local key = 8 + (i - 5) / 12 * 3
+  local due, task, result = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  local token = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%S+) ')
+  local verdict, endpoint_index = 'stale', {}
+  if token == ARGV[2] and redis.call('HGET', task, 'state') == 'pending' then
+    verdict = state
+    redis.call('HSET', task, 'polls', ARGV[i + 4], 'polled_at', now, 'absences', ARGV[i + 5],
+      'absent_since', ARGV[i + 6], 'model', ARGV[i + 9])
+    if state == 'pending' then
+      redis.call('ZADD', due, ARGV[i + 3], id)
+    else
+      redis.call('SET', result, ARGV[i + 10])
+      for subscription in string.gmatch(redis.call('HGET', task, 'webhooks') or '', '%S+') do
+        endpoint_index[#endpoint_index + 1] = subscription
+        redis.call('ZADD', KEYS[3], now, subscription .. ':' .. id)
+        redis.call('ZADD', KEYS[7], now, id)
+      end
+      redis.call('HSET', task, 'state', state, 'settled_at', now, 'finished_at', ARGV[i + 7], 'reason', ARGV[i + 8])
+      redis.call('HINCRBY', KEYS[4], state, 1)
+      redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now,
+        'delay', ARGV[i + 11])
+      if #endpoint_index == 0 then
+        redis.call('EXPIRE', task, ARGV[3])
+        redis.call('EXPIRE', result, ARGV[3])
+      end
+      redis.call('ZREM', due, id)
+      redis.call('ZREM', KEYS[1], id)
+      if redis.call('EXISTS', due) == 0 then redis.call('SREM', KEYS[6], producer) end
+    end
+    redis.call('HDEL', KEYS[2], id)
+  end
+  answer[#answer + 1] = verdict
+  answer[#answer + 1] = table.concat(endpoint_index, ' ')
+end
+return answer

@@ -1,0 +1,64 @@
+"""What the Redis server says of itself.
+
+Its version, how it keeps what is written, and what it drops when it is full.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cavendish.store import keys
+from cavendish.store.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """None where the server forbids to ask, as managed ones do.
+
+    `behind` is this machine's wall clock less the server's.
+    """
+
+    run_id: str
+    version: str | None
+    name: str
+    append_only: bool | None
+    fsync: str | None
+    writes_well: bool | None
+    policy: str | None
+    used: int
+    limit: int
+    behind: float
+
+
+def server(connection: Connection) -> Server:
+    """Ask the server (in a cluster.
+
+    The primary that holds the heartbeats). Raises BookUnavailable.
+    """
+    asked_at = time.time()
+    seconds, micros, _ = connection.time_and(keys.FORMAT)
+    behind = (asked_at + time.time()) / 2 - (seconds + micros / 1e6)
+    info: dict[str, Any] = connection.if_allowed(keys.FLEET, lambda redis: redis.info()) or {}
+    told: dict[str, str] = (
+        connection.if_allowed(keys.FLEET, lambda redis: redis.config_get("append*")) or {}
+    )
+    valkey = info.get("valkey_version")
+    written = info.get("aof_last_write_status")
+    return Server(
+        run_id=str(info.get("run_id", "")),
+        version=str(info["redis_version"]) if "redis_version" in info else None,
+        name=f"Valkey {valkey}"
+        if valkey
+        else f"Redis {info.get('redis_version', 'of unknown version')}",
+        append_only=told["appendonly"] == "yes" if "appendonly" in told else None,
+        fsync=told.get("appendfsync"),
+        writes_well=None
+        if written is None
+        else written == "ok" and info.get("rdb_last_bgsave_status", "ok") == "ok",
+        policy=info.get("maxmemory_policy"),
+        used=int(info.get("used_memory", 0)),
+        limit=int(info.get("maxmemory", 0)),
+        behind=behind,
+    )

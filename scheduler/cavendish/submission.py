@@ -1,0 +1,174 @@
+"""What a producer may hand in, and how it is refused.
+
+By id where one id is at fault, else as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cavendish.errors import SubmissionError
+from cavendish.model import DEEPEST, compact, too_deep
+from cavendish.policy.addresses import Network, webhook_complaint
+from cavendish.webhook_endpoint import is_url, name_complaint
+
+ID_LENGTH = 200
+METADATA_BYTES = 8 * 1024
+SHORTEST_DEADLINE, LONGEST_DEADLINE = 1.0, 30 * 86400.0
+WEBHOOKS = 8
+LABEL_LENGTH = 100
+
+_SERVICE = re.compile(r"[a-z0-9-]{1,40}")
+_ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
+#: Version, trace, parent, flags, as W3C Trace Context has them; all zeros are nobody's.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """All that a submit says beside its ids, checked."""
+
+    service: str
+    account: str
+    webhooks: tuple[str, ...]
+    deadline: float
+    metadata: str
+    model: str
+    producer: str
+    restart: bool
+    trace: str = ""
+
+
+def id_complaint(task_id: object) -> str | None:
+    """Why this cannot be an id of a remote job, or None."""
+    if not isinstance(task_id, str):
+        return f"an id must be a string, not {type(task_id).__name__}"
+    if not task_id.strip():
+        return "an id must not be empty"
+    if len(task_id) > ID_LENGTH:
+        return f"an id has at most {ID_LENGTH} characters, this one has {len(task_id)}"
+    if not task_id.isprintable():
+        return "an id must not hold control characters"
+    if task_id != task_id.strip():
+        return "an id must not begin or end with white space"
+    return None
+
+
+def traceparent_complaint(text: object) -> str | None:
+    """Why this is no `traceparent` of W3C Trace Context, or None."""
+    if not isinstance(text, str) or not _TRACEPARENT.fullmatch(text):
+        return "a traceparent polls like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    return None
+
+
+def check(
+    *,
+    service: object,
+    account: object = "default",
+    webhook: object = None,
+    deadline: object = None,
+    metadata: object = None,
+    model: object = None,
+    producer: object = None,
+    restart: object = False,
+    traceparent: object = None,
+    default_deadline: float,
+    allowed: Iterable[Network],
+    ports: tuple[range, ...] | None = None,
+) -> SubmitOptions:
+    """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
+    if not isinstance(service, str) or not _SERVICE.fullmatch(service):
+        raise SubmissionError(
+            f"The service {shown(service)} is no name of 1 to 40 of the characters a-z, 0-9 and '-'."
+        )
+    if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
+        raise SubmissionError(
+            f"The account {shown(account)} is no name of 1 to 40 of the characters a-z, 0-9, '_' and '-'."
+        )
+    if not isinstance(restart, bool):
+        raise SubmissionError("`restart` must be true or false.")
+    if traceparent is not None and (complaint := traceparent_complaint(traceparent)):
+        raise SubmissionError(f"Refused: {complaint}, not {shown(traceparent)}.")
+    return SubmitOptions(
+        service=service,
+        account=account,
+        webhooks=_webhooks(webhook, tuple(allowed), ports),
+        deadline=_deadline(deadline, default_deadline),
+        metadata=_metadata(metadata),
+        model=_label("model", model),
+        producer=_label("producer", producer),
+        restart=restart,
+        trace=str(traceparent or ""),
+    )
+
+
+def _webhooks(
+    webhook: object, allowed: tuple[Network, ...], ports: tuple[range, ...] | None
+) -> tuple[str, ...]:
+    given = (
+        [] if webhook is None else list(webhook) if isinstance(webhook, list | tuple) else [webhook]
+    )
+    if len(given) > WEBHOOKS:
+        raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(given)}.")
+    for one in given:
+        named = isinstance(one, str) and one and not is_url(one)
+        complaint = name_complaint(str(one)) if named else webhook_complaint(one, allowed, ports)
+        if isinstance(one, str) and "#" in one and not named:
+            complaint = (
+                complaint or "the webhook URL must not have a #fragment, which is never sent"
+            )
+        if complaint:
+            raise SubmissionError(f"Refused: {complaint}{', or must be a URL' if named else ''}.")
+    return tuple(dict.fromkeys(str(one) for one in given))
+
+
+def _deadline(deadline: object, default: float) -> float:
+    if deadline is None:
+        return default
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+        raise SubmissionError(f"The deadline must be a number of seconds, not {shown(deadline)}.")
+    if not SHORTEST_DEADLINE <= deadline <= LONGEST_DEADLINE:  # also refuses NaN
+        raise SubmissionError(
+            f"The deadline must lie within 1 s and 30 days (2592000 s), not {shown(deadline)} s."
+        )
+    return float(deadline)
+
+
+def _metadata(metadata: object) -> str:
+    if metadata is None:
+        return ""
+    if not isinstance(metadata, Mapping):
+        raise SubmissionError(f"The metadata must be a JSON object, not {type(metadata).__name__}.")
+    if too_deep(dict(metadata)):
+        raise SubmissionError(f"The metadata is nested more than {DEEPEST} deep.")
+    try:
+        text = compact(dict(metadata))
+    except (TypeError, ValueError, RecursionError):
+        raise SubmissionError("The metadata holds something that JSON cannot say.") from None
+    if len(text.encode()) > METADATA_BYTES:
+        raise SubmissionError(f"The metadata is larger than {METADATA_BYTES // 1024} KiB.")
+    return text
+
+
+def _label(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LABEL_LENGTH:
+        raise SubmissionError(
+            f"The {name} must be a printable text of at most {LABEL_LENGTH} characters."
+        )
+    return value
+
+
+def shown(value: Any) -> str:
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

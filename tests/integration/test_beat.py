@@ -1,0 +1,140 @@
+"""Beat with a real Redis as store and broker: what it sends, and when it is still."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from cavendish.store import Store
+from cavendish.store.fleet import GONE_AFTER, Member
+from cavendish.submission import SubmitOptions
+from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE
+from cavendish_worker import runtime as wiring
+from cavendish_worker.celeryapp.app import build
+from cavendish_worker.celeryapp.beat import BeatScheduler, Watch
+from cavendish_worker.telemetry import logs
+from conftest import Server
+
+
+def hear(store: Store, ago: float = 0.0) -> None:
+    """A worker's heart has beaten so long ago."""
+    store.fleet.beat(Member("worker@here:1", "worker", "1", store.fleet.now() - ago))
+
+
+def add(store: Store) -> None:
+    now = store.fleet.now()
+    store.tasks.add(
+        ["a"], SubmitOptions("nano-banana", "default", (), 1000.0, "", "", "", False), now, now
+    )
+
+
+@pytest.fixture
+def beat(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BeatScheduler]:
+    """Beat's scheduler as its process would load it."""
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", server.url)
+    monkeypatch.setattr(wiring, "_hands", None)
+    runtime = wiring.get_runtime()
+    app = build(runtime.settings)
+    scheduler = BeatScheduler(app=app)
+    yield scheduler
+    scheduler.connection.close()
+    app.close()
+    runtime.client.close()
+    runtime.store.close()
+    runtime.loop.close(runtime.upstream._client.aclose())
+
+
+def run(beat: BeatScheduler, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(beat.tick())
+
+
+def sent(store: Store) -> Counter[str]:
+    """How many messages lie in each queue."""
+    redis = store.connection.redis
+    return Counter(
+        {
+            task: redis.llen(task)
+            for task in (DISPATCH, DELIVER, EXPIRE, RECONCILE)
+            if redis.llen(task)
+        }
+    )
+
+
+def test_nothing_is_sent_while_no_worker_is_heard_of_so_no_messages_pile_up(
+    store: Store, beat: BeatScheduler
+) -> None:
+    add(store)
+    hear(store, ago=GONE_AFTER + 1)
+    run(beat, 1.2)
+    assert sent(store) == {}
+    hear(store)
+    run(beat, 2.0)
+    assert sent(store)[DISPATCH] >= 3
+
+
+def test_an_idle_stack_gets_no_ticks_and_the_first_comes_within_a_second_of_a_submit(
+    store: Store, beat: BeatScheduler
+) -> None:
+    hear(store)
+    run(beat, 1.0)
+    assert sent(store) == {DELIVER: 1, RECONCILE: 1}
+    add(store)
+    run(beat, 1.0)
+    assert sent(store)[DISPATCH] >= 1
+    store.connection.redis.delete("cavendish:{default/nano-banana/0}:deadlines")
+    run(beat, 1.5)
+    before = sent(store)[DISPATCH]
+    run(beat, 1.0)
+    assert sent(store)[DISPATCH] == before
+
+
+def test_a_tick_comes_four_times_a_second_while_ids_are_pending_and_carries_no_time(
+    store: Store, beat: BeatScheduler
+) -> None:
+    hear(store)
+    add(store)
+    run(beat, 3.0)
+    assert 11 <= sent(store)[DISPATCH] <= 13
+    message = json.loads(str(store.connection.redis.lindex(DISPATCH, 0)))
+    assert (message["headers"]["expires"], message["headers"]["eta"]) == (None, None)
+
+
+def test_a_wall_clock_that_is_set_back_does_not_stop_beat(
+    store: Store, beat: BeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear(store)
+    add(store)
+    run(beat, 1.0)
+    before, behind = sent(store)[DISPATCH], time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: behind)
+    run(beat, 1.0)
+    assert sent(store)[DISPATCH] >= before + 3
+
+
+def test_with_the_store_away_nothing_is_sent_and_it_is_said_once(
+    own_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up("console", "info")
+    store = Store(own_server.url)
+    hear(store)
+    watch = Watch(store)
+    assert watch.worth(RECONCILE)
+    own_server.kill()
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        watch.worth(DISPATCH)
+        time.sleep(0.1)
+    assert not watch.worth(RECONCILE)
+    own_server.start()
+    hear(store)
+    time.sleep(1.1)
+    assert watch.worth(RECONCILE)
+    store.close()
+    said = capsys.readouterr().err
+    assert (said.count("beat.waits"), said.count("beat.goes_on")) == (1, 1)

@@ -1,0 +1,348 @@
+"""How fast an account may ask: the rate limit, its ceiling, its windows and its holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cavendish.model import Quota, UpstreamErrorKind
+from cavendish.policy.rate_limit import (
+    LONGEST_RETRY_AFTER,
+    START,
+    RateLimit,
+    acquire,
+    report_answer,
+    report_error,
+)
+
+T0 = 1_800_000_000.0
+LATENCY = 0.2
+
+#: What may happen next: seconds until then, what, how long the call took, Retry-After, chance.
+Happening = tuple[float, str, float, float | None, float]
+HAPPENINGS = st.lists(
+    st.tuples(
+        st.floats(0, 30),
+        st.sampled_from(["ask", "ask", "ask", "answer", "answer", "rate", "account", "down"]),
+        st.floats(0, 5),
+        st.none() | st.floats(0, 300),
+        st.floats(0, 1, exclude_max=True),
+    ),
+    max_size=60,
+)
+
+
+def refused(
+    rate_limit: RateLimit,
+    at: float,
+    *,
+    why: UpstreamErrorKind = UpstreamErrorKind.RATE,
+    retry_after: float | None = None,
+    sent_at: float | None = None,
+) -> RateLimit:
+    """A refusal that arrives at `at`, for a call sent LATENCY before unless said otherwise."""
+    return report_error(
+        rate_limit,
+        why,
+        "because",
+        retry_after,
+        at - LATENCY if sent_at is None else sent_at,
+        at,
+        0.0,
+    )
+
+
+def live(
+    rate_limit: RateLimit, happenings: list[Happening], ceiling: float = 0.0
+) -> list[tuple[RateLimit, float]]:
+    """Let it all happen; returns each state after a call was asked for, with its wait."""
+    now, asked = T0, []
+    for after, what, took, retry_after, chance in happenings:
+        now += after
+        if what == "ask":
+            rate_limit, wait = acquire(rate_limit, now, ceiling)
+            asked.append((rate_limit, wait))
+        elif what == "answer":
+            rate_limit = report_answer(rate_limit, now - took, now)
+        else:
+            rate_limit = report_error(
+                rate_limit, UpstreamErrorKind(what), "because", retry_after, now - took, now, chance
+            )
+    return asked
+
+
+def run(
+    rate_limit: RateLimit,
+    start: float,
+    seconds: float,
+    accepts: Callable[[float], bool],
+    demand: float = 50.0,
+) -> tuple[RateLimit, list[float], list[float]]:
+    """Calls as fast as the rate limit and the demand allow, each answered LATENCY later, one at a
+    time.
+    """
+    now, accepted, denied = start, [], []
+    while now < start + seconds:
+        rate_limit, wait = acquire(rate_limit, now)
+        if wait:
+            now += wait
+            continue
+        if accepts(now):
+            accepted.append(now)
+            rate_limit = report_answer(rate_limit, now, now + LATENCY / 10)
+        else:
+            denied.append(now)
+            rate_limit = refused(rate_limit, now + LATENCY / 10, sent_at=now)
+        now += max(LATENCY / 10, 1 / demand)
+    return rate_limit, accepted, denied
+
+
+def quota_of(size: int, window: float) -> Callable[[float], bool]:
+    """A server that accepts so many calls in each window, counted from T0."""
+    taken: dict[int, int] = {}
+
+    def accepts(at: float) -> bool:
+        turn = int((at - T0) / window)
+        taken[turn] = taken.get(turn, 0) + 1
+        return taken[turn] <= size
+
+    return accepts
+
+
+@given(HAPPENINGS, st.floats(0.01, 1000) | st.just(0.0))
+def test_a_wait_is_never_negative_and_always_finite(
+    happenings: list[Happening], ceiling: float
+) -> None:
+    assert all(
+        wait >= 0 and math.isfinite(wait) for _, wait in live(RateLimit(), happenings, ceiling)
+    )
+
+
+@given(HAPPENINGS)
+def test_every_state_survives_its_json_and_stays_small(happenings: list[Happening]) -> None:
+    for rate_limit, _ in live(RateLimit(), happenings):
+        assert RateLimit.from_json(rate_limit.to_json()) == rate_limit
+        assert len(rate_limit.to_json()) < 1500
+
+
+@given(HAPPENINGS, st.floats(0, 600))
+def test_a_held_account_grants_nothing_until_the_hold_is_over(
+    happenings: list[Happening], later: float
+) -> None:
+    for rate_limit, _ in live(RateLimit(), happenings):
+        now = T0 + later
+        after, wait = acquire(rate_limit, now)
+        if rate_limit.held(now):
+            assert wait >= rate_limit.paused_until - now
+        if wait:
+            assert after == rate_limit
+
+
+@given(HAPPENINGS, st.floats(0.1, 100))
+def test_a_cap_is_never_exceeded_by_as_much_as_one_call(
+    happenings: list[Happening], cap: float
+) -> None:
+    granted = [
+        rate_limit.sent_at
+        for rate_limit, wait in live(RateLimit(rate=1000.0), happenings, cap)
+        if not wait
+    ]
+    assert all(later - earlier >= 1 / cap - 1e-6 for earlier, later in pairwise(granted))
+
+
+@given(HAPPENINGS, st.floats(0, 600))
+def test_the_share_in_use_is_a_share(happenings: list[Happening], later: float) -> None:
+    for rate_limit, _ in live(RateLimit(), happenings):
+        assert 0 <= rate_limit.used_share(T0 + later) <= 1
+
+
+@given(
+    st.text()
+    | st.sampled_from(
+        [
+            "[]",
+            "1",
+            "null",
+            '{"rate": "2"}',
+            '{"rate": 0}',
+            '{"rate": NaN}',
+            '{"hold_reason": 1}',
+            '{"x": 1}',
+        ]
+    )
+)
+def test_anything_unreadable_is_a_new_account(text: str) -> None:
+    assert RateLimit.from_json(text) == RateLimit()
+
+
+def test_every_field_is_kept_in_the_json() -> None:
+    assert set(json.loads(RateLimit().to_json())) == {field.name for field in fields(RateLimit)}
+    assert RateLimit.from_json(None) == RateLimit()
+
+
+def test_a_new_account_starts_slowly_and_doubles_while_nothing_is_refused() -> None:
+    rate_limit, early, _ = run(RateLimit(), T0, 5, lambda _: True)
+    assert rate_limit.ceiling is None
+    assert rate_limit.used_share(T0 + 5) == 0.0
+    assert START * 5 <= len(early) <= START * 5 * 2
+    rate_limit, late, _ = run(rate_limit, T0 + 5, 5, lambda _: True)
+    assert 1.5 < len(late) / len(early) < 2.5
+
+
+def test_the_first_429_makes_what_was_accepted_the_ceiling() -> None:
+    rate_limit, _, _ = run(RateLimit(), T0, 15, lambda _: True)
+    before = rate_limit.rate_at(T0 + 15)
+    after = refused(rate_limit, T0 + 15)
+    assert after.ceiling is not None
+    assert before / 2 <= after.ceiling <= before
+    assert after.rate_at(T0 + 15) == pytest.approx(0.85 * after.ceiling)
+
+
+def test_a_straggler_sent_before_the_cut_changes_nothing() -> None:
+    cut = refused(RateLimit(rate=10.0), T0)
+    assert refused(cut, T0 + 0.1, sent_at=T0 - 0.1) == cut
+    assert refused(cut, T0 + 1, sent_at=T0 + 0.8) != cut
+
+
+def test_further_429s_without_a_success_do_not_cut_again_but_wait_ever_longer() -> None:
+    rate_limit, waits = refused(RateLimit(rate=10.0), T0), []
+    ceiling, now = rate_limit.ceiling, T0
+    for _ in range(3):
+        now = max(now, rate_limit.paused_until) + 1
+        rate_limit = refused(rate_limit, now)
+        waits.append(rate_limit.paused_until - now)
+    assert rate_limit.ceiling == ceiling
+    assert waits == sorted(waits)
+    assert 0 < waits[0] < waits[-1] <= 10
+
+
+def test_the_rate_limit_comes_back_to_the_ceiling_rests_and_goes_beyond_only_while_used() -> None:
+    rate_limit = refused(RateLimit(rate=10.0), T0)
+    ceiling = rate_limit.rate
+    assert rate_limit.rate_at(T0 + rate_limit.climb) == pytest.approx(ceiling)
+    assert rate_limit.rate_at(T0 + 10 * rate_limit.climb) == ceiling
+    used = replace(rate_limit, sent_rate=ceiling, sent_at=T0 + 10 * rate_limit.climb)
+    assert used.rate_at(T0 + 10 * rate_limit.climb) == pytest.approx(1.5 * ceiling)
+
+
+def test_an_account_that_was_idle_rests_at_its_ceiling_when_demand_is_back() -> None:
+    rate_limit = refused(RateLimit(rate=10.0), T0)
+    rate_limit, _ = acquire(rate_limit, T0 + 3600)
+    assert rate_limit.rate_at(T0 + 3600.1) == pytest.approx(rate_limit.rate)
+
+
+def test_little_demand_does_not_make_the_rate_limit_grow() -> None:
+    rate_limit, _, _ = run(RateLimit(), T0, 300, lambda _: True, demand=3.0)
+    assert rate_limit.rate_at(T0 + 300) < 6
+
+
+def test_a_retry_after_is_a_floor_for_everyone_up_to_a_cap() -> None:
+    rate_limit = refused(RateLimit(), T0, retry_after=30.0)
+    assert rate_limit.paused_until == T0 + 30
+    assert rate_limit.pause_kind == "rate"
+    assert refused(rate_limit, T0 + 1, retry_after=3.0).paused_until == T0 + 30
+    assert refused(rate_limit, T0 + 1, retry_after=40.0, sent_at=T0 - 1).paused_until == T0 + 41
+    assert refused(RateLimit(), T0, retry_after=86400.0).paused_until == T0 + LONGEST_RETRY_AFTER
+
+
+def test_the_hold_of_a_refused_credential_grows_to_ten_minutes_and_ends_with_the_first_answer() -> (
+    None
+):
+    rate_limit, now, waits = RateLimit(), T0, []
+    for _ in range(12):
+        rate_limit = refused(rate_limit, now, why=UpstreamErrorKind.ACCOUNT, sent_at=now)
+        waits.append(rate_limit.paused_until - now)
+        now = rate_limit.paused_until
+    assert waits[:4] == pytest.approx([5, 10, 20, 40])
+    assert waits[-1] == pytest.approx(600)
+    assert rate_limit.pauses == 12
+    assert report_answer(rate_limit, now - 1, now).pause_kind == "account"
+    resumed = report_answer(rate_limit, now, now + LATENCY)
+    assert (resumed.pause_kind, resumed.pause_reason, resumed.pauses) == ("", "", 0)
+
+
+def test_calls_that_were_under_way_when_the_credential_was_refused_do_not_lengthen_the_hold() -> (
+    None
+):
+    rate_limit = refused(RateLimit(), T0, why=UpstreamErrorKind.ACCOUNT)
+    assert refused(rate_limit, T0 + 1, why=UpstreamErrorKind.ACCOUNT, sent_at=T0 - 1) == rate_limit
+
+
+def test_a_429_does_not_shorten_or_rename_the_hold_of_a_refused_credential() -> None:
+    rate_limit = refused(refused(RateLimit(), T0, why=UpstreamErrorKind.ACCOUNT), T0 + 1)
+    assert rate_limit.pause_kind == "account"
+    assert rate_limit.paused_until == T0 + 5
+
+
+@pytest.mark.parametrize(
+    "why", [UpstreamErrorKind.DOWN, UpstreamErrorKind.FORBIDDEN, UpstreamErrorKind.TOO_MANY]
+)
+def test_what_is_no_429_and_no_refused_credential_changes_nothing(why: UpstreamErrorKind) -> None:
+    rate_limit = refused(RateLimit(rate=10.0), T0)
+    assert refused(rate_limit, T0 + 5, why=why) == rate_limit
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [(Quota(150, 15), 10.0), (Quota(90, 10), 9.0), (Quota(0, 10), 2.0), (Quota(9000, 10), 20.0)],
+)
+def test_a_quota_header_is_believed_within_a_fifth_and_twice_the_ceiling(
+    quota: Quota, expected: float
+) -> None:
+    rate_limit = replace(RateLimit(rate=10.0, limited=True), since=T0 - 15)  # back at its ceiling
+    assert report_answer(rate_limit, T0 - LATENCY, T0, quota).rate_at(T0) == pytest.approx(expected)
+
+
+def test_a_quota_header_is_forgotten_when_its_time_is_over() -> None:
+    rate_limit = report_answer(
+        replace(RateLimit(rate=10.0, limited=True), since=T0), T0 - LATENCY, T0, Quota(1, 5)
+    )
+    assert rate_limit.rate_at(T0 + 4.9) < 3
+    assert rate_limit.rate_at(T0 + 5.1) > 8
+
+
+@pytest.mark.parametrize("window", [10.0, 15.0, 30.0, 60.0])
+def test_a_spent_quota_is_recognised_and_then_spread_over_its_window(window: float) -> None:
+    server = quota_of(int(5 * window), window)
+    rate_limit, _, _ = run(RateLimit(), T0, 6 * window, server)
+    assert min(abs(rate_limit.window - window), abs(rate_limit.window - 2 * window)) <= 1
+    assert rate_limit.ceiling == pytest.approx(5, rel=0.15)
+    _, accepted, denied = run(rate_limit, T0 + 6 * window, 6 * window, server)
+    assert len(accepted) > 0.85 * 5 * 6 * window
+    assert len(denied) < 0.03 * len(accepted)
+    assert max(b - a for a, b in pairwise(accepted)) < 0.15 * window + 1
+
+
+def test_a_one_second_window_is_not_taken_for_a_quota() -> None:
+    server, rate_limit = quota_of(10, 1.0), RateLimit()
+    for part in range(30):
+        rate_limit, _, _ = run(rate_limit, T0 + 10 * part, 10, server)
+        assert rate_limit.window == 0
+    assert rate_limit.ceiling == pytest.approx(10, rel=0.2)
+
+
+def test_a_window_that_is_none_is_doubted_and_forgotten() -> None:
+    rate_limit, now = (
+        replace(RateLimit(rate=10.0, limited=True), window=30.0, anchor=T0, since=T0),
+        T0,
+    )
+    for off in (11, 17, 44, 51, 74):
+        now = T0 + off
+        rate_limit = refused(rate_limit, now)
+        rate_limit = report_answer(rate_limit, now + 0.1, now + 0.3)
+    assert rate_limit.window == 0
+
+
+def test_the_share_in_use_follows_the_calls_that_were_really_sent() -> None:
+    rate_limit, _, _ = run(
+        replace(RateLimit(rate=10.0, limited=True), since=T0), T0, 60, lambda _: True, demand=5.0
+    )
+    assert rate_limit.used_share(T0 + 60) == pytest.approx(0.5, abs=0.1)
+    assert rate_limit.used_share(T0 + 120) < 0.01

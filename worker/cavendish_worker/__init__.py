@@ -1,0 +1,4 @@
+"""The runtime.
+
+Celery, HTTP, the command line. Imports the store (`scheduler`), which never imports back.
+"""

@@ -1,0 +1,1 @@
+"""The Celery app, its transport, its beat and its end."""

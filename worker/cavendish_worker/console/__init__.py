@@ -1,0 +1,1 @@
+"""Flower, and our pages inside it."""

@@ -1,0 +1,1 @@
+"""`cavendish up`: the whole stack on one machine, and a pretend API."""

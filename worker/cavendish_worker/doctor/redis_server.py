@@ -1,0 +1,117 @@
+"""The Redis of the store.
+
+Is it new enough, does it keep what is written, does it drop nothing, is its clock right?
+"""
+
+from __future__ import annotations
+
+from cavendish.settings import Settings
+from cavendish.store.server_info import Server
+from cavendish_worker.doctor.finding import Finding, ill, skipped, well
+
+#: The commands and the Lua of this version are used; Valkey calls itself 7.2 or more.
+LEAST = (6, 2)
+#: Share of `maxmemory` from which on it is time to do something.
+NEARLY_FULL = 0.9
+#: Seconds by which two wall clocks may differ: receivers refuse webhooks that are five minutes off,
+#: by the clock of Redis.
+APART = 30.0
+
+
+def findings(where: str, server: Server, settings: Settings) -> list[Finding]:
+    """Everything about the server that answered."""
+    return [
+        well("redis", f"{server.name} answers at {where}"),
+        *_version(server),
+        *_persistence(server, settings),
+        eviction("redis eviction", server.policy),
+        *_memory(server),
+        _clock(server),
+    ]
+
+
+def _version(server: Server) -> list[Finding]:
+    if server.version is None:
+        return [skipped("redis version", "the server does not say")]
+    numbers = tuple(int(part) for part in server.version.split(".")[:2] if part.isdigit())
+    if numbers >= LEAST:
+        return []
+    wanted = ".".join(map(str, LEAST))
+    return [
+        ill(
+            "redis version",
+            f"{server.version} is too old",
+            f"Run Redis {wanted} or newer, or any Valkey.",
+        )
+    ]
+
+
+def _persistence(server: Server, settings: Settings) -> list[Finding]:
+    what = "redis persistence"
+    if server.append_only is None:
+        return [
+            skipped(
+                what,
+                "the server forbids CONFIG; see its operator's page for what survives a restart",
+            )
+        ]
+    if not server.append_only:
+        if settings.wait_replicas:
+            found = f"off, but a write counts only when {settings.wait_replicas} replicas have it"
+            return [
+                well(
+                    what,
+                    found,
+                    "Switch appendonly on as well, for the day on which all of them restart.",
+                )
+            ]
+        advice = "redis-cli CONFIG SET appendonly yes; and `appendonly yes`, `appendfsync always` in redis.conf."
+        return [ill(what, "is off: a restart of Redis loses what was submitted", advice)]
+    if server.writes_well is False:
+        return [
+            ill(
+                what,
+                "the last write to the disk failed",
+                "Make room on the disk of Redis, and read its log.",
+            )
+        ]
+    if server.fsync == "no":
+        advice = "redis-cli CONFIG SET appendfsync always (or everysec), and in redis.conf."
+        return [ill(what, "appendfsync no: a power cut loses half a minute", advice)]
+    if server.fsync == "everysec":
+        advice = "appendfsync always loses nothing that was acknowledged, at some speed."
+        return [
+            well(what, "appendonly, appendfsync everysec: a power cut loses up to a second", advice)
+        ]
+    return [well(what, f"appendonly, appendfsync {server.fsync}")]
+
+
+def eviction(what: str, policy: str | None) -> Finding:
+    """A full Redis must refuse, not forget."""
+    if policy is None:
+        return skipped(what, "the server does not say what it does when it is full")
+    if policy == "noeviction":
+        return well(what, "maxmemory-policy noeviction")
+    advice = "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf; a cache belongs into another Redis."
+    return ill(what, f"maxmemory-policy {policy}: when it is full it drops what is tracked", advice)
+
+
+def _memory(server: Server) -> list[Finding]:
+    if not server.limit or server.used < NEARLY_FULL * server.limit:
+        return []
+    found = f"{server.used / server.limit:.0%} of maxmemory is in use; a full Redis refuses submits"
+    return [
+        ill(
+            "redis memory",
+            found,
+            "Raise maxmemory, or lower CAVENDISH_RETENTION and CAVENDISH_EVENTS_KEPT.",
+        )
+    ]
+
+
+def _clock(server: Server) -> Finding:
+    if abs(server.behind) <= APART:
+        return well("clock", f"Redis and this machine are {abs(server.behind):.1f} s apart")
+    which = "behind" if server.behind > 0 else "ahead of"
+    advice = "Set both by NTP: webhooks carry the time of Redis, and receivers refuse what is five minutes off."
+    return ill("clock", f"Redis is {abs(server.behind):.0f} s {which} this machine", advice)

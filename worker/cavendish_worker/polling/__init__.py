@@ -1,0 +1,1 @@
+"""From due ids to settled ones: dispatch, retrieve, expire."""

@@ -1,0 +1,1 @@
+"""What is pending is announced: claimed, signed, sent, and written down."""

@@ -1,0 +1,164 @@
+"""Standard Webhooks v1 and v1a: what a receiver needs to know that an webhook is ours, whole and
+fresh.
+
+A key says by its beginning what it is: `whsec_…` is a secret that both sides share (v1,
+HMAC-SHA256); `whsk_…` is a private key of ours (v1a, ed25519), and `whpk_…` the public key that its
+receivers check with.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cavendish.env_parsers import webhook_secret_key
+
+TOLERANCE = 300
+#: Parsed keys that are kept: to load a private key takes as long as to sign. They are in this
+#: process's memory either way.
+_KEPT_KEYS = 64
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,11}")
+
+
+def new_secret() -> str:
+    """A fresh `whsec_…` secret of 32 random bytes."""
+    return "whsec_" + _text(secrets.token_bytes(32))
+
+
+def new_signing_key() -> str:
+    """A fresh `whsk_…` private key: the base64 of seed and public key, 64 bytes."""
+    seed = secrets.token_bytes(32)
+    return "whsk_" + _text(
+        seed + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    )
+
+
+def public_key(key: str) -> str:
+    """The `whpk_…` public key that belongs to a `whsk_…`: the one to give away."""
+    return "whpk_" + _text(_private(key).public_key().public_bytes_raw())
+
+
+def signed_content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
+    """The bytes under a signature.
+
+    ValueError for an id with a dot: `m1.1` at 2 and `m1` at `1.2` would be the same bytes.
+    """
+    if "." in webhook_id:
+        raise ValueError("a webhook-id must hold no dot")
+    return f"{webhook_id}.{timestamp}.".encode() + body
+
+
+def sign(key: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """One signature over id, time (integer seconds since the epoch) and the exact bytes of the
+    body.
+
+    `v1,…` with a `whsec_…` and `v1a,…` with a `whsk_…`. Raises ValueError, which shows no key, for
+    any other.
+    """
+    content = signed_content(webhook_id, timestamp, body)
+    return (
+        "v1a," + _text(_private(key).sign(content))
+        if key.startswith("whsk_")
+        else _v1(key, content)
+    )
+
+
+def headers(keys: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers of a signed webhook, with a signature by each live key in their order."""
+    if not keys:
+        raise ValueError("there is no key to sign with")
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(sign(key, webhook_id, timestamp, body) for key in keys),
+    }
+
+
+def verify(
+    keys: str | Sequence[str], received: Mapping[str, str], body: bytes, now: float
+) -> str | None:
+    """Why an webhook is not to be trusted, or None if it is. `received` are its headers, in lower
+    case.
+
+    One signature that fits one of the keys is enough. They are `whsec_…` or `whpk_…`; ValueError
+    for any other.
+    """
+    try:
+        webhook_id, timestamp, signatures = (
+            received[f"webhook-{name}"] for name in ("id", "timestamp", "signature")
+        )
+    except KeyError as error:
+        return f"the header {error.args[0]} is missing"
+    if "." in webhook_id:
+        return "the webhook-id holds a dot"
+    if not _INTEGER.fullmatch(timestamp):
+        return "the webhook-timestamp is no integer"
+    if abs(now - int(timestamp)) > TOLERANCE:
+        return "the webhook-timestamp is more than five minutes off"
+    content, given = signed_content(webhook_id, int(timestamp), body), signatures.split()
+    fitting = [
+        key for key in ([keys] if isinstance(keys, str) else keys) if _fits(key, content, given)
+    ]
+    return None if fitting else "no signature fits"
+
+
+def _fits(key: str, content: bytes, given: Sequence[str]) -> bool:
+    if key.startswith("whpk_"):
+        public = _public(key)
+        return any(
+            _fits_public(public, content, one.removeprefix("v1a,"))
+            for one in given
+            if one.startswith("v1a,")
+        )
+    expected = _v1(key, content).encode()
+    return any(hmac.compare_digest(expected, one.encode()) for one in given)
+
+
+def _fits_public(public: Ed25519PublicKey, content: bytes, signature: str) -> bool:
+    try:
+        public.verify(base64.b64decode(signature, validate=True), content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _v1(secret: str, content: bytes) -> str:
+    return "v1," + _text(hmac.new(webhook_secret_key(secret), content, hashlib.sha256).digest())
+
+
+@lru_cache(_KEPT_KEYS)
+def _private(key: str) -> Ed25519PrivateKey:
+    raw = _bytes(key, "whsk_", 32, 64)
+    private = Ed25519PrivateKey.from_private_bytes(raw[:32])
+    if raw[32:] not in (b"", private.public_key().public_bytes_raw()):
+        raise ValueError("the public half of the 'whsk_' key does not belong to its seed")
+    return private
+
+
+@lru_cache(_KEPT_KEYS)
+def _public(key: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(_bytes(key, "whpk_", 32))
+
+
+def _bytes(text: str, prefix: str, *lengths: int) -> bytes:
+    try:
+        raw = base64.b64decode(text.removeprefix(prefix), validate=True)
+    except ValueError:
+        raw = b""
+    if not text.startswith(prefix) or len(raw) not in lengths:
+        raise ValueError(
+            f"must be '{prefix}' followed by the base64 of {' or '.join(map(str, lengths))} bytes"
+        )
+    return raw
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -1,5 +1,0 @@
-"""`python -m worker.cli` is the console script `cavendish`."""
-
-from worker.cli import main
-
-main()

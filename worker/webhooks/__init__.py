@@ -1,1 +1,0 @@
-"""What is owed is announced: claimed, signed, sent, and written down."""
