@@ -90,7 +90,9 @@ def in_kubernetes() -> list[Part]:
     for one in of_kind("Deployment", "StatefulSet"):
         pod = one["spec"]["template"]["spec"]
         for box in pod["containers"]:
-            environment = {line["name"]: line["value"] for line in box.get("env", ())}
+            environment = {
+                line["name"]: line["value"] for line in box.get("env", ()) if "value" in line
+            }
             if box["image"] == OURS:
                 environment |= config_map()
             grace = pod["terminationGracePeriodSeconds"]

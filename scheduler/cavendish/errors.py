@@ -5,11 +5,12 @@ CavendishError
 ├── SubmissionError     a submit that is refused as a whole (service, webhook, metadata, deadline
 ...) ├── EndpointError       a webhook endpoint that cannot be registered, is not there, or did not
 give its consent ├── BookUnavailable     Redis did not answer, or refuses to write; what was not
-acknowledged is handed in again │   └── ForeignBook     Redis answers, but the store has a format
-that this version of Cavendish cannot read ├── WaitTimeout         `Client.wait` ran out of time;
-carries what was still pending ├── EventsMissed        events were trimmed from a stream before they
-were read; carries where to go on └── StackError          `cavendish up` cannot start or keep a part
-of the stack
+acknowledged is handed in again │   ├── ForeignBook     Redis answers, but the store has a format
+that this version of Cavendish cannot read │   └── ServerTooOld    what answers is a Redis without
+the commands that are used ├── WaitTimeout         `Client.wait` ran out of time; carries what was
+still pending ├── EventsMissed        events were trimmed from a stream before they were read;
+carries where to go on └── StackError          `cavendish up` cannot start or keep a part of the
+stack
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ class StoreFormatError(StoreUnavailable):
     """The store has a format that this version cannot read.
 
     It is there, but not for us. Nothing was written.
+    """
+
+
+class ServerTooOld(StoreUnavailable):
+    """The server is older than what serves (Redis 6.2 or newer, or any Valkey).
+
+    Nothing was written.
     """
 
 

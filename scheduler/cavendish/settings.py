@@ -165,7 +165,7 @@ class Settings:
         "",
         env_parsers.secret,
         "whsec_…",
-        "Signs every webhook; `cavendish up` makes one where none is set.",
+        "Signs every webhook; several, the newest first, all sign; `cavendish secret new` prints one; `cavendish up` makes one.",
         secret=True,
     )
     webhook_allow: tuple[Network, ...] = _setting(

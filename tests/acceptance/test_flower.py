@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from browser import Browser, browser
 from cavendish_worker.devstack.stack import free_port
 from conftest import Server
 from programs import need
+from servers import started
 
 PASSWORD = "not: for, everyone"
 
@@ -151,6 +153,99 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
         )
         assert refused[0]["result"] == "cavendish.submit needs the keyword 'service'."
     assert PASSWORD not in (tmp_path / "flower.log").read_text()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP], ids=["Redis is killed", "Redis hangs"]
+)
+def test_flower_ends_by_itself_on_sigterm_while_redis_is_away(tmp_path: Path, number: int) -> None:
+    port = free_port()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAVENDISH_", "FLOWER_"))
+    }
+    with started(lambda begin: begin()) as node, (tmp_path / "log").open("w") as log:
+        environment |= {
+            "CAVENDISH_REDIS_URL": f"redis://127.0.0.1:{node.port}/0",
+            "CAVENDISH_FLOWER_PORT": str(port),
+        }
+        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker.tasks", "flower"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until(
+                lambda: (
+                    httpx.get(f"http://127.0.0.1:{port}/healthcheck", trust_env=False).text == "OK"
+                ),
+                40,
+                "it answers",
+            )
+            node.kill(number)
+            time.sleep(
+                12
+            )  # it asks the workers for their events every five seconds, in threads that then wait for Redis
+            process.terminate()
+            assert process.wait(60) == 0  # by itself: systemd and Docker kill after ten
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(10)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize(
+    "said", [["--address=0.0.0.0", "--port={}"], ["--port={}", "--url_prefix=flower"], []], ids=str
+)
+def test_the_health_check_of_the_image_asks_flower_itself_however_it_is_started(
+    own_server: Server, tmp_path: Path, said: list[str]
+) -> None:
+    port = free_port()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAVENDISH_", "FLOWER_"))
+    }
+    environment |= {"CAVENDISH_REDIS_URL": own_server.url} | (
+        {} if said else {"CAVENDISH_FLOWER_PORT": str(port)}
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "cavendish_worker.tasks",
+        "flower",
+        *(word.format(port) for word in said),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    words = [
+        sys.executable,
+        "-m",
+        "cavendish_worker.cli",
+        "alive",
+        "--container",
+        "--pid",
+        str(process.pid),
+    ]
+
+    def asked() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+
+    try:
+        wait_until(lambda: asked().returncode == 0, 40, "it is well")
+        process.send_signal(signal.SIGSTOP)
+        done = asked()
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert "does not answer" in done.stderr
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(10)
 
 
 @contextmanager

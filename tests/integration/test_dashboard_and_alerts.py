@@ -177,7 +177,7 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
     )
     assert sections == list(ALERTS)
     for name, rule in ALERTS.items():
-        assert rule["runbook_url"] == f"RUNBOOK.md#{name.lower()}"
+        assert rule["runbook_url"] == f'"{{{{ $externalLabels.runbook }}}}#{name.lower()}"'
         assert rule["summary"].endswith(".")
         assert re.fullmatch(r"\{severity: (critical|warning)\}", rule["labels"])
     parts = re.split(
@@ -186,6 +186,25 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
     assert all(
         re.findall(r"^\*\*(\w+)\*\*: ", part, re.MULTILINE) == ["Means", "See", "Do"]
         for part in parts
+    )
+
+
+def test_whoever_is_woken_gets_an_address_that_can_be_opened() -> None:
+    """A link without a host leads nowhere from a telephone.
+
+    Prometheus says where the runbook is, here and in Compose.
+    """
+    for place in (DEPLOY / "prometheus" / "prometheus.yml", DEPLOY / "compose.yaml"):
+        assert re.search(
+            r"external_labels:.*\n\s+runbook: https://\S+/RUNBOOK\.md\n", place.read_text()
+        )
+
+
+def test_a_few_ids_that_expire_wake_nobody() -> None:
+    """A share of eight ids says little: at least ten must have expired within the hour."""
+    expr = ALERTS["CavendishTasksExpired"]["expr"]
+    assert re.search(
+        r"> 0\.01 and on \(account, service\) sum by .*state=\"expired\".*>= 10$", expr
     )
 
 

@@ -93,10 +93,41 @@ def test_kubernetes_tells_a_pod_of_no_services_which_would_poll_like_settings(
 
 
 @pytest.mark.parametrize("one", of_kind("Deployment"), ids=called)
-def test_an_empty_line_of_the_secret_does_not_undo_what_the_map_sets(one: dict[str, Any]) -> None:
-    """Kubernetes takes the later of two sources."""
+def test_what_is_set_in_the_secret_wins_over_the_map(one: dict[str, Any]) -> None:
+    """Kubernetes takes the later of two sources.
+
+    An empty value of the secret is taken too, so none may be made.
+    """
     (box,) = one["spec"]["template"]["spec"]["containers"]
-    assert [next(iter(source)) for source in box["envFrom"]] == ["secretRef", "configMapRef"]
+    assert [next(iter(source)) for source in box["envFrom"]] == ["configMapRef", "secretRef"]
+    page = (KUBERNETES / "base" / "kustomization.yaml").read_text()
+    assert "grep -E '^[A-Z_]+=.' cavendish.env" in page
+    lines = [
+        line
+        for line in (DEPLOY / "env.example").read_text().splitlines()
+        if re.match("[A-Z_]+=.", line)
+    ]
+    assert not any(line.endswith("=") for line in lines)
+
+
+def test_redis_asks_for_a_password_of_a_secret_and_every_part_says_it() -> None:
+    (redis,) = of_kind("StatefulSet")
+    (box,) = redis["spec"]["template"]["spec"]["containers"]
+    (password,) = box["env"]
+    assert password["valueFrom"] == {"secretKeyRef": {"name": "cavendish-redis", "key": "password"}}
+    assert f'--requirepass "${password["name"]}"' in box["args"][-1]
+    assert box["args"][-1].startswith("exec redis-server ")
+    (one,) = read(KUBERNETES / "components" / "redis" / "kustomization.yaml")
+    (patch,) = one["patches"]
+    secret, url = (step["value"] for step in yaml.safe_load(patch["patch"]))
+    assert secret["valueFrom"] == password["valueFrom"]
+    assert url == {
+        "name": "CAVENDISH_REDIS_URL",
+        "value": f"redis://:$({secret['name']})@cavendish-redis:6379/0",
+    }
+    for deployment in of_kind("Deployment"):
+        (part,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert isinstance(part["env"], list)  # or there would be nothing to add to
 
 
 @pytest.mark.parametrize("one", WORKLOADS, ids=called)
@@ -187,7 +218,11 @@ def test_the_overlay_adds_redis_and_leaves_the_number_of_workers_to_keda() -> No
         for one in objects.values()
         if one["kind"] == "ConfigMap" and "CAVENDISH_LOG_FORMAT" in one["data"]
     ]
-    assert settings["CAVENDISH_REDIS_URL"] == "redis://cavendish-redis:6379/0"
+    assert "CAVENDISH_REDIS_URL" not in settings
+    for one in objects.values():
+        if one["kind"] == "Deployment":
+            names = [line["name"] for line in _boxes(one)[0]["env"]]
+            assert names[-2:] == ["REDIS_PASSWORD", "CAVENDISH_REDIS_URL"]
     assert {
         one["metadata"].get("namespace") for one in objects.values() if one["kind"] != "Namespace"
     } == {"cavendish"}

@@ -97,3 +97,19 @@ def test_every_service_has_the_sandbox_the_settings_and_starts_again() -> None:
         "Restart=always",
     ):
         assert f"\n{line}\n" in said
+
+
+def test_units_that_share_a_state_folder_share_its_owner() -> None:
+    """With DynamicUser each unit has a uid of its own, and takes the folder from the others.
+
+    200/CHDIR.
+    """
+    said = (UNITS / "cavendish-.service.d" / "sandbox.conf").read_text()
+    assert {
+        "User=cavendish",
+        "Group=cavendish",
+        "StateDirectory=cavendish",
+        "StateDirectoryMode=0700",
+    } <= set(said.splitlines())
+    assert not re.search(r"^DynamicUser=", said, re.MULTILINE)
+    assert "useradd --system" in (UNITS / "cavendish.target").read_text()

@@ -17,7 +17,7 @@ from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
 from cavendish.store.lane_view import LaneView, quarantined, views
 from cavendish.store.listing import Listing
-from cavendish.store.server_info import Server, server
+from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
 from cavendish.store.tasks import Tasks
@@ -61,6 +61,10 @@ class Store:
     def server(self) -> Server:
         """What the Redis server says of itself. Raises BookUnavailable."""
         return server(self.connection)
+
+    def refuse_old_server(self) -> None:
+        """For the processes, before they begin. Raises ServerTooOld and BookUnavailable."""
+        refuse_old(self.connection)
 
     def statistics(self) -> Statistics:
         """Everything that is counted, over all lanes. Raises BookUnavailable."""

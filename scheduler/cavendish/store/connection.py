@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
+from scheduler.redis_options import for_store
 
-from cavendish.errors import SettingsError, StoreUnavailable
+from cavendish.errors import ServerTooOld, SettingsError, StoreUnavailable
 from cavendish.redis_url import CLUSTER, MANY, Many, many, scheme_of, without_password, without_wait
 from cavendish.store.keys import nothing, waited
 
@@ -94,7 +95,8 @@ class Connection:
         That of a cluster asks the nodes where everything lies as soon as it is made.
         """
         if self._many is None:
-            return Client.from_url(_plain(self._url), **_SETTINGS, **_patient())
+            url, tls = for_store(self._url)
+            return Client.from_url(_plain(url), **_SETTINGS, **_patient(), **tls)
         if self.clustered:
             return cast(Client, _to_cluster(self._many))  # it takes the same commands
         return _to_primary(self._many)
@@ -152,11 +154,7 @@ class Connection:
                 f"Redis at {self.where} refuses ({_first_line(error)})."
             ) from None
         except _AWAY as error:
-            hint = (
-                " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?"
-                if self.where.startswith("unix")
-                else ""
-            )
+            hint = self._hint(error)
             raise StoreUnavailable(
                 f"Redis at {self.where} does not answer ({_first_line(error)}).{hint}"
             ) from None
@@ -170,9 +168,20 @@ class Connection:
                 f"Redis at {self.where} {'get_runtime slots over' if self.clustered else hint}."
             ) from None
         except redis.ResponseError as error:
+            if "unknown command" in str(error) and "HELLO" in str(
+                error
+            ):  # how redis-py greets a server
+                raise ServerTooOld(
+                    f"Redis at {self.where} is older than 6.0, and Redis 6.2 or newer or any Valkey serves."
+                ) from None
             if _refuses(error):
+                hint = (
+                    " deploy/redis-users.acl has the rights that each role needs."
+                    if _forbids(error)
+                    else ""
+                )
                 raise StoreUnavailable(
-                    f"Redis at {self.where} refuses ({_first_line(error)})."
+                    f"Redis at {self.where} refuses ({_first_line(error)}).{hint}"
                 ) from None
             raise
         except redis.exceptions.RedisClusterException as error:
@@ -181,6 +190,13 @@ class Connection:
                     f"Redis at {self.where} does not answer ({_first_line(error)})."
                 ) from None
             raise
+
+    def _hint(self, error: Exception) -> str:
+        if self.where.startswith("unix"):
+            return " Does `cavendish up` run, here or with the same CAVENDISH_DATA_DIR?"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return " Name the CA of its certificate in the URL: ?ssl_ca_certs=FILE."
+        return ""
 
     def pipeline(self) -> Pipeline:
         """A pipeline without a transaction.
@@ -342,9 +358,20 @@ class Batch:
         return answers
 
 
+def _forbids(error: redis.ResponseError) -> bool:
+    """True if this user lacks a right, also inside a script."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure in script" in str(
+        error
+    )
+
+
 def _refuses(error: redis.ResponseError) -> bool:
     """True if a server refuses to work, rather than this one command."""
-    return isinstance(error, _REFUSING) or any(word in str(error)[:200] for word in _REFUSING_WORDS)
+    return (
+        isinstance(error, _REFUSING)
+        or _forbids(error)
+        or any(word in str(error)[:200] for word in _REFUSING_WORDS)
+    )
 
 
 @cache
@@ -408,15 +435,14 @@ def _to_cluster(where: Many) -> RedisCluster:
 
 
 def _plain(url: str) -> str:
-    """redis-py's spelling of a URL in Celery's.
+    """redis-py's spelling of a scheme of Celery's.
 
-    `redis+socket:///path?virtual_host=2` is `unix:///path?db=2`.
+    `redis+socket:///path?db=2` is `unix:///path?db=2`.
     """
     parts = urlsplit(url)
     if parts.scheme != "redis+socket":
         return url
-    number = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-    return f"unix://{parts.path}?db={number}"
+    return f"unix://{parts.path}?{parts.query}"
 
 
 def script_text(name: str) -> str:
@@ -429,5 +455,5 @@ def _first_line(error: BaseException) -> str:
     said = said.rpartition("of pipeline caused error: ")[
         2
     ]  # it shows the command, with whatever that would have written
-    said = said.partition(" script: ")[0]
+    said = said.removeprefix("ACL failure in script: ").partition(" script: ")[0]
     return (said.splitlines() or [type(error).__name__])[0][:200].rstrip(".")

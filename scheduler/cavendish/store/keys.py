@@ -36,6 +36,8 @@ a cluster. The clock of a cluster is that of the primary which holds `cavendish:
 | cavendish:{lane}:models       | zset   | model with a duration model of its own -> when it was last taught; the latest of them    |
 | cavendish:{lane}:condition    | hash   | version, value: batch limit, and whether the service is out of order        |
 | cavendish:{lane}:events       | stream | what ended, capped; with the delay from the finish to the store, in seconds   |
+| cavendish.quarantine          | list   | in the broker's Redis: ids of messages that are handed out no more           |
+| cavendish.quarantined         | hash   | in the broker's Redis: id -> such a message with its reason, as JSON         |
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
+QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
 #: In the slot of FLEET, so that it is read together with the clock.
 FORMAT = f"cavendish:{{{FLEET}}}:format"
 

@@ -9,8 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from cavendish.errors import ServerTooOld
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+
+#: The commands and the Lua of this version are used; Valkey calls itself 7.2 or more.
+LEAST = (6, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,24 @@ class Server:
     used: int
     limit: int
     behind: float
+
+
+def is_too_old(version: str) -> bool:
+    """True for a `redis_version` such as `6.0.16` that lacks what is used."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < LEAST
+
+
+def refuse_old(connection: Connection) -> None:
+    """Raises ServerTooOld, and BookUnavailable. A server that forbids to ask is taken as it is."""
+    info: dict[str, Any] = (
+        connection.if_allowed(keys.FLEET, lambda redis: redis.info("server")) or {}
+    )
+    version = str(info.get("redis_version", ""))
+    if version and is_too_old(version):
+        least = ".".join(map(str, LEAST))
+        raise ServerTooOld(
+            f"Redis at {connection.where} is version {version}, and Redis {least} or newer or any Valkey serves."
+        )
 
 
 def server(connection: Connection) -> Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +17,16 @@ from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
-from cavendish.local_paths import broker_url
+from cavendish.local_paths import broker_tls, broker_url
 from cavendish.redis_url import many
 from cavendish.settings import Settings
 from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.console import flower
 from cavendish_worker.telemetry import logs
+
+#: Seconds until a worker whose user lacks a right attempts again.
+REFUSED_AGAIN = 2.0
 
 
 class PatientConnection(kombu.Connection):
@@ -55,22 +59,64 @@ class WaryConsumer(Consumer):
     end or loop for ever.
     """
 
+    connection_errors: tuple[type[BaseException], ...]
+    strategies: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What comes of a message that it sends itself as it begins is waited out like any other
+        # loss, and does not end it.
+        self.connection_errors = (*self.connection_errors, kombu.exceptions.OperationalError)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery begins anew at once.
+
+        Where Redis refuses this user, somebody has to do something first.
+        """
+        super().on_connection_error_after_connected(exc)
+        if logs.refuses(exc):
+            time.sleep(REFUSED_AGAIN)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
 
         def take(message: Any) -> None:
             try:
+                if complaint := broker.inflates(message.headers, message.content_encoding):
+                    self._refuse(message, complaint)
+                    return
                 flower.tidy(message.headers)
                 handle(message)
             except MemoryError:
                 raise  # it is not the message's fault
             except Exception as error:  # whatever a stranger may have sent
-                logs.logger().error(
-                    "message.refused", outcome=f"{type(error).__name__}: {error}"[:200]
-                )
-                message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)  # type: ignore[attr-defined]
+                self._refuse(message, f"{type(error).__name__}: {error}"[:200])
 
         return take
+
+    def update_strategies(self) -> None:
+        """Celery has tasks of its own, such as one that calls itself again for ever.
+
+        Whoever may push could call them.
+        """
+        super().update_strategies()
+        for name in set(self.strategies) - set(QUEUES):
+            del self.strategies[name]
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """In one line; Celery's own shows the whole message."""
+        name = (
+            (body or message.headers or {}).get("task")
+            if isinstance(body or message.headers, dict)
+            else None
+        )
+        self._refuse(
+            message, f"it calls {str(name or exc)[:60]!r}, which is no Celery task of ours"
+        )
+
+    def _refuse(self, message: Any, why: str) -> None:
+        logs.logger().error("message.refused", outcome=why)
+        message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)
 
 
 class PatientAMQP(AMQP):
@@ -118,6 +164,7 @@ def build(settings: Settings) -> Celery:
     app = App("cavendish", set_as_current=False)
     app.conf.update(
         broker_url=broker_url(settings).partition("?master_name=")[0],
+        broker_use_ssl=broker_tls(settings) or None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),

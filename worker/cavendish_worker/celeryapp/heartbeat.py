@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import signals
 
-from cavendish.errors import StoreFormatError, StoreUnavailable
+from cavendish.errors import ServerTooOld, StoreFormatError, StoreUnavailable
 from cavendish.store.fleet import EVERY, Member
 from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.runtime import get_runtime
@@ -66,9 +66,10 @@ class Heart:
         try:
             self._say()
         except (
-            StoreFormatError
-        ) as foreign:  # the store was away when this process began, and is another one now
-            logger().error("process.ends", outcome=str(foreign))
+            StoreFormatError,
+            ServerTooOld,
+        ) as refused:  # the store was away when this process began, and is another one now
+            logger().error("process.ends", outcome=str(refused))
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception:  # noqa: S110 (whatever it is, the next beat may succeed; a heart must not stop)
             pass
@@ -126,9 +127,10 @@ def attach() -> None:
 
     def begin(**_: Any) -> None:
         try:
+            get_runtime().store.refuse_old_server()
             broker_clock.keep(get_runtime().store.fleet.now())
-        except StoreFormatError as foreign:
-            sys.stderr.write(f"{foreign}\n")
+        except (StoreFormatError, ServerTooOld) as refused:
+            sys.stderr.write(f"{refused}\n")
             sys.exit(2)
         except StoreUnavailable:
             pass  # it is waited for

@@ -23,6 +23,7 @@ from cavendish_worker.cli import (
     metrics,
     operating,
     running,
+    secret,
     stream,
     top,
     tracking,
@@ -34,7 +35,7 @@ from cavendish_worker.cli.output import in_other_letters
 SECTIONS = {
     "Track ids": (tracking, waiting, listing, stream),
     "Watch": (top, operating, metrics, alive),
-    "Webhooks": (endpoints, dead_letters),
+    "Webhooks": (endpoints, dead_letters, secret),
     "Run and try": (running, demo, completion),
 }
 

@@ -13,6 +13,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.cli.container import asked, page_of
 from cavendish_worker.cli.output import as_json, print_json
 
 #: Seconds after which the store counts as away, whatever holds it up (a resolver, for one, may take
@@ -59,8 +60,16 @@ class Pulse:
     is_flag=True,
     help="Also fail while Redis is away: for a readiness probe, not for a liveness probe.",
 )
+@click.option(
+    "--container",
+    is_flag=True,
+    help="Whatever is the first process here: Flower and the exporter are asked by HTTP.",
+)
+@click.option("--pid", default=1, hidden=True, help="Another process than the first one.")
 @as_json
-def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:  # noqa: FBT001 (click)
+def alive(
+    role: str | None, host: str | None, ready: bool, container: bool, pid: int, as_json: bool
+) -> None:  # noqa: FBT001 (click)
     """Exit with 0 if the worker or beat of this host was heard of lately.
 
     While Redis is away nobody can be heard, and to end a worker for it would help nobody: the
@@ -71,6 +80,10 @@ def alive(role: str | None, host: str | None, ready: bool, as_json: bool) -> Non
     cavendish alive --role beat --ready
     """
     host = host or socket.gethostname()
+    if container and (page := page_of(pid, Settings.load())):
+        complaint = asked(page, PATIENCE)
+        click.echo(complaint or f"{page} answers.", err=bool(complaint))
+        sys.exit(bool(complaint))
     pulse = _within(PATIENCE, Settings.load(), role, host)
     good = pulse.alive or (bool(pulse.away) and not ready)
     if as_json:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cavendish.env_parsers import secrets_of
 from cavendish.errors import EndpointError
 from cavendish.model import OPERATIONS
 from cavendish.policy.addresses import Network, webhook_complaint
@@ -433,7 +434,7 @@ def _target(store: Store, settings: Settings, which: str, now: float) -> Target:
             raise EndpointError(
                 "CAVENDISH_WEBHOOK_SECRET is not set; unsigned webhooks are never sent."
             )
-        return Target(which, (settings.webhook_secret,))
+        return Target(which, secrets_of(settings.webhook_secret))
     registered = store.endpoints.all().get(which)
     if registered is None:
         raise EndpointError(

@@ -7,10 +7,17 @@ has the last word.
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
+import sys
+import threading
+import time
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+from flower import command
 from flower.utils import broker
 from tornado.options import options
 
@@ -22,6 +29,8 @@ COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
 #: Messages that Flower keeps in memory, about 5 KB each.
 KEPT = 10_000
 _LENGTH = 160
+#: Seconds that Flower has to end by itself, and then to write down what it keeps (`--persistent`).
+_GRACE = 3.0
 #: A URL, up to the end of its quotation if it is in one, else up to a space; of its parts only
 #: scheme and host are kept.
 _URL = re.compile(
@@ -53,6 +62,30 @@ def set_up(settings: Settings) -> None:
     options.format_task = without_python
     _Socket.database = _number(broker_url(settings))
     broker.RedisSocket = _Socket
+    command.sigterm_handler = _end
+
+
+def _end(_number: int, _frame: object) -> None:
+    """SIGTERM.
+
+    As Flower does it; but Python then waits for its threads, and while the broker is away those
+    wait for that.
+    """
+    threading.Thread(target=_end_anyway, name="cavendish-flower-end", daemon=True).start()
+    sys.exit(0)
+
+
+def _end_anyway() -> None:
+    time.sleep(_GRACE)
+    last = threading.Thread(target=_last_words, daemon=True)
+    last.start()
+    last.join(_GRACE)
+    os._exit(0)
+
+
+def _last_words() -> None:
+    with suppress(Exception):
+        atexit._run_exitfuncs()
 
 
 def plain(text: str) -> str:
@@ -94,14 +127,14 @@ def _sentence(said: Any) -> Any:
 
 class _Socket(broker.RedisSocket):  # type: ignore[misc]
     """Flower counts the messages in database 0 of a Redis behind a unix socket, whatever the
-    broker's URL says.
-    """
+    broker's URL says, and takes its path as the URL spells it."""
 
     database = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.redis.connection_pool.connection_kwargs["db"] = self.database
+        place = self.redis.connection_pool.connection_kwargs
+        place |= {"db": self.database, "path": f"/{unquote(self.vhost)}"}
 
 
 def _number(url: str) -> int:

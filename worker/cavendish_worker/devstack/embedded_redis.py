@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cavendish.errors import StackError, StoreUnavailable
 from cavendish.store import Store
+from cavendish_worker import data_folder
 
 
 def binary() -> str:
@@ -41,7 +42,8 @@ def arguments(data_dir: Path, socket: Path) -> list[str]:
     """
     folder = data_dir.resolve() / "redis"
     folder.mkdir(parents=True, exist_ok=True)
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not socket.is_relative_to(data_dir.resolve()):
+        data_folder.private(socket.parent)  # it lies among everybody's temporary files
     options = {
         "port": "0",
         "unixsocket": str(socket),

@@ -31,6 +31,7 @@ from cavendish.local_paths import (
     with_kept,
 )
 from cavendish.settings import Settings
+from cavendish_worker import data_folder
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import encryption, signing
@@ -42,6 +43,8 @@ POLL_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
 LISTENING_WITHIN = 15.0
 #: A part that lived this long is no longer «failing to start».
 SETTLED_AFTER = 10.0
+#: Seconds between two attempts while the disk is full.
+ROOM_AGAIN = 1.0
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class Stack:
         self._settings, self._emulate, self._flower = settings, emulate, flower
         self._parts: list[Part] = []
         self._stopping = False
+        self._told_of_full = self._untold = False
         self._lock: IO[str] | None = None
         self.facts: dict[str, object] = {}
 
@@ -100,13 +104,6 @@ class Stack:
         `ready` gets the addresses of the parts once they were started.
         """
         data_dir = self._settings.data_dir
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._take_lock(data_dir)
-        except OSError as error:
-            raise StackError(
-                f"The data folder {data_dir} cannot be used: {error.strerror}."
-            ) from None
         for number in (
             signal.SIGTERM,
             signal.SIGINT,
@@ -115,20 +112,86 @@ class Stack:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` wants it
                 signal.signal(number, self._stop)
         try:
-            self._start_parts(data_dir)
-            self._write_facts(data_dir)
-            self._wait_for_answers()
-            ready(self.facts)
+            self._with_room(data_dir, lambda: self._begin(data_dir))
+            if not self._stopping:
+                self._wait_for_answers()
+                ready(self.facts)
             while not self._stopping:
                 time.sleep(POLL_EVERY)
-                for part in self._parts:
-                    before = part.process
-                    part.poll(time.monotonic())
-                    if part.process is not before:
-                        self._write_facts(data_dir)
+                self._poll_after_parts(data_dir)
         finally:
-            self._end_parts()
-            (data_dir / "stack.json").unlink(missing_ok=True)
+            self._end_parts(quietly=self._lock is None)
+            if self._lock is not None:  # else it is another's
+                (data_dir / "stack.json").unlink(missing_ok=True)
+
+    def _begin(self, data_dir: Path) -> None:
+        try:
+            data_folder.prepare(data_dir)
+            self._take_lock(data_dir)
+        except OSError as error:
+            if error.errno in data_folder.FULL:
+                raise
+            raise StackError(
+                f"The data folder {data_dir} cannot be used: {error.strerror}."
+            ) from None
+        self._start_parts(data_dir)
+        self._write_facts(data_dir)
+
+    def _with_room(self, data_dir: Path, begin: Callable[[], None]) -> None:
+        """Begin.
+
+        While that fails because the disk is full, end what was started and begin anew when there is
+        room.
+        """
+        while not self._stopping:
+            try:
+                begin()
+            except (OSError, StackError) as error:
+                full = (
+                    error.errno in data_folder.FULL
+                    if isinstance(error, OSError)
+                    else data_folder.is_full(data_dir)
+                )
+                if not full:
+                    raise
+                self._tell_of_full(data_dir)
+                self._end_parts(quietly=True)
+                self._parts.clear()
+                self._wait_for_room(data_dir)
+            else:
+                self._told_of_full = False
+                return
+
+    def _wait_for_room(self, data_dir: Path) -> None:
+        time.sleep(ROOM_AGAIN)
+        while not self._stopping and data_folder.is_full(data_dir):
+            time.sleep(ROOM_AGAIN)
+
+    def _poll_after_parts(self, data_dir: Path) -> None:
+        """Start again what ended, and write down what changed.
+
+        A full disk costs the others only this file, for a while.
+        """
+        for part in self._parts:
+            before = part.process
+            part.poll(time.monotonic())
+            self._untold |= part.process is not before
+        if not self._untold:
+            return
+        try:
+            self._write_facts(data_dir)
+        except OSError as error:
+            if error.errno not in data_folder.FULL:
+                raise
+            self._tell_of_full(data_dir)
+        else:
+            self._untold = self._told_of_full = False
+
+    def _tell_of_full(self, data_dir: Path) -> None:
+        if not self._told_of_full:
+            what = f"the disk of the data folder {data_dir} is full; it goes on by itself when there is room"
+            logger().error("stack.waits", outcome=what)
+        self._told_of_full = True
 
     def _start_parts(self, data_dir: Path) -> None:
         environment = self._environment(data_dir)
@@ -195,15 +258,17 @@ class Stack:
         facts = {"book": store_url(self._settings), "broker": broker_url(self._settings)}
         self.facts |= facts
         if not self._settings.webhook_secret:
-            keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
+            data_folder.keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
         if not (
             self._settings.secret_key or self._settings.redis_url
         ):  # in a store that others share, theirs would be another
-            keep(data_dir / SECRET_KEY, encryption.new_key)
+            data_folder.keep(data_dir / SECRET_KEY, encryption.new_key)
         kept = with_kept(self._settings)
         return dict(os.environ) | {
             "CAVENDISH_REDIS_URL": facts["book"],
-            "CAVENDISH_BROKER_URL": facts["broker"],
+            "CAVENDISH_BROKER_URL": self._settings.broker_url
+            or self._settings.redis_url
+            or facts["broker"],
             "CAVENDISH_WEBHOOK_SECRET": kept.webhook_secret
             or (data_dir / WEBHOOK_SECRET).read_text().strip(),
             "CAVENDISH_SECRET_KEY": ",".join(kept.secret_key),
@@ -225,29 +290,29 @@ class Stack:
         return port
 
     def _take_lock(self, data_dir: Path) -> None:
-        self._lock = (data_dir / "lock").open("w")
+        if self._lock is not None:
+            return
+        lock = (data_dir / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            lock.close()
             raise StackError(
                 f"Another `cavendish up` runs with the data folder {data_dir}."
             ) from None
+        self._lock = lock
 
     def _write_facts(self, data_dir: Path) -> None:
         pids = {part.name: part.process.pid for part in self._parts if part.process}
-        fresh = data_dir / "stack.json.new"
-        with os.fdopen(
-            os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
-        ) as file:  # a URL may hold a password
-            file.write(json.dumps(self.facts | {"pids": pids}))
-        fresh.replace(data_dir / "stack.json")
+        data_folder.write(data_dir / "stack.json", json.dumps(self.facts | {"pids": pids}))
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-    def _end_parts(self) -> None:
+    def _end_parts(self, *, quietly: bool = False) -> None:
         """SIGTERM, with time to finish; what the others still need goes last."""
-        logger().info("stack.stopping")
+        if not quietly:
+            logger().info("stack.stopping")
         until = time.monotonic() + self._settings.shutdown_timeout
         first = [part for part in self._parts if part.name not in _LAST]
         for group in (
@@ -263,7 +328,8 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        logger().info("stack.stopped")
+        if not quietly:
+            logger().info("stack.stopped")
 
 
 #: The parts that end after all others, in this order.
@@ -274,16 +340,6 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker.tasks"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
-
-
-def keep(path: Path, make: Callable[[], str]) -> None:
-    """Let this file hold a secret, made at its first use, readable by its owner only."""
-    if path.exists():
-        return
-    fresh = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(make())
-    fresh.replace(path)  # whole or not at all
 
 
 def free_port() -> int:
@@ -307,7 +363,7 @@ def _kept_port(data_dir: Path) -> int:
     except (OSError, ValueError):
         port = 0
     port = port if port and _is_free(port) else free_port()
-    path.write_text(str(port))
+    data_folder.write(path, str(port))
     return port
 
 

@@ -47,7 +47,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     encrypt = all(member.encrypts for member in workers) if workers else bool(settings.secret_key)
     views, shared_state = endpoints(store), accounts.findings(store, settings, now, lanes, workers)
     outside = (
-        partial(broker.findings, settings, server),
+        partial(broker.findings, settings, server, workers=bool(workers)),
         partial(api.findings, store, settings, now, lanes, offline=offline),
         partial(
             egress.findings, settings, [view.url for view in views if view.url], offline=offline

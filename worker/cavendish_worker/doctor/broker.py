@@ -12,12 +12,14 @@ from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.redis_server import eviction
 
 
-def findings(settings: Settings, store: Server) -> list[Finding]:
-    """Connect to it as a worker would, once.
+def findings(settings: Settings, store: Server, *, workers: bool) -> list[Finding]:
+    """Connect to it as a worker would, once. `store`: the server of the store, which need not be
+    examined twice.
 
-    `store`: the server of the store, which need not be examined twice.
+    `workers`: some live, so it cannot be for a lack of rights that none does.
     """
     from cavendish_worker.celeryapp.app import build  # noqa: PLC0415 (Celery takes a while to load, and all other commands do without it)
+    from cavendish_worker.celeryapp.redis_transport import missing_right  # noqa: PLC0415
 
     try:
         where = without_password(broker_url(settings))
@@ -28,6 +30,7 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
             said = _said(connection)
+            missing = None if workers else missing_right(connection.default_channel)
     except Exception as error:  # whatever the library of a broker raises: it is the finding
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         advice = (
@@ -37,6 +40,15 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
     finally:
         app.close()
     found = [well("broker", f"answers at {where}")]
+    if missing:
+        advice = "Give it the rights of deploy/redis-users.acl; or nothing, if the workers have a user of their own."
+        found.append(
+            ill(
+                "broker rights",
+                f"the Redis user of this environment could not run a worker: {missing}",
+                advice,
+            )
+        )
     if said and said.get("run_id") != store.run_id:
         found.append(eviction("broker eviction", said.get("maxmemory_policy")))
     return found

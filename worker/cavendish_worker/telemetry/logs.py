@@ -6,7 +6,9 @@ One line per event, for people or as JSON.
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import time
 
 import structlog
 
@@ -25,6 +27,13 @@ _CHATTY = (
 
 #: Parts of the names of errors that mean that the broker is away.
 _LOST = ("Connection", "Operational", "Scheduling", "Timeout")
+#: What Redis says to a user who lacks a right. Celery attempts again at once, and would say it with
+#: a traceback each time.
+_REFUSED = re.compile(r"NOPERM|no permissions? to", re.IGNORECASE)
+#: Seconds for which the same refusal is not told again.
+_TOLD_FOR = 60.0
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_told: dict[str, float] = {}
 
 
 def set_up(log_format: str, log_level: str) -> None:
@@ -80,6 +89,8 @@ def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
     The place in the code where it was noticed tells nobody anything.
     """
     trouble = record.exc_info[1] if record.exc_info else None
+    if trouble is not None and refuses(trouble) and record.name.startswith("celery."):
+        return _one_sentence(record, trouble)
     lost = any(word in type(trouble).__name__ for word in _LOST) and record.name.startswith(
         ("celery.worker", "celery.beat")
     )
@@ -89,6 +100,35 @@ def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
         record.exc_info = record.exc_text = None
         if record.name == "celery.beat":  # whose message carries its whole stack, too
             record.msg, record.args = f"{type(trouble).__name__}: {trouble}", ()
+    return True
+
+
+def refuses(error: BaseException) -> bool:
+    """True if Redis answered, and does not let this user do that.
+
+    Kombu may have wrapped it into an error of its own.
+    """
+    return bool(_REFUSED.search(str(error)))
+
+
+def _one_sentence(record: logging.LogRecord, trouble: BaseException) -> bool:
+    what = _UUID.sub(
+        "*",
+        str(trouble)
+        .splitlines()[0]
+        .removeprefix("ACL failure in script: ")
+        .partition(" script: ")[0][:300]
+        .rstrip("."),
+    )
+    record.exc_info = record.exc_text = None
+    record.msg, record.args = (
+        f"The broker refuses this user: {what}. deploy/redis-users.acl has all that each role needs.",
+        (),
+    )
+    now = time.monotonic()
+    if now - _told.get(what, -_TOLD_FOR) < _TOLD_FOR:
+        return False
+    _told[what] = now
     return True
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cavendish.env_parsers import secrets_of
 from cavendish.policy import circuit as circuits
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
@@ -32,7 +33,7 @@ _NEW = Circuit()
 class Rules:
     """What the settings say of endpoints."""
 
-    secret: str
+    secret: str  # or several, as the setting has them
     per_endpoint: int
     disable_after: float
     operations: str
@@ -136,7 +137,7 @@ class EndpointCache:
         endpoint = self._registered.get(delivery.endpoint)
         if endpoint is None and delivery.url:
             if self._rules.secret:
-                return Target(delivery.url, (self._rules.secret,))
+                return Target(delivery.url, secrets_of(self._rules.secret))
             return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
         if endpoint is None:
             return Target(

@@ -63,6 +63,9 @@ EXPIRED = Counter(
 QUARANTINED = Counter(
     "cavendish_quarantined", "Records that could not be read and were quarantined.", ("service",)
 )
+QUARANTINED = Counter(
+    "cavendish_messages_quarantined", "Messages kept aside, since workers died with them in hand."
+)
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
     "Tries to deliver a webhook, by what became of the delivery: delivered, later, refused (now dead), ours (our fault), unsent.",
@@ -95,6 +98,7 @@ for one in (
     DETECTION_DELAY,
     ABSENCES,
     EXPIRED,
+    QUARANTINED,
     QUARANTINED,
 ):
     REGISTRY.register(one)

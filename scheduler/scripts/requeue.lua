@@ -1,0 +1,10 @@
+-- requeue: a quarantined message goes back into its queue; once, whoever else asks for it at the same time.
+-- KEYS    1 the ids in order  2 id -> entry  3 the queue
+-- ARGV    1 id  2 the message as it shall be handed out
+-- RETURNS 1, or 0 if it is not there any more
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then
+  return 0
+end
+redis.call('LREM', KEYS[1], 1, ARGV[1])
+redis.call('LPUSH', KEYS[3], ARGV[2])
+return 1
