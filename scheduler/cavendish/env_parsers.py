@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from cavendish import redis_options
 from cavendish.policy.addresses import Network, parse_networks
 from cavendish.redis_url import MANY, many, scheme_of
 
@@ -60,6 +61,8 @@ def url(*schemes: str) -> Reader:
             raise ValueError(complaint)
         if web and (parts.query or parts.fragment):
             raise ValueError("must be a URL without ? and #")
+        if parts.fragment:
+            raise ValueError("must be a URL in which # is spelt %23")
         return text.rstrip("/") if web else text
 
     return read
@@ -81,13 +84,16 @@ def redis(*schemes: str) -> Reader:
     """A URL of one Redis server or of several; `redis_url` lists the spellings."""
     one = url(*schemes)
 
-    def read(text: str) -> str:
+    def check(text: str) -> str:
         if scheme_of(text) in schemes and scheme_of(text) in MANY:
             many(text)
             return text
-        return str(one(text))
+        read = str(one(text))
+        if not scheme_of(text).startswith("amqp"):
+            redis_options.read(text)
+        return read
 
-    return read
+    return check
 
 
 def ports(text: str) -> tuple[range, ...]:
@@ -169,8 +175,19 @@ def webhook_secret_key(text: str) -> bytes:
 
 
 def secret(text: str) -> str:
-    webhook_secret_key(text)
-    return text
+    """One `whsec_…` secret or several, the newest first, separated by commas.
+
+    Raises ValueError without showing any.
+    """
+    secrets = secrets_of(text)
+    for one in secrets:
+        webhook_secret_key(one)
+    return ",".join(secrets)
+
+
+def secrets_of(text: str) -> tuple[str, ...]:
+    """The secrets of a setting, the newest first."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
 def token(text: str) -> str:

@@ -5,7 +5,8 @@ CavendishError
 ├── SubmissionError          a request that is refused as a whole, and wrote nothing
 ├── EndpointError            a webhook endpoint that is missing, or cannot be registered
 ├── StoreUnavailable         Redis does not answer, or refuses to write
-│   └── StoreFormatError     the store has a format that this version cannot read
+│   ├── StoreFormatError     the store has a format that this version cannot read
+│   └── ServerTooOld         the Redis server lacks commands that Cavendish uses
 ├── WaitTimeout              `Client.wait` ran out of time; holds the ids still pending
 ├── EventsMissed             events were trimmed before they were read; holds where to continue
 └── StackError               `cavendish up` cannot start or keep a part of the stack
@@ -49,6 +50,10 @@ class StoreUnavailable(CavendishError):
 
 class StoreFormatError(StoreUnavailable):
     """The store has a format that this version of Cavendish cannot read. Nothing was written."""
+
+
+class ServerTooOld(StoreUnavailable):
+    """The server is older than Redis 6.2, and no Valkey. Nothing was written."""
 
 
 class WaitTimeout(CavendishError, TimeoutError):

@@ -8,8 +8,10 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
+from cavendish import redis_options
 from cavendish.errors import SettingsError
 from cavendish.redis_url import (
     CLUSTER,
@@ -23,8 +25,10 @@ from cavendish.redis_url import (
 from cavendish.settings import Settings, env_name
 
 __all__ = [
+    "broker_tls",
     "broker_url",
     "celery_spelling",
+    "quarantine_url",
     "socket_path",
     "store_url",
     "with_kept",
@@ -41,18 +45,33 @@ _SOCKET_PATH = 100
 def socket_path(data_dir: Path) -> Path:
     """The unix socket of the embedded server.
 
-    It is in the data folder, or in a private temporary folder if that path is too long.
+    It is in the data folder, or in a private temporary folder if that path is too long, or is not
+    UTF-8.
     """
     path = data_dir.resolve() / "redis.sock"
-    if len(os.fsencode(path)) <= _SOCKET_PATH:
+    if len(os.fsencode(path)) <= _SOCKET_PATH and _is_text(path):
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"cavendish-{os.getuid()}-{name}" / "redis.sock"
 
 
+def _is_text(path: Path) -> bool:
+    """False for a path with bytes that a URL cannot carry through redis-py and Celery."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _in_url(path: Path) -> str:
+    """A path as the URL of a unix socket spells it; redis-py and Celery both decode it once."""
+    return quote(str(path), safe="/")
+
+
 def store_url(settings: Settings) -> str:
     """URL of the Redis that holds the store, with the replicas that its writes wait for."""
-    url = settings.redis_url or f"unix://{socket_path(settings.data_dir)}?db=0"
+    url = settings.redis_url or f"unix://{_in_url(socket_path(settings.data_dir))}?db=0"
     return with_wait(url, settings.wait_replicas, settings.wait_timeout)
 
 
@@ -94,18 +113,40 @@ def broker_url(settings: Settings) -> str:
         raise SettingsError([f"CAVENDISH_BROKER_URL {why}"])
     if url:
         return celery_spelling(url)
-    return f"redis+socket://{socket_path(settings.data_dir)}?virtual_host=1"
+    return f"redis+socket://{_in_url(socket_path(settings.data_dir))}?virtual_host=1"
+
+
+def quarantine_url(settings: Settings) -> str | None:
+    """URL of the broker's Redis, as the store spells it, where quarantined messages are kept.
+
+    None for a broker that is no Redis.
+    """
+    if settings.broker_url.startswith("amqp"):
+        return None
+    url = settings.broker_url or settings.redis_url
+    return without_wait(url or f"unix://{_in_url(socket_path(settings.data_dir))}?db=1")[0]
 
 
 def celery_spelling(url: str) -> str:
     """Celery's spelling of a URL in redis-py's spelling or in ours.
 
-    `unix:///path?db=1` becomes `redis+socket:///path?virtual_host=1`.
+    `unix:///path?db=1` becomes `redis+socket:///path?virtual_host=1`. Its options for TLS are left
+    out: `broker_tls` reads them. Raises ValueError.
     """
     url, *_ = without_wait(url)
     if scheme_of(url) == SENTINEL:
         return many(url).for_celery()
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
+    if scheme_of(url) not in ("redis", "rediss", "unix", "redis+socket"):
         return url
-    return f"redis+socket://{parts.path}?{parts.query.replace('db=', 'virtual_host=')}"
+    where, said, _ = redis_options.read(url)
+    number = said.get("virtual_host") or said.get("db")
+    parts = urlsplit(where)
+    if parts.scheme in ("unix", "redis+socket"):
+        return f"redis+socket://{parts.path}" + (f"?virtual_host={number}" if number else "")
+    return parts._replace(path=f"/{number}").geturl() if number else where
+
+
+def broker_tls(settings: Settings) -> dict[str, Any]:
+    """The arguments by which Celery verifies a broker behind `rediss://`; empty for others."""
+    url = settings.broker_url or settings.redis_url
+    return redis_options.read(url)[2] if scheme_of(url) == "rediss" else {}

@@ -130,7 +130,7 @@ class Settings:
         "",
         read.secret,
         "whsec_…",
-        "Signs every webhook; if it is unset, `cavendish up` generates one.",
+        "Signs every webhook: one secret, or several, the newest first, which all sign.",
     )
     webhook_allow: tuple[Network, ...] = _setting(
         (), read.networks, "CIDRs", "Addresses that webhooks may reach although they are private."

@@ -42,6 +42,7 @@ class Stack:
             "CAVENDISH_LOG_FORMAT": "json",
         }
         self.environment |= {"CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8", **environment}
+        self.data = Path(self.environment["CAVENDISH_DATA_DIR"])
         command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", *options]
         self.process = subprocess.Popen(
             command, env=self.environment, stdout=self.log, stderr=self.log
@@ -50,7 +51,7 @@ class Stack:
 
     def _ready(self) -> dict[str, Any]:
         assert self.process.poll() is None, self.lines()
-        facts: dict[str, Any] = json.loads((self.folder / "data" / "stack.json").read_text())
+        facts: dict[str, Any] = json.loads((self.data / "stack.json").read_text())
         self.tally(facts)
         return facts
 
@@ -60,7 +61,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """The process ids of the parts, as they are now."""
-        pids: dict[str, int] = json.loads((self.folder / "data" / "stack.json").read_text())["pids"]
+        pids: dict[str, int] = json.loads((self.data / "stack.json").read_text())["pids"]
         return pids
 
     def kill(self, part: str) -> None:

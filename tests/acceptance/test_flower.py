@@ -159,6 +159,46 @@ def test_flower_as_production_starts_it_has_our_settings_and_hears_of_workers_th
     assert PASSWORD not in (tmp_path / "flower.log").read_text()
 
 
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize(
+    "said", [["--address=0.0.0.0", "--port={}"], ["--port={}", "--url_prefix=flower"], []], ids=str
+)
+def test_the_health_check_of_the_image_asks_flower_itself_however_it_is_started(
+    own_server: Server, tmp_path: Path, said: list[str]
+) -> None:
+    port = free_port()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAVENDISH_", "FLOWER_"))
+    }
+    environment |= {"CAVENDISH_REDIS_URL": own_server.url} | (
+        {} if said else {"CAVENDISH_FLOWER_PORT": str(port)}
+    )
+    command = [sys.executable, "-m", "celery", "-A", "cavendish_worker", "flower"]
+    command += [word.format(port) for word in said]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    words = [sys.executable, "-m", "cavendish_worker.cli", "alive", "--container"]
+    words += ["--pid", str(process.pid)]
+
+    def asked() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+
+    try:
+        wait_until(lambda: asked().returncode == 0, 40, "it is well")
+        process.send_signal(signal.SIGSTOP)
+        done = asked()
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert "does not answer" in done.stderr
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(10)
+
+
 @contextmanager
 def running(part: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
     """A part as production starts it: `celery -A cavendish_worker PART`."""
@@ -203,6 +243,7 @@ def test_flower_ends_by_itself_on_sigterm_while_redis_is_away(tmp_path: Path, nu
         try:
             address = f"http://127.0.0.1:{port}/healthcheck"
             wait_until(lambda: httpx.get(address, trust_env=False).text == "OK", 60, "it answers")
+            wait_until(node.redis.pubsub_numpat, 60, "it listens for events")
             node.kill(number)
             # It asks the workers every five seconds, in threads that then wait for Redis.
             time.sleep(12)

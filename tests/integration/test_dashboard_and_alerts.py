@@ -331,6 +331,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "1x90"},
         {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "0x90"},
     ),
+    "CavendishMessagesQuarantined": (
+        {'cavendish_messages_quarantined_total{instance="worker"}': "0x30 1x60"},
+        {'cavendish_messages_quarantined_total{instance="worker"}': "1x90"},
+    ),
 }
 
 

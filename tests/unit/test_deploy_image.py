@@ -114,7 +114,7 @@ def test_it_runs_as_nobody_in_particular_by_number() -> None:
 def test_it_ends_by_sigterm_and_says_whether_it_is_well() -> None:
     assert last("STOPSIGNAL") == ["SIGTERM"]
     (health,) = last("HEALTHCHECK")
-    assert json.loads(health.partition("CMD ")[2]) == ["cavendish", "alive"]
+    assert json.loads(health.partition("CMD ")[2]) == ["cavendish", "alive", "--container"]
     (command,) = last("CMD")
     assert json.loads(command)[:5] == ["celery", "-q", "-A", "cavendish_worker", "worker"]
     assert not last("ENTRYPOINT")

@@ -18,7 +18,7 @@ from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
 from cavendish.store.listing import Listing
 from cavendish.store.reconciliation import Reconciliation
-from cavendish.store.server_info import Server, server
+from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
 from cavendish.store.tracked_tasks import Tasks
@@ -57,6 +57,10 @@ class Store:
     def server(self) -> Server:
         """What the Redis server reports about itself. Raises StoreUnavailable."""
         return server(self.connection)
+
+    def refuse_old_server(self) -> None:
+        """Raise ServerTooOld if the Redis server is too old. Raises StoreUnavailable."""
+        refuse_old(self.connection)
 
     def statistics(
         self,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from cavendish.errors import SettingsError, StoreUnavailable
+from cavendish.errors import ServerTooOld, SettingsError, StoreUnavailable
 from cavendish.redis_url import CLUSTER, MANY, many, scheme_of, without_password, without_wait
 from cavendish.store.keys import nothing, waited
 from cavendish.store.redis_clients import (
@@ -26,7 +26,7 @@ from cavendish.store.redis_clients import (
     Pipeline,
     client_of,
 )
-from cavendish.store.redis_errors import ERRORS, MOVED, refuses, sentence
+from cavendish.store.redis_errors import ERRORS, MOVED, NEEDED, greets_in_vain, refuses, sentence
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class Connection:
         try:
             yield
         except ERRORS as error:
+            if greets_in_vain(error):
+                raise ServerTooOld(f"Redis at {self.where} is older than 6.0; {NEEDED}.") from None
             said = sentence(error, self.where, clustered=self.clustered)
             if said is None:
                 raise

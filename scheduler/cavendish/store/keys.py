@@ -2,7 +2,8 @@
 
 All keys of a lane carry its hash tag `{account/service/shard}`, so each script touches one slot of
 a cluster. The clock of a cluster is that of the primary which holds `cavendish:fleet`. A delivery
-is named `SUBSCRIPTION:ID`. Below, `cavendish:` stands before every key.
+is named `SUBSCRIPTION:ID`. Below, `cavendish:` stands before every key but the last two, which are
+in the broker's Redis.
 
 | key                       | type   | content                                                     |
 |---------------------------|--------|-------------------------------------------------------------|
@@ -39,6 +40,8 @@ is named `SUBSCRIPTION:ID`. Below, `cavendish:` stands before every key.
 | {lane}:models             | zset   | model -> when its duration model last learned; the latest   |
 | {lane}:service-health     | hash   | version, value: batch limit, and whether the service fails  |
 | {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to store |
+| cavendish.quarantine      | list   | ids of quarantined messages, in their order                 |
+| cavendish.quarantined     | hash   | id -> a quarantined message with its reason, as JSON        |
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
+#: In the broker's Redis: the order and the content of its quarantined messages.
+QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
 #: In the slot of FLEET, so that it is read together with the clock.
 FORMAT = f"cavendish:{{{FLEET}}}:format"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -11,6 +11,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
 
+from cavendish.redis_options import for_redis_py
 from cavendish.redis_url import CLUSTER, Many
 
 #: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
@@ -35,9 +36,11 @@ def client_of(url: str, many: Many | None) -> Client:
     """The client for a URL; `many` is what the URL of Sentinels or of a cluster says.
 
     A cluster's client asks the nodes for their slots at once; the others connect when used.
+    Raises ValueError for options that cannot be used.
     """
     if many is None:
-        return Client.from_url(_in_redis_spelling(url), **_OPTIONS, **_retries())
+        url, tls = for_redis_py(url)
+        return Client.from_url(_in_redis_spelling(url), **_OPTIONS, **_retries(), **tls)
     if many.scheme == CLUSTER:
         return cast(Client, _of_cluster(many))  # it takes the same commands
     return _of_primary(many)
@@ -88,12 +91,6 @@ def _of_cluster(many: Many) -> RedisCluster:
 
 
 def _in_redis_spelling(url: str) -> str:
-    """redis-py's spelling of a URL in Celery's.
-
-    `redis+socket:///path?virtual_host=2` is `unix:///path?db=2`.
-    """
+    """redis-py's spelling of a scheme of Celery's: `redis+socket:///path` is `unix:///path`."""
     parts = urlsplit(url)
-    if parts.scheme != "redis+socket":
-        return url
-    number = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-    return f"unix://{parts.path}?db={number}"
+    return f"unix://{parts.path}?{parts.query}" if parts.scheme == "redis+socket" else url

@@ -6,8 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from cavendish.errors import ServerTooOld
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.store.redis_errors import NEEDED
+
+#: The oldest version that has all commands we use; Valkey reports 7.2 or more.
+LEAST = (6, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,22 @@ class Server:
     used: int
     limit: int
     behind: float
+
+
+def is_too_old(version: str) -> bool:
+    """True for a `redis_version` such as `6.0.16` that lacks what Cavendish uses."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < LEAST
+
+
+def refuse_old(connection: Connection) -> None:
+    """Raise ServerTooOld if the server says that it is too old. Raises StoreUnavailable.
+
+    A server that forbids the question is accepted.
+    """
+    info = connection.if_allowed(keys.FLEET, lambda redis: redis.info("server")) or {}
+    version = str(info.get("redis_version", ""))
+    if version and is_too_old(version):
+        raise ServerTooOld(f"Redis at {connection.where} is version {version}; {NEEDED}.")
 
 
 def server(connection: Connection) -> Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +17,17 @@ from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
-from cavendish.local_paths import broker_url
+from cavendish.local_paths import broker_tls, broker_url
 from cavendish.redis_url import many
 from cavendish.settings import Settings
 from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker
+from cavendish_worker.celeryapp.envelope import compressed
 from cavendish_worker.console import flower
 from cavendish_worker.telemetry import logs
+
+#: Seconds after which a worker whose Redis user lacks a right tries to connect again.
+REFUSED_AGAIN = 2.0
 
 
 class PatientConnection(kombu.Connection):
@@ -49,21 +54,56 @@ class TolerantConsumer(Consumer):
     Celery itself would end, or loop for ever.
     """
 
+    connection_errors: tuple[type[BaseException], ...]
+    strategies: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The worker sends messages itself when it starts. If one of them fails, it connects again
+        # instead of ending.
+        self.connection_errors = (*self.connection_errors, kombu.exceptions.OperationalError)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Wait a little before Celery connects again, if Redis refuses a right to this user."""
+        super().on_connection_error_after_connected(exc)
+        if logs.refuses(exc):
+            time.sleep(REFUSED_AGAIN)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
 
         def take(message: Any) -> None:
             try:
+                if complaint := compressed(message.headers, message.content_encoding):
+                    self._refuse(message, complaint)
+                    return
                 flower.tidy(message.headers)
                 handle(message)
             except MemoryError:
                 raise  # not the fault of the message
             except Exception as error:  # anybody may have sent anything
-                outcome = f"{type(error).__name__}: {error}"[:200]
-                logs.logger().error("message.refused", outcome=outcome)
-                message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)  # type: ignore[attr-defined]
+                self._refuse(message, f"{type(error).__name__}: {error}"[:200])
 
         return take
+
+    def update_strategies(self) -> None:
+        """Leave out Celery's own tasks, one of which calls itself again for ever.
+
+        Anybody who may push messages could call them.
+        """
+        super().update_strategies()
+        for name in set(self.strategies) - set(QUEUES):
+            del self.strategies[name]
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Log one line; Celery's own shows the whole message."""
+        said = body or message.headers
+        name = said.get("task") if isinstance(said, dict) else None
+        self._refuse(message, f"it calls {str(name or exc)[:60]!r}, which is no task of Cavendish")
+
+    def _refuse(self, message: Any, why: str) -> None:
+        logs.logger().error("message.refused", outcome=why)
+        message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)
 
 
 class PatientAMQP(AMQP):
@@ -117,6 +157,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
     waits = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.4}
     return {
         "broker_url": broker_url(settings).partition("?master_name=")[0],
+        "broker_use_ssl": broker_tls(settings) or None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": _transport_options(settings),

@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import signals
 
-from cavendish.errors import StoreFormatError, StoreUnavailable
+from cavendish.errors import ServerTooOld, StoreFormatError, StoreUnavailable
 from cavendish.store.fleet import EVERY, Member
 from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.runtime import get_runtime
@@ -59,8 +59,8 @@ class Heartbeat:
     def _beat(self) -> bool:
         try:
             self._write()
-        except StoreFormatError as foreign:  # the store came back as another one
-            logger().error("process.ends", outcome=str(foreign))
+        except (StoreFormatError, ServerTooOld) as error:  # the store came back as another one
+            logger().error("process.ends", outcome=str(error))
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception:  # noqa: S110 (whatever it is, the next heartbeat may succeed)
             pass
@@ -91,6 +91,18 @@ class Heartbeat:
         )
 
 
+def _begin(**_: Any) -> None:
+    """Take the clock of the store; end if its Redis or its format cannot be used."""
+    try:
+        get_runtime().store.refuse_old_server()
+        broker_clock.set_clock(get_runtime().store.fleet.now())
+    except (StoreFormatError, ServerTooOld) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except StoreUnavailable:
+        pass  # the worker waits for it
+
+
 def attach() -> None:
     """Start and stop the heartbeats with the worker or beat that this process becomes."""
     heartbeats: list[Heartbeat] = []
@@ -116,17 +128,8 @@ def attach() -> None:
         for heartbeat in heartbeats:
             heartbeat.join()
 
-    def begin(**_: Any) -> None:
-        try:
-            broker_clock.set_clock(get_runtime().store.fleet.now())
-        except StoreFormatError as foreign:
-            sys.stderr.write(f"{foreign}\n")
-            sys.exit(2)
-        except StoreUnavailable:
-            pass  # the worker waits for it
-
-    signals.worker_init.connect(begin, weak=False)
-    signals.beat_init.connect(begin, weak=False)
+    signals.worker_init.connect(_begin, weak=False)
+    signals.beat_init.connect(_begin, weak=False)
     signals.worker_ready.connect(start_worker, weak=False)
     signals.beat_init.connect(start_beat, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)

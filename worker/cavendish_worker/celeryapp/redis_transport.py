@@ -11,7 +11,7 @@ is no loss for hints; the messages of producers are popped and noted in one step
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import uuid
 from collections.abc import Callable
 from functools import cached_property
@@ -20,24 +20,34 @@ from time import monotonic
 from typing import Any
 
 import redis
+from kombu import compression
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from redis.commands.core import Script
 
+from cavendish.store import quarantine
 from cavendish.store.connection import script_text
-from cavendish.store.keys import nothing
-from cavendish.task_names import SUBMIT
+from cavendish.store.keys import QUARANTINE, QUARANTINED, nothing
 from cavendish_worker.celeryapp.broker_clock import now
+from cavendish_worker.celeryapp.envelope import (
+    KEPT,
+    add_deaths,
+    complete,
+    counts_deaths,
+    deaths_of,
+)
 from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.metrics import recorded
 
 #: The commands of the transport that take memory: they write messages, which of them are in work,
 #: and which queues there are.
 _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
 
-#: The queue of messages that must not be lost, and the notes of those that were popped and may not
-#: be in work yet.
-KEPT, POPPED = SUBMIT, f"{SUBMIT}.popped"
+#: The notes of messages of the queue KEPT that were popped and may not be in work yet.
+POPPED = f"{KEPT}.popped"
+#: SHA-1 of such a message -> how many workers died between its pop and its work.
+NOTED_DEATHS = f"{KEPT}.deaths"
 #: Seconds after which another worker takes such a message.
 _ABANDONED_AFTER = 15
 #: Messages that are popped before Celery's other work gets its turn.
@@ -46,7 +56,11 @@ _AT_ONCE = 16
 
 class _Client(redis.Redis):
     def execute_command(self, *words: Any, **options: Any) -> Any:
-        return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
+        try:
+            return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
+        except redis.exceptions.NoPermissionError as error:  # it does not name the key
+            command = " ".join(map(str, words[:2]))
+            raise redis.exceptions.NoPermissionError(f"{error} ({command})") from None
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002, ARG002
         """Without MULTI, unless WATCH needs it: a full Redis queues nothing for an EXEC."""
@@ -58,16 +72,39 @@ class _Pipeline(redis.client.Pipeline):
         return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
 
 
+class QoS(kombu_redis.QoS):
+    """Counts a death where Kombu restores a message: its worker had it in hand for too long."""
+
+    channel: Any
+    after_death = False
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        super().append(message, delivery_tag)
+        # Before the task runs: if it ends this process, the message must be in one place only.
+        self.channel.forget_note()
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        self.after_death = True
+        try:
+            super().restore_visible(*args, **options)
+        finally:
+            self.after_death = False
+
+
 class Channel(kombu_redis.Channel):
     """A channel to one Redis."""
 
+    QoS = QoS
     connection: Any
     connection_errors: Any
+    keyprefix_fanout: str
     priority_steps: list[int]
     qos: Any
     _q_for_pri: Callable[[str, int], str]
     _queue_cycle: Any
     _kept_last = False
+    #: The message that was just popped, while it has a note, and the deaths that its note counted.
+    _noted: tuple[bytes, int] | None = None
 
     def _get_client(self) -> type[redis.Redis]:
         return _Client
@@ -133,20 +170,50 @@ class Channel(kombu_redis.Channel):
         lists = [
             (queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in turn
         ]
-        keys = [POPPED, nothing(POPPED), *(key for _, key in lists)]
+        keys = [POPPED, nothing(POPPED), NOTED_DEATHS, *(key for _, key in lists)]
         with self.conn_or_acquire() as client:
             kept = [int(queue == KEPT) for queue, _ in lists]
             popped = self._script(keys, [now(), _ABANDONED_AFTER, *kept], client)
             if popped is None:
                 return False
-            message, place = popped
+            message, place, deaths = popped
             queue = lists[place - 1][0] if place else KEPT
             self._kept_last = queue == KEPT
             self._queue_cycle.rotate(queue)
-            taken = self._readable(lambda: self.connection._deliver(loads(message.decode()), queue))
-            if queue == KEPT and taken:
-                client.zrem(POPPED, message)
+            if deaths >= quarantine.MOST_DEATHS:  # reading it may end the process
+                self.quarantine(queue, message, deaths)
+                return True
+            self._noted = (message, deaths) if queue == KEPT else None
+            if self._readable(lambda: self._hand_over(message, queue, deaths)):
+                self.forget_note()
         return True
+
+    def _hand_over(self, message: bytes, queue: str, deaths: int) -> None:
+        self.connection._deliver(add_deaths(loads(message.decode()), deaths), queue)
+
+    def forget_note(self) -> None:
+        """Remove the note of the message that was just popped: it is in work, or refused."""
+        if self._noted is None:
+            return
+        (message, deaths), self._noted = self._noted, None
+        self.client.zrem(POPPED, message)
+        if deaths:
+            self.client.hdel(NOTED_DEATHS, hashlib.sha1(message, usedforsecurity=False).hexdigest())
+
+    def quarantine(self, queue: str, message: bytes, deaths: int) -> None:
+        """Quarantine a message that was in hand at so many deaths of a worker, and log it."""
+        name, reason = uuid.uuid4().hex[:12], f"it was in hand when a worker died, {deaths} times"
+        entry = quarantine.entry_of(now(), queue, reason, deaths, message)
+        keys = [QUARANTINE, nothing(QUARANTINE), QUARANTINED, POPPED, NOTED_DEATHS]
+        keep = Script(self.client, script_text("quarantine_message"))
+        keep(keys, [name, entry, message, quarantine.KEPT])
+        logger().error("message.quarantined", queue=queue, id=name, outcome=reason)
+        recorded.MESSAGES_QUARANTINED.add()
+
+    def _do_restore_message(self, payload: Any, *args: Any, **options: Any) -> None:
+        if self.qos.after_death and counts_deaths(payload):
+            add_deaths(payload, 1)
+        super()._do_restore_message(payload, *args, **options)  # type: ignore[misc]
 
     def _unsubscribe_from(self, queue: str) -> None:
         """Do nothing for a channel that never subscribed.
@@ -176,14 +243,19 @@ class Channel(kombu_redis.Channel):
 
 
 class _Checking:
+    channels: Any
     # When Redis answers with an error, Celery connects again, and does not end.
     connection_errors = (*kombu_redis.Transport.connection_errors, redis.ResponseError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Check an envelope before Kombu gives it to a consumer."""
         complaint = complete(message, queue)
+        deaths = 0 if complaint else deaths_of(message)
         if complaint:
             logger().error("message.refused", queue=queue, outcome=complaint)
+        elif deaths >= quarantine.MOST_DEATHS and queue is not None:
+            channel = next(one for one in self.channels if queue in one.active_queues)
+            channel.quarantine(queue, dumps(message).encode(), deaths)
         else:
             super()._deliver(message, queue)  # type: ignore[misc]
 
@@ -212,45 +284,28 @@ def install() -> None:
     schemes = ("redis", "rediss", "redis+socket")
     TRANSPORT_ALIASES.update(dict.fromkeys(schemes, f"{__name__}:Transport"))
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
+    # With any broker: a megabyte that inflates to gigabytes would end the process.
+    compression._decoders.clear()  # type: ignore[attr-defined]
 
 
-def complete(envelope: Any, queue: str | None) -> str | None:
-    """Fill in the optional parts of an envelope, in place; returns why it cannot be taken, if so.
+def missing_right(channel: Any) -> str | None:
+    """What Redis refuses to this user of all that a worker does; None if nothing is missing.
 
-    Kombu gives the messages of a dead worker back to the queue that their envelope names, and drops
-    those that it cannot give back. So a kept message always gets the queue that it came from, and a
-    tag of its own, even if two were sent with one tag.
+    Changes nothing. Raises the errors of redis-py for anything but a missing right.
     """
-    if not isinstance(envelope, dict):
-        return "its envelope is no JSON object"
-    if not envelope.get("content-type"):
-        # Nothing else is accepted.
-        envelope |= {"content-type": "application/json", "content-encoding": "utf-8"}
-    properties = envelope.setdefault("properties", {})
-    if not isinstance(properties, dict):
-        return "its properties are no JSON object"
-    if not isinstance(envelope.get("headers"), dict):
-        envelope["headers"] = {}
-    info = properties.get("delivery_info")
-    given = [name for name in info if isinstance(info[name], str)] if isinstance(info, dict) else []
-    if queue == KEPT or not {"exchange", "routing_key"} <= set(given):
-        properties["delivery_info"] = {"exchange": "", "routing_key": queue}
-    if queue == KEPT or not isinstance(properties.get("delivery_tag"), str):
-        properties["delivery_tag"] = str(uuid.uuid4())
-    if queue == KEPT:
-        properties["priority"] = 0
-    return _body_complaint(envelope.get("body"), properties.get("body_encoding"))
-
-
-def _body_complaint(body: Any, encoding: Any) -> str | None:
-    if not isinstance(body, str):
-        return "its body is no text"
-    if encoding not in (None, "base64"):
-        return "its body_encoding is neither base64 nor null"
+    if not isinstance(channel, Channel):
+        return None
+    client, publish = channel.client, channel.keyprefix_fanout
     try:
-        base64.b64decode(body if encoding else "")
-    except ValueError:
-        return "its body is no base64"
+        client.llen(f"{uuid.uuid4()}.reply.celery.pidbox")
+        client.exists("unacked", "unacked_index")
+        client.smembers(f"_kombu.binding.{KEPT}")
+        with client.pubsub() as listening:
+            listening.psubscribe(f"{publish}celery.pidbox")
+            listening.parse_response(block=True)
+        client.llen(KEPT)
+    except redis.exceptions.NoPermissionError as error:
+        return str(error)
     return None
 
 

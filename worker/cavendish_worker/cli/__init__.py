@@ -35,6 +35,7 @@ SECTIONS = {
         "endpoint": "Register webhook endpoints, rotate secrets, disable, test.",
         "dead": "List, revive or drop dead letters.",
         "replay": "Send delivered webhooks of an endpoint again.",
+        "secret": "Print a secret for CAVENDISH_WEBHOOK_SECRET.",
     },
     "Run and try": {
         "up": "Run the whole stack on this machine.",

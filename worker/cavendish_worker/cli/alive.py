@@ -13,6 +13,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.cli.container import complaint_of, page_of
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import print_json
 
@@ -61,8 +62,16 @@ class Pulse:
     is_flag=True,
     help="Also fail while Redis is away: for a readiness probe, not for a liveness probe.",
 )
+@click.option(
+    "--container",
+    is_flag=True,
+    help="Check whatever the first process of this container is; Flower and the exporter by HTTP.",
+)
+@click.option("--pid", default=1, hidden=True, help="Check this process, not the first one.")
 @json_option
-def command(role: str | None, host: str | None, ready: bool, as_json: bool) -> None:
+def command(
+    role: str | None, host: str | None, ready: bool, container: bool, pid: int, as_json: bool
+) -> None:
     """Exit with 0 if the worker or beat of this host sent a heartbeat lately.
 
     While Redis is away no heartbeat can be read, and ending a worker would not help: the exit
@@ -73,6 +82,10 @@ def command(role: str | None, host: str | None, ready: bool, as_json: bool) -> N
     cavendish alive --role beat --ready
     """
     host = host or socket.gethostname()
+    if container and (page := page_of(pid, Settings.load())):
+        complaint = complaint_of(page, PATIENCE)
+        click.echo(complaint or f"{page} answers.", err=bool(complaint))
+        sys.exit(bool(complaint))
     pulse = _within(PATIENCE, Settings.load(), role, host)
     good = pulse.alive or (bool(pulse.away) and not ready)
     if as_json:

@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from flower import command
 from flower.utils import broker
@@ -28,7 +28,7 @@ COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
 #: Messages that Flower keeps in memory, about 5 KB each.
 KEPT = 10_000
 _LENGTH = 160
-#: Seconds that Flower has to end by itself, and then to write down what it keeps (`--persistent`).
+#: Seconds that Flower has to end by itself, and then to write what it keeps (`--persistent`).
 _GRACE = 3.0
 #: A URL: up to its closing quotation mark if it has one, else up to a space. Only scheme and host
 #: are shown.
@@ -65,9 +65,9 @@ def set_up(settings: Settings) -> None:
 
 
 def _end(_number: int, _frame: object) -> None:
-    """SIGTERM, as Flower handles it, but bounded.
+    """Handle SIGTERM as Flower does, but end also while the broker is away.
 
-    Python waits for its threads at the end, and while the broker is away these wait for it.
+    Python waits for all threads before it exits, and some of Flower's wait for the broker.
     """
     threading.Thread(target=_end_in_time, name="cavendish-flower-end", daemon=True).start()
     sys.exit(0)
@@ -119,14 +119,16 @@ def _sentence(value: Any) -> Any:
 class _Socket(broker.RedisSocket):  # type: ignore[misc]
     """Counts the messages in the database that the broker's URL names.
 
-    Flower itself would use database 0 of a Redis behind a unix socket.
+    Flower itself would use database 0 of a Redis behind a unix socket, and would not decode the
+    path of the socket.
     """
 
     database = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.redis.connection_pool.connection_kwargs["db"] = self.database
+        place = self.redis.connection_pool.connection_kwargs
+        place |= {"db": self.database, "path": f"/{unquote(self.vhost)}"}
 
 
 def _number(url: str) -> int:

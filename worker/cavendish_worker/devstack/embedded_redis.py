@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cavendish.errors import StackError, StoreUnavailable
 from cavendish.store import Store
+from cavendish_worker.devstack import data_folder
 
 
 def binary() -> str:
@@ -35,7 +36,8 @@ def arguments(data_dir: Path, socket: Path) -> list[str]:
     """
     folder = data_dir.resolve() / "redis"
     folder.mkdir(parents=True, exist_ok=True)
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not socket.is_relative_to(data_dir.resolve()):
+        data_folder.make_private(socket.parent)  # others can write to its parent folder
     options = {
         "port": "0",
         "unixsocket": str(socket),

@@ -28,6 +28,7 @@ from cavendish.local_paths import (
     with_kept,
 )
 from cavendish.settings import Settings
+from cavendish_worker.devstack import data_folder
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import encryption, signing
@@ -39,6 +40,8 @@ CHECK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
 LISTENING_WITHIN = 15.0
 #: Seconds after which a part counts as started.
 SETTLED_AFTER = 10.0
+#: Seconds between two attempts while the disk is full.
+RETRY_FULL = 1.0
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ class Stack:
         self._settings, self._emulate, self._flower = settings, emulate, flower
         self._parts: list[Part] = []
         self._stopping = False
+        self._full_disk_logged = self._facts_changed = False
         self._lock: IO[str] | None = None
         self.facts: dict[str, object] = {}
 
@@ -97,32 +101,78 @@ class Stack:
         `ready` is called with the addresses of the parts once they have started. Raises StackError.
         """
         data_dir = self._settings.data_dir
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._take_lock(data_dir)
-        except OSError as error:
-            raise StackError(
-                f"The data folder {data_dir} cannot be used: {error.strerror}."
-            ) from None
         # SIGHUP comes when the terminal is closed; `nohup` ignores it.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._stop)
         try:
-            self._start_parts(data_dir)
-            self._write_facts(data_dir)
-            self._wait_for_answers()
-            ready(self.facts)
+            self._start_with_room(data_dir)
+            if not self._stopping:
+                self._wait_for_answers()
+                ready(self.facts)
             while not self._stopping:
                 time.sleep(CHECK_EVERY)
-                for part in self._parts:
-                    before = part.process
-                    part.check(time.monotonic())
-                    if part.process is not before:
-                        self._write_facts(data_dir)
+                self._check_parts(data_dir)
         finally:
-            self._end_parts()
-            (data_dir / "stack.json").unlink(missing_ok=True)
+            self._end_parts(quietly=self._lock is None)
+            if self._lock is not None:  # otherwise it belongs to another stack
+                (data_dir / "stack.json").unlink(missing_ok=True)
+
+    def _begin(self, data_dir: Path) -> None:
+        """Start all parts. Raises StackError, or OSError if the disk is full."""
+        try:
+            data_folder.prepare(data_dir)
+            self._take_lock(data_dir)
+        except OSError as error:
+            if error.errno in data_folder.FULL:
+                raise
+            raise StackError(
+                f"The data folder {data_dir} cannot be used: {error.strerror}."
+            ) from None
+        self._start_parts(data_dir)
+        self._write_facts(data_dir)
+
+    def _start_with_room(self, data_dir: Path) -> None:
+        """Start all parts; if the disk is full, end them, and start anew when there is room."""
+        while not self._stopping:
+            try:
+                self._begin(data_dir)
+            except (OSError, StackError) as error:
+                by_disk = isinstance(error, OSError) and error.errno in data_folder.FULL
+                if not by_disk and not data_folder.is_full(data_dir):
+                    raise
+                self._log_full_disk(data_dir)
+                self._end_parts(quietly=True)
+                self._parts.clear()
+                time.sleep(RETRY_FULL)
+                while not self._stopping and data_folder.is_full(data_dir):
+                    time.sleep(RETRY_FULL)
+            else:
+                self._full_disk_logged = False
+                return
+
+    def _check_parts(self, data_dir: Path) -> None:
+        """Start the parts again that ended, and write the new facts when the disk has room."""
+        for part in self._parts:
+            before = part.process
+            part.check(time.monotonic())
+            self._facts_changed |= part.process is not before
+        if not self._facts_changed:
+            return
+        try:
+            self._write_facts(data_dir)
+        except OSError as error:
+            if error.errno not in data_folder.FULL:
+                raise
+            self._log_full_disk(data_dir)
+        else:
+            self._facts_changed = self._full_disk_logged = False
+
+    def _log_full_disk(self, data_dir: Path) -> None:
+        if not self._full_disk_logged:
+            full = f"the disk of the data folder {data_dir} is full"
+            logger().error("stack.waits", outcome=f"{full}; work goes on when there is room")
+        self._full_disk_logged = True
 
     def _start_parts(self, data_dir: Path) -> None:
         environment = self._environment(data_dir)
@@ -168,14 +218,16 @@ class Stack:
         facts = {"store": store_url(self._settings), "broker": broker_url(self._settings)}
         self.facts |= facts
         if not self._settings.webhook_secret:
-            keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
+            data_folder.keep(data_dir / WEBHOOK_SECRET, signing.new_secret)
         # In a store that others share, the others would have another key.
         if not (self._settings.secret_key or self._settings.redis_url):
-            keep(data_dir / SECRET_KEY, encryption.new_key)
+            data_folder.keep(data_dir / SECRET_KEY, encryption.new_key)
         kept = with_kept(self._settings)
         return dict(os.environ) | {
             "CAVENDISH_REDIS_URL": facts["store"],
-            "CAVENDISH_BROKER_URL": facts["broker"],
+            "CAVENDISH_BROKER_URL": self._settings.broker_url
+            or self._settings.redis_url
+            or facts["broker"],  # this one has lost its options for TLS
             "CAVENDISH_WEBHOOK_SECRET": kept.webhook_secret
             or (data_dir / WEBHOOK_SECRET).read_text().strip(),
             "CAVENDISH_SECRET_KEY": ",".join(kept.secret_key),
@@ -197,24 +249,29 @@ class Stack:
         return port
 
     def _take_lock(self, data_dir: Path) -> None:
-        self._lock = (data_dir / "lock").open("w")
+        if self._lock is not None:
+            return
+        lock = (data_dir / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            lock.close()
             raise StackError(
                 f"Another `cavendish up` runs with the data folder {data_dir}."
             ) from None
+        self._lock = lock
 
     def _write_facts(self, data_dir: Path) -> None:
         pids = {part.name: part.process.pid for part in self._parts if part.process}
-        _write_private(data_dir / "stack.json", json.dumps(self.facts | {"pids": pids}))
+        data_folder.write(data_dir / "stack.json", json.dumps(self.facts | {"pids": pids}))
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-    def _end_parts(self) -> None:
+    def _end_parts(self, *, quietly: bool = False) -> None:
         """End the parts by SIGTERM, with time to finish; what the others need ends last."""
-        logger().info("stack.stopping")
+        if not quietly:
+            logger().info("stack.stopping")
         until = time.monotonic() + self._settings.shutdown_timeout
         groups = [[part for part in self._parts if part.name not in _LAST]]
         groups += [[part for part in self._parts if part.name == name] for name in _LAST]
@@ -228,7 +285,8 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        logger().info("stack.stopped")
+        if not quietly:
+            logger().info("stack.stopped")
 
 
 #: The parts that end after all others, in this order.
@@ -239,20 +297,6 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
-
-
-def keep(path: Path, make: Callable[[], str]) -> None:
-    """Make the secret in this file, unless it exists; only its owner can read it."""
-    if not path.exists():
-        _write_private(path, make())
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, since a URL in it may hold a password."""
-    fresh = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)  # whole or not at all
 
 
 def free_port() -> int:
@@ -274,7 +318,7 @@ def _kept_port(data_dir: Path) -> int:
     with suppress(OSError, ValueError):
         port = int(path.read_text())
     port = port if port and _is_free(port) else free_port()
-    path.write_text(str(port))
+    data_folder.write(path, str(port))
     return port
 
 

@@ -43,7 +43,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     urls = [view.url for view in views if view.url]
     of_broker, of_api, of_outgoing = at_once(  # each may wait for its network
         (
-            partial(broker.findings, settings, server),
+            partial(broker.findings, settings, server, workers=bool(workers)),
             partial(api.findings, store, settings, now, lanes, offline=offline),
             partial(outgoing.findings, settings, urls, offline=offline),
         )

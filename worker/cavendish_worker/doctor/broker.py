@@ -12,10 +12,14 @@ from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.redis_server import eviction
 
 
-def findings(settings: Settings, store: Server) -> list[Finding]:
-    """Connect to it once, as a worker would. `store`: the server of the store."""
+def findings(settings: Settings, store: Server, *, workers: bool) -> list[Finding]:
+    """Connect to it once, as a worker would.
+
+    `store`: the server of the store; `workers`: some live, so their Redis user lacks no right.
+    """
     # Celery takes a while to load, and all other commands do without it.
     from cavendish_worker.celeryapp.app import build  # noqa: PLC0415
+    from cavendish_worker.celeryapp.redis_transport import missing_right  # noqa: PLC0415
 
     try:
         where = without_password(broker_url(settings))
@@ -26,6 +30,7 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
             info = _info(connection)
+            missing = None if workers else missing_right(connection.default_channel)
     except Exception as error:  # whatever the broker's library raises is the finding
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         advice = (
@@ -35,6 +40,13 @@ def findings(settings: Settings, store: Server) -> list[Finding]:
     finally:
         app.close()
     found = [well("broker", f"answers at {where}")]
+    if missing:
+        why = f"the Redis user of this environment could not run a worker: {missing}"
+        advice = (
+            "Give it the rights of deploy/redis-users.acl; "
+            "or do nothing if the workers have a user of their own."
+        )
+        found.append(ill("broker rights", why, advice))
     if info and info.get("run_id") != store.run_id:
         found.append(eviction("broker eviction", info.get("maxmemory_policy")))
     return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from cavendish.settings import Settings
-from cavendish.store.server_info import Server
+from cavendish.store.server_info import LEAST, Server, is_too_old
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 
-#: The oldest version that has all commands we use; Valkey reports 7.2 or more.
-LEAST = (6, 2)
 #: Share of `maxmemory` from which on the operator must act.
 NEARLY_FULL = 0.9
 #: Seconds by which two wall clocks may differ: receivers refuse webhooks that are five minutes off,
@@ -30,8 +28,7 @@ def findings(where: str, server: Server, settings: Settings) -> list[Finding]:
 def _version(server: Server) -> list[Finding]:
     if server.version is None:
         return [skipped("redis version", "the server does not say")]
-    numbers = tuple(int(part) for part in server.version.split(".")[:2] if part.isdigit())
-    if numbers >= LEAST:
+    if not is_too_old(server.version):
         return []
     wanted = ".".join(map(str, LEAST))
     advice = f"Run Redis {wanted} or newer, or any Valkey."

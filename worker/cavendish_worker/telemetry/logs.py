@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import time
 
 import structlog
 
@@ -12,16 +14,23 @@ _CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aioht
 _CHATTY.append("tornado.access")
 #: Parts of the names of errors that mean that the broker is away.
 _LOST = ("Connection", "Operational", "Scheduling", "Timeout")
+#: What Redis says to a user who lacks a right. Celery tries again at once, and would log it with a
+#: traceback each time.
+_REFUSED = re.compile(r"NOPERM|no permissions? to", re.IGNORECASE)
+#: Seconds for which the same refusal is not logged again.
+_SILENT_FOR = 60.0
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_logged_at: dict[str, float] = {}
 
 
 def set_up(log_format: str, log_level: str) -> None:
     """Send structlog and the standard logging through one formatter to stderr."""
     level, as_json = logging.getLevelNamesMapping()[log_level.upper()], log_format == "json"
-    time = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
+    stamp = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        time,
+        stamp,
     ]
     formatter = structlog.stdlib.ProcessorFormatter
     handler = logging.StreamHandler(sys.stderr)
@@ -62,11 +71,32 @@ def _without_trace_of_lost_broker(record: logging.LogRecord) -> bool:
     """Show one sentence where the broker or the store is away, without a useless traceback."""
     error = record.exc_info[1] if record.exc_info else None
     name, by_celery = type(error).__name__, record.name.startswith(("celery.worker", "celery.beat"))
+    if error is not None and refuses(error) and record.name.startswith("celery."):
+        return _one_sentence(record, error)
     # Reject: a message was put back, since the store is away.
     if name == "Reject" or (by_celery and any(word in name for word in _LOST)):
         record.exc_info = record.exc_text = None
         if record.name == "celery.beat":  # its message holds the whole stack as well
             record.msg, record.args = f"{name}: {error}", ()
+    return True
+
+
+def refuses(error: BaseException) -> bool:
+    """True if Redis refused a right to this user, also in an error that Kombu wrapped."""
+    return bool(_REFUSED.search(str(error)))
+
+
+def _one_sentence(record: logging.LogRecord, error: BaseException) -> bool:
+    """Make the record one sentence about a refused right; False if it was logged lately."""
+    first = str(error).splitlines()[0].removeprefix("ACL failure in script: ")
+    what = _UUID.sub("*", first.partition(" script: ")[0][:300].rstrip("."))
+    advice = "deploy/redis-users.acl lists the rights of each role"
+    record.exc_info = record.exc_text = None
+    record.msg, record.args = f"The broker refuses this user: {what}. {advice}.", ()
+    now = time.monotonic()
+    if now - _logged_at.get(what, -_SILENT_FOR) < _SILENT_FOR:
+        return False
+    _logged_at[what] = now
     return True
 
 

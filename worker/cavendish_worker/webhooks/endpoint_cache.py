@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cavendish.env_parsers import secrets_of
 from cavendish.policy import circuit as circuits
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
@@ -31,8 +32,8 @@ _ANSWERED = (ResultKind.DELIVERED, ResultKind.REJECTED)
 class EndpointRules:
     """The settings about endpoints.
 
-    `per_endpoint`: calls at once; `disable_after`: seconds of failure; `operations`: the URL of the
-    operator's own webhook.
+    `secret`: one, or several with commas between; `per_endpoint`: calls at once; `disable_after`:
+    seconds of failure; `operations`: the URL of the operator's own webhook.
     """
 
     secret: str
@@ -139,7 +140,7 @@ class EndpointCache:
             return Target(complaint=complaint, gone=True)
         if not self._rules.secret:
             return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
-        return Target(delivery.url, (self._rules.secret,))
+        return Target(delivery.url, secrets_of(self._rules.secret))
 
     def _decrypted(self, name: str, encrypted: str) -> str:
         if (name, encrypted) not in self._secrets:

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from cavendish.env_parsers import secrets_of
 from cavendish.errors import EndpointError
 from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.settings import Settings
@@ -66,7 +67,7 @@ def _target(store: Store, settings: Settings, which: str, now: float) -> Target:
             raise EndpointError(
                 "CAVENDISH_WEBHOOK_SECRET is not set; unsigned webhooks are never sent."
             )
-        return Target(which, (settings.webhook_secret,))
+        return Target(which, secrets_of(settings.webhook_secret))
     registered = store.endpoints.all().get(which)
     if registered is None:
         raise not_registered(which)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from cavendish.env_parsers import secrets_of
 from cavendish_worker.webhooks.signing import verify
 
 
@@ -50,7 +51,7 @@ class Receiver:
         if request.method == "GET":
             return httpx.Response(200, json=self._shown())
         body = await request.aread()
-        complaint = verify(self._secret, dict(request.headers), body, self._now())
+        complaint = verify(secrets_of(self._secret), dict(request.headers), body, self._now())
         if complaint:
             self.ledger.refused.append(complaint)
             return httpx.Response(401, json={"error": complaint})

@@ -63,6 +63,10 @@ EXPIRED = Counter(
 QUARANTINED = Counter(
     "cavendish_quarantined", "Records that could not be read and were quarantined.", ("service",)
 )
+MESSAGES_QUARANTINED = Counter(
+    "cavendish_messages_quarantined",
+    "Messages that were quarantined, since workers died with them in hand.",
+)
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
     "Attempts to deliver a webhook, by their result: delivered, retry, rejected (now dead), "

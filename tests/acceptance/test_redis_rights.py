@@ -1,0 +1,294 @@
+"""deploy/redis-users.acl: its rights are enough for each role, and a missing right is named."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from celery import Celery
+
+from acceptance.conftest import SERVICE, wait_until
+from acceptance.parts import Parts
+from cavendish import Client
+from cavendish.errors import StoreUnavailable
+from cavendish.settings import Settings
+from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
+from cavendish_worker.devstack.stack import free_port
+from delivering import Served
+from servers import Node, started
+
+PAGE = Path(__file__).parents[2] / "deploy" / "redis-users.acl"
+PASSWORD = "CHANGE-ME"
+
+
+def users() -> dict[str, str]:
+    """The rules of the page by user."""
+    lines = [
+        line.split(None, 2) for line in PAGE.read_text().splitlines() if line.startswith("user ")
+    ]
+    return {name: rules for _, name, rules in lines}
+
+
+class Guarded:
+    """A Redis with the users of the page, and the processes that work with them."""
+
+    def __init__(self, node: Node, served: Served, folder: Path) -> None:
+        self.node, self.folder = node, folder
+        for name, rules in users().items():
+            node.redis.execute_command("ACL", "SETUSER", name, *rules.split())
+        self.parts = Parts(
+            f"redis://127.0.0.1:{node.port}/0", served, EmulatorConfig(rate=0.0, median=0.1)
+        )
+
+    def url(self, user: str) -> str:
+        return f"redis://{user}:{PASSWORD}@127.0.0.1:{self.node.port}/0"
+
+    def begin(self, role: str, user: str) -> None:
+        self.parts.environment["CAVENDISH_REDIS_URL"] = self.url(user)
+        self.parts.celery(role)
+
+    def settings(self, user: str) -> Settings:
+        return Settings.load({"CAVENDISH_REDIS_URL": self.url(user)})
+
+    def shell(self, *words: str, stdin: str | None = None, fails: bool = False) -> str:
+        """A command of ours, as the user of the command line."""
+        environment = self.parts.environment | {"CAVENDISH_REDIS_URL": self.url("cavendish-shell")}
+        environment["CAVENDISH_WEBHOOK_ALLOW"] += ",10.0.0.0/8"  # of which the workers know nothing
+        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
+        done = subprocess.run(
+            command,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert fails or done.returncode == 0, (words, done.stdout, done.stderr, self.refused())
+        return done.stdout
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Who was refused what since the last question."""
+        rows: list[dict[str, Any]] = self.node.redis.acl_log()
+        self.node.redis.acl_log_reset()
+        return [(row["username"], row["object"]) for row in rows]
+
+    @contextmanager
+    def flower(self) -> Iterator[str]:
+        port = free_port()
+        ours = {
+            "CAVENDISH_REDIS_URL": self.url("cavendish-flower"),
+            "CAVENDISH_FLOWER_PORT": str(port),
+        }
+        environment = self.parts.environment | ours | {"CAVENDISH_FLOWER_BASIC_AUTH": "ada:x"}
+        with (self.folder / "flower.log").open("w") as log:
+            command = [sys.executable, "-m", "celery", "-A", "cavendish_worker", "flower"]
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
+                process.wait(30)
+
+
+@pytest.fixture
+def guarded(served: Served, tmp_path: Path) -> Iterator[Guarded]:
+    with started(
+        lambda begin: begin(appendonly="yes", appendfsync="always", maxmemory_policy="noeviction")
+    ) as node:
+        found = Guarded(node, served, tmp_path)
+        yield found
+        found.parts.close()
+
+
+@pytest.mark.timeout(240)
+def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Guarded) -> None:
+    parts = guarded.parts
+    guarded.begin("worker", "cavendish-worker")
+    guarded.begin("beat", "cavendish-beat")
+    assert guarded.refused() == []
+    _commands_of_producers(guarded)
+    assert guarded.refused() == []
+    _commands_of_operators(guarded)
+    assert guarded.refused() == []
+    with (
+        guarded.flower() as flower,
+        httpx.Client(base_url=flower, trust_env=False, auth=("ada", "x")) as http,
+    ):
+        wait_until(lambda: http.get("/workers?json=1"), 40, "it answers")
+        assert guarded.refused() == []
+        wait_until(
+            lambda: any(one["status"] for one in http.get("/workers?json=1").json()["data"]),
+            40,
+            "it hears a worker",
+        )
+        parts.client.submit(parts.emulator.create(2), service=SERVICE)
+        rows = "/tasks/datatable?draw=1&start=0&length=9&order[0][column]=0&search[value]="
+        wait_until(lambda: http.get(rows).json()["data"], 30, "it sees messages")
+        assert re.search(r"cavendish.submit</td>\s*<td[^>]*>0</td>", http.get("/broker").text)
+        assert http.get("/api/workers?refresh=1").json()  # it asks them, as its buttons do
+    assert guarded.refused() == []
+    for process in reversed(parts._processes):
+        parts.end(process)
+    assert guarded.refused() == []
+    assert "Traceback" not in parts.lines()
+
+
+def _commands_of_producers(guarded: Guarded) -> None:
+    """The Python client, Celery's `send_task`, and a program that only pushes."""
+    parts = guarded.parts
+    with Client(settings=guarded.settings("cavendish-client")) as client:
+        ids = parts.emulator.create(3)
+        client.submit(ids, service=SERVICE, webhook=parts.receiver)
+        assert set(client.wait(ids, service=SERVICE, timeout=60)) == set(ids)
+        assert {event.id for event in client.events(after="0", follow=False)} == set(ids)
+        assert client.get(ids[0], service=SERVICE) is not None
+        assert set(client.get_many(ids, service=SERVICE)) == set(ids)
+    more = parts.emulator.create(2)
+    with Celery(broker=guarded.url("cavendish-celery"), set_as_current=False) as producer:
+        producer.send_task(
+            "cavendish.submit",
+            args=[more[:1]],
+            kwargs={"service": SERVICE},
+            queue="cavendish.submit",
+        )
+    raw = {
+        "headers": {"task": "cavendish.submit", "id": "x"},
+        "body": json.dumps([[more[1:]], {"service": SERVICE}, {}]),
+    }
+    with redis.Redis.from_url(
+        guarded.url("cavendish-push"), protocol=2, driver_info=None
+    ) as pushing:
+        pushing.lpush("cavendish.submit", json.dumps(raw))
+    wait_until(lambda: parts.settled(more) and len(parts.tasks(more)) == 2, 40, "both are taken in")
+
+
+def _commands_of_operators(guarded: Guarded) -> None:
+    parts, shell = guarded.parts, guarded.shell
+    ids = parts.emulator.create(2)
+    shell("submit", "--service", SERVICE, "--webhook", parts.receiver, *ids)
+    shell("wait", "--service", SERVICE, *ids, fails=True)  # some fail at the emulated API
+    shell("show", "--service", SERVICE, ids[0])
+    for words in (
+        "list",
+        "events",
+        "status",
+        "metrics",
+        "alive --role worker --ready",
+        "dead list",
+        "endpoint list",
+    ):
+        shell(*words.split())
+    shell("endpoint", "add", "shop", parts.receiver)
+    for words in ("show shop", "rotate shop", "disable shop", "enable shop"):
+        shell("endpoint", *words.split())
+    shell("endpoint", "test", "shop", fails=True)  # the receiver does not know its secret
+    other = parts.emulator.create(1)
+    shell("submit", "--service", SERVICE, "--webhook", "shop", *other)
+    shell("wait", "--service", SERVICE, *other, fails=True)
+    shell("replay", "--endpoint", "shop", "--since", "1h")
+    private = ("--webhook", "http://10.0.0.1/private")
+    shell("submit", "--service", SERVICE, *private, *parts.emulator.create(1))
+    wait_until(
+        lambda: json.loads(shell("dead", "list", "--json")),
+        40,
+        "an address that is refused is a dead letter",
+    )
+    shell("dead", "revive", "--all")
+    wait_until(lambda: json.loads(shell("dead", "list", "--json")), 40, "it is one again")
+    shell("dead", "drop", "--all", "--yes")
+    shell("endpoint", "remove", "shop", "--yes", fails=True)
+    found = json.loads(shell("doctor", "--offline", "--json", fails=True))
+    assert [
+        one for one in found if not one["ok"] and one["what"].startswith(("redis", "broker"))
+    ] == []
+
+
+# --- a missing right
+
+
+def lacking(guarded: Guarded, *rules: str) -> None:
+    """Let the environment name a user with all rights but for these rules."""
+    guarded.node.redis.execute_command(
+        "ACL", "SETUSER", "bare", "on", f">{PASSWORD}", "&*", "+@all", *rules
+    )
+    guarded.parts.environment["CAVENDISH_REDIS_URL"] = guarded.url("bare")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        ("~cavendish* ~_kombu* ~unacked* ~celery*", r"No permissions to access a key"),
+        ("~* -psubscribe", "psubscribe"),
+        ("~* resetchannels", "No permissions to access a channel"),
+    ],
+    ids=["keys", "a command", "channels"],
+)
+def test_a_worker_names_what_it_is_refused_in_one_sentence_and_goes_on_when_it_is_given(
+    guarded: Guarded, rules: str, named: str
+) -> None:
+    lacking(guarded, *rules.split())
+    worker = guarded.parts.begin("worker")
+    wait_until(
+        lambda: len(guarded.parts.lines().split("mingle: searching")) > 2,
+        40,
+        "it tried more than once",
+    )
+    said = [
+        line
+        for line in guarded.parts.lines().splitlines()
+        if "The broker refuses this user" in line
+    ]
+    assert len(said) == 1
+    assert re.search(named, said[0])
+    assert "Traceback" not in guarded.parts.lines()
+    lacking(guarded, "~*", "&*", "+@all")
+    wait_until(lambda: guarded.parts._lives(worker, "worker"), 40, "it lives")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("rules", ["~cavendish* ~_kombu* ~unacked* ~celery*", "~* resetchannels"])
+def test_doctor_says_what_a_worker_would_be_refused_if_none_lives(
+    guarded: Guarded, rules: str
+) -> None:
+    lacking(guarded, *rules.split())
+    words = [sys.executable, "-m", "cavendish_worker.cli", "doctor", "--offline", "--json"]
+    done = subprocess.run(
+        words,
+        env=guarded.parts.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    (found,) = [one for one in json.loads(done.stdout) if one["what"] == "broker rights"]
+    assert not found["ok"]
+    assert "could not run a worker: No permissions to access a" in found["found"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"), [("-hgetall", "hgetall"), ("resetkeys", "No permissions to access a key")]
+)
+def test_a_command_that_lacks_a_right_says_which_in_one_sentence(
+    guarded: Guarded, rule: str, named: str
+) -> None:
+    lacking(guarded, "~*", rule)
+    with (
+        Client(settings=guarded.settings("bare")) as client,
+        pytest.raises(StoreUnavailable) as refused,
+    ):
+        client.get("x", service=SERVICE)
+    assert re.search(
+        rf"refuses \(.*{named}.*\)\. deploy/redis-users\.acl lists the rights", str(refused.value)
+    )
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,351 @@
+"""Messages that would end a worker: compressed ones, Celery's own tasks, and what killed three."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import gzip
+import hashlib
+import json
+import lzma
+import signal
+import subprocess
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kombu.transport
+import pytest
+
+from cavendish.client import Client
+from cavendish.local_paths import quarantine_url
+from cavendish.settings import Settings
+from cavendish.store.quarantine import DEATHS, MOST_DEATHS, Quarantine
+from cavendish_worker.celeryapp import redis_transport as broker
+from cavendish_worker.celeryapp.envelope import KEPT
+from cavendish_worker.celeryapp.redis_transport import NOTED_DEATHS, POPPED
+from conftest import Server
+from integration.test_kept_messages import DIES, Broker, until
+from messages import GOOD, envelope, message
+
+#: The most memory that a worker may ever have had, MB; it has about 85 at work.
+PEAK = 200
+#: A worker with so many bytes of address space, beyond which it gets no memory.
+BOUNDED = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+from cavendish_worker import app
+app.worker_main(["-q", "worker", "-P", "threads"])
+"""
+#: A worker that is killed by the submit of the id `poison`.
+KILLED = """
+import os, signal
+from cavendish_worker.celeryapp import submit_message
+real = submit_message.take_in
+def take_in(client, ids, *more):
+    if ids == ["poison"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(client, ids, *more)
+submit_message.take_in = take_in
+from cavendish_worker import app
+app.worker_main(["-q", "worker", "-P", "threads"])
+"""
+POISON = json.dumps([[["poison"]], {"service": "nano-banana"}, {}]).encode()
+
+
+@pytest.fixture
+def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
+    one = Broker(own_server, tmp_path)
+    yield one
+    for process in one.started:
+        process.kill()
+        process.wait(10)
+    one.redis.close()
+    one.log.close()
+
+
+@pytest.fixture
+def kept(lists: Broker) -> Iterator[Quarantine]:
+    opened = Quarantine(str(quarantine_url(lists.settings)))
+    yield opened
+    opened.close()
+
+
+def lines(lists: Broker, word: str) -> list[str]:
+    return [line for line in Path(lists.log.name).read_text().splitlines() if word in line]
+
+
+def push(lists: Broker, body: bytes = GOOD, **odd: object) -> None:
+    lists.redis.lpush(KEPT, envelope(body=base64.b64encode(body).decode(), **odd))
+
+
+def tracked(lists: Broker, task_id: str = "x") -> None:
+    with Client(settings=lists.settings) as client:
+        until(lists, client, task_id)
+
+
+def drained(lists: Broker) -> None:
+    """Wait until no message waits and none is in hand."""
+    end = time.monotonic() + 30
+    while lists.redis.llen(KEPT) or lists.redis.hlen("unacked") or lists.redis.zcard(POPPED):
+        assert time.monotonic() < end, Path(lists.log.name).read_text()
+        time.sleep(0.05)
+
+
+def peak(process: subprocess.Popen[bytes]) -> float:
+    """The most memory that a process ever had, MB."""
+    (line,) = [
+        one
+        for one in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if one.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) / 1024
+
+
+# --- nothing is inflated
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "application/x-gzip": gzip.compress,
+    "gzip": gzip.compress,
+    "application/x-bz2": bz2.compress,
+    "bzip2": bz2.compress,
+    "zlib": zlib.compress,
+    "application/x-lzma": lzma.compress,
+    "lzma": lzma.compress,
+    "application/zstd": bytes,
+    "zstandard": bytes,
+    "application/x-brotli": bytes,
+    "nobody's": bytes,
+}
+
+
+@pytest.mark.timeout(60)
+def test_a_compressed_message_is_refused_in_one_line_however_it_is_packed(lists: Broker) -> None:
+    process = lists.worker("-c", BOUNDED)
+    for name, pack in PACKED.items():
+        push(lists, pack(GOOD), headers={**message()[1], "compression": name})  # type: ignore[dict-item]
+    for charset in ("zlib", "zlib_codec", "zip", "bz2", "hex", "rot13", "punycode", "no-such", 7):
+        push(lists, zlib.compress(GOOD), **{"content-encoding": charset})
+    push(lists)
+    tracked(lists)
+    said = lines(lists, "message.refused")
+    assert sum("it is compressed, and compressed" in line for line in said) == len(PACKED)
+    assert sum("its content-encoding is not accepted" in line for line in said) == 9
+    assert not lines(lists, "Traceback")
+    assert process.poll() is None
+    drained(lists)
+
+
+@pytest.mark.timeout(60)
+def test_two_megabytes_that_would_inflate_to_two_gigabytes_cost_a_worker_nothing(
+    lists: Broker,
+) -> None:
+    process = lists.worker("-c", BOUNDED)
+    push(lists)
+    tracked(lists)
+    before = peak(process)
+    piece = bytes(2**24)
+    for name, pack in (("application/x-gzip", gzip.compress), ("application/x-bz2", bz2.compress)):
+        packed = pack(piece) * 128  # both formats take several streams, one behind the other
+        push(lists, packed, headers={**message()[1], "compression": name})  # type: ignore[dict-item]
+    push(lists, zlib.compress(piece * 8), **{"content-encoding": "zlib"})
+    push(lists, json.dumps([[["y"]], {"service": "nano-banana"}, {}]).encode())
+    tracked(lists, "y")
+    assert process.poll() is None
+    assert peak(process) < PEAK, f"it was {before:.0f} MB before"
+
+
+# --- Celery's own tasks
+
+THEIRS = [
+    "celery.chord_unlock",
+    "celery.backend_cleanup",
+    "celery.accumulate",
+    "celery.map",
+    "celery.group",
+    "no.such",
+    "x" * 500,
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_a_message_that_calls_no_task_of_ours_is_refused_in_one_line_and_does_not_come_back(
+    lists: Broker, protocol: int
+) -> None:
+    process = lists.worker(
+        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
+    )
+    for name in THEIRS:
+        old = json.dumps({"task": name, "id": "i", "args": [], "kwargs": {}}).encode()
+        headers = {} if protocol == 1 else {**message()[1], "task": name}  # type: ignore[dict-item]
+        push(lists, old if protocol == 1 else GOOD, headers=headers)
+    push(lists)
+    tracked(lists)
+    refused = lines(lists, "message.refused")
+    said = [line for line in refused if "which is no task of Cavendish" in line]
+    assert len(said) == len(THEIRS)
+    assert all(any(name[:50] in line for line in said) for name in THEIRS)
+    assert all(len(line) < 300 for line in said)
+    assert not lines(lists, "Traceback")
+    assert process.poll() is None
+    drained(lists)
+
+
+# --- messages that were in hand when a worker died
+
+
+def age(lists: Broker) -> None:
+    """Make everything that is in hand or has a note look old."""
+    for key in ("unacked_index", POPPED):
+        for member, at in lists.redis.zrange(key, 0, -1, withscores=True):
+            lists.redis.zadd(key, {member: at - 1000})
+
+
+@pytest.mark.timeout(120)
+def test_a_message_that_killed_three_workers_is_quarantined_and_can_be_retried(
+    lists: Broker, kept: Quarantine
+) -> None:
+    push(lists, POISON)
+    for _ in range(MOST_DEATHS):
+        assert lists.worker("-c", KILLED).wait(40) == -signal.SIGKILL
+        age(lists)
+    push(lists)
+    last = lists.worker("-c", KILLED)
+    tracked(lists)
+    end = time.monotonic() + 40
+    while not kept.list():
+        assert time.monotonic() < end, Path(lists.log.name).read_text()
+        time.sleep(0.1)
+    assert last.poll() is None
+    (one,) = kept.list()
+    assert (one.queue, one.deaths, one.reason) == (
+        KEPT,
+        3,
+        "it was in hand when a worker died, 3 times",
+    )
+    (said,) = lines(lists, "message.quarantined")
+    assert one.id in said
+    drained(lists)
+    last.terminate()
+    last.wait(30)
+    lists.worker(
+        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
+    )  # a worker that it does not kill
+    assert kept.retry(one.id)
+    tracked(lists, "poison")
+    assert kept.list() == []
+    assert not kept.retry(one.id)
+
+
+@pytest.mark.timeout(120)
+def test_a_message_that_kills_as_it_is_popped_is_quarantined_unread(
+    lists: Broker, kept: Quarantine
+) -> None:
+    lists.redis.lpush(KEPT, envelope())
+    for _ in range(MOST_DEATHS):
+        assert lists.worker("-c", DIES).wait(40) == -signal.SIGKILL
+        age(lists)
+    lists.push(KEPT, "good")
+    assert lists.consume([KEPT], 1) == ["good"]
+    (one,) = kept.list()
+    assert (one.queue, one.deaths, one.size) == (KEPT, MOST_DEATHS, len(envelope()))
+    shown = kept.show(one.id)
+    assert shown is not None
+    assert json.loads(shown.message) == json.loads(envelope())
+    assert lists.redis.zcard(POPPED) == lists.redis.hlen(NOTED_DEATHS) == 0
+
+
+def test_what_was_in_hand_at_two_deaths_is_handed_out_and_its_count_goes_with_it(
+    lists: Broker, kept: Quarantine
+) -> None:
+    lists.push(KEPT, "x")
+    lists.redis.zadd(POPPED, {lists.redis.lpop(KEPT): 0})  # type: ignore[dict-item]
+    assert lists.consume([KEPT], 1, done=False) == [
+        "x"
+    ]  # one death, and then it is given back by a worker that ends
+    (text,) = lists.redis.lrange(KEPT, 0, -1)
+    assert json.loads(text)["headers"][DEATHS] == 1
+    assert lists.consume([KEPT], 1) == ["x"]
+    assert lists.redis.hlen(NOTED_DEATHS) == 0
+    assert kept.list() == []
+
+
+def test_a_message_that_workers_give_back_many_times_as_they_end_well_is_not_quarantined(
+    lists: Broker, kept: Quarantine
+) -> None:
+    lists.push(KEPT, "x")
+    for _ in range(2 * MOST_DEATHS):
+        assert lists.consume([KEPT], 1, done=False) == ["x"]
+    assert lists.consume([KEPT], 1) == ["x"]
+    assert kept.list() == []
+
+
+@pytest.mark.parametrize("odd", [True, "3", -7, 2, None, [3], 1e9])
+def test_a_stranger_who_writes_deaths_into_a_message_harms_nobody_else(
+    lists: Broker, odd: object, kept: Quarantine
+) -> None:
+    lists.redis.lpush(KEPT, envelope(headers={"id": "x", DEATHS: odd}))
+    assert lists.consume([KEPT], 1) == ["x"]
+    assert kept.list() == []
+
+
+def test_the_newest_hundred_are_kept_and_one_can_be_shown_or_dropped(
+    lists: Broker, kept: Quarantine
+) -> None:
+    for number in range(105):
+        lists.redis.lpush(KEPT, envelope(headers={"id": f"{number}", DEATHS: MOST_DEATHS}))
+    lists.push(KEPT, "good")
+    assert lists.consume([KEPT], 1) == ["good"]
+    found = kept.list()
+    assert len(found) == 100
+    assert not any(one.message for one in found)
+    ids = {
+        json.loads(shown.message)["headers"]["id"] for one in found if (shown := kept.show(one.id))
+    }
+    assert ids == {f"{number}" for number in range(5, 105)}
+    assert kept.drop(found[0].id)
+    assert not kept.drop(found[0].id)
+    assert kept.show(found[0].id) is None
+    assert len(kept.list()) == lists.redis.llen("cavendish.quarantine") == 99
+
+
+def test_what_no_text_can_show_is_kept_and_goes_back_byte_by_byte(
+    lists: Broker, kept: Quarantine
+) -> None:
+    broken = b'{"headers": "\xff\xfe'
+    lists.redis.zadd(POPPED, {broken: 0})
+    lists.redis.hset(
+        NOTED_DEATHS, hashlib.sha1(broken, usedforsecurity=False).hexdigest(), str(MOST_DEATHS - 1)
+    )
+    assert lists.consume([KEPT], 1, seconds=1) == []
+    (one,) = kept.list()
+    assert kept.retry(one.id)
+    assert lists.redis.lrange(KEPT, 0, -1) == [broken]
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({"REDIS_URL": "rediss://r:1/2"}, "rediss://r:1/2"),
+        (
+            {
+                "REDIS_URL": "redis://r/0?wait_replicas=1",
+                "BROKER_URL": "redis+socket:///b?virtual_host=3",
+            },
+            "redis+socket:///b?virtual_host=3",
+        ),
+        ({"REDIS_URL": "redis://r", "BROKER_URL": "amqp://b"}, None),
+    ],
+)
+def test_quarantined_messages_are_kept_in_the_redis_of_the_broker(
+    environment: dict[str, str], url: str | None
+) -> None:
+    assert (
+        quarantine_url(
+            Settings.load({f"CAVENDISH_{name}": text for name, text in environment.items()})
+        )
+        == url
+    )
