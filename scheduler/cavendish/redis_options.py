@@ -33,10 +33,11 @@ _YES_OR_NO = {"true": True, "false": False, "1": True, "0": False, "yes": True, 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS = ("ssl_cert_reqs", *_FILES, "ssl_check_hostname")
 _DATABASE = ("db", "virtual_host")
-#: Options of redis-py for its sockets; Celery's transport has settings of its own for these.
+#: Options of redis-py for its sockets, and a login where the URL has no host (a unix socket).
+#: Celery's transport has settings of its own for these.
 _SOCKETS = tuple(
     "socket_timeout socket_connect_timeout socket_keepalive health_check_interval "
-    "max_connections retry_on_timeout client_name protocol".split()
+    "max_connections retry_on_timeout client_name protocol username password".split()
 )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from celery import Celery
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
@@ -154,13 +153,15 @@ def _commands_of_producers(guarded: Guarded) -> None:
         assert client.get(ids[0], service=SERVICE) is not None
         assert set(client.get_many(ids, service=SERVICE)) == set(ids)
     more = parts.emulator.create(2)
-    with Celery(broker=guarded.url("cavendish-celery"), set_as_current=False) as producer:
-        producer.send_task(
-            "cavendish.submit",
-            args=[more[:1]],
-            kwargs={"service": SERVICE},
-            queue="cavendish.submit",
-        )
+    # A process of its own: this one may have our transport, which a producer has not.
+    program = (
+        "import sys; from celery import Celery\n"
+        "with Celery(broker=sys.argv[1], set_as_current=False) as producer:\n"
+        "    producer.send_task('cavendish.submit', args=[[sys.argv[2]]],\n"
+        "                       kwargs={'service': sys.argv[3]}, queue='cavendish.submit')\n"
+    )
+    words = [guarded.url("cavendish-celery"), more[0], SERVICE]
+    subprocess.run([sys.executable, "-c", program, *words], check=True, timeout=60)
     raw = {
         "headers": {"task": "cavendish.submit", "id": "x"},
         "body": json.dumps([[more[1:]], {"service": SERVICE}, {}]),

@@ -167,7 +167,7 @@ def test_every_metric_of_ours_has_its_place_in_the_dashboard_or_a_rule(exposed: 
     elsewhere = {
         "cavendish_quarantined_total",
         "cavendish_process_last_heard_seconds",
-    }  # cavendish_tasks_set_aside, _processes
+    }  # cavendish_tasks_quarantined, _processes
     assert ours - families == elsewhere
 
 
@@ -278,18 +278,18 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {
             f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+5400x90",
             f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
-            'cavendish_pace_calls_per_second{account="default"}': "9x90",
-            'cavendish_pace_ceiling_calls_per_second{account="default"}': "2x90",
+            'cavendish_rate_limit_calls_per_second{account="default"}': "9x90",
+            'cavendish_rate_limit_ceiling_calls_per_second{account="default"}': "2x90",
         },
         {
             f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+4200x90",
             f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
-            'cavendish_pace_calls_per_second{account="default"}': "2x90",
+            'cavendish_rate_limit_calls_per_second{account="default"}': "2x90",
         },
     ),
     "CavendishAccountPaused": (
-        {'cavendish_hold_seconds{account="default",kind="account"}': "30 0 " * 45},
-        {'cavendish_hold_seconds{account="default",kind="rate"}': "30x90"},
+        {'cavendish_pause_seconds{account="default",kind="account"}': "30 0 " * 45},
+        {'cavendish_pause_seconds{account="default",kind="rate"}': "30x90"},
     ),
     "CavendishServiceDown": (
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "5 0 " * 45},
@@ -297,17 +297,17 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "CavendishRateRefused": (
         {
-            f"cavendish_book_calls_total{{{LANE_LABELS}}}": "0+100x90",
-            f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "0+6x90",
+            f"cavendish_fleet_calls_total{{{LANE_LABELS}}}": "0+100x90",
+            f"cavendish_fleet_calls_rate_refused_total{{{LANE_LABELS}}}": "0+6x90",
         },
         {
-            f"cavendish_book_calls_total{{{LANE_LABELS}}}": "0+100x90",
-            f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "0+1x90",
+            f"cavendish_fleet_calls_total{{{LANE_LABELS}}}": "0+100x90",
+            f"cavendish_fleet_calls_rate_refused_total{{{LANE_LABELS}}}": "0+1x90",
         },
     ),
     "CavendishWebhooksLate": (
-        {"cavendish_webhooks_oldest_owed_seconds": "70x90"},
-        {"cavendish_webhooks_oldest_owed_seconds": "20x90"},
+        {"cavendish_webhooks_oldest_pending_seconds": "70x90"},
+        {"cavendish_webhooks_oldest_pending_seconds": "20x90"},
     ),
     "CavendishEndpointDisabled": (
         {'cavendish_endpoint_disabled{endpoint="shop"}': "1x90"},
@@ -328,8 +328,8 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         },
     ),
     "CavendishRecordsQuarantined": (
-        {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "1x90"},
-        {f"cavendish_tasks_set_aside{{{LANE_LABELS}}}": "0x90"},
+        {f"cavendish_tasks_quarantined{{{LANE_LABELS}}}": "1x90"},
+        {f"cavendish_tasks_quarantined{{{LANE_LABELS}}}": "0x90"},
     ),
     "CavendishMessagesQuarantined": (
         {'cavendish_messages_quarantined_total{instance="worker"}': "0x30 1x60"},
@@ -377,21 +377,21 @@ IDLE = {
     "cavendish_store_up": "1x90",
     'cavendish_processes{role="worker"}': "1x90",
     'cavendish_processes{role="beat"}': "1x90",
-    'cavendish_hold_seconds{account="default",kind="account"}': "0x90",
-    'cavendish_pace_calls_per_second{account="default"}': "2x90",
+    'cavendish_pause_seconds{account="default",kind="account"}': "0x90",
+    'cavendish_rate_limit_calls_per_second{account="default"}': "2x90",
     f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",
-    f"cavendish_book_calls_total{{{LANE_LABELS}}}": "100x90",
-    f"cavendish_book_calls_rate_refused_total{{{LANE_LABELS}}}": "50x90",
+    f"cavendish_fleet_calls_total{{{LANE_LABELS}}}": "100x90",
+    f"cavendish_fleet_calls_rate_refused_total{{{LANE_LABELS}}}": "50x90",
     f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0x90",
     f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "100x90",
     f'cavendish_tasks_ended_total{{{LANE_LABELS},state="expired"}}': "50x90",
     f"cavendish_webhooks_buried_total{{{LANE_LABELS}}}": "9x90",
-    "cavendish_webhooks_oldest_owed_seconds": "0x90",
+    "cavendish_webhooks_oldest_pending_seconds": "0x90",
 }
 #: The account is held while ids come in: they wait, and a rate limit that nobody uses has fallen to
 #: its start.
 HELD = IDLE | {
-    'cavendish_hold_seconds{account="default",kind="account"}': "300 0 " * 45,
+    'cavendish_pause_seconds{account="default",kind="account"}': "300 0 " * 45,
     f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0+60x90",
     f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+6000x90",
 }
