@@ -209,6 +209,7 @@ class Client:
             traceparent=traceparent,
             allowed=s.webhook_allow + self._store.fleet.allowed() if webhook else (),
             ports=s.webhook_ports,
+            services=s.services,
         )
         names = (name for name in options.webhooks if not is_url(name))
         for name in self._store.endpoints.missing(names):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cavendish import redis_options
 from cavendish.policy.addresses import Network, parse_networks
 from cavendish.redis_url import MANY, many, scheme_of
+from cavendish.service_names import ANY, SERVICE
 
 Reader = Callable[[str], Any]
 
@@ -120,6 +121,14 @@ def listening(text: str) -> tuple[str, int]:
     if not 0 <= number <= 65535 or wrong_host:
         raise ValueError("must be a port, or host:port such as 0.0.0.0:9090")
     return (host[1:-1] if bracketed else host) or "127.0.0.1", number
+
+
+def services(text: str) -> tuple[str, ...]:
+    """Names of services, separated by commas; `*` is any service."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(name == ANY or SERVICE.fullmatch(name) for name in names):
+        raise ValueError("must be names of services, separated by commas, or * for any")
+    return names
 
 
 def lifetimes(text: str) -> tuple[tuple[str, float], ...]:

@@ -82,6 +82,12 @@ class Settings:
     api_tokens_file: Path | None = _setting(
         None, Path, "file", 'JSON object {"account": "token"} with the tokens of other accounts.'
     )
+    services: tuple[str, ...] = _setting(
+        (),
+        read.services,
+        "names",
+        "Services that a submit may name beside the known ones, by comma; *: any.",
+    )
     rate: float = _setting(
         0.0,
         read.number(0.01, 100_000),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cavendish.errors import SubmissionError
 from cavendish.policy.addresses import Network, webhook_complaint
+from cavendish.service_names import SERVICE, is_allowed, proposal
 from cavendish.stored_json import DEEPEST, compact, too_deep
 from cavendish.webhook_endpoint import is_url, name_complaint
 
@@ -18,7 +19,6 @@ SHORTEST_DEADLINE, LONGEST_DEADLINE = 1.0, 30 * 86400.0
 WEBHOOKS = 8
 LABEL_LENGTH = 100
 
-_SERVICE = re.compile(r"[a-z0-9-]{1,40}")
 _ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
 #: Version, trace, parent and flags of W3C Trace Context; a trace or parent of zeros is invalid.
 _TRACEPARENT = re.compile(
@@ -76,15 +76,19 @@ def check(
     traceparent: object = None,
     allowed: Iterable[Network],
     ports: tuple[range, ...] | None = None,
+    services: Collection[str] = (),
 ) -> SubmitOptions:
-    """Check what a submit says beside its ids. Raises SubmissionError with the first complaint."""
+    """Check what a submit says beside its ids. Raises SubmissionError with the first complaint.
+
+    `services`: those that may be named beside the known ones; "*": any.
+    """
     if not isinstance(restart, bool):
         raise SubmissionError("`restart` must be true or false.")
     if traceparent is not None and (complaint := traceparent_complaint(traceparent)):
         raise SubmissionError(f"Refused: {complaint}, not {shown(traceparent)}.")
     return SubmitOptions(
-        service=_name("service", service, _SERVICE),
-        account=_name("account", account, _ACCOUNT),
+        service=_service(service, services),
+        account=_account(account),
         webhooks=_webhooks(webhook, tuple(allowed), ports),
         deadline=_deadline(deadline),
         metadata=_metadata(metadata),
@@ -95,11 +99,25 @@ def check(
     )
 
 
-def _name(kind: str, value: object, pattern: re.Pattern[str]) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        others = "a-z, 0-9 and '-'" if pattern is _SERVICE else "a-z, 0-9, '_' and '-'"
+def _service(value: object, others: Collection[str]) -> str:
+    if not isinstance(value, str) or not SERVICE.fullmatch(value):
         raise SubmissionError(
-            f"The {kind} {shown(value)} must be a name of 1 to 40 of the characters {others}."
+            f"The service {shown(value)} must be a name of 1 to 40 of the characters "
+            f"a-z, 0-9 and '-'.{proposal(value, others)}"
+        )
+    if not is_allowed(value, others):
+        raise SubmissionError(
+            f"The service {value!r} is not known.{proposal(value, others)} "
+            "CAVENDISH_SERVICES can allow other names."
+        )
+    return value
+
+
+def _account(value: object) -> str:
+    if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+        raise SubmissionError(
+            f"The account {shown(value)} must be a name of 1 to 40 of the characters "
+            "a-z, 0-9, '_' and '-'."
         )
     return value
 

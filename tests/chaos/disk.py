@@ -137,12 +137,12 @@ def _rate(url: str, at_once: int, seconds: float) -> float:
 
 
 def _settles(url: str, seconds: float) -> float:
-    store, lane = Store(url), Lane.of("default", "settled", "x", 1)
+    store, lane = Store(url), Lane.of("default", "flux", "x", 1)
     with Client(settings=Settings.load({"CAVENDISH_REDIS_URL": url})) as client:
         for start in range(0, 20_000, 2_000):
             client.submit(
                 [f"settled-{number}" for number in range(start, start + 2_000)],
-                service="settled",
+                service="flux",
                 webhook=HOOK,
             )
     settled, until = 0, time.monotonic() + seconds

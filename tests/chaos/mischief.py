@@ -20,7 +20,7 @@ from cavendish.store.keys import LaneKeys
 from cavendish.task_names import DELIVER, EXPIRE, RECONCILE, SUBMIT
 from chaos.world import SERVICE, World
 
-DECOYS = "decoys"
+DECOYS = "flux"
 EVERY = 0.4
 
 

@@ -61,6 +61,7 @@ def test_a_submit_answers_per_id_and_refuses_only_the_ids_at_fault(client: Clien
     "wrong",
     [
         {"service": "Nano Banana"},
+        {"service": "nano-bananna"},
         {"webhook": "ftp://example.com"},
         {"webhook": "https://user:pw@example.com/"},
         {"webhook": "http://10.1.2.3/"},
@@ -76,6 +77,16 @@ def test_a_submit_that_is_wrong_as_a_whole_writes_nothing(
     with pytest.raises(SubmissionError):
         client.submit(["a"], **{"service": SERVICE, **wrong})  # type: ignore[arg-type]
     assert store.connection.redis.dbsize() == 0
+
+
+def test_a_misspelt_service_is_refused_by_the_command_unless_a_setting_allows_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = run("submit", "--service", "nano-bananna", "a")
+    assert refused.exit_code == 1
+    assert "Did you mean nano-banana?" in str(refused.exception)
+    monkeypatch.setenv("CAVENDISH_SERVICES", "other, nano-bananna")
+    assert run("submit", "--service", "nano-bananna", "a").output == "1 new\n"
 
 
 def test_wait_returns_when_all_have_ended_and_tells_of_progress(

@@ -138,3 +138,12 @@ def test_steps_are_written_as_seconds_and_rate() -> None:
     for text in ("120", "x:3", "120:-1"):
         with pytest.raises(ValueError, match=r"."):
             steps((text,))
+
+
+def test_a_service_that_is_not_served_has_no_route() -> None:
+    def status(api: Api, service: str) -> int:
+        return api.ask("POST", f"/{service}/tasks", "one", {"id": "a"}).status_code
+
+    assert status(Api(rate=0.0), "kickart") == 200
+    assert status(Api(rate=0.0), "kikart") == 404
+    assert status(Api(rate=0.0, services=("kikart",)), "kikart") == 200

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cavendish.errors import SubmissionError
 from cavendish.policy.addresses import parse_networks
+from cavendish.service_names import KNOWN
 from cavendish.submission import SubmitOptions, check, id_complaint
 
 HOOK = "https://hook.example/x"
@@ -108,6 +109,39 @@ def test_a_service_that_is_no_name_is_refused(service: object) -> None:
     assert complaint(service=service).startswith("The service ")
 
 
+@pytest.mark.parametrize(
+    ("service", "nearest"),
+    [
+        ("nano-bananna", "nano-banana"),
+        ("nanobanana", "nano-banana"),
+        ("nano_banana", "nano-banana"),
+        ("Nano Banana", "nano-banana"),
+        ("kikart", "kickart"),
+        ("midjurney", "midjourney"),
+        ("veo3", "veo"),
+    ],
+)
+def test_a_misspelt_service_is_refused_with_the_nearest_one(service: str, nearest: str) -> None:
+    assert f"Did you mean {nearest}?" in complaint(service=service)
+
+
+def test_a_service_like_no_other_is_refused_without_a_guess() -> None:
+    said = complaint(service="bogus-0")
+    assert said == "The service 'bogus-0' is not known. CAVENDISH_SERVICES can allow other names."
+
+
+@pytest.mark.parametrize("service", sorted(KNOWN))
+def test_every_known_service_is_taken(service: str) -> None:
+    assert options(service=service).service == service
+
+
+def test_a_service_of_the_settings_is_taken_and_proposed() -> None:
+    assert options(service="banana-next", services=("banana-next",)).service == "banana-next"
+    assert "Did you mean banana-next?" in complaint(service="banana-nxt", services=("banana-next",))
+    assert options(service="anything", services=("*",)).service == "anything"
+    assert complaint(service="no_name", services=("*",)).startswith("The service ")
+
+
 @pytest.mark.parametrize("account", [None, 5, "", "A", "a/b", "a b", "a\n", "x" * 41, ["a"]])
 def test_an_account_that_is_no_name_is_refused(account: object) -> None:
     assert complaint(account=account).startswith("The account ")
@@ -133,6 +167,7 @@ def test_what_is_not_said_has_its_default() -> None:
 def test_what_is_said_is_kept() -> None:
     said = options(
         service="x" * 40,
+        services=("*",),
         account="a_b-9",
         webhook=HOOK,
         deadline=900,
@@ -348,7 +383,7 @@ def test_a_webhook_to_a_port_that_is_closed_to_them_is_refused() -> None:
 def check_ports(webhook: str, ports: tuple[range, ...]) -> tuple[str, ...] | None:
     try:
         return check(
-            service="s", webhook=webhook, deadline=3600.0, allowed=(), ports=ports
+            service="veo", webhook=webhook, deadline=3600.0, allowed=(), ports=ports
         ).webhooks
     except SubmissionError:
         return None

@@ -68,7 +68,7 @@ def command(port: int, receiver_failing: float, **config: Any) -> None:
         sockets, port = serve.bind(port)
     except OSError as error:
         raise StackError(f"Port {port} cannot be used: {error.strerror}.") from None
-    emulator = Emulator(EmulatorConfig(**config))
+    emulator = Emulator(EmulatorConfig(**config, services=settings.services))
     receiver = Receiver(settings.webhook_secret, failing=receiver_failing)
 
     async def handle(request: httpx.Request) -> httpx.Response:

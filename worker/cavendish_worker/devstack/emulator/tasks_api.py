@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from cavendish.service_names import is_allowed
 from cavendish_worker.devstack.emulator.limits import Bucket, Steps
 
 
@@ -30,7 +31,8 @@ class EmulatorConfig:
     """How the emulated API behaves. Times in seconds, shares in 0..1.
 
     `rate`: calls per second for each token (0: no limit); `later`: its changes, in seconds since
-    the token's first task. /emulator/… without a token means the first one.
+    the token's first task. /emulator/… without a token means the first one. `services`: those that
+    are served beside the known ones; "*": any.
     """
 
     rate: float = 10.0
@@ -47,6 +49,7 @@ class EmulatorConfig:
     page_limit: int = 12
     most_ids: int = 100
     tokens: tuple[str, ...] = ("emulated",)  # this token opens nothing
+    services: tuple[str, ...] = ()
     seed: int = 1
 
 
@@ -163,7 +166,8 @@ class Emulator:
                 method, path.removeprefix("/emulator/"), request.url.params.get("token"), body
             )
         service, _, action = path.strip("/").partition("/")
-        if method != "POST" or not service or not action:
+        served = is_allowed(service, self.config.services)
+        if method != "POST" or not served or not action:
             return self._error(self._first, 404, "no_api", "no such API")
         await asyncio.sleep(self.config.latency * self._chance.uniform(0.5, 1.5))
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
