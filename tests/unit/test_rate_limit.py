@@ -328,6 +328,20 @@ def test_a_one_second_window_is_not_taken_for_a_quota() -> None:
     assert rate_limit.ceiling == pytest.approx(10, rel=0.2)
 
 
+@pytest.mark.parametrize("refusals", [1, 2])
+@pytest.mark.parametrize("silence", [3.0, 8.0, 20.0])
+def test_a_silence_after_a_429_is_not_taken_for_a_spent_quota(
+    refusals: int, silence: float
+) -> None:
+    """Redis was away, or nothing was due: nobody asked, so the refusals proved no quota."""
+    rate_limit, _, _ = run(RateLimit(rate=15.0), T0, 4.0, lambda _: True, demand=10.0)
+    for after in range(refusals):
+        rate_limit = refused(rate_limit, T0 + 4.0 + LATENCY * (1 + after))
+    rate_limit, accepted, _ = run(rate_limit, T0 + 4.5 + silence, 10.0, lambda _: True)
+    assert rate_limit.window == 0
+    assert len(accepted) > 50
+
+
 def test_a_window_that_is_none_is_doubted_and_forgotten() -> None:
     rate_limit, now = (
         replace(RateLimit(rate=10.0, limited=True), window=30.0, anchor=T0, since=T0),

@@ -1,7 +1,8 @@
 """Pure: the quota window of an account, learned from where its episodes of 429s end.
 
 An episode is a row of 429s without a success between. One that lasts much longer than a bucket
-needs to refill was a spent quota, and its end is where a window opened. The time between two such
+needs to refill was a spent quota, and its end is where a window opened. A silence in which nobody
+asked (nothing was due, Redis was away) is no part of an episode. The time between two such
 ends is the window W, and the number of calls accepted in between is its size N. From then on the
 ceiling is N / W. Episodes that end elsewhere raise doubt, and three of them forget W.
 """
@@ -15,6 +16,9 @@ from typing import TypeVar
 START, FLOOR = 2.0, 0.02
 #: An episode was a spent quota if it lasts as many seconds and as long as so many calls take.
 BLACKOUT, BLACKOUT_CALLS = 2.0, 5.0
+#: The least share of an episode that its 429s must cover. Probes come after twice the time each, so
+#: they cover some 0.4 of it; where they cover less, nobody asked for a while.
+COVERED = 0.25
 #: Seconds.
 SHORTEST_WINDOW, LONGEST_WINDOW = 4.0, 90.0
 #: An episode confirms the window if it ends within this share of it from where one should open.
@@ -59,7 +63,8 @@ def counted(limit: W, sent_at: float) -> W:
 def recovered(limit: W, sent_at: float) -> W:
     """The first success after an episode, sent at `sent_at`: what its end says about a window."""
     length = sent_at - limit.refused_at
-    long = length >= max(BLACKOUT, BLACKOUT_CALLS / limit.rate)
+    covered = limit.missed_at - limit.refused_at >= COVERED * length
+    long = covered and length >= max(BLACKOUT, BLACKOUT_CALLS / limit.rate)
     over = replace(limit, misses=0)
     if limit.window:
         turns = round((sent_at - limit.anchor) / limit.window)
