@@ -291,6 +291,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'cavendish_pause_seconds{account="default",kind="account"}': "30 0 " * 45},
         {'cavendish_pause_seconds{account="default",kind="rate"}': "30x90"},
     ),
+    "CavendishAccountBlind": (
+        {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "5x90"},
+        {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "4x90"},
+    ),
     "CavendishServiceDown": (
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "5 0 " * 45},
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "0x40 5 0x50"},

@@ -12,7 +12,7 @@ import pytest
 
 from cavendish.model import State, TrackedTask
 from cavendish.submission import METADATA_BYTES
-from cavendish_worker.webhooks.payload import LARGEST, body, endpoint_event, event_id, webhook_id
+from cavendish_worker.webhooks.payload import LARGEST, body, event_id, operations_event, webhook_id
 
 TASK = TrackedTask(
     id="4d320ead-4af4-4a55-8f3e-f2afebdf4fd0",
@@ -214,7 +214,7 @@ def test_the_command_that_fetches_a_record_is_safe_to_paste_into_a_shell(task_id
 
 
 def test_an_event_of_an_endpoint_has_the_same_layout() -> None:
-    sent = endpoint_event("endpoint.disabled", {"name": "größe", "since": 1.5}, 1_769_262_722.25)
+    sent = operations_event("endpoint.disabled", {"name": "größe", "since": 1.5}, 1_769_262_722.25)
     assert sent == (
         (
             '{"type":"endpoint.disabled","timestamp":"2026-01-24T13:52:02.250000Z",'
@@ -222,7 +222,7 @@ def test_an_event_of_an_endpoint_has_the_same_layout() -> None:
         ).encode()
     )
     assert (
-        endpoint_event("endpoint.test", {}, 0)
+        operations_event("endpoint.test", {}, 0)
         == b'{"type":"endpoint.test","timestamp":"1970-01-01T00:00:00Z","data":{}}'
     )
 

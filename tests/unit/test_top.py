@@ -36,6 +36,7 @@ def lane(name: str, **counts: int) -> dict[str, Any]:
         "delay": NO_DELAY,
         "rates": rates,
         "service": {"down_for": 0.0},
+        "blind": "",
         "batch_limit": None,
     }
 

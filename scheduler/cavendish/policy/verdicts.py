@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from cavendish.model import Record, State, TrackedTask, printable
+from cavendish.policy.visibility import Visibility
 
 RUNNING = frozenset(
     "pending processing queued queueing running generating planning producing submitted "
@@ -289,15 +290,23 @@ class Outcome:
     record: Record | None = None
 
 
+#: A token under which ids are known.
+SEEING = Visibility(known=True)
 _ENDED = {Verdict.SUCCEEDED: State.SUCCEEDED, Verdict.FAILED: State.FAILED}
 
 
 def decide(
-    task: TrackedTask, reading: Reading, record: Record | None, now: float, policy: AbsencePolicy
+    task: TrackedTask,
+    reading: Reading,
+    record: Record | None,
+    now: float,
+    policy: AbsencePolicy,
+    visibility: Visibility = SEEING,
 ) -> Outcome:
-    """What follows from a reading.
+    """What follows from a reading, under a token of this `visibility`.
 
-    ABSENT and FORBIDDEN must have been confirmed by a poll of that single id.
+    FORBIDDEN must have been confirmed by a poll of that single id, and so must ABSENT, unless the
+    token is blind.
     """
     model, finished_at = reading.model, reading.finished_at
     if state := _ENDED.get(reading.verdict):
@@ -305,14 +314,18 @@ def decide(
         return Outcome(task, state, why, finished_at=finished_at, model=model, record=record)
     absences, absent_since = 0, None
     if reading.verdict in (Verdict.ABSENT, Verdict.FORBIDDEN) and not policy.too_early(task, now):
-        absences, absent_since = task.absences + 1, task.absent_since or now
-        over = now - absent_since
-        if absences >= policy.polls and over >= policy.over:
+        absences, absent_since = 1, now
+        if not visibility.first_absence(task):
+            absences, absent_since = task.absences + 1, task.absent_since or now
+        over, hidden = now - absent_since, visibility.blind and reading.verdict is Verdict.ABSENT
+        if absences >= policy.polls and over >= policy.over and not hidden:
             if reading.verdict is Verdict.FORBIDDEN:
                 return Outcome(task, State.FAILED, reading.reason, absences, absent_since)
             why = f"the API reported the id as not found in {absences} polls over {over:.0f} s"
             return Outcome(task, State.UNKNOWN, why, absences, absent_since)
     if now >= task.deadline_at:
         why = f"the deadline passed; the last poll found it {reading.verdict}"
+        if visibility.blind and absences and reading.verdict is Verdict.ABSENT:
+            why += f"; {visibility.reason}: it may be that of another owner"
         return Outcome(task, State.EXPIRED, why, model=model, record=record)
     return Outcome(task, State.PENDING, absences=absences, absent_since=absent_since, model=model)

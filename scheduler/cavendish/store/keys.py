@@ -12,6 +12,8 @@ in the broker's Redis.
 | {cavendish:fleet}:format  | string | format number of all keys, written by the first process     |
 | tick                      | string | taken by the one dispatch that runs this tick               |
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
+| {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
+|                           |        | under the token of an account, `account/service`            |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
 | {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
 |                           |        | what was written                                            |
@@ -63,6 +65,11 @@ FORMAT = f"cavendish:{{{FLEET}}}:format"
 
 def rate_limit(account: str) -> str:
     return f"cavendish:{{{account}}}:rate-limit"
+
+
+def visibility(lane: Lane) -> str:
+    """One for all shards."""
+    return f"cavendish:{{{lane.account}/{lane.service}}}:visibility"
 
 
 def circuit(endpoint: str) -> str:

@@ -14,6 +14,7 @@ from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
+from cavendish.policy.visibility import Visibility
 from cavendish.store import keys
 from cavendish.store.connection import Connection
 
@@ -38,8 +39,8 @@ R = TypeVar("R")
 
 
 class SharedState:
-    """The rate limit of each account, the service health of each lane, the duration model of each
-    model, the circuit of each endpoint.
+    """The rate limit of each account, what its token sees of each service, the service health of
+    each lane, the duration model of each model, the circuit of each endpoint.
 
     A `step` turns a state into its next one. Every method raises StoreUnavailable.
     """
@@ -66,6 +67,19 @@ class SharedState:
     ) -> R:
         """Change the service health of a lane; what else `step` returned."""
         return self._change(keys.LaneKeys(lane).service_health, ServiceHealth, step)
+
+    def visibilities(self, lanes: Iterable[Lane]) -> list[Visibility]:
+        """What the tokens see of the services of some lanes, in one round trip."""
+        pipe = self._redis.pipeline()
+        for lane in lanes:
+            pipe.hget(keys.visibility(lane), "value")
+        return [Visibility.from_json(value) for value in self._redis.answers(pipe)]
+
+    def change_visibility(
+        self, lane: Lane, step: Callable[[Visibility], tuple[Visibility, R]]
+    ) -> R:
+        """Change what the token sees of the service of a lane; what else `step` returned."""
+        return self._change(keys.visibility(lane), Visibility, step)
 
     def durations(self, lane: Lane, model: str) -> DurationModel:
         """The duration model of a model; without a name, of the whole service."""

@@ -19,6 +19,7 @@ from cavendish.policy.durations import DurationModel
 from cavendish.policy.next_poll import Forecast, forecast
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
+from cavendish.policy.visibility import Visibility
 from cavendish.store import keys
 from cavendish.store.connection import Connection
 from cavendish.store.endpoint_registry import Endpoints
@@ -70,6 +71,7 @@ class LaneStatistics:
     new: Counter[str]
     counts: Counter[str]
     service_health: ServiceHealth
+    visibility: Visibility
     producers: tuple[str, ...]
     ends: tuple[End, ...]
     due_since: float | None
@@ -201,6 +203,7 @@ class StatisticsReader:
             trip.ask(lane, "dead", "zcard", of.dead)
             trip.ask(lane, "counts", "hgetall", of.counts)
             trip.ask(lane, "health", "hget", of.service_health, "value")
+            trip.ask(lane, "visibility", "hget", keys.visibility(lane), "value")
             trip.ask(lane, "inbox", "zcard", of.inbox)
             trip.ask(lane, "new", "zrange", of.inbox, 0, INBOX_READ - 1, withscores=True)
             trip.ask(lane, "index", "zrange", of.endpoint_index, 0, -1, withscores=True)
@@ -267,6 +270,7 @@ def _lane_statistics(lane: Lane, found: Mapping[Any, Any], now: float) -> LaneSt
         new=Counter(endpoint_in(name) for name, _ in new),
         counts=counts,
         service_health=ServiceHealth.from_json(found["health"]),
+        visibility=Visibility.from_json(found["visibility"]),
         producers=tuple(sorted(producers)),
         ends=tuple(_end(*row) for row in found.get("ends", ())),
         due_since=min((at for _, at in firsts if at <= now), default=None),

@@ -53,7 +53,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
         _format(store),
         *of_broker,
         *processes.findings(living),
-        *accounts.findings(store, settings, now, lanes, workers),
+        *accounts.findings(store, settings, statistics, lanes, workers),
         *of_api,
         _secret(signs=signs),
         *_misspelt(),

@@ -1,4 +1,4 @@
-"""The accounts of the remote API: do the workers have their tokens, and may they call?"""
+"""The accounts of the remote API: have the workers their tokens, may they call, do they see ids?"""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from cavendish.model import Lane, UpstreamErrorKind
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.fleet import Member
+from cavendish.store.statistics import Statistics
 from cavendish_worker.doctor.finding import Finding, ill, well
 
 
 def findings(
-    store: Store, settings: Settings, now: float, lanes: Sequence[Lane], workers: Sequence[Member]
+    store: Store,
+    settings: Settings,
+    statistics: Statistics,
+    lanes: Sequence[Lane],
+    workers: Sequence[Member],
 ) -> list[Finding]:
-    """One finding for each account that has ids, and for the default account."""
+    """One finding for each account that has ids, and for the default account.
+
+    One more for each service of which the API knows no id under the token of an account.
+    """
     tokens = {account for member in workers for account in member.accounts}
     if not workers:
         tokens = set(settings.tokens())
     accounts = sorted({lane.account for lane in lanes} | {"default"})
-    return [_account(account, store, now, has_token=account in tokens) for account in accounts]
+    now = statistics.now
+    return [
+        *(_account(account, store, now, has_token=account in tokens) for account in accounts),
+        *_blind(statistics),
+    ]
 
 
 def _account(account: str, store: Store, now: float, *, has_token: bool) -> Finding:
@@ -34,3 +46,20 @@ def _account(account: str, store: Store, now: float, *, has_token: bool) -> Find
     if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT:
         return ill(name, found, "Check the token and the credit of the account.")
     return well(name, found, "Nothing: the API asked for the pause, and it ends by itself.")
+
+
+def _blind(statistics: Statistics) -> list[Finding]:
+    found = {
+        (one.lane.account, one.lane.service): one.visibility
+        for one in statistics.tracked
+        if one.visibility.reported(statistics.now)
+    }
+    advice = (
+        "The API hides the tasks of other owners, and does not check the token for every service: "
+        "with a wrong token, or that of another owner, it looks so. Compare the token with the one "
+        "that made the ids. Its ids wait for their deadline, and none becomes unknown."
+    )
+    return [
+        ill(f"account {account}, service {service}", visibility.reason, advice)
+        for (account, service), visibility in sorted(found.items(), key=lambda item: item[0])
+    ]

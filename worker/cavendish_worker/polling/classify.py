@@ -28,12 +28,14 @@ class Classified:
     """What some ids were found to be, after what was `asked`.
 
     `readings`: by id, with the record where there is one. `missing`: ids that the answer to their
-    batch does not mention. `put_back`: as in `Asked`.
+    batch does not mention; `unconfirmed` those of them that no single call has asked about yet.
+    `put_back`: as in `Asked`.
     """
 
     asked: Asked
     readings: dict[str, tuple[Reading, Record | None]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    unconfirmed: list[str] = field(default_factory=list)
     put_back: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -62,7 +64,7 @@ def confirm_absent(
         record = answer.items[0] if answer.items else None
         found.readings[task_id] = (classify(record), record)
     found.readings |= {task.id: (ABSENT, None) for task in tasks if task.id not in late}
-    found.put_back |= dict.fromkeys(late[CONFIRMATIONS:], now + SOON)
+    found.unconfirmed = late[CONFIRMATIONS:]
     return found
 
 

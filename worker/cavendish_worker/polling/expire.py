@@ -59,11 +59,10 @@ def expire_overdue(
     now, token = clock.now(), secrets.token_hex(8)
     obstacle = _obstacle(store, lane, now)
     before = now - config.last_poll * (1 if obstacle else PATIENCE)
-    rest = f": {obstacle}" if obstacle else " in time"
-    why = f"the deadline passed and the API could not be asked{rest}"
     writer = Writer(store, lane, token, traces().polls(lane), config.retention, config.events_kept)
-    expired, deliveries = 0, list[str]()
+    expired, deliveries, why = 0, list[str](), ""
     while ids := store.tasks.overdue(lane, before, token, PAGE):
+        why = why or _reason(store, lane, now, obstacle)
         tasks = load_claimed(store, lane, ids, token).values()
         settled = writer.write([(Outcome(task, State.EXPIRED, why), now) for task in tasks], now)
         ended = sum(one.ended for one in settled)
@@ -74,6 +73,14 @@ def expire_overdue(
     if expired:
         logger().warning("task.expired", lane=str(lane), ids=expired, outcome=why)
     return expired, deliveries
+
+
+def _reason(store: Store, lane: Lane, now: float, obstacle: str) -> str:
+    (visibility,) = store.shared_state.visibilities([lane])
+    if visibility.reported(now) and not obstacle:
+        return f"the deadline passed; {visibility.reason}"
+    rest = f": {obstacle}" if obstacle else " in time"
+    return f"the deadline passed and the API could not be asked{rest}"
 
 
 def _obstacle(store: Store, lane: Lane, now: float) -> str:

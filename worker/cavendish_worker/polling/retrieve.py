@@ -100,14 +100,16 @@ class Retriever:
         parts = (self.store, self.upstream, self.loop, clock, lane, traced)
         asker = Asker(*parts, config.rate, config.call_timeout, last_start)
         writer = Writer(self.store, lane, token, traced, config.retention, config.events_kept)
-        settler = Settler(writer, self.forecasts, clock, config.absence_policy, tasks)
+        fingerprint = self.upstream.fingerprint(lane)
+        settler = Settler(fingerprint, writer, self.forecasts, clock, config.absence_policy, tasks)
         if tasks:
             found = classify_batch(asker.ask_batch(list(tasks)), clock.now())
+            settler.see(found)
             did.add(found, *settler.settle(found))
             # Now, since tasks that have ended must not wait for the calls about missing ids.
             missing = [tasks[task_id] for task_id in found.missing]
             found = confirm_absent(asker, missing, config.absence_policy)
-            did.add(found, *settler.settle(found))
+            did.add(found, *settler.settle(found, settler.see(found)))
         logger().info("batch.retrieved", lane=str(lane), ids=len(ids), outcome=str(did))
         return did
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from cavendish.clock import Clock
 from cavendish.model import Lane, TrackedTask
 from cavendish.policy.durations import Observation
-from cavendish.policy.verdicts import AbsencePolicy, Outcome, Reading, Verdict, decide
+from cavendish.policy.verdicts import (
+    ABSENT,
+    SEEING,
+    AbsencePolicy,
+    Outcome,
+    Reading,
+    Verdict,
+    decide,
+)
+from cavendish.policy.visibility import Visibility, missed, saw, used
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.tracked_tasks import Settled
@@ -70,27 +79,67 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Settles the `tasks` of one claimed batch."""
+    """Settles the `tasks` of one claimed batch; `fingerprint`: that of the token of the calls."""
 
+    fingerprint: str
     writer: Writer
     forecasts: Forecasts
     clock: Clock
     absence_policy: AbsencePolicy
     tasks: Mapping[str, TrackedTask]
 
-    def settle(self, found: Classified) -> tuple[list[Settled], int]:
+    def see(self, found: Classified) -> Visibility:
+        """Tell the fleet whether the token sees ids; what is known of that now.
+
+        Unconfirmed absences count only if the token is blind. Raises StoreUnavailable.
+        """
+        if not found.asked.answers and not found.unconfirmed:
+            return SEEING  # nothing is absent
+        lane, now = self.writer.lane, self.clock.now()
+        known = any(reading.verdict in _TEACHING for reading, _ in found.readings.values())
+        absent = [name for name, (reading, _) in found.readings.items() if reading == ABSENT]
+
+        def step(before: Visibility) -> tuple[Visibility, tuple[Visibility, Visibility]]:
+            after = used(before, self.fingerprint, now)
+            after = saw(after, now) if known else self._missed(after, absent, now)
+            if after.blind:
+                after = self._missed(after, found.unconfirmed, now)
+            return after, (before, after)
+
+        before, after = self.writer.store.shared_state.change_visibility(lane, step)
+        if after.alarming and not before.alarming:
+            advice = (
+                "compare the token with the one that made the ids; they wait for their deadline"
+            )
+            logger().warning("account.blind", lane=str(lane), why=after.reason, advice=advice)
+        elif before.alarming and not after.blind:
+            logger().info("account.sees_again", lane=str(lane))
+        return after
+
+    def _missed(self, before: Visibility, absent: Sequence[str], now: float) -> Visibility:
+        some = [self.tasks[name] for name in absent]
+        late = [task for task in some if not self.absence_policy.too_early(task, now)]
+        return missed(before, sum(map(before.first_absence, late)), now) if late else before
+
+    def settle(
+        self, found: Classified, visibility: Visibility = SEEING
+    ) -> tuple[list[Settled], int]:
         """Write what follows from each reading, and release the ids that are to be put back.
 
         Returns what was written, and how many ids were released. Raises StoreUnavailable.
         """
         store, lane, token = self.writer.store, self.writer.lane, self.writer.token
-        released = 0
+        released, now = 0, self.clock.now()
+        if visibility.blind:  # a single call would prove nothing
+            found.readings |= dict.fromkeys(found.unconfirmed, (ABSENT, None))
+        else:
+            found.put_back |= dict.fromkeys(found.unconfirmed, now + SOON)
         for not_before in set(found.put_back.values()):
             some = [self.tasks[name] for name, at in found.put_back.items() if at == not_before]
             released += store.tasks.release(lane, token, some, not_before)
-        now = self.clock.now()
+        policy = self.absence_policy
         decided = [
-            (decide(self.tasks[name], reading, record, now, self.absence_policy), reading)
+            (decide(self.tasks[name], reading, record, now, policy, visibility), reading)
             for name, (reading, record) in found.readings.items()
         ]
         polls: dict[str, list[Observation]] = defaultdict(list)
@@ -101,19 +150,21 @@ class Settler:
                 )
         recorded.polled(lane.service, [(each.task, reading, each) for each, reading in decided])
         settled = self.writer.write(
-            [(each, self._next_poll(each, now)) for each, _ in decided], now
+            [(each, self._next_poll(each, now, visibility)) for each, _ in decided], now
         )
         _log(lane, decided, settled)
         self.forecasts.learn(lane, polls, now)
         return settled, released
 
-    def _next_poll(self, outcome: Outcome, now: float) -> float:
+    def _next_poll(self, outcome: Outcome, now: float, visibility: Visibility) -> float:
         """When a pending id is worth its next poll; at the latest at its deadline."""
         task, absence_policy = outcome.task, self.absence_policy
         forecast = self.forecasts.forecast(self.writer.lane, outcome.model or task.model, now)
         at = task.submitted_at + forecast.next_age(now - task.submitted_at)
         if outcome.absences:  # the duration model says nothing of ids that are gone
-            at = min(at, now + max(absence_policy.over / absence_policy.polls, SOON))
+            first = max(absence_policy.over / absence_policy.polls, SOON)
+            wait = visibility.wait(outcome.absences, first)
+            at = now + wait if visibility.blind else min(at, now + wait)
         return min(at, task.deadline_at) if now < task.deadline_at else at
 
 

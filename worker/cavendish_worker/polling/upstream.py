@@ -7,6 +7,7 @@ Nothing that the API sends raises an exception: an answer that cannot be read is
 from __future__ import annotations
 
 import asyncio
+import hmac
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,12 @@ class Upstream:
     def accounts(self) -> frozenset[str]:
         """The accounts for which this process has a token."""
         return frozenset(self._tokens)
+
+    def fingerprint(self, lane: Lane) -> str:
+        """A text that changes with the token of a lane; it does not tell the token."""
+        token = self._tokens.get(lane.account, "").encode(errors="surrogateescape")
+        name = f"cavendish/{lane.account}/{lane.service}".encode()
+        return hmac.new(token, name, "sha256").hexdigest()[:12]
 
     async def shut_down(self, within: float) -> None:
         """From now on, wait at most `within` seconds for answers."""

@@ -87,6 +87,7 @@ def _lane(lane: LaneStatistics, delays: Iterable[float], now: float) -> dict[str
             "failures": health.failures,
             "reason": health.reason,
         },
+        "blind": lane.visibility.reason if lane.visibility.reported(now) else "",
     }
 
 

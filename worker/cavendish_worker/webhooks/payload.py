@@ -1,4 +1,4 @@
-"""Pure: the body and the webhook-id of a webhook, about a task that ended or about an endpoint.
+"""Pure: the body and the webhook-id of a webhook, about a task that ended or for operators.
 
 Every attempt sends the same bytes, except for `results_expired`, which only a late attempt has.
 """
@@ -58,8 +58,8 @@ def body(
     return whole if len(whole) <= LARGEST else _event(kind, data | _left_out(task), at)
 
 
-def endpoint_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
-    """The JSON of an event about an endpoint, such as `endpoint.disabled` or `endpoint.test`."""
+def operations_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
+    """The JSON of an event about no task, such as `endpoint.disabled` or `account.blind`."""
     return _event(kind, data, at)
 
 

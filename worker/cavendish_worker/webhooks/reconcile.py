@@ -35,8 +35,8 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
 
     `dead_retention`: seconds for which a dead letter is kept. Raises StoreUnavailable.
     """
-    now, restored = store.fleet.now(), 0
-    for lane in [*store.tasks.lanes(), OPERATIONS]:
+    now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
+    for lane in [*lanes, OPERATIONS]:
         missing, until = list[str](), time.monotonic() + LASTS
         for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
             if page == 0 or time.monotonic() < until:
@@ -47,4 +47,5 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
         store.closed.forget_dead(lane, now - dead_retention)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
+    operator_alerts.blind(store, operations, lanes, now)
     return Reconciled(restored)

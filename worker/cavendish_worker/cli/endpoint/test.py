@@ -42,7 +42,7 @@ def command(which: str, as_json: bool) -> None:
         raise EndpointError(f"Refused: {complaint}.")
     name = payload.event_id("endpoint.test", endpoint, repr(now))
     about = {"endpoint": endpoint, "url": target.url}
-    body = payload.endpoint_event("endpoint.test", about, now)
+    body = payload.operations_event("endpoint.test", about, now)
     result = asyncio.run(_send(settings, allowed, target, name, body, now))
     taken = result.kind is ResultKind.DELIVERED
     if as_json:

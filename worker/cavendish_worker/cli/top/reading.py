@@ -30,11 +30,13 @@ def pause(account: Mapping[str, Any]) -> str:
 
 
 def lane_notes(lane: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the service of a lane, or with its batches."""
+    """What is wrong with the service of a lane, its token, or its batches."""
     notes, service, limit = [], lane["service"], lane["batch_limit"]
     if service["down_for"]:
         again = f"asked again in {service['down_for']:.0f} s"
         notes.append(f"{lane['lane']} is out of order, {again}: {service['reason']}")
+    if lane["blind"]:
+        notes.append(f"{lane['lane']}: {lane['blind']}; its ids wait")
     if limit:
         notes.append(f"{lane['lane']} takes at most {limit} ids per call")
     return notes

@@ -154,11 +154,20 @@ def _calls(services: Services, now: float, batch_size: int) -> Iterable[Metric]:
     down = [(name, max(_down_for(one, now) for one in lanes)) for name, lanes in services.items()]
     about = "For how much longer a service that fails is not polled."
     yield _gauge("service_down_seconds", about, _SERVICE, down)
+    absent = [
+        (name, max(_blind_ids(one, now) for one in lanes)) for name, lanes in services.items()
+    ]
+    about = "Ids that the API does not know, if it knows none under this token; else 0."
+    yield _gauge("service_blind_ids", about, _SERVICE, absent)
 
 
 def _down_for(lane: LaneStatistics, now: float) -> float:
     health = lane.service_health
     return max(health.down_until - now, 0.0) if health.failures else 0.0
+
+
+def _blind_ids(lane: LaneStatistics, now: float) -> int:
+    return lane.visibility.absent if lane.visibility.reported(now) else 0
 
 
 def _accounts(services: Services, statistics: Statistics, ceiling: float) -> Iterable[Metric]:
