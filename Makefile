@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
+# Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo run test check chaos soak bench-polling bench-claim bench-webhooks screenshot lock clean
 
 help: ## show this

@@ -115,13 +115,16 @@ class Stack:
 
 
 def wait_until(asked: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Ask until the answer is truthy; errors mean not yet. Fails naming what did not come."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    """Ask until the answer is truthy; errors mean not yet. Fails naming what did not come.
+
+    What takes long is asked for less often: an answer may cost as much as what is waited for.
+    """
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
         with contextlib.suppress(OSError, ValueError, KeyError, httpx.TransportError):
             if answer := asked():
                 return answer
-        time.sleep(0.1)
+        time.sleep(min(max(passed / 10, 0.05), 0.4))
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from click.testing import CliRunner
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
+from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.devstack.stack import free_port
 from delivering import Served
@@ -59,20 +61,11 @@ class Guarded:
         return Settings.load({"CAVENDISH_REDIS_URL": self.url(user)})
 
     def shell(self, *words: str, stdin: str | None = None, fails: bool = False) -> str:
-        """A command of ours, as the user of the command line."""
+        """A command of ours in this process, as the user of the command line."""
         environment = self.parts.environment | {"CAVENDISH_REDIS_URL": self.url("cavendish-shell")}
         environment["CAVENDISH_WEBHOOK_ALLOW"] += ",10.0.0.0/8"  # of which the workers know nothing
-        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
-        done = subprocess.run(
-            command,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert fails or done.returncode == 0, (words, done.stdout, done.stderr, self.refused())
+        done = CliRunner().invoke(cli, list(words), env=environment, input=stdin)
+        assert fails or done.exit_code == 0, (words, done.output, done.exception, self.refused())
         return done.stdout
 
     def refused(self) -> list[tuple[str, str]]:

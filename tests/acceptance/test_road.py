@@ -81,7 +81,8 @@ def test_each_id_by_stdin_ends_in_one_verified_webhook_through_kills_and_a_resta
         "CAVENDISH_LEASE": "10",
         "CAVENDISH_CALL_TIMEOUT": "4",
     }  # what a killed worker held is due again after its lease
-    stack = start("--rate", "10", "--faults", "0.05", "--median", "5", "--sigma", "0.3", **soon)
+    config = ("--rate", "10", "--faults", "0.05", "--median", "5", "--sigma", "0.3")
+    stack = start(*config, "--no-flower", **soon)
     ids, second = (
         stack.create(MANY),
         Verifier((stack.folder / "data" / "webhook-secret").read_text()),

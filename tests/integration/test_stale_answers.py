@@ -109,7 +109,7 @@ def test_each_webhook_is_judged_by_an_answer_to_itself() -> None:
                 for _ in range(pause):
                     await asyncio.sleep(0)
 
-    @cases(1000)
+    @cases(200)
     @given(blurting=stories, pause=st.integers(0, 6))
     def prove(blurting: Blurting, pause: int) -> None:
         asyncio.run(story(blurting, pause))
@@ -141,7 +141,7 @@ def test_each_question_to_the_api_is_answered_by_an_answer_to_itself(
                 for _ in range(pause):
                     await asyncio.sleep(0)
 
-    @cases(1000)
+    @cases(200)
     @given(blurting=stories, pause=st.integers(0, 6))
     def prove(blurting: Blurting, pause: int) -> None:
         asyncio.run(story(blurting, pause))
