@@ -195,6 +195,7 @@ class UpstreamErrorKind(StrEnum):
     - FORBIDDEN: the account may not ask about one of the ids;
     - TOO_MANY: the batch is larger than the API allows;
     - BAD: a 400 or the like: the API does not accept one of the ids, or the whole request;
+    - NOT_SERVED: the API has no such service; it says nothing about the ids;
     - DOWN: a 5xx, a timeout, a reset, or an answer that cannot be read.
     """
 
@@ -203,6 +204,7 @@ class UpstreamErrorKind(StrEnum):
     FORBIDDEN = "forbidden"
     TOO_MANY = "too many ids"
     BAD = "bad"
+    NOT_SERVED = "not served"
     DOWN = "down"
 
 

@@ -176,7 +176,7 @@ class Settings:
         "",
         read.endpoint,
         "URL or name",
-        "Receives `endpoint.disabled`: a URL or a registered endpoint.",
+        "Receives alerts such as `endpoint.disabled`: a URL or a registered endpoint.",
     )
     secret_key: tuple[str, ...] = _secret(
         (),

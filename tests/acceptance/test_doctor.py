@@ -16,10 +16,12 @@ from click.testing import CliRunner
 
 from acceptance.conftest import wait_until
 from acceptance.parts import Parts
-from cavendish.model import UpstreamErrorKind
+from cavendish.model import Lane, UpstreamErrorKind
 from cavendish.policy.rate_limit import RateLimit, report_error
+from cavendish.policy.service_health import not_served
 from cavendish.store import keys
 from cavendish.store.fleet import FORMAT
+from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
@@ -166,6 +168,19 @@ def test_a_hold_for_a_refused_credential_is_found(parts: Parts) -> None:
     finding = said(parts)["account default"]
     assert not finding["ok"]
     assert "used_up" in finding["found"]
+
+
+def test_a_service_that_the_api_does_not_serve_is_found(parts: Parts) -> None:
+    now, lane = parts.store.fleet.now(), Lane("default", "flux-next")
+    options = SubmitOptions("flux-next", "default", (), 1000.0, "", "", "", restart=False)
+    parts.store.tasks.add(["a", "b"], options, now, now)
+    parts.store.shared_state.change_service_health(
+        lane, lambda known: (not_served(known, "HTTP 404 no_api", now, now, 0.0), None)
+    )
+    findings = said(parts)
+    found = findings["lane default/flux-next/0"]["found"]
+    assert found == "the API does not serve flux-next: HTTP 404 no_api; 2 wait"
+    assert "does not serve flux-next: HTTP 404 no_api" in findings["api, account default"]["found"]
 
 
 def test_the_clock_of_a_worker_that_is_an_hour_off_is_found(parts: Parts) -> None:

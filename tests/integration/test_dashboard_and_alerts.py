@@ -299,6 +299,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "5 0 " * 45},
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "0x40 5 0x50"},
     ),
+    "CavendishServiceNotServed": (
+        {f"cavendish_service_paused_lanes{{{LANE_LABELS}}}": "1x90"},
+        {f"cavendish_service_paused_lanes{{{LANE_LABELS}}}": "0x90"},
+    ),
     "CavendishRateRefused": (
         {
             f"cavendish_fleet_calls_total{{{LANE_LABELS}}}": "0+100x90",

@@ -14,7 +14,7 @@ import pytest
 
 from cavendish.model import Lane
 from cavendish.policy.rate_limit import RateLimit
-from cavendish.policy.service_health import failed
+from cavendish.policy.service_health import ServiceHealth, failed, not_served
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
@@ -118,6 +118,22 @@ def test_a_service_out_of_order_does_not_stop_its_neighbours(store: Store) -> No
     sent = Sent()
     full_tick(store, sent)
     assert {lane.service for lane, _, _ in sent.batches} == {"flux"}
+
+
+def test_a_service_that_is_not_served_is_asked_about_one_id_once_its_pause_is_over(
+    store: Store,
+) -> None:
+    add(store, 10)
+    allow(store, 1000.0)
+    now = store.fleet.now()
+    for ago, sends in ((0.0, []), (60.0, [1])):
+        at = now - ago
+        store.shared_state.change_service_health(
+            LANE, lambda _, at=at: (not_served(ServiceHealth(), "404", at, at, 0.0), None)
+        )
+        sent = Sent()
+        full_tick(store, sent)
+        assert [len(ids) for _, ids, _ in sent.batches] == sends
 
 
 def test_an_account_without_a_token_is_left_alone(store: Store) -> None:

@@ -15,8 +15,11 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from cavendish.model import OPERATIONS
+from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import TRIP
+from cavendish.policy.service_health import not_served
+from cavendish.store import keys
+from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.reconcile import reconcile
@@ -164,6 +167,34 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_its_owner_is_told(
     assert said["data"]["url"] == url
     assert "HTTP 500" in said["data"]["reason"]
     assert request.headers["webhook-id"].startswith("msg_")
+
+
+def test_operators_are_told_once_of_each_service_that_the_api_does_not_serve(
+    endpoint_index: Delivering, served: Served
+) -> None:
+    store, operations = endpoint_index.store, Receiver()
+    lanes = [Lane("default", "flux-next", 0), Lane("default", "flux-next", 1), LANE]
+    options = SubmitOptions("flux-next", "default", (), 1000.0, "", "", "", restart=False)
+    now = store.fleet.now()
+    for lane in lanes:
+        store.tasks.add(["a"], replace(options, service=lane.service), now, now)
+        store.connection.redis.sadd(keys.LANES, str(lane))
+    for lane in lanes[:2]:
+        store.shared_state.change_service_health(
+            lane, lambda known: (not_served(known, "HTTP 404 no_api", now, now, 0.0), None)
+        )
+    for _ in range(2):
+        reconcile(store, url := served(operations), 3600)
+    assert endpoint_index.deliver(operations=url).delivered == 1
+    said = json.loads(operations.got[0].content)
+    assert said["type"] == "service.paused"
+    assert said["data"] == {
+        "account": "default",
+        "service": "flux-next",
+        "reason": "HTTP 404 no_api",
+        "paused_at": now,
+        "paused_services": 1,
+    }
 
 
 def test_a_notice_lost_between_two_steps_is_pending_by_the_sweep(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cavendish.model import Lane, State
+from cavendish.policy.service_health import not_served
 from cavendish.store import Store
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
@@ -46,6 +47,17 @@ def test_ids_that_cannot_be_asked_about_expire_after_the_time_for_a_last_poll(st
     task = store.tasks.get("default", "nano-banana", ["id-0"])["id-0"]
     assert task.state is State.EXPIRED
     assert "HTTP 403 used_up" in task.reason
+
+
+def test_the_reason_of_ids_whose_service_is_not_served_says_so(store: Store) -> None:
+    late(store, 61.0, count=1)
+    now = store.fleet.now()
+    store.shared_state.change_service_health(
+        LANE, lambda known: (not_served(known, "HTTP 404 no_api", now, now, 0.0), None)
+    )
+    assert expire_overdue(store, LANE, store.clock(), CONFIG)[0] == 1
+    reason = store.tasks.get("default", "nano-banana", ["id-0"])["id-0"].reason
+    assert "the API does not serve nano-banana: HTTP 404 no_api" in reason
 
 
 def test_before_that_time_they_wait(store: Store) -> None:

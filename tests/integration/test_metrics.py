@@ -404,6 +404,7 @@ def test_rate_limit_ceiling_holds_and_a_service_out_of_order_are_told(store: Sto
     assert (say("pause_seconds", account="default", kind="account") or 0) > 1
     assert say("pause_seconds", account="default", kind="rate") == 0
     assert (say("service_down_seconds", **OURS) or 0) > 15
+    assert say("service_paused_lanes", **OURS) == 0
     assert say("batch_size_ids", **OURS) == 30
     assert (say("fleet_calls_total", **OURS), say("fleet_calls_rate_refused_total", **OURS)) == (
         7,

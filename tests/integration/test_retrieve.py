@@ -201,8 +201,6 @@ DOWN: dict[str, Callable[[], httpx.Response]] = {
     "a count without items": lambda: httpx.Response(200, json={"items": [], "count": 2}),
     "broken utf-8": lambda: httpx.Response(200, content=b'{"items": [{"id": "\xff\xfe"}]}'),
     "too deep": lambda: httpx.Response(200, content=b"[" * 100_000),
-    "bare 404": lambda: httpx.Response(404, text="not found"),
-    "no_api": lambda: error(404, "no_api"),
     "plain 400": lambda: error(400, "bad_request", "malformed"),
     "bare 403": lambda: httpx.Response(403, html="<h1>blocked</h1>"),
     "unknown encoding": lambda: httpx.Response(
@@ -224,6 +222,41 @@ def test_an_answer_that_is_none_backs_the_service_off_and_loses_nothing(
     assert bench.store.shared_state.service_health(LANE).down_until > bench.now
     assert not bench.store.shared_state.rate_limit("default").paused(bench.now)
     assert all(task.polls == 0 for task in bench.store.tasks.load(LANE, ["a", "b"]).tasks.values())
+
+
+NOT_SERVED: dict[str, Callable[[], httpx.Response]] = {
+    "bare 404": lambda: httpx.Response(404, text="not found"),
+    "no route": lambda: httpx.Response(404, json={"message": "no Route matched"}),
+    "no_api": lambda: error(404, "no_api"),
+    "501": lambda: httpx.Response(501, html="<h1>Not Implemented</h1>"),
+    "not implemented": lambda: error(400, "api_not_implemented"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_SERVED)
+def test_a_service_that_is_not_served_is_paused_and_goes_on_by_itself(
+    bench: Bench, kind: str
+) -> None:
+    bench.add("a", "b")
+    for _ in range(4):  # more often than an absent id may be asked about
+        bench.run(lambda _: NOT_SERVED[kind](), attempts=1, over=0.0)
+        bench.due_now("a")
+        bench.due_now("b")
+    assert bench.all_still_tracked("a", "b")
+    paused = bench.store.shared_state.service_health(LANE)
+    assert paused.paused_since > 0
+    assert paused.batch_size(50) == 1
+    assert not bench.store.shared_state.rate_limit("default").paused(bench.now)
+    bench.run(lambda q: items(*map(done, q["ids"])))
+    assert set(bench.states().values()) == {"succeeded"}
+    assert not bench.store.shared_state.service_health(LANE).paused_since
+
+
+def test_a_404_about_one_id_alone_does_not_pause_the_service(bench: Bench) -> None:
+    bench.add("a")
+    bench.run(lambda q: items() if "ids" in q else httpx.Response(404, text="not found"))
+    assert bench.all_still_tracked("a")
+    assert not bench.store.shared_state.service_health(LANE).paused_since
 
 
 def test_an_answer_past_the_size_limit_is_not_read(bench: Bench) -> None:

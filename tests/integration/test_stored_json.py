@@ -112,7 +112,8 @@ def test_status_doctor_and_metrics_go_on_whatever_is_stored(
     damage(text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
     found = gather(store, settings)
     assert "Infinity" not in json.dumps(found)
-    assert found["lanes"][0]["service"] == {"down_for": 0.0, "failures": 0, "reason": ""}
+    sound = {"down_for": 0.0, "failures": 0, "reason": "", "paused_since": None}
+    assert found["lanes"][0]["service"] == sound
     assert found["accounts"]["default"]["rate"] == RateLimit().rate
     assert "cavendish_tasks_pending" in serving.text(scraped.registry_of(store, 50))
     assert any(one.what == "endpoint shop" for one in doctor.examine(store, settings, offline=True))

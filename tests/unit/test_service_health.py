@@ -11,6 +11,7 @@ from cavendish.policy.service_health import (
     LONGEST_WAIT,
     ServiceHealth,
     failed,
+    not_served,
     probing,
     too_many,
     worked,
@@ -83,6 +84,35 @@ def test_an_answer_ends_a_failure_and_keeps_the_batch_limit() -> None:
 def test_an_answer_changes_nothing_where_nothing_had_failed() -> None:
     sound = ServiceHealth(batch_limit=20)
     assert worked(sound) is sound
+
+
+def test_a_service_that_is_not_served_is_asked_about_one_id_ever_more_seldom() -> None:
+    health, waits = ServiceHealth(batch_limit=20), []
+    for now in range(1000, 11000, 1000):
+        health = not_served(health, "HTTP 404", now - 1, now, 0.0)
+        waits.append(health.down_until - now)
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]
+    assert (health.paused_since, health.batch_size(50)) == (1000, 1)
+    assert ServiceHealth.from_json(health.to_json()) == health
+
+
+def test_an_answer_ends_the_pause_of_a_service_and_a_failure_does_not() -> None:
+    paused = not_served(SOUND, "HTTP 404", 99.0, 100.0, 0.0)
+    still = failed(paused, "no answer within 30 s", 200.0, 230.0, 0.0)
+    assert (still.paused_since, still.down_until, still.reason) == (
+        100.0,
+        240.0,
+        "no answer within 30 s",
+    )
+    assert worked(still) == ServiceHealth(failed_at=230.0)
+
+
+def test_a_service_that_failed_before_it_was_not_served_begins_with_a_short_pause() -> None:
+    down = SOUND
+    for now in (100.0, 200.0, 300.0):
+        down = failed(down, "HTTP 502", now, now, 0.0)
+    assert not_served(down, "HTTP 404", 400.0, 400.0, 0.0).down_until == 405.0
+    assert not_served(down, "HTTP 404", 250.0, 400.0, 0.0) is down
 
 
 @given(failures=st.integers(0, 10**6), chance=st.floats(0, 1, exclude_max=True))

@@ -35,7 +35,7 @@ def lane(name: str, **counts: int) -> dict[str, Any]:
         "counts": counts,
         "delay": NO_DELAY,
         "rates": rates,
-        "service": {"down_for": 0.0},
+        "service": {"down_for": 0.0, "paused_since": None},
         "blind": "",
         "batch_limit": None,
     }
@@ -162,13 +162,17 @@ def test_the_overview_says_what_is_wrong_in_words() -> None:
 
 def test_the_overview_tells_of_a_service_out_of_order_and_of_an_account_without_a_token() -> None:
     down = lane("default/flux/0") | {
-        "service": {"down_for": 8.0, "failures": 3, "reason": "HTTP 503"}
+        "service": {"down_for": 8.0, "failures": 3, "reason": "HTTP 503", "paused_since": None}
     }
+    unserved = {"down_for": 60.0, "failures": 4, "reason": "HTTP 404", "paused_since": 900.0}
+    paused = lane("default/flux-next/0") | {"service": unserved}
     accounts = {"second": poll()["accounts"]["default"] | {"no_token": True}}
     small = lane("default/veo/0") | {"batch_limit": 20}
-    found = poll() | {"lanes": [down, small], "accounts": accounts}
+    found = poll() | {"lanes": [down, paused, small], "accounts": accounts}
     text = "\n".join(drawn(View("overview", found), 120, 35))
     assert "default/flux/0 is out of order, asked again in 8 s: HTTP 503" in text
+    assert "default/flux-next/0 is not served since" in text
+    assert "asked again in 60 s: HTTP 404" in text
     assert "default/veo/0 takes at most 20 ids per call" in text
     assert "no token at any worker" in text
 

@@ -17,12 +17,13 @@ from cavendish_worker.polling.upstream_errors import (
     upstream_error,
 )
 
-RATE, ACCOUNT, FORBIDDEN, TOO_MANY, DOWN = (
+RATE, ACCOUNT, FORBIDDEN, TOO_MANY, DOWN, NOT_SERVED = (
     UpstreamErrorKind.RATE,
     UpstreamErrorKind.ACCOUNT,
     UpstreamErrorKind.FORBIDDEN,
     UpstreamErrorKind.TOO_MANY,
     UpstreamErrorKind.DOWN,
+    UpstreamErrorKind.NOT_SERVED,
 )
 
 CODES = [
@@ -37,8 +38,8 @@ CODES = [
     ("disabled", 400, ACCOUNT),
     ("used_up", 403, ACCOUNT),
     ("forbidden", 403, FORBIDDEN),
-    ("no_api", 404, DOWN),
-    ("api_not_implemented", 400, DOWN),
+    ("no_api", 404, NOT_SERVED),
+    ("api_not_implemented", 400, NOT_SERVED),
     ("request_too_large", 413, TOO_MANY),
     ("too_many_requests", 429, RATE),
     ("api_error", 500, DOWN),
@@ -96,10 +97,10 @@ def test_a_403_is_whatever_its_code_says_and_without_one_it_blames_nobody(
 
 @pytest.mark.parametrize(
     ("status", "why"),
-    [(401, ACCOUNT), (402, ACCOUNT), (413, TOO_MANY), (429, RATE)]
+    [(401, ACCOUNT), (402, ACCOUNT), (413, TOO_MANY), (429, RATE), (404, NOT_SERVED)]
+    + [(501, NOT_SERVED)]
     + [
-        (status, DOWN)
-        for status in (0, 200, 301, 400, 403, 404, 405, 408, 418, 500, 502, 503, 504, 520)
+        (status, DOWN) for status in (0, 200, 301, 400, 403, 405, 408, 418, 500, 502, 503, 504, 520)
     ],
 )
 @pytest.mark.parametrize(
@@ -208,7 +209,11 @@ def test_a_plain_400_is_not_too_many(message: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "why"),
-    [(500, "bad_request", DOWN), (400, "api_not_implemented", DOWN), (400, "no_token", ACCOUNT)],
+    [
+        (500, "bad_request", DOWN),
+        (400, "api_not_implemented", NOT_SERVED),
+        (400, "no_token", ACCOUNT),
+    ],
 )
 def test_only_a_400_without_a_known_code_is_searched_for_too_many(
     status: int, code: str, why: UpstreamErrorKind
@@ -221,6 +226,37 @@ def test_only_a_400_without_a_known_code_is_searched_for_too_many(
 def test_codes_for_an_unknown_id_are_no_refusal_codes_of_another_kind() -> None:
     assert {"not_found", "task_not_found"} == NOT_FOUND
     assert all(why is DOWN for code, _, why in CODES if code in NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {"message": "no Route matched with those values"},
+        {"detail": "Not Found"},
+        {"error": {"code": "no_api", "message": "the task API is not there"}},
+    ],
+)
+def test_a_404_for_a_whole_call_says_that_the_service_is_not_served(body: Any) -> None:
+    assert upstream_error(404, {}, body).why is NOT_SERVED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "task not found"},
+        {"detail": "no such id"},
+        {"error": "No record matches these IDs"},
+        {"error": {"code": "not_found", "message": "nothing here"}},
+    ],
+)
+def test_a_404_that_speaks_of_the_ids_says_nothing_of_the_service(body: Any) -> None:
+    assert upstream_error(404, {}, body).why is DOWN
+
+
+def test_a_404_about_one_id_alone_says_that_the_service_is_not_served_only_by_its_code() -> None:
+    assert upstream_error(404, {}, None, alone=True).why is DOWN
+    assert upstream_error(404, {}, {"error": {"code": "no_api"}}, alone=True).why is NOT_SERVED
 
 
 def test_the_detail_is_one_short_printable_line() -> None:

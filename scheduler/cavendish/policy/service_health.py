@@ -1,7 +1,8 @@
 """Pure: the health of a service: whether its API works, and how many ids a call may carry.
 
 Server errors and timeouts say nothing about the rate limit of the account; they delay the calls to
-this one service.
+this one service. A service that the API does not serve at all is paused: now and then one call
+about one id finds out whether it is served by now, and the other ids cost nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from cavendish.stored_json import compact, read
 
 #: Seconds that calls wait after a first failure, and at most.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+#: The same for a service that the API does not serve.
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 #: Seconds for which all other calls wait for the answer of a probe.
 PROBE_FOR = 5.0
 
@@ -22,7 +25,8 @@ class ServiceHealth:
     """The health of one lane. Times are in seconds since the epoch.
 
     `batch_limit` is the most ids that the API takes in a call (0: not known yet). After `failures`
-    in a row no call is sent before `down_until`.
+    in a row no call is sent before `down_until`. `paused_since`: when the API first said that it
+    does not serve this service (0: it is served).
     """
 
     batch_limit: int = 0
@@ -30,6 +34,7 @@ class ServiceHealth:
     failed_at: float = 0.0
     down_until: float = 0.0
     reason: str = ""
+    paused_since: float = 0.0
 
     @classmethod
     def from_json(cls, text: object) -> ServiceHealth:
@@ -42,18 +47,45 @@ class ServiceHealth:
 
     def batch_size(self, wanted: int) -> int:
         """How many of the `wanted` ids the next call may carry."""
+        if self.paused_since:
+            return 1
         return min(wanted, self.batch_limit) if self.batch_limit else wanted
 
 
 def failed(
     health: ServiceHealth, reason: str, sent_at: float, now: float, chance: float
 ) -> ServiceHealth:
-    """A call failed. A call that was sent before the last failure counts as part of that one."""
+    """A call failed. A call that was sent before the last failure counts as part of that one.
+
+    A paused service stays paused: a failure does not say that it is served.
+    """
     if sent_at < health.failed_at:
         return health
     failures = health.failures + 1
-    until = now + exponential(failures, FIRST_WAIT, LONGEST_WAIT, chance)
+    first, longest = (
+        (FIRST_PAUSE, LONGEST_PAUSE) if health.paused_since else (FIRST_WAIT, LONGEST_WAIT)
+    )
+    until = now + exponential(failures, first, longest, chance)
     return replace(health, failures=failures, failed_at=now, down_until=until, reason=reason)
+
+
+def not_served(
+    health: ServiceHealth, reason: str, sent_at: float, now: float, chance: float
+) -> ServiceHealth:
+    """The API said that it does not serve this service. As `failed`, with longer waits."""
+    if sent_at < health.failed_at:
+        return health
+    failures = health.failures + 1 if health.paused_since else 1
+    until = now + exponential(failures, FIRST_PAUSE, LONGEST_PAUSE, chance)
+    since = health.paused_since or now
+    return replace(
+        health,
+        failures=failures,
+        failed_at=now,
+        down_until=until,
+        reason=reason,
+        paused_since=since,
+    )
 
 
 def probing(health: ServiceHealth, now: float) -> ServiceHealth:
@@ -63,7 +95,9 @@ def probing(health: ServiceHealth, now: float) -> ServiceHealth:
 
 def worked(health: ServiceHealth) -> ServiceHealth:
     """A call was answered."""
-    return replace(health, failures=0, down_until=0.0, reason="") if health.failures else health
+    if not health.failures:
+        return health
+    return replace(health, failures=0, down_until=0.0, reason="", paused_since=0.0)
 
 
 def too_many(health: ServiceHealth, limit: int) -> ServiceHealth:

@@ -19,6 +19,7 @@ from cavendish_worker.doctor import accounts, api, broker, outgoing, processes, 
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
 from cavendish_worker.doctor.receivers import EndpointView, counted, endpoints, secrets, trouble
+from cavendish_worker.polling.ask import NOT_SERVED
 
 __all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
 
@@ -101,7 +102,10 @@ def _unreadable(lane: Lane) -> Finding:
 
 def _lane(lane: LaneStatistics, store: Store, now: float) -> list[Finding]:
     what, found, health = f"lane {lane.lane}", [], lane.service_health
-    if health.down_until > now:
+    if health.paused_since:
+        said = f"the API does not serve {lane.lane.service}: {health.reason}; {lane.pending} wait"
+        found.append(ill(what, said, f"{NOT_SERVED[0].upper()}{NOT_SERVED[1:]}."))
+    elif health.down_until > now:
         reason = f"the API fails: {health.reason}"
         found.append(ill(what, reason, "Workers ask it again by themselves."))
     if lane.quarantined:

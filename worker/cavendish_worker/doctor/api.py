@@ -20,7 +20,7 @@ from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint
 from cavendish_worker.http.api_proxy import Route, route
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.polling.ask import Asker
+from cavendish_worker.polling.ask import NOT_SERVED, Asker
 from cavendish_worker.polling.upstream import upstream_for
 from cavendish_worker.telemetry.tracing import Polls
 
@@ -71,10 +71,10 @@ def _examine(
     elif answer.why is UpstreamErrorKind.RATE:
         asker.report_pause(answer, sent_at)
     by = route(settings.api_url, settings.api_proxy)
-    return _finding(what, answer, settings.api_url, by)
+    return _finding(what, answer, settings.api_url, by, lane.service)
 
 
-def _finding(what: str, answer: Answer, url: str, by: Route) -> Finding:
+def _finding(what: str, answer: Answer, url: str, by: Route, service: str) -> Finding:
     api = f"{url}, asked through the proxy {by.host} ({by.source})," if by.proxy else url
     if isinstance(answer, Answered):
         unused = f" ({by.source})" if by.source and not by.proxy else ""
@@ -88,6 +88,9 @@ def _finding(what: str, answer: Answer, url: str, by: Route) -> Finding:
         return well(what, found, "Nothing: the rate limit adapts.")
     if not answer.detail.startswith("HTTP "):
         return _unreachable(what, answer, url, by)
+    if answer.why is UpstreamErrorKind.NOT_SERVED:
+        found = f"{url} does not serve {service}: {answer.detail}"
+        return ill(what, found, f"{NOT_SERVED[0].upper()}{NOT_SERVED[1:]}.")
     if answer.why is UpstreamErrorKind.DOWN:
         advice = "Workers ask again by themselves; check whether CAVENDISH_API_URL is right."
         return ill(what, f"the API fails: {answer.detail}", advice)

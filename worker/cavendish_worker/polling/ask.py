@@ -26,6 +26,11 @@ CUTS = 8
 _CUT = (UpstreamErrorKind.TOO_MANY, UpstreamErrorKind.FORBIDDEN, UpstreamErrorKind.BAD)
 #: Why ids are given back by a process that shuts down.
 SHUTDOWN = "this worker shuts down"
+#: What to do about a service that the API does not serve.
+NOT_SERVED = (
+    "check the name of the service, CAVENDISH_API_URL and what the account may use; "
+    "its ids wait until it is served, or for their deadline"
+)
 
 
 @dataclass(slots=True)
@@ -214,18 +219,25 @@ class Asker:
         elif error.why in (UpstreamErrorKind.RATE, UpstreamErrorKind.ACCOUNT):
             self.report_pause(error, sent_at)
         else:
-            now, chance = self.clock.now(), random.random()
-
-            def step(known: health.ServiceHealth) -> tuple[health.ServiceHealth, float]:
-                after = health.failed(known, error.detail, sent_at, now, chance)
-                return after, after.down_until
-
-            down_until = self.store.shared_state.change_service_health(self.lane, step)
-            logger().warning(
-                "service.failed", lane=str(self.lane), ids=len(ids), outcome=error.detail
-            )
-            not_before = max(down_until, now)
+            not_before = self._report_failure(error, len(ids), sent_at)
         asked.put_back |= dict.fromkeys(ids, not_before)
+
+    def _report_failure(self, error: UpstreamError, ids: int, sent_at: float) -> float:
+        """Tell the service health that a call about so many ids failed; when to ask again."""
+        now, chance, lane = self.clock.now(), random.random(), str(self.lane)
+        is_paused = error.why is UpstreamErrorKind.NOT_SERVED
+        change = health.not_served if is_paused else health.failed
+
+        def step(known: health.ServiceHealth) -> tuple[health.ServiceHealth, tuple[float, bool]]:
+            after = change(known, error.detail, sent_at, now, chance)
+            return after, (after.down_until, bool(after.paused_since and not known.paused_since))
+
+        down_until, newly = self.store.shared_state.change_service_health(self.lane, step)
+        if newly:
+            logger().error("service.paused", lane=lane, outcome=error.detail, advice=NOT_SERVED)
+        else:
+            logger().warning("service.failed", lane=lane, ids=ids, outcome=error.detail)
+        return max(down_until, now)
 
     def _explain_cuts(self, asked: Asked) -> None:
         """Find out why batches were cut: for their size, for some ids, or for the call as such."""

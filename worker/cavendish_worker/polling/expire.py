@@ -93,4 +93,6 @@ def _obstacle(store: Store, lane: Lane, now: float) -> str:
     if rate_limit.paused(now):
         return rate_limit.pause_reason
     service_health = store.shared_state.service_health(lane)
+    if service_health.paused_since:
+        return f"the API does not serve {lane.service}: {service_health.reason}"
     return service_health.reason if service_health.failures else ""

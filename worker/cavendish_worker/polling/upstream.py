@@ -108,7 +108,7 @@ class Upstream:
                 return Answered((body,) if ours else (), quota(headers))
             if not code:
                 return UpstreamError(UpstreamErrorKind.DOWN, "the answer to retrieve is no record")
-        return upstream_error(status, headers, body)
+        return upstream_error(status, headers, body, alone=True)
 
     async def _post(
         self, lane: Lane, question: dict[str, Any]

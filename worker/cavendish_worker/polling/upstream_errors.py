@@ -23,8 +23,8 @@ _BY_CODE = {
     "disabled used_up insufficient_balance",
     UpstreamErrorKind.FORBIDDEN: "forbidden content_moderation",
     UpstreamErrorKind.TOO_MANY: "request_too_large content_too_large too_many_ids",
-    UpstreamErrorKind.DOWN: "api_error timeout upstream_error upstream_timeout busy no_api "
-    "api_not_implemented",
+    UpstreamErrorKind.NOT_SERVED: "no_api api_not_implemented",
+    UpstreamErrorKind.DOWN: "api_error timeout upstream_error upstream_timeout busy",
 }
 _CODES = {code: kind for kind, codes in _BY_CODE.items() for code in codes.split()}
 _BY_STATUS = {
@@ -32,6 +32,7 @@ _BY_STATUS = {
     402: UpstreamErrorKind.ACCOUNT,
     413: UpstreamErrorKind.TOO_MANY,
     429: UpstreamErrorKind.RATE,
+    501: UpstreamErrorKind.NOT_SERVED,
 }
 # A batch that is cut without need costs some calls; one that must be cut and is not would never be
 # answered. So when in doubt, cut.
@@ -39,6 +40,9 @@ _TOO_MANY = re.compile(
     r"too many|at most|exceed|max(imum)?\b|too (long|large)|limit|larger than", re.IGNORECASE
 )
 _NOT_THE_BATCH = re.compile(r"credit|balance|money|quota|rate", re.IGNORECASE)
+# A 404 without a code of the API comes from a gateway that has no such route, unless it speaks of
+# what was asked about.
+_OF_THE_IDS = re.compile(r"\b(tasks?|jobs?|records?|ids?)\b", re.IGNORECASE)
 _DETAIL_LENGTH = 200
 _ITEM = re.compile(r"\b([rt])=(\d+)")
 _EPOCH = 1e9
@@ -62,10 +66,18 @@ def _text(value: Any, length: int) -> str:
     return "" if unusable else str(value)[:length]
 
 
-def upstream_error(status: int, headers: Mapping[str, str], body: Any) -> UpstreamError:
-    """Read an answer that is an error. `body`: the parsed JSON, or None where there was none."""
+def upstream_error(
+    status: int, headers: Mapping[str, str], body: Any, *, alone: bool = False
+) -> UpstreamError:
+    """Read an answer that is an error. `body`: the parsed JSON, or None where there was none.
+
+    `alone`: one id was asked about in the way of a single id, so a 404 without a code may mean this
+    id; the service itself has just answered about the batch.
+    """
     code, message = error_code(body)
     why = _CODES.get(code) or _BY_STATUS.get(status) or UpstreamErrorKind.DOWN
+    if status == 404 and not code and not alone and not _OF_THE_IDS.search(message):
+        why = UpstreamErrorKind.NOT_SERVED
     if status in (400, 422) and code in ("", "bad_request", "invalid_request"):
         why = UpstreamErrorKind.BAD if isinstance(body, Mapping) and (code or message) else why
     words = f"{code} {message}"

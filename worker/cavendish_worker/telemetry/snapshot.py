@@ -86,6 +86,7 @@ def _lane(lane: LaneStatistics, delays: Iterable[float], now: float) -> dict[str
             "down_for": max(health.down_until - now, 0.0),
             "failures": health.failures,
             "reason": health.reason,
+            "paused_since": health.paused_since or None,
         },
         "blind": lane.visibility.reason if lane.visibility.reported(now) else "",
     }

@@ -1,16 +1,20 @@
 """Alerts the operator through a webhook of their own: CAVENDISH_OPERATIONS_WEBHOOK.
 
-An alert is a delivery like any other.
+An alert is a delivery like any other. Each is stored once, however often its cause is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cavendish.model import Lane
+from cavendish.policy.service_health import ServiceHealth
 from cavendish.store import Store
 from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.webhooks import payload
+
+#: Paused services that are told of, those that were paused first.
+SERVICES = 20
 
 
 def disabled(store: Store, operations: str, endpoint: str, why: Disabled, now: float) -> bool:
@@ -47,4 +51,31 @@ def blind(store: Store, operations: str, lanes: Iterable[Lane], now: float) -> i
             names = (lane.account, lane.service, repr(found.blind_since))
             name = payload.event_id("account.blind", *names)
             new += store.deliveries.notify(name, operations, body, now)
+    return new
+
+
+def services_paused(
+    store: Store, operations: str, paused: Mapping[Lane, ServiceHealth], now: float
+) -> int:
+    """Store an alert for each service that the API does not serve; how many are new.
+
+    The lanes of a service share one. Only the services that were paused first are told of, so that
+    many wrong names make few alerts. Raises StoreUnavailable.
+    """
+    first = dict[tuple[str, str], ServiceHealth]()
+    for lane, health in sorted(paused.items(), key=lambda pair: pair[1].paused_since):
+        first.setdefault((lane.account, lane.service), health)
+    told = list(first.items())[:SERVICES] if operations else []
+    new = 0
+    for (account, service), health in told:
+        about = {
+            "account": account,
+            "service": service,
+            "reason": health.reason,
+            "paused_at": health.paused_since,
+            "paused_services": len(first),
+        }
+        body = payload.operations_event("service.paused", about, health.paused_since).decode()
+        name = payload.event_id("service.paused", account, service, repr(health.paused_since))
+        new += store.deliveries.notify(name, operations, body, now)
     return new

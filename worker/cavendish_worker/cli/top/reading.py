@@ -32,8 +32,11 @@ def pause(account: Mapping[str, Any]) -> str:
 def lane_notes(lane: Mapping[str, Any]) -> list[str]:
     """What is wrong with the service of a lane, its token, or its batches."""
     notes, service, limit = [], lane["service"], lane["batch_limit"]
-    if service["down_for"]:
-        again = f"asked again in {service['down_for']:.0f} s"
+    again = f"asked again in {service['down_for']:.0f} s"
+    if service["paused_since"] is not None:
+        since = f"since {moment(service['paused_since'])}"
+        notes.append(f"{lane['lane']} is not served {since}, {again}: {service['reason']}")
+    elif service["down_for"]:
         notes.append(f"{lane['lane']} is out of order, {again}: {service['reason']}")
     if lane["blind"]:
         notes.append(f"{lane['lane']}: {lane['blind']}; its ids wait")

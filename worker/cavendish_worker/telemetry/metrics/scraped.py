@@ -159,6 +159,9 @@ def _calls(services: Services, now: float, batch_size: int) -> Iterable[Metric]:
     ]
     about = "Ids that the API does not know, if it knows none under this token; else 0."
     yield _gauge("service_blind_ids", about, _SERVICE, absent)
+    paused = _sums(services, lambda lane: lane.service_health.paused_since > 0)
+    about = "Lanes of a service that are paused, since the API does not serve it."
+    yield _gauge("service_paused_lanes", about, _SERVICE, paused)
 
 
 def _down_for(lane: LaneStatistics, now: float) -> float:
