@@ -84,8 +84,10 @@ class TrackedTask:
       a row the API reported it as not found, first at `absent_since`;
     - `model`, `producer`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are as they
       were submitted; `restarts` counts how often the id was tracked anew;
-    - `record` is the upstream record as it came, a JSON object; None if there is none, or if it was
-      not asked for.
+    - `record` is the upstream record, a JSON object as Python values: of a float the digits that it
+      holds, of keys that come twice the last; a number that Python cannot hold is its text, such as
+      "1e400"; NaN and Infinity are None. `record_json` is its JSON text as it came. Both are None
+      if there is no record, or if it was not asked for.
     """
 
     id: str
@@ -107,6 +109,7 @@ class TrackedTask:
     metadata: Mapping[str, object] | None = None
     webhooks: tuple[str, ...] = ()
     record: Record | None = None
+    record_json: str | None = None
     trace: str = ""
 
     def to_json(self) -> dict[str, object]:
@@ -114,7 +117,7 @@ class TrackedTask:
         plain = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("webhooks", "absent_since", "restarts")
+            if name not in ("webhooks", "absent_since", "restarts", "record_json")
         }
         return plain | {"state": self.state.value}
 

@@ -54,10 +54,10 @@ def too_deep(value: Any) -> bool:
     return True
 
 
-def parse(text: str) -> Any:
+def parse(text: str, decode: Callable[[str], Any] = json.loads) -> Any:
     """The value of a JSON text. Raises ValueError if it cannot be read or is nested too deep."""
     try:
-        value = json.loads(text)
+        value = decode(text)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
     # Few texts hold so many brackets, so few values are walked through.

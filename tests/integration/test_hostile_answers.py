@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from cavendish import record_json
 from cavendish.clock import Clock
 from cavendish.model import State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import AbsencePolicy, decide, match
@@ -381,7 +382,9 @@ class Asking:
         told = Webhook(SECRET).verify(
             body, signing.headers((SECRET,), "msg_1", int(self.store.fleet.now()), body)
         )
-        assert told["data"]["task"] == task.record or told["data"]["truncated"]
+        again = record_json.reader().decode(body.decode())["data"]
+        assert again["task"] == task.record or told["data"]["truncated"]
+        json.loads(body, parse_constant=pytest.fail)
 
     def settles_what_is_pending(self, stranger: Stranger) -> None:
         """Whatever was said before, a sound answer is understood.
@@ -434,10 +437,15 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
                 outcome = decide(
                     tasks[task_id], reading, record, asking.now, AbsencePolicy(10.0, 2, 0.0)
                 )
-                kept = json.loads(_stored(outcome.record) or "null")
-                asking.announced(
-                    replace(tasks[task_id], state=outcome.state, reason=outcome.reason, record=kept)
+                kept = _stored(outcome.record) or None
+                ended = replace(
+                    tasks[task_id],
+                    state=outcome.state,
+                    reason=outcome.reason,
+                    record=record_json.read_record(kept) if kept else None,
+                    record_json=kept,
                 )
+                asking.announced(ended)
 
     prove()
 

@@ -51,7 +51,7 @@ DOORS = {
 PURE = [*sorted(ROOT.glob("scheduler/cavendish/policy/*.py"))]
 PURE += [
     ROOT / "scheduler/cavendish" / f"{name}.py"
-    for name in "errors model submission stored_json".split()
+    for name in "errors model record_json submission stored_json".split()
 ]
 PURE += [
     ROOT / "scheduler/cavendish" / f"{name}.py" for name in "task_names webhook_endpoint".split()

@@ -6,6 +6,7 @@ from typing import Any
 
 from cavendish.model import Candidate, Lane, Record, State, TrackedTask
 from cavendish.policy.verdicts import Outcome
+from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
 
 #: The fields that `candidate` takes, in this order.
@@ -64,7 +65,8 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         producer=fields.get("producer", ""),
         metadata=parse(metadata) if metadata else None,
         webhooks=tuple(fields.get("webhooks", "").split()),
-        record=_record(record),
+        record=read_record(record) if record else None,
+        record_json=record or None,
         trace=fields.get("trace", ""),
     )
 
@@ -96,20 +98,13 @@ def _delay(outcome: Outcome, now: float) -> str:
 
 
 def _stored(record: Record | None) -> str:
-    """The JSON text of a record; a short note in place of one that is nested too deep."""
+    """The JSON text of a record as it came; a short note instead if it is nested too deep."""
     if record is None:
         return ""
     if too_deep(record):
         note = f"the record is nested more than {DEEPEST} deep and was not kept"
         return compact({"cavendish": note})
-    return compact(record)
-
-
-def _record(text: Any) -> Record | None:
-    record = parse(text) if text else None
-    if record is not None and not isinstance(record, dict):
-        raise ValueError("the stored record is no JSON object")
-    return record
+    return encodable(record.text) if isinstance(record, KeptRecord) else compact(record)
 
 
 def _text(time: float | None) -> str:

@@ -36,7 +36,8 @@ def command(task_id: str, service: str | None, account: str | None, as_json: boo
     lane = Lane.of(task.account, task.service, task_id, settings.shards)
     deliveries = _deliveries(store, lane, task)
     if as_json:
-        print_json(task.to_json() | {"deliveries": deliveries})
+        exact = {"record_json": task.record_json, "deliveries": deliveries}
+        print_json(task.to_json() | exact)
         return
     pairs(
         [

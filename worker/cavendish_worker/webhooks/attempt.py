@@ -10,7 +10,6 @@ import httpx
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane, TrackedTask
 from cavendish.store.deliveries import Delivery
-from cavendish.stored_json import compact
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
@@ -97,6 +96,6 @@ class Sender:
     def _message(self, lane: Lane, task: TrackedTask, now: float) -> tuple[str, bytes]:
         """The webhook-id and the body; an operator alert is stored as it is sent."""
         if lane == OPERATIONS:
-            return task.id, compact(task.record).encode()
+            return task.id, (task.record_json or "").encode()
         lifetime = self.result_lifetime(task.service)
         return payload.webhook_id(task), payload.body(task, now=now, result_lifetime=lifetime)

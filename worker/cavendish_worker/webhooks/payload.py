@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cavendish.model import State, TrackedTask
+from cavendish.record_json import valid
 from cavendish.stored_json import compact
 
 #: Bytes of the largest body that is sent; a record that makes it larger stays in the store.
@@ -31,7 +32,7 @@ def webhook_id(task: TrackedTask) -> str:
 def body(
     task: TrackedTask, *, now: float | None = None, result_lifetime: float | None = None
 ) -> bytes:
-    """The JSON that is sent, at most LARGEST bytes.
+    """The JSON that is sent, at most LARGEST bytes. The record stands in it as it came, but valid.
 
     `result_lifetime`: seconds after its finish at which the API forgets the results of the task.
     """
@@ -46,16 +47,18 @@ def body(
         "settled_at": task.settled_at,
         "polls": task.polls,
         "metadata": task.metadata,
-        "task": task.record,
     }
+    more: dict[str, Any] = {}
     ended = task.settled_at if task.finished_at is None else task.finished_at
     if result_lifetime is not None and ended is not None and task.state is State.SUCCEEDED:
-        data["results_expire_at"] = ended + result_lifetime
+        more["results_expire_at"] = ended + result_lifetime
         if now is not None and now >= ended + result_lifetime:
-            data["results_expired"] = True
+            more["results_expired"] = True
     kind, at = f"task.{task.state.value}", task.settled_at or 0.0
-    whole = _event(kind, data, at)
-    return whole if len(whole) <= LARGEST else _event(kind, data | _left_out(task), at)
+    whole = _event(kind, data, at, task.record_json or "null", more)
+    if len(whole) <= LARGEST:
+        return whole
+    return _event(kind, data, at, "null", more | _left_out(task))
 
 
 def operations_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
@@ -63,10 +66,23 @@ def operations_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
     return _event(kind, data, at)
 
 
-def _event(kind: str, data: Mapping[str, Any], at: float) -> bytes:
-    """The layout of Standard Webhooks: type, timestamp, data."""
+def _event(
+    kind: str,
+    data: Mapping[str, Any],
+    at: float,
+    record: str = "",
+    more: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The layout of Standard Webhooks: type, timestamp, data.
+
+    `record` is a JSON text, which becomes `task` behind the data; `more` data follows it.
+    """
     timestamp = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-    return compact({"type": kind, "timestamp": timestamp, "data": dict(data)}).encode()
+    text = compact({"type": kind, "timestamp": timestamp, "data": dict(data)})
+    if record:
+        rest = f",{compact(more)[1:-1]}" if more else ""
+        text = f'{text[:-2]},"task":{valid(record)}{rest}}}}}'
+    return text.encode()
 
 
 def _left_out(task: TrackedTask) -> dict[str, Any]:
@@ -77,4 +93,4 @@ def _left_out(task: TrackedTask) -> dict[str, Any]:
     end_of_options = ["--"] if task.id.startswith("-") else []
     lane = ["--service", task.service, "--account", task.account]
     fetch = ["cavendish", "show", *lane, *end_of_options, task.id]
-    return {"task": None, "truncated": True, "fetch": shlex.join(fetch)}
+    return {"truncated": True, "fetch": shlex.join(fetch)}
