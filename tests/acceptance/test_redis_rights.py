@@ -143,6 +143,9 @@ def _commands_of_producers(guarded: Guarded) -> None:
         client.submit(ids, service=SERVICE, webhook=parts.receiver)
         assert set(client.wait(ids, service=SERVICE, timeout=60)) == set(ids)
         assert {event.id for event in client.events(after="0", follow=False)} == set(ids)
+        long = {"note": "n" * 100}
+        client.submit(ids, service=SERVICE, webhook=f"{parts.receiver}?job=7", metadata=long)
+        client.submit(ids, service=SERVICE, metadata=long, restart=True)
         assert client.get(ids[0], service=SERVICE) is not None
         assert set(client.get_many(ids, service=SERVICE)) == set(ids)
     more = parts.emulator.create(2)

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"cavendish": ROOT / "scheduler", "cavendish_worker": ROOT / "worker"}
 FILES = sorted(path for folder in SOURCES.values() for path in folder.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scheduler/cavendish/store/scripts").glob("*.lua"))
+#: Functions of several scripts, which name them in their headers.
+SHARED = sorted((ROOT / "scheduler/cavendish/store/scripts/shared").glob("*.lua"))
 
 #: What `cavendish`, the client, may not know.
 NOT_IN_THE_CLIENT = set(
@@ -251,7 +253,18 @@ def test_every_script_is_run_by_the_store_or_the_broker_and_every_one_that_they_
     assert run == {path.stem for path in SCRIPTS}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=shown)
+def test_what_scripts_share_is_shared_by_several_and_says_what_it_is_about() -> None:
+    assert SHARED
+    for path in SHARED:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith(f"-- {path.stem}: ")
+        assert len(lines) <= 60
+        assert [line for line in lines if len(line) > 100] == []
+        named = re.compile(rf"^-- WITH +{path.stem}$", re.MULTILINE)
+        assert sum(bool(named.search(script.read_text())) for script in SCRIPTS) > 1
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *SHARED], ids=shown)
 def test_a_script_is_given_every_key_and_every_moment(path: Path) -> None:
     """No key is spelt in Lua and no clock is read there.
 

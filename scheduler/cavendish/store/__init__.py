@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store.closed import Closed
+from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
@@ -33,6 +34,7 @@ class Store:
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
         self.tasks = Tasks(self.connection, shards)
+        self.common_parts = CommonParts(self.connection)
         self.deliveries = Deliveries(self.connection)
         self.closed = Closed(self.connection, self.deliveries)
         self.reconciliation = Reconciliation(self.connection)

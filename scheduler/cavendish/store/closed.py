@@ -52,7 +52,8 @@ class Closed:
         if not times:
             return []
         keys = LaneKeys(lane)
-        names, args = [keys.endpoint_index, keys.dead], ["dead" if dead else "delivered"]
+        names = [keys.endpoint_index, keys.dead, keys.common_open]
+        args = ["dead" if dead else "delivered"]
         for name, at in times.items():
             endpoint = endpoint_in(name)
             names += [*keys.of_delivery(name), keys.retries(endpoint)]

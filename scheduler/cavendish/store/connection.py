@@ -8,6 +8,7 @@ primary separately.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
@@ -29,6 +30,8 @@ from cavendish.store.redis_clients import (
 from cavendish.store.redis_errors import ERRORS, MOVED, NEEDED, greets_in_vain, refuses, sentence
 
 T = TypeVar("T")
+#: The line of a script's header that names a file of `scripts/shared`, whose functions it calls.
+_WITH = re.compile(r"^-- WITH +(\w+)$", re.MULTILINE)
 
 
 class Connection:
@@ -242,8 +245,11 @@ class Batch:
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    """The text of a script and its SHA-1, by which Redis knows it."""
-    text = files("cavendish").joinpath("store", "scripts", f"{name}.lua").read_text()
+    """The text of a script, behind those that its header names, and its SHA-1."""
+    folder = files("cavendish").joinpath("store", "scripts")
+    text = folder.joinpath(f"{name}.lua").read_text()
+    for shared in reversed(_WITH.findall(text)):
+        text = folder.joinpath("shared", f"{shared}.lua").read_text() + text
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

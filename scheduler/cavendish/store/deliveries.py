@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cavendish.model import OPERATIONS, Lane, State
+from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys, task_of
 from cavendish.webhook_endpoint import endpoint_in, is_url, subscription_of
@@ -80,6 +81,7 @@ class Deliveries:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._common = CommonParts(connection)
 
     def sort(self, lanes: Iterable[Lane], now: float) -> Visits:
         """Move new deliveries into the queues of their endpoints; which of these to visit now."""
@@ -145,19 +147,28 @@ class Deliveries:
     def load(
         self, lane: Lane, names: Sequence[str], times: Iterable[float | None] = ()
     ) -> list[Delivery]:
-        """Read deliveries in one round trip, each with its `at` from `times`.
+        """Read deliveries, each with its `at` from `times`.
 
-        What has expired or is unreadable reads as never attempted.
+        One round trip, and a second one if their tasks have common parts. What has expired or is
+        unreadable reads as never attempted.
         """
         keys, pipe = LaneKeys(lane), self._redis.pipeline()
         for name in names:
             pipe.hgetall(keys.delivery(name))
-            pipe.hmget(keys.task(task_of(name)), f"to:{name.partition(':')[0]}", "state", "closed")
+            wanted = (f"to:{name.partition(':')[0]}", "common", "state", "closed")
+            pipe.hmget(keys.task(task_of(name)), *wanted)
         rows = self._redis.answers(pipe)
         ats = [*times] or [None] * len(names)
+        tasks = [row if isinstance(row, list) else [None] * 4 for row in rows[1::2]]
+        urls = self._common.urls(
+            [
+                (lane, name.partition(":")[0], row[:2])
+                for name, row in zip(names, tasks, strict=True)
+            ]
+        )
         return [
-            _delivery(name, lane, *row)
-            for name, *row in zip(names, rows[::2], rows[1::2], ats, strict=True)
+            _delivery(name, lane, row, (url, *task[2:]), at)
+            for name, row, task, url, at in zip(names, rows[::2], tasks, urls, ats, strict=True)
         ]
 
     def delivered(
@@ -186,6 +197,7 @@ class Deliveries:
     ) -> int:
         keys = LaneKeys(lane)
         names = [keys.delivery_leases, keys.dead, keys.counts]
+        names += [keys.common_open, keys.common_until]
         args: list[Any] = [state, now, token, int(kept_for)]
         for each in attempts:
             names += keys.of_delivery(each.name)
@@ -212,7 +224,7 @@ class Deliveries:
                 redis.zadd(retries, {str(name): now for name in names}, xx=True)
 
     def urls(self, places: Iterable[tuple[Lane, str]]) -> dict[str, str]:
-        """The URL of each endpoint, from one of its deliveries, in two round trips.
+        """The URL of each endpoint, from one of its deliveries, in three round trips.
 
         `places`: in which lane a delivery of an endpoint lies. Endpoints whose URL is not found are
         left out.
@@ -237,13 +249,15 @@ class Deliveries:
         pipe = self._redis.pipeline()
         for place in found:
             subscription, _, task_id = names[place].partition(":")
-            pipe.hget(LaneKeys(place[0]).task(task_id), f"to:{subscription}")
-        urls = self._redis.answers(pipe)
-        return {
-            endpoint: url
-            for (_, endpoint), url in zip(found, urls, strict=True)
-            if url and isinstance(url, str)
-        }
+            pipe.hmget(LaneKeys(place[0]).task(task_id), f"to:{subscription}", "common")
+        rows = self._redis.answers(pipe)
+        urls = self._common.urls(
+            [
+                (lane, names[lane, endpoint].partition(":")[0], row)
+                for (lane, endpoint), row in zip(found, rows, strict=True)
+            ]
+        )
+        return {endpoint: url for (_, endpoint), url in zip(found, urls, strict=True) if url}
 
     def notify(self, task_id: str, webhook: str, alert: str, now: float) -> bool:
         """Make an operator alert, a JSON text, pending in the lane OPERATIONS.
@@ -257,8 +271,8 @@ class Deliveries:
         return bool(self._redis.script("notify", names, args))
 
 
-def _delivery(name: str, lane: Lane, row: Any, about: Any, at: float | None) -> Delivery:
-    url, task_state, closed = about if isinstance(about, list) else (None, None, None)
+def _delivery(name: str, lane: Lane, row: Any, task: Any, at: float | None) -> Delivery:
+    url, task_state, closed = task
     # The row of a delivered delivery may expire before its task, which still lists it as closed.
     if name.partition(":")[0] in (closed or "").split():
         state = "delivered"
@@ -269,5 +283,5 @@ def _delivery(name: str, lane: Lane, row: Any, about: Any, at: float | None) -> 
         state = row.get("state") or state
         if attempts.isdigit():
             log = row.get("log", "")
-            return Delivery(name, lane, url or "", int(attempts), state, outcome, at, log)
-    return Delivery(name, lane, url or "", 0, state, "the attempts are unreadable", at)
+            return Delivery(name, lane, url, int(attempts), state, outcome, at, log)
+    return Delivery(name, lane, url, 0, state, "the attempts are unreadable", at)

@@ -25,8 +25,13 @@ in the broker's Redis.
 | {lane}:leases             | hash   | id -> lease token and the due time before it was claimed    |
 | {lane}:task:ID            | hash   | state, times, polls, absences, metadata, trace, `webhooks`  |
 |                           |        | (subscriptions), `to:` each its URL, `closed` (those that   |
-|                           |        | are delivered or dead)                                      |
+|                           |        | are delivered or dead), `common` (parts that hold the rest) |
 | {lane}:result:ID          | string | the upstream record                                         |
+| {lane}:common             | hash   | common part -> its fields, as JSON: long metadata or URLs   |
+|                           |        | of a submit, once; named by a hash of its text              |
+| {lane}:common-open        | hash   | common part -> records without expiry that refer to it      |
+| {lane}:common-until       | zset   | common part -> until when records with expiry may refer to  |
+|                           |        | it                                                          |
 | {lane}:ended              | zset   | id with webhooks -> when it ended                           |
 | {lane}:reconciled         | string | how far the reconcile run has come in `ended`               |
 | {lane}:inbox              | zset   | new delivery, not yet in a queue -> since when              |
@@ -133,6 +138,18 @@ class LaneKeys:
     @property
     def delivery_leases(self) -> str:
         return self._key("delivery-leases")
+
+    @property
+    def common(self) -> str:
+        return self._key("common")
+
+    @property
+    def common_open(self) -> str:
+        return self._key("common-open")
+
+    @property
+    def common_until(self) -> str:
+        return self._key("common-until")
 
     @property
     def ended(self) -> str:

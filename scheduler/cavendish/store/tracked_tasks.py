@@ -9,9 +9,11 @@ from typing import Any
 
 from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
 from cavendish.policy.verdicts import Outcome
+from cavendish.store.common_parts import CommonParts, Part, completed
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LANES, LaneKeys, delivery_of
 from cavendish.store.task_record import CANDIDATE_FIELDS, candidate, settle_args, tracked_task
+from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import is_url, subscription_of
 
@@ -56,6 +58,7 @@ class Tasks:
     def __init__(self, connection: Connection, shards: int) -> None:
         self._redis = connection
         self._shards = shards
+        self._common = CommonParts(connection)
 
     def lanes(self) -> list[Lane]:
         """All lanes that exist, in order; a damaged name is skipped."""
@@ -78,17 +81,24 @@ class Tasks:
     ) -> dict[str, Submitted]:
         """Begin to track checked ids, ten thousand in each round trip; the answer by id."""
         urls = [(subscription_of(one), one if is_url(one) else "") for one in options.webhooks]
+        metadata = Part.of({"metadata": options.metadata} if options.metadata else {})
+        apart = Part.of({f"to:{name}": url for name, url in urls if url})
+        fields = {
+            "metadata": "" if metadata.name else options.metadata,
+            "model": options.model,
+            "producer": options.producer,
+            "trace": options.trace,
+        }
         common = [
             now,
             first_poll,
             now + options.deadline,
             int(options.restart),
-            options.metadata,
-            options.model,
             options.producer,
-            options.trace,
+            compact([text for pair in fields.items() if pair[1] for text in pair]),
+            *(metadata.name, metadata.text, apart.name, apart.text),
             len(urls),
-            *(text for pair in urls for text in pair),
+            *(text for name, url in urls for text in (name, "" if apart.name else url)),
         ]
         chunks = list(self._by_lane(options.account, options.service, ids))
         submitted: dict[str, Submitted] = {}
@@ -112,6 +122,7 @@ class Tasks:
             keys = LaneKeys(lane)
             names = [keys.due(producer), keys.deadlines, keys.inbox, keys.counts, keys.producers]
             names += [keys.dead, keys.quarantined, keys.ended]
+            names += [keys.common, keys.common_open, keys.common_until]
             for task_id in chunk:
                 names += [keys.task(task_id), keys.result(task_id)]
                 names += [keys.delivery(delivery_of(each, task_id)) for each in subscriptions]
@@ -220,7 +231,7 @@ class Tasks:
             return []
         keys = LaneKeys(lane)
         names = [keys.deadlines, keys.leases, keys.inbox, keys.counts, keys.events]
-        names += [keys.producers, keys.ended]
+        names += [keys.producers, keys.ended, keys.common_open, keys.common_until]
         args: list[Any] = [now, token, int(retention), events_kept]
         for outcome, next_poll_at in outcomes:
             task = outcome.task
@@ -236,7 +247,9 @@ class Tasks:
     def load(
         self, lane: Lane, ids: Sequence[str], *, token: str | None = None, with_record: bool = False
     ) -> Loaded:
-        """Read tracked tasks in one round trip; with `token` only those that it leased.
+        """Read tracked tasks; with `token` only those that it leased.
+
+        One round trip, and a second one if they have common parts.
 
         An unknown id is in neither part of the answer. A leased id without a record is unreadable:
         it was due, and lost its record.
@@ -248,13 +261,17 @@ class Tasks:
             pipe.hget(keys.leases, task_id)
             if with_record:
                 pipe.get(keys.result(task_id))
-        rows = iter(self._redis.answers(pipe))
-        loaded = Loaded({}, {})
+        answers = self._redis.answers(pipe)
+        hashes = answers[:: 3 if with_record else 2]
+        texts = self._common.texts(
+            (lane, fields.get("common")) for fields in hashes if isinstance(fields, dict)
+        )
+        rows, loaded = iter(answers), Loaded({}, {})
         for task_id in ids:
             fields, lease, record = next(rows), next(rows), next(rows) if with_record else None
             if token is not None and not str(lease).startswith(f"{token} "):
                 continue
-            found = tracked_task(task_id, lane, fields, record)
+            found = tracked_task(task_id, lane, completed(lane, fields, texts), record)
             if isinstance(found, TrackedTask):
                 loaded.tasks[task_id] = found
             elif found or token is not None:

@@ -33,7 +33,7 @@ class Reconciled:
 
 
 def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
-    """Check the deliveries of all tasks that ended, and forget old dead letters.
+    """Check the deliveries of all tasks that ended; forget dead letters and common parts.
 
     `dead_retention`: seconds for which a dead letter is kept. Raises StoreUnavailable.
     """
@@ -47,6 +47,7 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
             logger().warning("webhook.restored", lane=str(lane), ids=len(missing), first=missing[0])
             restored += len(missing)
         store.closed.forget_dead(lane, now - dead_retention)
+        store.common_parts.forget(lane, now)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, lanes, now)

@@ -1,7 +1,9 @@
 -- close: end deliveries, each as delivered or as a dead letter, and write its last attempt down.
 -- A record whose deliveries are all closed is kept for a while: as long as its longest-kept dead
 -- letter, and as long as its latest delivery asks for.
--- KEYS    1 delivery leases  2 dead  3 counts, then per delivery: delivery, task, result, queue
+-- WITH    references
+-- KEYS    1 delivery leases  2 dead  3 counts  4 common-open  5 common-until, then per delivery:
+--         delivery, task, result, queue
 -- ARGV    1 state: 'delivered' | 'dead'  2 now  3 token  4 seconds to keep, then per delivery:
 --         delivery, outcome, log
 -- RETURNS how many still had this token
@@ -25,12 +27,12 @@ local function close_in_task(key, subscription)
   if state == 'dead' then redis.call('HSET', task, 'kept_for', keep) end
   if count(list) < count(webhooks) then return end
   local seconds = math.max(tonumber(keep), tonumber(redis.call('HGET', task, 'kept_for') or 0))
-  redis.call('EXPIRE', task, seconds)
+  expire(task, KEYS[4], KEYS[5], now, seconds)
   redis.call('EXPIRE', KEYS[key + 2], seconds)
 end
 
 for i = 5, #ARGV, 3 do
-  local name, key = ARGV[i], 4 + (i - 5) / 3 * 4
+  local name, key = ARGV[i], 6 + (i - 5) / 3 * 4
   local delivery = KEYS[key]
   if redis.call('HGET', KEYS[1], name) == token then
     if type(redis.pcall('HINCRBY', delivery, 'attempts', 1)) == 'table' then -- unreadable

@@ -1,11 +1,13 @@
 -- reopen: make closed deliveries pending again, with all their attempts: dead letters (to revive
 -- them), or delivered ones (to replay them).
--- KEYS    1 endpoint index  2 dead, then per delivery: delivery, task, result, retries
+-- WITH    references
+-- KEYS    1 endpoint index  2 dead  3 common-open, then per delivery: delivery, task, result,
+--         retries
 -- ARGV    1 state: 'dead' | 'delivered', then per delivery: delivery, endpoint, next attempt at
 -- RETURNS per delivery: 1 pending again | 0 not in this state, or its record expired
 local answer = {}
 for i = 2, #ARGV, 3 do
-  local name, endpoint, next_at, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], 3 + (i - 2) / 3 * 4
+  local name, endpoint, next_at, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], 4 + (i - 2) / 3 * 4
   local delivery, task = KEYS[key], KEYS[key + 1]
   local subscription, others, found = string.match(name, '^[^:]+'), '', false
   local closed = redis.pcall('HGET', task, 'closed') -- an error where the record is unreadable
@@ -19,7 +21,8 @@ for i = 2, #ARGV, 3 do
       redis.call('DEL', delivery) -- unreadable
     end
     redis.call('HSET', task, 'closed', others)
-    for k = key, key + 2 do redis.call('PERSIST', KEYS[k]) end
+    persist(task, KEYS[3])
+    for k = key, key + 2, 2 do redis.call('PERSIST', KEYS[k]) end
     redis.call('ZREM', KEYS[2], name)
     answer[#answer + 1] = 1
   else

@@ -1,7 +1,8 @@
 -- settle: write the outcomes of one batch back; a result and its deliveries are one write, and a
 -- terminal state is final.
--- KEYS    1 deadlines  2 leases  3 inbox  4 counts  5 events  6 producers  7 ended,
---         then per id: due, task, result
+-- WITH    references
+-- KEYS    1 deadlines  2 leases  3 inbox  4 counts  5 events  6 producers  7 ended  8 common-open
+--         9 common-until, then per id: due, task, result
 -- ARGV    1 now  2 token  3 retention  4 events to keep, then twelve per id: id, producer, state,
 --         due at, polls, absences, absent since, finished at, reason, model, record, delay
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
@@ -9,7 +10,7 @@ local now, answer = ARGV[1], {}
 redis.call('HDEL', KEYS[2], '') -- takes no memory: see Connection.write_when_full
 for i = 5, #ARGV, 12 do
   local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = 8 + (i - 5) / 12 * 3
+  local key = 10 + (i - 5) / 12 * 3
   local due, task, result = KEYS[key], KEYS[key + 1], KEYS[key + 2]
   local token = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%S+) ')
   local written, subscriptions = 'stale', ''
@@ -32,7 +33,7 @@ for i = 5, #ARGV, 12 do
       redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now,
         'delay', ARGV[i + 11])
       if not string.find(subscriptions, '%S') then
-        redis.call('EXPIRE', task, ARGV[3])
+        expire(task, KEYS[8], KEYS[9], now, ARGV[3])
         redis.call('EXPIRE', result, ARGV[3])
       end
       redis.call('ZREM', due, id)
