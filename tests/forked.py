@@ -1,22 +1,34 @@
-"""Commands of `cavendish` in processes of their own, without an interpreter's start for each.
+"""Commands of `cavendish` and `celery` in processes of their own, without an interpreter's start
+for each.
 
-One process imports the command line once and forks each command from there. A test that runs many
-commands saves half a second of CPU time per command; environment, output and exit code are those of
-a process.
+One process imports everything once and forks each command from there. A test that runs many saves
+half a second of CPU time per command; environment, output and exit code are those of a process.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
 import json
 import os
 import pkgutil
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
+
+_DIE_WITH_PARENT = 1
+#: The module whose `main` is each program.
+_MAIN = {"cavendish": "cavendish_worker.entry", "celery": "celery.__main__"}
 
 
 class Done(NamedTuple):
@@ -25,6 +37,11 @@ class Done(NamedTuple):
     code: int
     stdout: str
     stderr: str
+
+    @property
+    def returncode(self) -> int:
+        """The exit code, by the name that `subprocess` has for it."""
+        return self.code
 
 
 class Forked:
@@ -43,27 +60,93 @@ class Forked:
         with self._process:  # closes its stdin, and waits for its end
             pass
 
-    def run(self, commands: Iterable[tuple[Iterable[str], Mapping[str, str]]]) -> list[Done]:
-        """Run commands (words, environment) side by side; returns in their order how each ended."""
+    def run(
+        self,
+        commands: Iterable[tuple[Iterable[str], Mapping[str, str]]],
+        stdin: str | None = None,
+    ) -> list[Done]:
+        """Run commands of `cavendish` (words, environment) side by side, with the same stdin.
+
+        Returns in their order how each ended.
+        """
         asked = [([*words], dict(environment)) for words, environment in commands]
+        return [Done(*each) for each in self._ask(run=asked, stdin=stdin)]
+
+    def celery(self, words: Iterable[str], environment: Mapping[str, str], log: Path) -> Process:
+        """Start `celery WORDS`; what it prints is appended to the file `log`."""
+        return Process(
+            self, self._ask(celery=[*words], environment=dict(environment), log=str(log))
+        )
+
+    def ended(self, pid: int) -> int | None:
+        """The exit code of a started process, None while it runs."""
+        code: int | None = self._ask(ended=pid)
+        return code
+
+    def _ask(self, **question: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
-        return [Done(*each) for each in json.loads(self._process.stdout.readline())]
+        return json.loads(self._process.stdout.readline())
 
 
-def _become(words: list[str], environment: dict[str, str], out: int, err: int) -> None:
-    """In the child: do what `cavendish WORDS` does, and end as it would."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for here, there in ((nothing, 0), (out, 1), (err, 2)):
-        os.dup2(here, there)
+@cache
+def shared() -> Forked:
+    """The one that all tests of this process share; it ends with them."""
+    forked = Forked()
+    atexit.register(forked.__exit__)
+    return forked
+
+
+class Process:
+    """A started process, with the names that `subprocess.Popen` has."""
+
+    def __init__(self, forked: Forked, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._forked = forked
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._forked.ended(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = 600.0) -> int:
+        until = time.monotonic() + timeout
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and was asked for
+            watched = os.pidfd_open(self.pid)
+            try:
+                select.select([watched], [], [], timeout)
+            finally:
+                os.close(watched)
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _become(program: str, words: list[str], environment: dict[str, str], files: list[int]) -> None:
+    """In the child: do what `cavendish WORDS` or `celery WORDS` does, and end as it would."""
+    for here, there in enumerate(files):
+        os.dup2(there, here)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["cavendish", *words]
+    sys.argv = [program, *words]
     code: Any = 1
     try:
-        import_module("cavendish_worker.entry").main()
+        import_module(_MAIN[program]).main()
         code = 0
     except SystemExit as end:
         code = end.code
@@ -72,36 +155,77 @@ def _become(words: list[str], environment: dict[str, str], out: int, err: int) -
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 (as the interpreter does)
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code or 0)
 
 
-def _serve() -> None:
+def _import_everything() -> None:
     package = import_module("cavendish_worker.cli")
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not found.name.endswith("__main__"):
             import_module(found.name)
+    for name in (
+        "celery.__main__", "celery.apps.beat", "celery.apps.worker", "celery.bin.celery",
+        "celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis",
+        "cavendish_worker.runtime",
+    ):  # fmt: skip
+        import_module(name)
     # An app takes its settings from the environment when it is imported: each child has its own.
     assert "cavendish_worker.celeryapp.app" not in sys.modules
+
+
+def _run(asked: list[Any], stdin: str | None) -> list[Any]:
+    running = []
+    for words, environment in asked:
+        given, out, err = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115
+        given.write((stdin or "").encode())
+        given.seek(0)
+        pid = os.fork()
+        if pid == 0:
+            _become("cavendish", words, environment, [each.fileno() for each in (given, out, err)])
+        given.close()
+        running.append((pid, out, err))
+    done = []
+    for pid, *files in running:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        texts = []
+        for file in files:
+            with file:
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace"))
+        done.append([code, *texts])
+    return done
+
+
+def _start(words: list[str], environment: dict[str, str], log: str) -> int:
+    pid = os.fork()
+    if pid == 0:
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+        _become("celery", words, environment, [nothing, out, out])
+    return pid
+
+
+def _ended(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _serve() -> None:
+    _import_everything()
     for line in sys.stdin:
-        running = []
-        for words, environment in json.loads(line):
-            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
-            pid = os.fork()
-            if pid == 0:
-                _become(words, environment, out.fileno(), err.fileno())
-            running.append((pid, out, err))
-        done = []
-        for pid, *files in running:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            texts = []
-            for file in files:
-                with file:
-                    file.seek(0)
-                    texts.append(file.read().decode(errors="replace"))
-            done.append([code, *texts])
-        os.write(1, (json.dumps(done) + "\n").encode())
+        question = json.loads(line)
+        if "run" in question:
+            answer: Any = _run(question["run"], question["stdin"])
+        elif "celery" in question:
+            answer = _start(question["celery"], question["environment"], question["log"])
+        else:
+            answer = _ended(question["ended"])
+        os.write(1, (json.dumps(answer) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+import forked
 from cavendish_worker.cli import cli
+from forked import Done
 
 SERVICE = "nano-banana"
 
@@ -87,18 +89,10 @@ class Stack:
         said: dict[str, Any] = httpx.get(f"{self.facts['receiver']}/ledger", trust_env=False).json()
         return said
 
-    def cavendish(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def cavendish(self, *words: str, stdin: str | None = None) -> Done:
         """Run a command of ours as a user of this stack would."""
-        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
-        return subprocess.run(
-            command,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        (done,) = forked.shared().run([(words, self.environment)], stdin)
+        return done
 
     def status(self) -> dict[str, Any]:
         """What `cavendish status --json` prints, in this process: it is asked again and again."""

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 from celery import Celery
 
+import forked
 from acceptance.conftest import SERVICE, wait_until
 from cavendish import Client
 from cavendish.local_paths import broker_url
@@ -51,6 +52,9 @@ datetime.datetime = Shifted
 """
 
 
+Process = subprocess.Popen[bytes] | forked.Process
+
+
 class Parts:
     """Processes around one Redis; all of them end with `close`."""
 
@@ -59,7 +63,7 @@ class Parts:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         (self.folder / "sitecustomize.py").write_text(_SHIFTED)
-        self.log = (self.folder / "log").open("w")
+        self.log = (self.folder / "log").open("a")
         self.emulator, self._receiver = Emulator(config), Receiver(SECRET)
         self.receiver = f"{served(self._receiver.handle)}/receiver"
         ours = {
@@ -80,7 +84,7 @@ class Parts:
         self.environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(self.folder), os.environ.get("PYTHONPATH")])
         )
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Process] = []
         self.store = Store(redis_url)
         self.producer = Celery(
             "a-producer",
@@ -95,37 +99,34 @@ class Parts:
             "default", lambda known: (replace(known, rate=rate), None)
         )
 
-    def celery(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
+    def celery(self, role: str, *, shift: float = 0.0, queues: str = "") -> Process:
         """Start a worker (of some queues only) or a beat; returns when its heart beats."""
         process = self.begin(role, shift=shift, queues=queues)
         self.live(role, process)
         return process
 
-    def live(self, role: str, *processes: subprocess.Popen[bytes]) -> None:
+    def live(self, role: str, *processes: Process) -> None:
         """Wait until the hearts of workers or beats beat."""
         for process in processes:
             wait_until(lambda one=process: self._lives(one, role), 60, f"the {role} lives")
 
-    def begin(self, role: str, *, shift: float = 0.0, queues: str = "") -> subprocess.Popen[bytes]:
+    def begin(self, role: str, *, shift: float = 0.0, queues: str = "") -> Process:
         """Start a worker or a beat, whatever becomes of it."""
         options = ["-P", "threads", "-n", f"w{len(self._processes)}@%h"] if role == "worker" else []
         options += ["-Q", queues] if queues else []
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-q",
-            "-A",
-            "cavendish_worker",
-            role,
-            *options,
-        ]
+        words = ["-q", "-A", "cavendish_worker", role, *options]
         environment = self.environment | {"SHIFT": str(shift)}
-        process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+        if shift:  # the clock is set before anything is imported
+            command = [sys.executable, "-m", "celery", *words]
+            process: Process = subprocess.Popen(
+                command, env=environment, stdout=self.log, stderr=self.log
+            )
+        else:
+            process = forked.shared().celery(words, environment, self.folder / "log")
         self._processes.append(process)
         return process
 
-    def _lives(self, process: subprocess.Popen[bytes], role: str) -> bool:
+    def _lives(self, process: Process, role: str) -> bool:
         assert process.poll() is None, self.lines()
         return any(name.endswith(f":{process.pid}") for name in self.fleet(role))
 
@@ -138,7 +139,7 @@ class Parts:
             if member.role == role and member.alive(now)
         ]
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
+    def end(self, process: Process) -> None:
         """SIGTERM; returns when the process has ended well."""
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, self.lines()

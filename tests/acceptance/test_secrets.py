@@ -23,13 +23,14 @@ import httpx
 import pytest
 import redis
 
+import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish.store import Store
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.signing import new_secret
 from delivering import Served
-from forked import Done, Forked
+from forked import Done
 from servers import Node
 
 TOKEN = "tok-Ein_Geheimnis/of+the=API"
@@ -230,17 +231,10 @@ def guarded(tmp_path: Path) -> Iterator[Node]:
     node.close()
 
 
-@pytest.fixture
-def forked() -> Iterator[Forked]:
-    """Runs commands of ours in processes of their own."""
-    with Forked() as commands:
-        yield commands
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_files(
-    served: Served, guarded: Node, forked: Forked, tmp_path: Path, log_format: str
+    served: Served, guarded: Node, tmp_path: Path, log_format: str
 ) -> None:
     api, failing, overheard = Api(), Failing(), Overheard(guarded.port)
     address = served(api.handle)
@@ -277,7 +271,7 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
             stack.environment | {f"CAVENDISH_{name}": value for name, value in more.items()}
             for _, _, more in commands
         ]
-        ends = forked.run(
+        ends = forked.shared().run(
             (words, environment)
             for (words, _, _), environment in zip(commands, environments, strict=True)
         )

@@ -10,13 +10,13 @@ import random
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import httpx
-from webhook_road import BATCH, Road, between, others
+from webhook_road import BATCH, LANE, Road, between, others
 
 from cavendish.task_names import DELIVER, RECONCILE
 
@@ -26,6 +26,8 @@ DELIVERIES, LEFT_OUT = 20_000, 0.1
 DEFAULTS = {"webhook_calls": "", "webhook_calls_per_endpoint": ""}
 #: In the isolation run: endpoints, seconds of load, seconds that the hanging one lets calls wait.
 ENDPOINTS, WELL_FOR, ILL_FOR, HANGS = 5, 30.0, 42.0, 20_000
+#: Webhooks to a good receiver in each turn, how often, and where the costly one listens.
+GOOD, TURNS, COSTLY = 100, 5, "127.0.0.3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,45 @@ class Measures:
         return self._delays(
             {ending.name: said[ending.name] for ending in mixed if ending.path != paths[0]}, 5.0
         )
+
+    # --- neighbours of a costly receiver
+
+    def neighbours(self) -> list[Row]:
+        """Webhooks to a good receiver, alone and beside a load for one whose answers cost much.
+
+        In turns, in one worker. The costly receiver is a process of its own.
+        """
+        p95, charged = defaultdict[str, list[float]](list), 0
+        good = self.road.receiver
+        with self.road.receiving(COSTLY) as costly, self.road.worker(**DEFAULTS):
+            self.road.receiver = good
+            self._warm("/good/0")
+            for turn in range(TURNS):
+                for beside in ("alone", "beside it"):
+                    ours = self.road.prepare(GOOD, "/good/0")
+                    mixed = list(ours)
+                    if beside != "alone":
+                        bad = self.road.prepare(2 * GOOD, f"/bomb/chunks/{turn}", costly)
+                        threes = zip(ours, bad[::2], bad[1::2], strict=True)
+                        mixed = [one for three in threes for one in three]
+                    said = self.road.load(mixed, GOOD / 2, batch=3)
+                    delays = self._delays({ending.name: said[ending.name] for ending in ours})
+                    p95[beside].append(statistics.quantiles(delays, n=20)[18])
+                    tried = self.road.store.deliveries.load(LANE, [one.delivery for one in ours])
+                    charged += sum(delivery.attempts > 1 for delivery in tried)
+        ratios = sorted(b / a for a, b in zip(p95["alone"], p95["beside it"], strict=True))
+        ratio = statistics.median(ratios)
+        shown = {name: _ms([statistics.median(values)]) for name, values in p95.items()}
+        return [
+            Row(
+                f"{GOOD} webhooks beside {2 * GOOD} to a receiver of 65,000 chunks: p95, times",
+                "<= 1.2",
+                f"{ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {TURNS} pairs)",
+                ratio <= 1.2,
+            ),
+            Row("  p95 in ms, alone and beside it", "", " and ".join(shown.values())),
+            Row("  attempts charged to the good receiver", "0", f"{charged}", charged == 0),
+        ]
 
     # --- idle cost
 

@@ -6,9 +6,9 @@ next to nothing.
 `/NAME/MS` answers 200 after MS milliseconds; when each webhook-id came is kept (time.monotonic(),
 the same for all processes of a machine). `/bomb/KIND/…` answers badly: `gzip` (200 MB of it, each
 of which swells a thousandfold), `drip` (a body of one byte each 50 ms, without end), `headers`
-(100,000 of them), `trickle` (a header each 50 ms, without end). `/control/count`,
-`/control/arrivals`, `/control/reset`, and `/control/hang?PATH=MS`: from now on PATH answers after
-MS.
+(100,000 of them), `trickle` (a header each 50 ms, without end), `chunks` (65,000
+of one byte). `/control/count`, `/control/arrivals`, `/control/reset`, and
+`/control/hang?PATH=MS`: from now on PATH answers after MS.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import cast
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
 BOMB_BYTES, HEADERS, SLOWLY = 200_000_000, 100_000, 0.05
+CHUNKS, CHUNKS_AT_ONCE = 65_000, 1_000
 
 
 class State:
@@ -136,6 +137,10 @@ def _bomb(kind: str) -> Iterator[bytes]:
     elif kind == "drip":
         yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
         yield from itertools.repeat(b"1\r\nx\r\n")
+    elif kind == "chunks":
+        yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        yield from itertools.repeat(b"1\r\nx\r\n" * CHUNKS_AT_ONCE, CHUNKS // CHUNKS_AT_ONCE)
+        yield b"0\r\n\r\n"
     elif kind == "headers":
         yield b"HTTP/1.1 200 OK\r\n"
         yield from (b"x-%d: nothing of worth\r\n" % number for number in range(HEADERS))

@@ -34,6 +34,7 @@ def table(road: Road, chosen: list[str], say: Callable[[str], None]) -> bool:
         "zero": measures.zero,
         "latency": measures.latency,
         "isolation": measures.isolation,
+        "neighbours": measures.neighbours,
         "addresses": lambda: addresses(road),
         "bombs": lambda: bombs(road),
         "idle": measures.idle,
@@ -56,7 +57,7 @@ def table(road: Road, chosen: list[str], say: Callable[[str], None]) -> bool:
     return all(row.met is not False for row in rows)
 
 
-NAMES = "throughput zero latency isolation addresses bombs idle".split()
+NAMES = "throughput zero latency isolation neighbours addresses bombs idle".split()
 
 
 def _line(measure: str, bar: str, measured: str, met: str) -> str:

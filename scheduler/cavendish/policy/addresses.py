@@ -1,4 +1,4 @@
-"""Pure: which network addresses a webhook may be sent to. Default deny.
+"""Pure: which network addresses may be dialled for a webhook (against SSRF). Default deny.
 
 `ipaddress.is_global` alone accepts a dozen dangerous ranges, so the ranges that it misses are
 listed here. An address that contains another one is treated as the inner one. A webhook URL is

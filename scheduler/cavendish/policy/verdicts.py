@@ -1,4 +1,4 @@
-"""Pure: what an upstream record means for its id, and what follows from it.
+"""Pure: what the item of the API about an id means (its verdict), and the state that follows.
 
 The remote API has no status word that all its services share, and its own clients disagree about
 the same body. The rules here: an explicit failure wins; media count only if no status word says

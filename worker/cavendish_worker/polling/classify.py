@@ -1,4 +1,4 @@
-"""What the answers of the remote API mean for each id that was asked about.
+"""Finds each id of a batch in the answers of the API; `policy/verdicts.py` judges one item.
 
 An id that is missing from the answer to a batch is not gone: only a call about this id alone
 confirms that the API does not know it.

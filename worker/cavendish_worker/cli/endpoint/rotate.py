@@ -1,4 +1,4 @@
-"""endpoint rotate: give an endpoint a new secret."""
+"""endpoint rotate: give an endpoint a new secret; the old one still works for a while."""
 
 from __future__ import annotations
 
