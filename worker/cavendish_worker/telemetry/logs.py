@@ -13,7 +13,7 @@ import structlog
 _CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aiohttp".split()
 _CHATTY.append("tornado.access")
 #: Parts of the names of errors that mean that the broker is away.
-_LOST = ("Connection", "Operational", "Scheduling", "Timeout")
+_LOST = ("BusyLoading", "Connection", "Operational", "Scheduling", "Timeout")
 #: What Redis says to a user who lacks a right. Celery tries again at once, and would log it with a
 #: traceback each time.
 _REFUSED = re.compile(r"NOPERM|no permissions? to", re.IGNORECASE)
