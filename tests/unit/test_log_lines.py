@@ -35,10 +35,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def told(logger: str, error: Exception) -> None:
-    try:
-        raise error
-    except Exception:
-        logging.getLogger(logger).exception("consumer: Connection to broker lost.")
+    logging.getLogger(logger).error("consumer: Connection to broker lost.", exc_info=error)
 
 
 @pytest.mark.parametrize(
