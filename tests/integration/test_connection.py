@@ -220,7 +220,7 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     assert [one.counts["succeeded"] > 0 and one.pending for one in found.lanes] == [0] * len(lanes)
     assert {one.id for lane in lanes for one in store.listing.ended(lane)} == set(IDS)
     assert (store.server().policy, store.fleet.format()) == ("noeviction", None)
-    store.fleet.found()
+    store.fleet.found(store.fleet.now())
     assert store.fleet.format() == str(FORMAT)
     assert Store(cluster.url).fleet.now() > now
 

@@ -262,6 +262,10 @@ LANE_LABELS = 'account="default",service="veo"'
 #: well.
 RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "CavendishStoreDown": ({"cavendish_store_up": "0x90"}, {"cavendish_store_up": "1x90"}),
+    "CavendishStoreEmptied": (
+        {"cavendish_store_emptied": "1x90"},
+        {"cavendish_store_emptied": "0x90"},
+    ),
     "CavendishNoWorker": (
         {'cavendish_processes{role="worker"}': "0x90", 'cavendish_processes{role="beat"}': "1x90"},
         {'cavendish_processes{role="worker"}': "1x90", 'cavendish_processes{role="beat"}': "1x90"},

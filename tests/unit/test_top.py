@@ -90,6 +90,7 @@ def poll(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
         "rates": dict.fromkeys(NAMES, 2.0),
     }
     found |= {
+        "emptied_at": None,
         "webhooks": [endpoint(n) for n in range(endpoints)],
         "endpoints": [],
         "history": {n: [0.0, 1.0] for n in NAMES},

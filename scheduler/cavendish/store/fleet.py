@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from cavendish.errors import StoreFormatError
 from cavendish.policy.addresses import Network, parse_networks
 from cavendish.store import keys
 from cavendish.store.connection import Connection
-from cavendish.stored_json import compact, read
+from cavendish.stored_json import END_OF_TIME, compact, read
 
 #: Seconds between heartbeats, after which a process counts as gone, and after which it is
 #: forgotten.
@@ -16,6 +19,10 @@ EVERY, GONE_AFTER, FORGOTTEN_AFTER = 5.0, 20.0, 3600.0
 #: Share of a tick for which it is taken: less than all of it, or a tick that comes a little early
 #: would be dropped.
 TICK_SHARE = 0.8
+#: Seconds since the epoch, and a random word.
+_ORIGIN = re.compile(r"[0-9]{1,10}\.[0-9]{3}-[0-9a-f]{16}")
+#: Seconds for which it is reported that the store was emptied.
+REPORTED_FOR = 7 * 86400.0
 #: The format of the store. It grows only when what lies there changes so that older versions would
 #: misread it.
 FORMAT = 1
@@ -57,6 +64,39 @@ class Member:
         return now - self.at < GONE_AFTER
 
 
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """A store that was emptied under running processes, such as by FLUSHALL.
+
+    They noticed it `at` a time; the store that they knew began at `began`; seconds since the epoch.
+    An operator has `acknowledged` it, or not.
+    """
+
+    at: float
+    began: float
+    acknowledged: bool = False
+
+    @classmethod
+    def from_json(cls, text: object) -> Emptied | None:
+        """Read what `to_json` wrote; None for anything else."""
+        known = read(cls, text)
+        if known and all(0 <= time < END_OF_TIME for time in (known.at, known.began)):
+            return known
+        return None
+
+    def to_json(self) -> str:
+        """The JSON text that is stored."""
+        return compact(self)
+
+    @property
+    def reason(self) -> str:
+        """What happened, as a sentence without a full stop."""
+        began, at = (datetime.fromtimestamp(time, UTC) for time in (self.began, self.at))
+        return (
+            f"the store that began {began:%Y-%m-%d %H:%M:%S} was emptied by {at:%Y-%m-%d %H:%M:%S}"
+        )
+
+
 class Fleet:
     """Heartbeats and ticks.
 
@@ -66,6 +106,7 @@ class Fleet:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
         self._ours = False
+        self._origin = ""
 
     def now(self) -> float:
         """Redis TIME in seconds; in a cluster that of the primary which holds the heartbeats.
@@ -101,9 +142,42 @@ class Fleet:
         """Store a heartbeat."""
         self._redis.write_when_full(keys.FLEET, "HSET", member.name, member.to_json())
 
-    def found(self) -> None:
-        """Write the format of a store that has none yet."""
+    def found(self, now: float) -> Emptied | None:
+        """Write format and origin of a store that has none yet.
+
+        If the origin is another than this process has seen before, the store was emptied. The first
+        process that notices this notes it, and gets the note.
+        """
         self._redis.write_when_full(keys.FORMAT, "SET", FORMAT, "NX")
+        known, self._origin = self._origin, self._held_origin(now)
+        if known in ("", self._origin):
+            return None
+        emptied = Emptied(now, float(known.partition("-")[0]))
+        words = ("SET", emptied.to_json(), "NX", "EX", int(REPORTED_FOR))
+        return emptied if self._redis.write_when_full(keys.EMPTIED, *words) else None
+
+    def _held_origin(self, now: float) -> str:
+        held = self._redis.time_and(keys.ORIGIN)[2]
+        if held is None:
+            new = f"{now:.3f}-{secrets.token_hex(8)}"
+            self._redis.write_when_full(keys.ORIGIN, "SET", new, "NX")
+            held = self._redis.time_and(keys.ORIGIN)[2]
+        return held if held and _ORIGIN.fullmatch(held) else self._origin
+
+    def emptied(self) -> Emptied | None:
+        """Whether the store was emptied under running processes lately."""
+        return Emptied.from_json(self._redis.time_and(keys.EMPTIED)[2])
+
+    def acknowledge_emptied(self) -> bool:
+        """Report no more that the store was emptied; false if it was not.
+
+        The note stays, so that a process that notices it late does not report it again.
+        """
+        emptied = self.emptied()
+        if emptied is None or emptied.acknowledged:
+            return False
+        text = replace(emptied, acknowledged=True).to_json()
+        return bool(self._redis.write_when_full(keys.EMPTIED, "SET", text, "XX", "KEEPTTL"))
 
     def leave(self, name: str) -> None:
         """Remove the heartbeat of a process that ends on purpose."""

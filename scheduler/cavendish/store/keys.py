@@ -10,6 +10,9 @@ in the broker's Redis.
 | lanes                     | set    | the lanes that exist                                        |
 | fleet                     | hash   | process -> its last heartbeat, as JSON                      |
 | {cavendish:fleet}:format  | string | format number of all keys, written by the first process     |
+| {cavendish:fleet}:origin  | string | when this store began, and a random word: another one is    |
+|                           |        | another store                                               |
+| {cavendish:fleet}:emptied | string | that the store was emptied under running processes, as JSON |
 | tick                      | string | taken by the one dispatch that runs this tick               |
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
@@ -66,6 +69,8 @@ TICK = "cavendish:tick"
 QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
 #: In the slot of FLEET, so that it is read together with the clock.
 FORMAT = f"cavendish:{{{FLEET}}}:format"
+ORIGIN = f"cavendish:{{{FLEET}}}:origin"
+EMPTIED = f"cavendish:{{{FLEET}}}:emptied"
 
 
 def rate_limit(account: str) -> str:

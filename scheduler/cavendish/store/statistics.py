@@ -23,7 +23,7 @@ from cavendish.policy.visibility import Visibility
 from cavendish.store import keys
 from cavendish.store.connection import Connection
 from cavendish.store.endpoint_registry import Endpoints
-from cavendish.store.fleet import Member
+from cavendish.store.fleet import Emptied, Member
 from cavendish.store.keys import LaneKeys
 from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in
 
@@ -94,8 +94,9 @@ class Statistics:
     """The whole store at the time `now`.
 
     `rate_limits` by account, `forecasts` by service and model where asked for, `circuits` of all
-    endpoints that are registered, disabled, asked for, or have pending deliveries. Lanes that
-    cannot be read are in `unreadable` and nowhere else.
+    endpoints that are registered, disabled, asked for, or have pending deliveries. `emptied`: that
+    the store was emptied lately, and nobody has acknowledged it. Lanes that cannot be read are in
+    `unreadable` and nowhere else.
     """
 
     now: float
@@ -107,6 +108,7 @@ class Statistics:
     disabled: dict[str, Disabled]
     circuits: dict[str, Circuit]
     members: list[Member]
+    emptied: Emptied | None
 
     @property
     def tracked(self) -> list[LaneStatistics]:
@@ -171,6 +173,7 @@ class StatisticsReader:
         registry, found = Endpoints(self._redis), self._found
         registered, disabled = registry.all(), registry.disabled()
         self._ask_first(lanes).answer(found)
+        emptied = Emptied.from_json(found["store"]["emptied"])
         named = [*registered, *disabled, *self._endpoints]
         self._ask_second(lanes, named, now).answer(found)
         readable = {
@@ -189,10 +192,12 @@ class StatisticsReader:
             disabled,
             {name: Circuit.from_json(text) for name, text in found["circuit"].items()},
             members,
+            None if emptied is None or emptied.acknowledged else emptied,
         )
 
     def _ask_first(self, lanes: Sequence[Lane]) -> _RoundTrip:
         trip = _RoundTrip(self._redis)
+        trip.ask("store", "emptied", "get", keys.EMPTIED)
         for lane in lanes:
             of = LaneKeys(lane)
             # Before the inbox, so that an id that ends meanwhile is counted twice, not missed.

@@ -74,7 +74,11 @@ class Heartbeat:
         now = fleet.now()
         ahead = round(time.time() - now, 3)
         broker_clock.set_clock(now)
-        fleet.found()
+        if emptied := fleet.found(now):
+            advice = (
+                "all that was tracked is lost: find out who emptied it, and submit the ids again"
+            )
+            logger().error("store.emptied", why=emptied.reason, advice=advice)
         fleet.beat(
             Member(
                 self._name,

@@ -20,8 +20,13 @@ from cavendish_worker.cli.output import plain, print_json
     is_flag=True,
     help="Ask only Redis and the broker: neither the API, nor the resolver, nor a proxy.",
 )
+@click.option(
+    "--acknowledge",
+    is_flag=True,
+    help="Report no more that the store was emptied, if it was; then check everything.",
+)
 @json_option
-def command(as_json: bool, offline: bool) -> None:
+def command(as_json: bool, offline: bool, acknowledge: bool) -> None:
     """Check everything that the work needs, and say what to do about each fault.
 
     Exit code 1 if a check fails. It asks Redis, the broker and the API: one call that costs
@@ -34,6 +39,8 @@ def command(as_json: bool, offline: bool) -> None:
     """
     store, settings = open_store()
     try:
+        if acknowledge:
+            store.fleet.acknowledge_emptied()
         findings = doctors.examine(store, settings, offline=offline)
     except StoreUnavailable as error:
         advice = (

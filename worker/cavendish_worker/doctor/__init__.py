@@ -14,7 +14,7 @@ from cavendish.model import Lane
 from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store
 from cavendish.store.fleet import FORMAT, Member
-from cavendish.store.statistics import LaneStatistics
+from cavendish.store.statistics import LaneStatistics, Statistics
 from cavendish_worker.doctor import accounts, api, broker, outgoing, processes, redis_server
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
@@ -51,7 +51,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     )
     return [
         *found,
-        _format(store),
+        *_store(store, statistics),
         *of_broker,
         *processes.findings(living),
         *accounts.findings(store, settings, statistics, lanes, workers),
@@ -73,10 +73,18 @@ def _keys(workers: Sequence[Member], settings: Settings) -> tuple[bool, bool]:
     return any(one.signs for one in workers), all(one.encrypts for one in workers)
 
 
-def _format(store: Store) -> Finding:
+def _store(store: Store, statistics: Statistics) -> list[Finding]:
     held = store.fleet.format()
     new = f"is new: the first worker or beat gives it the format {FORMAT}"
-    return well("store", f"has the format {held}" if held else new)
+    of_format = well("store", f"has the format {held}" if held else new)
+    if (emptied := statistics.emptied) is None:
+        return [of_format]
+    advice = (
+        "All that was tracked before is lost. Find out who emptied it (FLUSHALL, a restart without "
+        "persistence, an empty replica), submit the ids again, register the endpoints again; then: "
+        "cavendish doctor --acknowledge. Without that it is reported for a week."
+    )
+    return [of_format, ill("store", emptied.reason, advice)]
 
 
 def _secret(*, signs: bool) -> Finding:

@@ -30,6 +30,17 @@ def disabled(store: Store, operations: str, endpoint: str, why: Disabled, now: f
     return store.deliveries.notify(name, operations, body, now)
 
 
+def emptied(store: Store, operations: str, now: float) -> bool:
+    """Store the alert that the store was emptied; true if it is new. Raises StoreUnavailable."""
+    found = store.fleet.emptied() if operations else None
+    if found is None or found.acknowledged:
+        return False
+    about = {"reason": found.reason, "began": found.began, "noticed_at": found.at}
+    body = payload.operations_event("store.emptied", about, found.at).decode()
+    name = payload.event_id("store.emptied", repr(found.at))
+    return store.deliveries.notify(name, operations, body, now)
+
+
 def blind(store: Store, operations: str, lanes: Iterable[Lane], now: float) -> int:
     """Store an alert for each service of which the API knows no id under the token of an account.
 

@@ -51,6 +51,7 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, lanes, now)
+    operator_alerts.emptied(store, operations, now)
     operator_alerts.services_paused(store, operations, _paused(store, lanes), now)
     return Reconciled(restored)
 

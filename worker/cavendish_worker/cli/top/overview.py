@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cavendish.model import State
+from cavendish_worker.cli.output import moment
 from cavendish_worker.cli.tables import STATE_STYLES
 from cavendish_worker.cli.top.drawing import grid, line, rate, seconds, table
 from cavendish_worker.cli.top.lanes import lane_table
@@ -58,11 +59,13 @@ def _busiest(rows: Sequence[dict[str, Any]], by: str) -> list[dict[str, Any]]:
 
 
 def _notes(found: dict[str, Any], most: int | None) -> list[str]:
-    """What is wrong with lanes and with endpoints, at most so many of each."""
+    """What is wrong with the store, with lanes and with endpoints, at most so many of each."""
     lanes = [note for lane in found["lanes"] for note in lane_notes(lane)]
     troubled = [one for one in found["webhooks"] if endpoint_trouble(one)]
     endpoints = [f"{endpoint_name(one)}: {endpoint_trouble(one)}" for one in troubled]
-    return lanes[:most] + endpoints[:most]
+    at = found["emptied_at"]
+    store = [] if at is None else [f"the store was emptied before {moment(at)}: see doctor"]
+    return store + lanes[:most] + endpoints[:most]
 
 
 def _alive(found: dict[str, Any]) -> RenderableType:

@@ -57,6 +57,8 @@ class OfTheStore(Collector):
             yield _gauge("store_up", about, (), [((), 0)])
             return
         yield _gauge("store_up", about, (), [((), 1)])
+        about = "1 if running processes found the store emptied within a week, until acknowledged."
+        yield _gauge("store_emptied", about, (), [((), statistics.emptied is not None)])
         services = _bounded(statistics)
         yield from _tasks(services, statistics)
         yield from _calls(services, statistics.now, self._batch_size)
