@@ -31,6 +31,7 @@ BUFFER, PIECE = 64 * 1024, 16 * 1024
 FRAMING, FIELDS, INTERIM = 64 * 1024, 1000, 20
 
 _COSTLY = "The answer holds more framing than it may."
+_INTERIM_BODY = "An interim answer has a body."
 _CUT_SHORT = "The peer closed the connection before its answer was complete."
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
@@ -262,6 +263,9 @@ class Connection(BaseProtocol):
             self._spoilt = True  # more answers than requests
         elif 100 <= message.code < 200 and message.code != 101:
             self._interim += 1
+            if message.chunked or message.headers.get("content-length", "0").strip("0"):
+                # It has none by the standard; the parser would take what follows for one.
+                self._fail(httpx.RemoteProtocolError(_INTERIM_BODY))
         else:
             self._message, self._body = message, body
             length = message.headers.get("content-length", "")
