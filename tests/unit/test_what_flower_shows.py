@@ -12,7 +12,7 @@ import pytest
 
 from cavendish.settings import Settings
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.console.flower import plain, tidy, without_python
+from cavendish_worker.console.flower import plain, without_python
 
 
 @pytest.mark.parametrize(
@@ -63,31 +63,6 @@ def test_a_long_text_of_a_stranger_does_not_hold_up_the_worker_that_reads_it() -
     """
     for text in ("a" * 200_000, "'a://" * 40_000, "a://" + "b@" * 100_000):
         assert len(plain(text)) <= 161
-
-
-def test_a_message_that_comes_in_shows_its_arguments_plainly_from_then_on_and_keeps_all_else() -> (
-    None
-):
-    headers = {
-        "id": "1",
-        "argsrepr": "(['a'],)",
-        "kwargsrepr": "{'webhook': 'https://a.example/secret'}",
-    }
-    tidy(headers)
-    assert headers == {
-        "id": "1",
-        "argsrepr": "(['a'],)",
-        "kwargsrepr": "{'webhook': 'https://a.example/…'}",
-    }
-
-
-@pytest.mark.parametrize(
-    "headers", [None, [], "argsrepr", {}, {"argsrepr": None, "kwargsrepr": ["https://a.example/x"]}]
-)
-def test_headers_that_are_none_of_celerys_are_left_as_they_are(headers: object) -> None:
-    before = repr(headers)
-    tidy(headers)
-    assert repr(headers) == before
 
 
 @pytest.mark.parametrize(

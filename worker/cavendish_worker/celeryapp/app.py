@@ -23,6 +23,7 @@ from cavendish.settings import Settings
 from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.envelope import compressed
+from cavendish_worker.celeryapp.task_message import prepare
 from cavendish_worker.console import flower
 from cavendish_worker.telemetry import logs
 
@@ -49,13 +50,12 @@ class PatientConnection(kombu.Connection):
 
 
 class TolerantConsumer(Consumer):
-    """Refuses a message that Celery cannot handle: no id, a task that is a list, and the like.
+    """Refuses a message that Celery cannot handle, and Celery's own tasks, in one line of the log.
 
-    Celery itself would end, or loop for ever.
+    Celery itself would end, loop for ever, or log a traceback with all of the message.
     """
 
     connection_errors: tuple[type[BaseException], ...]
-    strategies: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,32 +74,17 @@ class TolerantConsumer(Consumer):
 
         def take(message: Any) -> None:
             try:
-                if complaint := compressed(message.headers, message.content_encoding):
+                complaint = compressed(message.headers, message.content_encoding)
+                if complaint := complaint or prepare(message):
                     self._refuse(message, complaint)
-                    return
-                flower.tidy(message.headers)
-                handle(message)
+                else:
+                    handle(message)
             except MemoryError:
                 raise  # not the fault of the message
             except Exception as error:  # anybody may have sent anything
                 self._refuse(message, f"{type(error).__name__}: {error}"[:200])
 
         return take
-
-    def update_strategies(self) -> None:
-        """Leave out Celery's own tasks, one of which calls itself again for ever.
-
-        Anybody who may push messages could call them.
-        """
-        super().update_strategies()
-        for name in set(self.strategies) - set(QUEUES):
-            del self.strategies[name]
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Log one line; Celery's own shows the whole message."""
-        said = body or message.headers
-        name = said.get("task") if isinstance(said, dict) else None
-        self._refuse(message, f"it calls {str(name or exc)[:60]!r}, which is no task of Cavendish")
 
     def _refuse(self, message: Any, why: str) -> None:
         logs.logger().error("message.refused", outcome=why)

@@ -95,13 +95,6 @@ def plain(text: str) -> str:
     return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"
 
 
-def tidy(headers: Any) -> None:
-    """Make the arguments plain that a producer's message shows to every monitor of Celery."""
-    for name in ("argsrepr", "kwargsrepr"):
-        if isinstance(headers, dict) and isinstance(headers.get(name), str):
-            headers[name] = plain(headers[name])
-
-
 def without_python(task: Any) -> Any:
     """Flower's hook for a message that it shows (a copy): results and errors as sentences."""
     task.result = _sentence(task.exception or task.result)
