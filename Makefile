@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo run test check chaos soak bench-polling bench-claim bench-webhooks screenshot lock clean
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks screenshot lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -37,6 +37,9 @@ check: setup ## format, lint and types
 
 chaos: setup ## nothing lost, whatever dies: a thousand kills, 500 partitions, fifty restarts, in about 15 minutes (ONLY=kills SEED=7)
 	@$(BIN)/python tests/chaos $(ONLY) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## 170,000 generated answers, messages and lines of stdin, in about 20 minutes (ONLY=answers COUNT=1000 SEED=7)
+	@$(BIN)/python tests/fuzzing $(if $(ONLY),--only $(ONLY)) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## ten minutes at full speed: does anything grow that should not? (MINUTES=45)
 	@$(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),10)
