@@ -34,9 +34,18 @@ _OURS_OR_PROXY = re.compile(r"(?i)CAVENDISH_|ACEDATACLOUD_|.*_PROXY$")
 
 
 class Ground:
-    """What the contestants of one run share. `emulate` are the options of the pretend API."""
+    """What the contestants of one run share.
 
-    def __init__(self, folder: Path, ends: ExitStack, emulate: Sequence[str]) -> None:
+    `emulate` are the options of the pretend API, and `settings` its environment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ends: ExitStack,
+        emulate: Sequence[str],
+        settings: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.folder, self.processes = folder, dict[str, subprocess.Popen[str]]()
         self._environment = {
             name: value for name, value in os.environ.items() if not _OURS_OR_PROXY.match(name)
@@ -55,7 +64,7 @@ class Ground:
             str(port),
             *emulate,
         ]
-        ends.enter_context(self.running("emulator", command))
+        ends.enter_context(self.running("emulator", command, settings))
         self.api = f"http://127.0.0.1:{port}"
         self.wait_for(lambda: self._http.get(f"{self.api}/emulator/tally"))
 
@@ -170,10 +179,10 @@ class Ground:
 
 
 @contextmanager
-def ground(emulate: Sequence[str]) -> Iterator[Ground]:
+def ground(emulate: Sequence[str], settings: Mapping[str, str] = NOTHING) -> Iterator[Ground]:
     """A ground in a temporary folder; nothing of it is left at the end."""
     with tempfile.TemporaryDirectory(prefix="cavendish-bench-") as folder, ExitStack() as ends:
-        yield Ground(Path(folder), ends, emulate)
+        yield Ground(Path(folder), ends, emulate, settings)
 
 
 def _end(process: subprocess.Popen[str], stop: int) -> None:

@@ -16,7 +16,7 @@ from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE
 from cavendish_worker import runtime as wiring
 from cavendish_worker.celeryapp import beat as beat_schedule
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.celeryapp.beat import BeatScheduler, Watch
+from cavendish_worker.celeryapp.beat import BeatScheduler, Messages, Watch
 from cavendish_worker.telemetry import logs
 from conftest import Server
 
@@ -67,10 +67,15 @@ def beat(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> Itera
     runtime.loop.close(runtime.upstream._client.aclose())
 
 
-def run(beat: BeatScheduler, broker_clock: Steady, seconds: float) -> None:
-    until = broker_clock.now + seconds
+def run(
+    beat: BeatScheduler, broker_clock: Steady, seconds: float, *, worker_takes: bool = True
+) -> None:
+    """Let beat go on; a worker takes each message at once, and leaves it where `sent` counts it."""
+    until, fleet = broker_clock.now + seconds, wiring.get_runtime().store.fleet
     while broker_clock.now < until:
         broker_clock.now += beat.tick()
+        for task in (DISPATCH, DELIVER, EXPIRE, RECONCILE) if worker_takes else ():
+            fleet.taken(task)
 
 
 def sent(store: Store) -> Counter[str]:
@@ -106,7 +111,7 @@ def test_an_idle_stack_gets_no_ticks_and_the_first_comes_within_a_second_of_a_su
     add(store)
     run(beat, broker_clock, 1.0)
     assert sent(store)[DISPATCH] >= 1
-    store.connection.redis.delete("cavendish:{default/nano-banana/0}:deadlines")
+    store.connection.redis.delete("cavendish:{cavendish:deadlines}:due")
     run(beat, broker_clock, 1.5)
     before = sent(store)[DISPATCH]
     run(beat, broker_clock, 1.0)
@@ -156,3 +161,32 @@ def test_with_the_store_away_nothing_is_sent_and_it_is_said_once(
     store.close()
     said = capsys.readouterr().err
     assert (said.count("beat.waits"), said.count("beat.continues")) == (1, 1)
+
+
+def test_no_message_joins_one_that_waits_in_its_queue(
+    store: Store, beat: BeatScheduler, broker_clock: Steady
+) -> None:
+    hear(store)
+    add(store)
+    run(beat, broker_clock, 3.0, worker_takes=False)
+    assert sent(store) == {DISPATCH: 1, DELIVER: 1, EXPIRE: 1, RECONCILE: 1}
+    store.fleet.taken(DISPATCH)
+    run(beat, broker_clock, 1.0, worker_takes=False)
+    assert sent(store)[DISPATCH] == 2
+
+
+def test_a_message_that_is_lost_is_followed_by_another_and_then_more_and_more_seldom(
+    store: Store, broker_clock: Steady
+) -> None:
+    messages, waits = Messages(store), []
+    for _ in range(4):
+        assert messages.may_send(DISPATCH)
+        waits.append(round(store.connection.redis.pttl(f"cavendish:message:{DISPATCH}") / 1000))
+        assert not messages.may_send(DISPATCH)
+        store.connection.redis.delete(f"cavendish:message:{DISPATCH}")  # its time is over
+        broker_clock.now += waits[-1]
+    assert waits == [2, 4, 8, 16]
+    store.fleet.taken(DISPATCH)
+    broker_clock.now -= 1.0  # within its time: it was taken
+    assert messages.may_send(DISPATCH)
+    assert store.connection.redis.pttl(f"cavendish:message:{DISPATCH}") <= 2000

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from cavendish.model import Lane
+from cavendish.model import Lane, State
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth, failed, not_served
+from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
+from cavendish.store.due_index import Place
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
@@ -40,9 +43,9 @@ class Sent:
         return [task_id for _, ids, _ in self.batches for task_id in ids]
 
 
-def add(store: Store, count: int, lane: Lane = LANE) -> None:
+def add(store: Store, count: int, lane: Lane = LANE, producer: str = "") -> None:
     now = store.fleet.now()
-    options = SubmitOptions(lane.service, lane.account, (), 1000.0, "", "", "", False)
+    options = SubmitOptions(lane.service, lane.account, (), 1000.0, "", "", producer, False)
     store.tasks.add(
         [f"{lane.service}-{number}" for number in range(count)], options, now - 10, now - 10
     )
@@ -131,6 +134,7 @@ def test_a_service_that_is_not_served_is_asked_about_one_id_once_its_pause_is_ov
         store.shared_state.change_service_health(
             LANE, lambda _, at=at: (not_served(ServiceHealth(), "404", at, at, 0.0), None)
         )
+        store.tasks.due("default").note([Place("", LANE, at)], now)
         sent = Sent()
         full_tick(store, sent)
         assert [len(ids) for _, ids, _ in sent.batches] == sends
@@ -227,3 +231,73 @@ def test_ids_of_an_account_without_a_token_are_told_of_once_a_minute(
     assert (line["event"], line["account"]) == ("account.no_token", "shpo")
     assert "CAVENDISH_API_TOKENS_FILE" in line["advice"]
     assert not sent.ids
+
+
+def test_a_round_reads_no_more_with_a_thousand_quiet_lanes_than_with_none(store: Store) -> None:
+    def commands() -> int:
+        stats = store.connection.redis.info("commandstats")
+        return sum(row["calls"] for name, row in stats.items() if "|" not in name)
+
+    def costs(quiet: int) -> int:
+        store.connection.redis.flushdb()
+        later = store.fleet.now() + 3600
+        for number in range(quiet):
+            options = SubmitOptions(f"quiet{number}", "default", (), 9000.0, "", "", "", False)
+            store.tasks.add(["x"], options, later, later)
+        add(store, 1)
+        sent, now, before = Sent(), store.fleet.now(), commands()
+        dispatcher = Dispatcher(store, Forecasts(store.shared_state), CONFIG)
+        dispatcher.run_round(frozenset(["default"]), now, sent, Dispatched())
+        assert sent.ids == ["nano-banana-0"]
+        return commands() - before
+
+    costs(0)  # the server gets to know the scripts
+    assert costs(1000) == costs(0)
+
+
+def test_a_producer_with_forty_lanes_gets_no_more_calls_than_one_with_a_single_lane(
+    store: Store,
+) -> None:
+    for number in range(40):
+        add(store, 1, Lane("default", f"bogus{number}"), producer="careless")
+    add(store, 2000, producer="careful")
+    allow(store, 1000.0)
+    sent, dispatcher = Sent(), Dispatcher(store, Forecasts(store.shared_state), CONFIG)
+    while len(sent.batches) < 20:
+        dispatcher.run_round(frozenset(["default"]), store.fleet.now(), sent, Dispatched())
+    assert Counter(lane == LANE for lane, _, _ in sent.batches[:20]) == {True: 10, False: 10}
+    assert len({lane for lane, _, _ in sent.batches[:20]}) == 11
+
+
+def test_a_lane_whose_ids_have_ended_leaves_the_indices_so_that_ticks_end(store: Store) -> None:
+    add(store, 1)
+    now = store.fleet.now()
+    for index in ("default", "cavendish:deadlines"):  # what was noted is written by now
+        store.connection.redis.delete(f"cavendish:{{{index}}}:noted")
+    store.tasks.claim(LANE, now + 60, "t", store.tasks.candidates(LANE, now, 1))
+    task = store.tasks.load(LANE, ["nano-banana-0"]).tasks["nano-banana-0"]
+    store.tasks.settle(LANE, "t", now, [(Outcome(task, State.SUCCEEDED), now)], 3600, 100)
+    assert store.tasks.anything_pending()
+    dispatcher = Dispatcher(store, Forecasts(store.shared_state), CONFIG)
+    dispatcher.run_round(frozenset(["default"]), now + 2, Sent(), Dispatched())
+    assert not store.tasks.anything_pending()
+
+
+def test_a_tick_during_a_dispatch_of_the_same_process_makes_it_go_on_in_its_thread(
+    store: Store,
+) -> None:
+    add(store, 60)
+    allow(store, 1000.0)
+    config = replace(CONFIG, tick=0.05)
+    dispatcher, second = Dispatcher(store, Forecasts(store.shared_state), config), []
+
+    def send(*_: object) -> None:
+        store.connection.redis.delete("cavendish:tick")
+        second.append(dispatcher.dispatch(["default"], store.clock(), Sent()))
+
+    first = dispatcher.dispatch(["default"], store.clock(), send)
+    assert first is not None
+    assert second == [None, None]
+    assert first.ids == 60
+    store.connection.redis.delete("cavendish:tick")
+    assert dispatcher.dispatch(["default"], store.clock(), Sent()) is not None

@@ -205,9 +205,9 @@ def test_a_release_charges_no_poll_and_restores_the_due_time(store: Store) -> No
     add(store, "a", "b")
     claim(store, 1005.0, 1100.0, "t1", 10)
     task = store.tasks.load(LANE, ["a", "b"]).tasks
-    assert store.tasks.release(LANE, "t1", [task["a"]]) == 1
-    assert store.tasks.release(LANE, "stranger", [task["b"]]) == 0
-    assert store.tasks.release(LANE, "t1", [task["b"]], not_before=1050.0) == 1
+    assert store.tasks.release(LANE, "t1", [task["a"]], 1001.0) == 1
+    assert store.tasks.release(LANE, "stranger", [task["b"]], 1001.0) == 0
+    assert store.tasks.release(LANE, "t1", [task["b"]], 1001.0, not_before=1050.0) == 1
     assert store.connection.redis.zscore(KEYS.due(""), "a") == 1002.0
     assert store.connection.redis.zscore(KEYS.due(""), "b") == 1050.0
     assert store.tasks.load(LANE, ["a"]).tasks["a"].polls == 0

@@ -90,7 +90,8 @@ class Runtime:
         config = RetrieveConfig(
             s.lease, s.call_timeout, s.rate, absence_policy, s.retention, s.events_kept
         )
-        return Retriever(self.store, self.forecasts, self.upstream, self.loop, config)
+        charge = self.dispatcher.charge
+        return Retriever(self.store, self.forecasts, self.upstream, self.loop, config, charge)
 
     @cached_property
     def expiry_config(self) -> ExpiryConfig:

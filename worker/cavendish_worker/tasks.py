@@ -21,8 +21,8 @@ from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.polling.expire import expire_lane
-from cavendish_worker.runtime import get_runtime
+from cavendish_worker.polling.expire import expire_all
+from cavendish_worker.runtime import Runtime, get_runtime
 from cavendish_worker.telemetry.metrics import serving
 from cavendish_worker.webhooks.reconcile import reconcile as reconcile_all
 
@@ -57,7 +57,7 @@ def dispatch() -> str:
 
     Flower does not show it: there are four a second, and most find nothing due.
     """
-    runtime = get_runtime()
+    runtime = begun(DISPATCH)
     accounts, clock = runtime.upstream.accounts, runtime.store.clock()
     dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve)
     return str(dispatched or "skipped: tick already taken")
@@ -79,7 +79,7 @@ def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
 @app.task(name=DELIVER, throws=AWAY)
 def deliver() -> str:
     """Deliver the pending webhooks. A delivery loop that already runs looks for new ones."""
-    runtime = get_runtime()
+    runtime = begun(DELIVER)
     if runtime.upstream.stopping.is_set():
         send_deliver()
         return "skipped: this worker shuts down, another one delivers"
@@ -90,7 +90,8 @@ def deliver() -> str:
 @app.task(name=RECONCILE, throws=AWAY)
 def reconcile() -> str:
     """The net under every webhook: make a delivery pending again that is in no queue."""
-    runtime, settings = get_runtime(), get_runtime().settings
+    runtime = begun(RECONCILE)
+    settings = runtime.settings
     reconciled = reconcile_all(runtime.store, settings.operations_webhook, settings.dead_retention)
     if reconciled.restored:
         send_deliver()
@@ -100,14 +101,17 @@ def reconcile() -> str:
 @app.task(name=EXPIRE, throws=AWAY)
 def expire() -> str:
     """The net under every deadline: end ids that could not be polled in time."""
-    runtime, ended = get_runtime(), 0
+    runtime = begun(EXPIRE)
     clock = runtime.store.clock()
-    for lane in runtime.store.tasks.lanes():
-        expired, deliveries = expire_lane(runtime.store, lane, clock, runtime.expiry_config)
-        if deliveries:
-            send_deliver()
-        ended += expired
+    ended = expire_all(runtime.store, clock, runtime.expiry_config, send_deliver)
     return f"{ended} expired" if ended else "nothing overdue"
+
+
+def begun(task: str) -> Runtime:
+    """The runtime for a message of beat, which may send the next one from now on."""
+    runtime = get_runtime()
+    runtime.store.fleet.taken(task)
+    return runtime
 
 
 def send_retrieve(lane: Lane, ids: list[str], token: str, until: float) -> None:

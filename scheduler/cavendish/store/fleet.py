@@ -98,7 +98,7 @@ class Emptied:
 
 
 class Fleet:
-    """Heartbeats and ticks.
+    """Heartbeats, ticks, and the messages of beat that wait in their queues.
 
     Every method raises StoreUnavailable; `now` also StoreFormatError, until the format is known.
     """
@@ -137,6 +137,19 @@ class Fleet:
                 keys.TICK, "SET", 1, "NX", "PX", max(int(every * TICK_SHARE * 1000), 1)
             )
         )
+
+    def may_send(self, task: str, patience: float) -> bool:
+        """True if no message for a Celery task waits in its queue, so that beat may send one.
+
+        A message that no worker takes within `patience` seconds counts as lost.
+        """
+        key, milliseconds = keys.message(task), max(int(patience * 1000), 1)
+        return bool(self._redis.write_when_full(key, "SET", 1, "NX", "PX", milliseconds))
+
+    def taken(self, task: str) -> None:
+        """A worker has taken the message of beat for a Celery task."""
+        with self._redis.errors():
+            self._redis.redis.delete(keys.message(task))
 
     def beat(self, member: Member) -> None:
         """Store a heartbeat."""

@@ -14,6 +14,12 @@ in the broker's Redis.
 |                           |        | another store                                               |
 | {cavendish:fleet}:emptied | string | that the store was emptied under running processes, as JSON |
 | tick                      | string | taken by the one dispatch that runs this tick               |
+| message:TASK              | string | while a message of beat for this task waits in its queue    |
+| {account}:due             | zset   | producer -> when one of its lanes is worth a look           |
+| {account}:due:PRODUCER    | zset   | lane -> when it is worth a look, or earlier                 |
+| {account}:noted           | zset   | `PRODUCER LANE` -> when the time of its look was last noted |
+| {cavendish:deadlines}:due | zset   | account -> when the first of its deadlines passes;          |
+|                           |        | `due:ACCOUNT` and `noted` as above                          |
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
 |                           |        | under the token of an account, `account/service`            |
@@ -65,12 +71,18 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
+#: Hash tags of the due indices that are not of one account.
+DEADLINES = "cavendish:deadlines"
 #: In the broker's Redis: the order and the content of its quarantined messages.
 QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
 #: In the slot of FLEET, so that it is read together with the clock.
 FORMAT = f"cavendish:{{{FLEET}}}:format"
 ORIGIN = f"cavendish:{{{FLEET}}}:origin"
 EMPTIED = f"cavendish:{{{FLEET}}}:emptied"
+
+
+def message(task: str) -> str:
+    return f"cavendish:message:{task}"
 
 
 def rate_limit(account: str) -> str:
@@ -100,6 +112,24 @@ def beside(key: str, name: str) -> str:
     """A key in the slot of another key, whose hash tag is the key itself if it has none."""
     _, _, rest = key.partition("{")
     return f"cavendish:{{{rest.partition('}')[0] or key}}}:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKeys:
+    """The keys of a due index."""
+
+    tag: str
+
+    @property
+    def groups(self) -> str:
+        return f"cavendish:{{{self.tag}}}:due"
+
+    @property
+    def noted(self) -> str:
+        return f"cavendish:{{{self.tag}}}:noted"
+
+    def lanes(self, group: str) -> str:
+        return f"cavendish:{{{self.tag}}}:due:{group}"
 
 
 @dataclass(frozen=True, slots=True)

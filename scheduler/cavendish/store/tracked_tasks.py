@@ -9,10 +9,12 @@ from typing import Any
 
 from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
 from cavendish.policy.verdicts import Outcome
+from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, Part, completed
-from cavendish.store.connection import Connection
-from cavendish.store.keys import LANES, LaneKeys, delivery_of
-from cavendish.store.task_record import CANDIDATE_FIELDS, candidate, settle_args, tracked_task
+from cavendish.store.connection import Batch, Connection
+from cavendish.store.due_index import DueIndex, Place
+from cavendish.store.keys import DEADLINES, LANES, LaneKeys, delivery_of
+from cavendish.store.task_record import settle_args, tracked_task
 from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import is_url, subscription_of
@@ -21,6 +23,11 @@ from cavendish.webhook_endpoint import is_url, subscription_of
 #: runs in one round trip.
 CHUNK, CHUNKS_AT_ONCE = 500, 20
 Chunk = tuple[Lane, list[str]]
+
+
+#: A batch can be worth a call long before the poll of any one of its ids is due: part of that time
+#: until the first look at the lane. And seconds until the look that finds nothing more in a lane.
+_FIRST_LOOK, _LAST_LOOK = 1 / 16, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class Tasks:
         self._redis = connection
         self._shards = shards
         self._common = CommonParts(connection)
+        #: By account the lanes with pending ids, and when the first deadline of each passes.
+        self.deadlines = DueIndex(connection, DEADLINES)
 
     def lanes(self) -> list[Lane]:
         """All lanes that exist, in order; a damaged name is skipped."""
@@ -70,11 +79,11 @@ class Tasks:
 
     def anything_pending(self) -> bool:
         """True if any lane has ids that have not ended: each of those has a deadline."""
-        pipe = self._redis.pipeline()
-        for lane in self.lanes():
-            pipe.exists(LaneKeys(lane).deadlines)
-        with self._redis.errors():
-            return any(pipe.execute())
+        return self.deadlines.anything()
+
+    def due(self, account: str) -> DueIndex:
+        """The lanes of an account that are worth a look, by producer."""
+        return DueIndex(self._redis, account)
 
     def add(
         self, ids: Sequence[str], options: SubmitOptions, now: float, first_poll: float
@@ -101,23 +110,45 @@ class Tasks:
             *(text for name, url in urls for text in (name, "" if apart.name else url)),
         ]
         chunks = list(self._by_lane(options.account, options.service, ids))
+        look_at = _first_look(now, first_poll)
         submitted: dict[str, Submitted] = {}
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
             some = chunks[start : start + CHUNKS_AT_ONCE]
-            submitted |= self._add(some, options.producer, [name for name, _ in urls], common)
+            batch = self._redis.batch()
+            self._note(batch, options, {lane for lane, _ in some}, now, look_at)
+            submitted |= self._add(
+                batch, some, options.producer, [name for name, _ in urls], common
+            )
         return submitted
+
+    def _note(
+        self,
+        batch: Batch,
+        options: SubmitOptions,
+        lanes: Iterable[Lane],
+        now: float,
+        look_at: float,
+    ) -> None:
+        """The lanes and their indices first: a lane without ids is harmless, and one that is in no
+        index is forgotten.
+        """
+        lanes = sorted(lanes)
+        for lane in lanes:
+            batch.command(LANES, "SADD", LANES, str(lane))
+        places = [Place(options.producer, lane, look_at) for lane in lanes]
+        self.due(options.account).note_in(batch, places, now)
+        ends_at = now + options.deadline
+        places = [Place(options.account, lane, ends_at) for lane in lanes]
+        self.deadlines.note_in(batch, places, now)
 
     def _add(
         self,
+        batch: Batch,
         chunks: Sequence[Chunk],
         producer: str,
         subscriptions: Sequence[str],
         common: list[Any],
     ) -> dict[str, Submitted]:
-        batch = self._redis.batch()
-        # The lanes first: a lane without ids is harmless, ids without a lane are lost.
-        for lane in dict.fromkeys(lane for lane, _ in chunks):
-            batch.command(LANES, "SADD", LANES, str(lane))
         for lane, chunk in chunks:
             keys = LaneKeys(lane)
             names = [keys.due(producer), keys.deadlines, keys.inbox, keys.counts, keys.producers]
@@ -143,28 +174,14 @@ class Tasks:
             for start in range(0, len(members), CHUNK):
                 yield lane, members[start : start + CHUNK]
 
+    def waiting(self, lanes: list[Lane], now: float, batch_size: int) -> dict[Lane, Waiting]:
+        """What the next batches of these lanes may contain."""
+        return CandidateReader(self._redis, now, batch_size).read(lanes)
+
     def candidates(self, lane: Lane, now: float, at_most: int) -> list[Candidate]:
         """The first `at_most` ids of each producer by due time, without those that are leased."""
-        keys = LaneKeys(lane)
-        producers = sorted(self._members(keys.producers))
-        pipe = self._redis.pipeline()
-        for producer in producers:
-            pipe.zrange(keys.due(producer), 0, at_most - 1, withscores=True)
-        with self._redis.errors():
-            by_producer = zip(producers, pipe.execute(), strict=True)
-        ranked = [(producer, *row) for producer, rows in by_producer for row in rows]
-        if not ranked:
-            return []
-        pipe = self._redis.pipeline()
-        for _, task_id, _ in ranked:
-            pipe.hmget(keys.task(task_id), *CANDIDATE_FIELDS)
-        pipe.hmget(keys.leases, [task_id for _, task_id, _ in ranked])
-        *rows, leases = self._redis.answers(pipe)
-        return [
-            candidate(producer, task_id, due, row)
-            for (producer, task_id, due), row, lease in zip(ranked, rows, leases, strict=True)
-            if due <= now or lease is None
-        ]
+        reader = CandidateReader(self._redis, now, at_most, healthy=True)
+        return reader.read([lane])[lane].candidates
 
     def claim(self, lane: Lane, until: float, token: str, chosen: Sequence[Candidate]) -> list[str]:
         """Lease chosen ids until `until`, without those that another process leased meanwhile."""
@@ -173,6 +190,19 @@ class Tasks:
         args = [until, token, *(value for one in chosen for value in (one.id, repr(one.due)))]
         claimed: list[str] = self._redis.script("claim", names, args) if chosen else []
         return claimed
+
+    def first_deadlines(self, lanes: Iterable[Lane]) -> list[float | None]:
+        """The earliest deadline of each lane, None where nothing is pending.
+
+        A lane that cannot be read has one that passed long ago.
+        """
+        pipe = self._redis.pipeline()
+        for lane in lanes:
+            pipe.zrange(LaneKeys(lane).deadlines, 0, 0, withscores=True)
+        return [
+            0.0 if isinstance(rows, Exception) else rows[0][1] if rows else None
+            for rows in self._redis.answers(pipe)
+        ]
 
     def overdue(self, lane: Lane, before: float, token: str, at_most: int) -> list[str]:
         """Lease ids whose deadline lies before `before`, whatever else they wait for."""
@@ -186,9 +216,13 @@ class Tasks:
         lane: Lane,
         token: str,
         tasks: Sequence[TrackedTask | Candidate],
+        now: float,
         not_before: float | None = None,
     ) -> int:
         """End leases without a poll: ids are due when they were, or not before `not_before`."""
+        look_at = now if not_before is None else not_before
+        places = [Place(each, lane, look_at) for each in {task.producer for task in tasks}]
+        self.due(lane.account).note(places, now)
         keys = LaneKeys(lane)
         names = [keys.leases, *(keys.due(task.producer) for task in tasks)]
         args = [token, "" if not_before is None else not_before, *(task.id for task in tasks)]
@@ -229,6 +263,7 @@ class Tasks:
         """
         if not outcomes:
             return []
+        self.due(lane.account).note(_next_looks(lane, outcomes, now), now)
         keys = LaneKeys(lane)
         names = [keys.deadlines, keys.leases, keys.inbox, keys.counts, keys.events]
         names += [keys.producers, keys.ended, keys.common_open, keys.common_until]
@@ -291,3 +326,20 @@ class Tasks:
         with self._redis.errors():
             names: Iterable[str] = self._redis.redis.smembers(key)  # type: ignore[assignment]
         return names
+
+
+def _first_look(now: float, poll_at: float) -> float:
+    return now + max(poll_at - now, 0.0) * _FIRST_LOOK
+
+
+def _next_looks(
+    lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float
+) -> Iterator[Place]:
+    """When a lane is worth a look for each producer of a batch that is being settled."""
+    polls: dict[str, float] = {}
+    for outcome, next_poll_at in outcomes:
+        at = _first_look(now, next_poll_at)
+        producer = outcome.task.producer
+        at = now + _LAST_LOOK if outcome.state.terminal else at
+        polls[producer] = min(at, polls.get(producer, at))
+    return (Place(producer, lane, at) for producer, at in polls.items())

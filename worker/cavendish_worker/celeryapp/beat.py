@@ -1,14 +1,16 @@
 """Beat's scheduler: it uses the monotonic clock, and sends no message that would be useless.
 
-A message is useless while no worker lives, or while there is nothing to do. So messages do not pile
-up, and need no `expires`, which would be compared with the clock of another machine. A late message
-is cheap and harmless.
+A message is useless while no worker lives, while there is nothing to do, or while the one before it
+still waits in its queue. So messages do not pile up, also where all threads are busy, and need no
+`expires`, which would be compared with the clock of another machine. A late message is cheap and
+harmless.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
@@ -23,6 +25,8 @@ from cavendish_worker.telemetry.logs import logger
 #: second after its submit.
 ALIVE_FOR, DEAD_FOR = 2.0, 1.0
 BUSY_FOR, IDLE_FOR = 1.0, 0.5
+#: Seconds after which a message that no worker took is given up; and at most, as the time doubles.
+PATIENCE, LONGEST_PATIENCE = 2.0, 60.0
 
 
 class CachedAnswer:
@@ -71,6 +75,30 @@ class Watch:
         return any(living)
 
 
+class Messages:
+    """Keeps beat from sending a message while the one before it waits in its queue.
+
+    A message may be lost with a worker, so another one is sent after a while; after twice that
+    while if that one is not taken either, and so on.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        #: By task: when beat last sent a message, and for how many seconds it then waits.
+        self._sent: dict[str, tuple[float, float]] = {}
+
+    def may_send(self, task: str) -> bool:
+        """True if the last message for this Celery task was taken, or is given up."""
+        at, patience = self._sent.get(task, (time.monotonic(), 0.0))
+        given_up = patience > 0 and time.monotonic() - at >= patience
+        patience = min(2 * patience, LONGEST_PATIENCE) if given_up else PATIENCE
+        with suppress(StoreUnavailable):
+            if self._store.fleet.may_send(task, patience):
+                self._sent[task] = time.monotonic(), patience
+                return True
+        return False
+
+
 class BeatScheduler(Scheduler):
     """Celery's plain scheduler, but a wall clock that is set back does not stop it."""
 
@@ -78,7 +106,7 @@ class BeatScheduler(Scheduler):
         super().__init__(*args, **options)
         self._every = {entry.task: entry.every for entry in beat_schedule(get_runtime().settings)}
         self._next: dict[str, float] = {}
-        self._watch = Watch(get_runtime().store)
+        self._watch, self._messages = Watch(get_runtime().store), Messages(get_runtime().store)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due; returns the seconds until the next entry is due."""
@@ -91,5 +119,5 @@ class BeatScheduler(Scheduler):
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         """Send the message of an entry, if it is useful."""
-        if self._watch.useful(str(entry.task)):
+        if self._watch.useful(str(entry.task)) and self._messages.may_send(str(entry.task)):
             super().apply_entry(entry, producer=producer or self.producer)

@@ -50,21 +50,22 @@ def classify_batch(asked: Asked, now: float) -> Classified:
 
 
 def confirm_absent(
-    asker: Asker, tasks: Sequence[TrackedTask], absence_policy: AbsencePolicy
+    asker: Asker, tasks: Sequence[TrackedTask], absence_policy: AbsencePolicy, at_most: int
 ) -> Classified:
     """Ask alone about ids that were missing from their batch, once they are past their grace time.
 
-    A younger id counts as absent without a call: its record may not be visible yet.
+    A younger id counts as absent without a call: its record may not be visible yet. At most
+    `at_most` calls are made.
     """
     now = asker.clock.now()
     late = [task.id for task in tasks if not absence_policy.too_early(task, now)]
-    asked = asker.ask_alone(late[:CONFIRMATIONS])
+    asked = asker.ask_alone(late[:at_most])
     found = _refused(asked, now)
     for (task_id,), answer in asked.answers:
         record = answer.items[0] if answer.items else None
         found.readings[task_id] = (classify(record), record)
     found.readings |= {task.id: (ABSENT, None) for task in tasks if task.id not in late}
-    found.unconfirmed = late[CONFIRMATIONS:]
+    found.unconfirmed = late[at_most:]
     return found
 
 

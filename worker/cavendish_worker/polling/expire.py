@@ -6,6 +6,7 @@ This is the net under every deadline: no id stays pending for ever.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cavendish.clock import Clock
@@ -20,6 +21,8 @@ from cavendish_worker.telemetry.tracing import traces
 
 #: Ids that are expired in one step.
 PAGE = 500
+#: Lanes that are read at once; seconds until lanes with ids past their deadline are read again.
+LANES, AGAIN = 200, 4.0
 #: Times `last_poll` that an id may be late while the API can be asked.
 PATIENCE = 10
 
@@ -31,6 +34,38 @@ class ExpiryConfig:
     last_poll: float
     retention: float
     events_kept: int
+
+
+def expire_all(
+    store: Store, clock: Clock, config: ExpiryConfig, announce: Callable[[], None]
+) -> int:
+    """Expire the overdue ids of all lanes; returns how many, and announces their deliveries.
+
+    Only lanes are read whose earliest deadline passed. Raises StoreUnavailable.
+    """
+    deadlines, ended, now = store.tasks.deadlines, 0, clock.now()
+    for account in [name for name, at in deadlines.groups() if at <= now]:
+        while places := deadlines.due([account], now, LANES):
+            for place in places:
+                expired, deliveries = expire_lane(store, place.lane, clock, config)
+                ended += expired
+                if deliveries:
+                    announce()
+            firsts = store.tasks.first_deadlines([place.lane for place in places])
+            deadlines.looked_at(
+                [
+                    place._replace(at=None if at is None else _next_look(at, now, config))
+                    for place, at in zip(places, firsts, strict=True)
+                ],
+                now,
+            )
+    return ended
+
+
+def _next_look(deadline_at: float, now: float, config: ExpiryConfig) -> float:
+    """When a lane may have an overdue id; soon, if only the patience of its ids is left."""
+    at = deadline_at + config.last_poll
+    return at if at > now else now + AGAIN
 
 
 def expire_lane(

@@ -7,18 +7,25 @@ its leases run out, and its ids are due again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cavendish.clock import Clock
-from cavendish.model import Lane, State
+from cavendish.model import Lane, State, TrackedTask
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.tracked_tasks import Settled
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.ask import SHUTDOWN, Asker
-from cavendish_worker.polling.classify import SOON, Classified, classify_batch, confirm_absent
+from cavendish_worker.polling.classify import (
+    CONFIRMATIONS,
+    SOON,
+    Classified,
+    classify_batch,
+    confirm_absent,
+)
 from cavendish_worker.polling.settle import Settler, Writer, load_claimed
 from cavendish_worker.polling.upstream import Upstream
 from cavendish_worker.telemetry.logs import logger
@@ -74,13 +81,19 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """Retrieves batches for one worker process. Every method raises StoreUnavailable."""
+    """Retrieves batches for one worker process. Every method raises StoreUnavailable.
+
+    `charge`: told the account and the producer of each call beyond the one that the dispatch made;
+    `confirming`: by account, held by the batch whose missing ids are asked about alone.
+    """
 
     store: Store
     forecasts: Forecasts
     upstream: Upstream
     loop: LoopThread
     config: RetrieveConfig
+    charge: Callable[[str, str], None] = lambda _account, _producer: None
+    confirming: dict[str, threading.Lock] = field(default_factory=dict)
 
     def retrieve(
         self, clock: Clock, lane: Lane, ids: Sequence[str], token: str, until: float = math.inf
@@ -108,10 +121,29 @@ class Retriever:
             did.add(found, *settler.settle(found))
             # Now, since tasks that have ended must not wait for the calls about missing ids.
             missing = [tasks[task_id] for task_id in found.missing]
-            found = confirm_absent(asker, missing, config.absence_policy)
+            found = self._confirm(asker, missing)
             did.add(found, *settler.settle(found, settler.see(found)))
         logger().info("batch.retrieved", lane=str(lane), ids=len(ids), outcome=str(did))
         return did
+
+    def _confirm(self, asker: Asker, missing: Sequence[TrackedTask]) -> Classified:
+        """Ask alone about missing ids, for one batch of an account at a time.
+
+        Each waits for the rate limit, so a crowd of them would take the calls of all others, and
+        the threads of this worker. The producers are charged for the calls.
+        """
+        account = asker.lane.account
+        turn = self.confirming.setdefault(account, threading.Lock())
+        free = bool(missing) and turn.acquire(blocking=False)
+        try:
+            at_most = CONFIRMATIONS if free else 0
+            found = confirm_absent(asker, missing, self.config.absence_policy, at_most)
+        finally:
+            if free:
+                turn.release()
+        for task in missing[: found.asked.calls]:
+            self.charge(account, task.producer)
+        return found
 
     def give_back(self, clock: Clock, lane: Lane, ids: Sequence[str], token: str) -> Retrieved:
         """Release a batch that this process has no time for.
@@ -120,7 +152,8 @@ class Retriever:
         """
         tasks = self.store.tasks.load(lane, ids, token=token).tasks
         stopping = self.upstream.stopping.is_set()
-        not_before = None if stopping else clock.now() + SOON
-        released = self.store.tasks.release(lane, token, list(tasks.values()), not_before)
+        now = clock.now()
+        not_before = None if stopping else now + SOON
+        released = self.store.tasks.release(lane, token, list(tasks.values()), now, not_before)
         why = SHUTDOWN if stopping else "skipped: the concurrency limit is reached"
         return Retrieved(released=released, failure=why)

@@ -136,7 +136,7 @@ class Settler:
             found.put_back |= dict.fromkeys(found.unconfirmed, now + SOON)
         for not_before in set(found.put_back.values()):
             some = [self.tasks[name] for name, at in found.put_back.items() if at == not_before]
-            released += store.tasks.release(lane, token, some, not_before)
+            released += store.tasks.release(lane, token, some, now, not_before)
         policy = self.absence_policy
         decided = [
             (decide(self.tasks[name], reading, record, now, policy, visibility), reading)

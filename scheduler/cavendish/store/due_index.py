@@ -1,0 +1,99 @@
+"""A due index: which lanes are worth a look now, so that quiet lanes cost nothing.
+
+It has groups of lanes: those in which a producer has pending ids, or those of an account. A lane
+and its index may lie in different slots of a cluster, so they are not written in one step. The
+index is written first: then a crash in between costs a look in vain, and no lane is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from cavendish.model import Lane
+from cavendish.store.connection import Batch, Connection
+from cavendish.store.keys import IndexKeys, nothing
+
+#: Seconds between a note in the index and its write to the lane, at most; and the seconds until the
+#: next look at a lane whose write may still come.
+WRITTEN_WITHIN, SOON = 10.0, 0.25
+#: Groups that are read at once.
+GROUPS = 1000
+
+
+class Place(NamedTuple):
+    """A lane in a group, and since when it is worth a look; None: nothing is in it."""
+
+    group: str
+    lane: Lane
+    at: float | None
+
+
+class DueIndex:
+    """One index, by the hash tag of its keys. Every method raises StoreUnavailable."""
+
+    def __init__(self, connection: Connection, tag: str) -> None:
+        self._redis, self._keys = connection, IndexKeys(tag)
+
+    def note(self, places: Iterable[Place], now: float) -> None:
+        """Note when lanes are worth a look, before that is written there."""
+        if places := list(places):
+            self._redis.script("note_due", *self._noting(places, now))
+
+    def note_in(self, batch: Batch, places: Iterable[Place], now: float) -> None:
+        """The same in a batch of writes, in which it must come before those to the lanes."""
+        batch.queue("note_due", *self._noting(list(places), now))
+
+    def _noting(self, places: Sequence[Place], now: float) -> tuple[list[str], list[object]]:
+        keys = self._keys
+        names = [keys.groups, keys.noted, nothing(keys.groups)]
+        return [*names, *(keys.lanes(each.group) for each in places)], [now, *_words(places)]
+
+    def groups(self) -> list[tuple[str, float]]:
+        """Groups, each with the time from which the first of its lanes is worth a look."""
+        with self._redis.errors():
+            found: list[tuple[str, float]] = self._redis.redis.zrange(  # type: ignore[assignment]
+                self._keys.groups, 0, GROUPS - 1, withscores=True
+            )
+        return found
+
+    def anything(self) -> bool:
+        """True if the index has any lane."""
+        with self._redis.errors():
+            return bool(self._redis.redis.exists(self._keys.groups))
+
+    def due(self, groups: Sequence[str], now: float, each: int) -> list[Place]:
+        """Of each group the lanes that are worth a look, at most `each`, longest waiting first."""
+        if not groups:
+            return []
+        pipe = self._redis.pipeline()
+        for group in groups:
+            pipe.zrangebyscore(self._keys.lanes(group), "-inf", now, 0, each, withscores=True)
+        with self._redis.errors():
+            rows = pipe.execute()
+        found = list[Place]()
+        for group, row in zip(groups, rows, strict=True):
+            for name, at in row:
+                with suppress(ValueError):
+                    found.append(Place(group, Lane.parse(name), at))
+        return found
+
+    def looked_at(self, places: Sequence[Place], now: float) -> float | None:
+        """Say when lanes that were looked at are worth the next look.
+
+        Returns when the first lane of all is worth one; None if there is none.
+        """
+        names = [self._keys.groups, self._keys.noted]
+        names += [self._keys.lanes(each.group) for each in places]
+        args = [now, WRITTEN_WITHIN, SOON, *_words(places)]
+        first_at = self._redis.script("looked_at", names, args)
+        return None if first_at is None else float(first_at)
+
+
+def _words(places: Iterable[Place]) -> list[object]:
+    return [
+        word
+        for group, lane, at in places
+        for word in (group, str(lane), "" if at is None else repr(at))
+    ]

@@ -1,0 +1,104 @@
+"""Weighs what waits in a lane: is a batch of it worth a call, and if not, when is the next look."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cavendish.model import Candidate, Lane
+from cavendish.policy.fair_share import Bid, CallShares, fair_share
+from cavendish.policy.next_poll import CALL_PRICE, call_price
+from cavendish.policy.rate_limit import RateLimit
+from cavendish.store.candidates import Waiting
+from cavendish.store.due_index import Place
+from cavendish.store.forecasts import Forecasts
+
+#: Seconds until the next look at a lane whose batch gains worth, at least; and at a lane that
+#: cannot be read.
+GAIN, UNREADABLE = 0.04, 5.0
+#: The least share of its price that a batch is taken to be worth.
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The batch of one lane, with its bid if it is worth a call, and when to look again if not."""
+
+    waiting: Waiting
+    batch: list[Candidate]
+    bid: Bid | None
+    look_at: float
+
+    @property
+    def lane(self) -> Lane:
+        return self.waiting.lane
+
+    def places(self, at: float) -> Iterable[Place]:
+        """The lane in the due index: of each producer that has pending ids in it."""
+        for producer, first_at in self.waiting.first_at.items():
+            yield Place(producer, self.lane, None if first_at is None else at)
+
+    def after_claim(self, claimed: int, now: float, until: float) -> float:
+        """When to look again after a claim until `until`; its turn is over where more waits."""
+        if len(self.waiting.candidates) > claimed or claimed >= self.waiting.size:
+            return now
+        return min([until, *_ahead(self.waiting, now)])
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Weighs the lanes of one account by its rate limit and by what its producers used of it."""
+
+    forecasts: Forecasts
+    limit: RateLimit
+    shares: CallShares
+    now: float
+
+    def weigh(self, waiting: Waiting, since: float) -> Weighed:
+        """Weigh a lane whose turn began at `since`. Raises StoreUnavailable."""
+        now = self.now
+        if waiting.error is not None:
+            return Weighed(waiting, [], None, now + UNREADABLE)
+        if waiting.down_until > now:
+            return Weighed(waiting, [], None, waiting.down_until)
+        batch = fair_share(waiting.candidates, waiting.size, now)
+        ahead = list(_ahead(waiting, now))
+        if not batch:
+            return Weighed(waiting, [], None, min(ahead, default=now + UNREADABLE))
+        worths = self._worths(waiting.lane, batch)
+        value = sum(worth / self._price(name) for name, worth in worths.items())
+        if value >= 1:
+            return Weighed(waiting, batch, Bid(worths, since), now)
+        ahead += [one.deadline_at for one in batch if one.deadline_at > now]
+        return Weighed(waiting, batch, None, min([self._worth_at(batch, worths, value), *ahead]))
+
+    def _worths(self, lane: Lane, batch: list[Candidate]) -> dict[str, float]:
+        """What a call about a batch is worth to each producer; infinite for a last poll."""
+        by_producer: dict[str, list[Candidate]] = defaultdict(list)
+        for one in batch:
+            by_producer[one.producer].append(one)
+        worths = {}
+        for name, some in by_producer.items():
+            last_poll = any(one.due <= self.now and one.deadline_at <= self.now for one in some)
+            worths[name] = math.inf if last_poll else self.forecasts.worth(lane, some, self.now)
+        return worths
+
+    def _price(self, producer: str) -> float:
+        return call_price(self.shares.used_share(producer, self.limit, self.now))
+
+    def _worth_at(self, batch: list[Candidate], worths: dict[str, float], value: float) -> float:
+        """About when a batch is worth a call, or earlier.
+
+        Its worth grows at most with the square of the time since its polls. The price falls when
+        calls are used less; so the time doubles at most from one look to the next.
+        """
+        at_least = sum(worths.values()) / CALL_PRICE
+        share = max(at_least if at_least < 1 else value, _LEAST)
+        elapsed = self.now - max(one.polled_at or one.submitted_at for one in batch)
+        return self.now + max(min(elapsed / math.sqrt(share) - elapsed, elapsed), GAIN)
+
+
+def _ahead(waiting: Waiting, now: float) -> Iterable[float]:
+    return (at for at in waiting.first_at.values() if at is not None and at > now)
