@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cavendish.errors import (
     CavendishError,
     EventsMissed,
+    QuotaExceeded,
     SettingsError,
     StoreUnavailable,
     SubmissionError,
@@ -21,6 +22,7 @@ __all__ = [
     "Client",
     "Event",
     "EventsMissed",
+    "QuotaExceeded",
     "Settings",
     "SettingsError",
     "State",

@@ -13,6 +13,7 @@ from cavendish.errors import SubmissionError, WaitTimeout
 from cavendish.local_paths import store_url
 from cavendish.model import Event, Lane, State, Submitted, TrackedTask
 from cavendish.policy.next_poll import first_age
+from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -65,7 +66,8 @@ class Client:
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
         A known id keeps everything and gains the webhooks. Raises SubmissionError if anything but
-        single ids is wrong; then nothing was written.
+        single ids is wrong, and QuotaExceeded, which is one, if the producer has too many ids or
+        bytes in the store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was written.
 
         - `service`: the API that made the ids; `account`: whose token asks about them;
         - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
@@ -226,7 +228,19 @@ class Client:
         lane = Lane(options.account, options.service)
         forecast = self._forecasts.forecast(lane, options.model, now)
         first_poll = now + min(first_age(forecast), options.deadline)
-        added = self._store.tasks.add(sound, options, now, first_poll) if sound else {}
+        tasks, usage = self._store.tasks, self._store.producer_usage
+        place = (options.account, options.service, sound)
+        counted = usage.reserve(
+            len(sound),
+            options,
+            ProducerQuota(self._settings.producer_ids, self._settings.producer_bytes),
+            self._settings.retention,
+            now,
+            lambda: len(tasks.get(*place, with_record=False)),
+        )
+        added = tasks.add(sound, options, now, first_poll) if sound else {}
+        new = sum(answer.outcome == "new" for answer in added.values())
+        usage.give_back(max(counted - new, 0), options, now)
         return [
             Submitted(shown(task_id).strip('"'), "refused", reason=complaint)
             if complaint

@@ -3,6 +3,7 @@
 CavendishError
 ├── SettingsError            settings that cannot be used; holds every complaint at once
 ├── SubmissionError          a request that is refused as a whole, and wrote nothing
+│   └── QuotaExceeded        a submit for which its producer has no room
 ├── EndpointError            a webhook endpoint that is missing, or cannot be registered
 ├── StoreUnavailable         Redis does not answer, or refuses to write
 │   ├── StoreFormatError     the store has a format that this version cannot read
@@ -34,6 +35,13 @@ class SettingsError(CavendishError):
 
 class SubmissionError(CavendishError, ValueError):
     """A request was refused as a whole; nothing was written."""
+
+
+class QuotaExceeded(SubmissionError):
+    """The producer of a submit has too many ids or bytes in the store; nothing was written.
+
+    There is room again when ids end and their records expire.
+    """
 
 
 class EndpointError(CavendishError):

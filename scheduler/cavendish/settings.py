@@ -129,6 +129,17 @@ class Settings:
     dead_retention: float = _seconds(
         30 * _DAY, 60, 3650 * _DAY, "Time for which dead letters and their records are kept."
     )
+    producer_ids: int = _count(
+        50_000_000,
+        0,
+        10**12,
+        "ids",
+        "Most ids of a producer in the store: each until its deadline, or until RETENTION after "
+        "its end; 0: any number.",
+    )
+    producer_bytes: int = _count(
+        64 * 2**30, 0, 10**15, "bytes", "Most bytes that these take in Redis, about; 0: any number."
+    )
     events_kept: int = _count(
         10_000, 100, 10_000_000, "events", "Length of the stream of events of each lane."
     )

@@ -67,6 +67,8 @@ BAD = {
     "RETENTION": ["59", "x", "inf"],
     "DEAD_RETENTION": ["59", "x", "inf"],
     "EVENTS_KEPT": ["99", "10000001", "x"],
+    "PRODUCER_IDS": ["-1", "1000000000001", "x"],
+    "PRODUCER_BYTES": ["-1", "1000000000000001", "1 GB"],
     "WEBHOOK_SECRET": [
         "whsec_",
         "plain",
@@ -144,6 +146,8 @@ EDGES = {
     "RETENTION": "60 315360000",
     "DEAD_RETENTION": "60 315360000",
     "EVENTS_KEPT": "100 10000000",
+    "PRODUCER_IDS": "0 1000000000000",
+    "PRODUCER_BYTES": "0 1000000000000000",
     "WEBHOOK_TIMEOUT": "0.5 60",
     "WEBHOOK_CALLS": "1 10000",
     "WEBHOOK_CALLS_PER_ENDPOINT": "1 10000",

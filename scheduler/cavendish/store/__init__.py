@@ -18,6 +18,7 @@ from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
 from cavendish.store.listing import Listing
+from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.reconciliation import Reconciliation
 from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
@@ -34,6 +35,7 @@ class Store:
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
         self.tasks = Tasks(self.connection, shards)
+        self.producer_usage = ProducerUsage(self.connection)
         self.common_parts = CommonParts(self.connection)
         self.deliveries = Deliveries(self.connection)
         self.closed = Closed(self.connection, self.deliveries)

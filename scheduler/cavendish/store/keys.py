@@ -13,6 +13,9 @@ in the broker's Redis.
 | {cavendish:fleet}:origin  | string | when this store began, and a random word: another one is    |
 |                           |        | another store                                               |
 | {cavendish:fleet}:emptied | string | that the store was emptied under running processes, as JSON |
+| {usage}:producers         | zset   | producer -> the hour until which anything counts to it      |
+| {usage}:of:PRODUCER       | hash   | `ids` and `bytes` in the store: sums, and `ids:`, `bytes:`  |
+|                           |        | each hour until which they count; the first and last hour   |
 | tick                      | string | taken by the one dispatch that runs this tick               |
 | message:TASK              | string | while a message of beat for this task waits in its queue    |
 | {account}:due             | zset   | producer -> when one of its lanes is worth a look           |
@@ -83,6 +86,14 @@ EMPTIED = f"cavendish:{{{FLEET}}}:emptied"
 
 def message(task: str) -> str:
     return f"cavendish:message:{task}"
+
+
+#: In one slot, so that one script counts for a producer and lists it.
+PRODUCERS = "cavendish:{usage}:producers"
+
+
+def usage(producer: str) -> str:
+    return f"cavendish:{{usage}}:of:{producer}"
 
 
 def rate_limit(account: str) -> str:

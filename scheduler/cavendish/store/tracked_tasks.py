@@ -14,6 +14,7 @@ from cavendish.store.common_parts import CommonParts, Part, completed
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DEADLINES, LANES, LaneKeys, delivery_of
+from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import settle_args, tracked_task
 from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
@@ -68,6 +69,7 @@ class Tasks:
         self._common = CommonParts(connection)
         #: By account the lanes with pending ids, and when the first deadline of each passes.
         self.deadlines = DueIndex(connection, DEADLINES)
+        self._usage = ProducerUsage(connection)
 
     def lanes(self) -> list[Lane]:
         """All lanes that exist, in order; a damaged name is skipped."""
@@ -92,12 +94,8 @@ class Tasks:
         urls = [(subscription_of(one), one if is_url(one) else "") for one in options.webhooks]
         metadata = Part.of({"metadata": options.metadata} if options.metadata else {})
         apart = Part.of({f"to:{name}": url for name, url in urls if url})
-        fields = {
-            "metadata": "" if metadata.name else options.metadata,
-            "model": options.model,
-            "producer": options.producer,
-            "trace": options.trace,
-        }
+        fields = {"model": options.model, "producer": options.producer, "trace": options.trace}
+        fields |= {} if metadata.name else {"metadata": options.metadata}
         common = [
             now,
             first_poll,
@@ -274,10 +272,14 @@ class Tasks:
             args += settle_args(outcome, next_poll_at, now)
         flat = self._redis.script("settle", names, args, durable=True)
         ids = [outcome.task.id for outcome, _ in outcomes]
-        return [
+        settled = [
             Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
             for task_id, verdict, pending in zip(ids, flat[::2], flat[1::2], strict=True)
         ]
+        rows = zip(outcomes, settled, args[14::12], strict=True)
+        ended = [(each.task, record) for (each, _), one, record in rows if one.ended]
+        self._usage.ended(ended, now + retention, now)
+        return settled
 
     def load(
         self, lane: Lane, ids: Sequence[str], *, token: str | None = None, with_record: bool = False

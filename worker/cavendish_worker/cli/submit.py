@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cavendish import Client, State, SubmissionError, Submitted
+from cavendish import Client, QuotaExceeded, State, SubmissionError, Submitted
 from cavendish.submission import traceparent_complaint
 from cavendish_worker.cli.id_lines import read_ids
 from cavendish_worker.cli.options import account_option, json_option, service_option
@@ -117,7 +117,7 @@ def _submit(client: Client, group: Group, common: dict[str, Any]) -> list[Submit
     """Submit one group.
 
     Raises SubmissionError if the options of the command itself are wrong; if those of a line are,
-    only the ids of the group are refused.
+    or if there is no room for the group, only its ids are refused.
     """
     both, ids = group
     try:
@@ -126,7 +126,7 @@ def _submit(client: Client, group: Group, common: dict[str, Any]) -> list[Submit
         ) as trace:
             return client.submit(ids, **both | ({"traceparent": trace} if trace else {}))
     except SubmissionError as error:
-        if both == common:
+        if both == common and not isinstance(error, QuotaExceeded):
             raise
         return [Submitted(str(task_id), "refused", reason=str(error)) for task_id in ids]
 

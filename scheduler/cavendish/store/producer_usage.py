@@ -1,0 +1,134 @@
+"""What each producer has in the store, counted over all lanes, and its quota."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from cavendish.errors import QuotaExceeded, StoreUnavailable
+from cavendish.model import TrackedTask
+from cavendish.policy.producer_quota import (
+    HOUR,
+    HourlyUsage,
+    ProducerQuota,
+    Usage,
+    complaint,
+    of_ends,
+    of_submit,
+    summed,
+)
+from cavendish.store import keys
+from cavendish.store.connection import Connection
+from cavendish.submission import SubmitOptions
+
+#: Producers that are read at most: anybody may name any number of them.
+MOST = 50
+
+
+class ProducerUsage:
+    """Counts ids and bytes to producers. Every method raises StoreUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def reserve(
+        self,
+        ids: int,
+        options: SubmitOptions,
+        quota: ProducerQuota,
+        retention: float,
+        now: float,
+        known: Callable[[], int],
+    ) -> int:
+        """Count a submit of so many ids before it is stored; returns how many ids were counted.
+
+        `known()`: how many of them are stored already; it is asked if there is no room for all,
+        since a submit may be repeated at any time. `retention`: seconds for which records are kept.
+        Raises QuotaExceeded.
+        """
+        if not (quota.limited and ids):
+            return 0
+        refused = self._reserve(ids, options, quota, retention, now)
+        if refused and (there := known()):
+            ids -= there
+            refused = self._reserve(ids, options, quota, retention, now)
+        if refused:
+            raise QuotaExceeded(refused)
+        return ids
+
+    def give_back(self, ids: int, options: SubmitOptions, now: float) -> None:
+        """Count ids of a submit no longer: they were known. Does nothing while Redis is away."""
+        if ids:
+            usages = of_submit(-ids, len(options.webhooks), 0, now + options.deadline, 0.0)
+            with suppress(StoreUnavailable):  # the submit is stored; the count corrects itself
+                self.correct(options.producer, usages, now)
+
+    def ended(
+        self, tasks: Iterable[tuple[TrackedTask, str]], kept_until: float, now: float
+    ) -> None:
+        """Count tasks that ended, each with the text of its record, until their records are gone.
+
+        Does nothing while Redis is away.
+        """
+        ends: dict[str, list[tuple[float, int, int]]] = {}
+        for task, record in tasks:
+            size = len(record.encode(errors="surrogatepass"))
+            ends.setdefault(task.producer, []).append((task.deadline_at, len(task.webhooks), size))
+        with suppress(StoreUnavailable):  # the ends are stored; the count corrects itself
+            for producer, rows in ends.items():
+                self.correct(producer, of_ends(rows, kept_until), now)
+
+    def _reserve(
+        self,
+        ids: int,
+        options: SubmitOptions,
+        quota: ProducerQuota,
+        retention: float,
+        now: float,
+    ) -> str | None:
+        texts = "".join((options.metadata, *options.webhooks)).encode(errors="surrogatepass")
+        deadline_at = now + options.deadline
+        hooks = len(options.webhooks)
+        usages = of_submit(ids, hooks, len(texts), deadline_at, deadline_at + retention)
+        limits = quota.ids, quota.bytes
+        allowed, *had = self._count(options.producer, usages, now, *limits)
+        return None if allowed else complaint(options.producer, quota, Usage(*had), usages)
+
+    def correct(self, producer: str, usages: Iterable[HourlyUsage], now: float) -> None:
+        """Change what counts of ids that were counted before; does nothing where nothing counts."""
+        if usages := summed(usages):
+            self._count(producer, usages, now, "", "")
+
+    def used(self, now: float) -> dict[str, Usage]:
+        """What counts now to each of the producers that count for longest, the most ids first."""
+        hour = int(now // HOUR)
+        with self._redis.errors():
+            found: Any = self._redis.redis.zrevrangebyscore(
+                keys.PRODUCERS, "+inf", f"({hour}", 0, MOST
+            )
+        pipe = self._redis.pipeline()
+        for producer in found:
+            pipe.hgetall(keys.usage(producer))
+        rows = zip(found, self._redis.answers(pipe), strict=True)
+        used = {name: _usage(row, hour) for name, row in rows if isinstance(row, dict)}
+        return dict(sorted(used.items(), key=lambda pair: (-pair[1].ids, pair[0])))
+
+    def _count(
+        self, producer: str, usages: Sequence[HourlyUsage], now: float, ids: object, size: object
+    ) -> tuple[bool, int, int]:
+        names = [keys.usage(producer), keys.PRODUCERS]
+        args = [producer, int(now // HOUR), ids, size]
+        args += [number for one in usages for number in (one.hour, one.ids, one.bytes)]
+        allowed, had_ids, had_bytes = self._redis.script("count_usage", names, args)
+        return bool(allowed), max(int(had_ids), 0), max(int(had_bytes), 0)
+
+
+def _usage(row: dict[str, str], hour: int) -> Usage:
+    """The sum of the hours to come; what cannot be read counts nothing."""
+    sums = {"ids": 0, "bytes": 0}
+    for field, number in row.items():
+        kind, _, until = field.partition(":")
+        if kind in sums and until.isdigit() and int(until) > hour:
+            sums[kind] += int(number) if number.lstrip("-").isdigit() else 0
+    return Usage(max(sums["ids"], 0), max(sums["bytes"], 0))

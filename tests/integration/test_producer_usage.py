@@ -1,0 +1,194 @@
+"""The quota of a producer, over all its lanes and through each door, in a real Redis."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cavendish import Client, QuotaExceeded
+from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane, State
+from cavendish.policy.producer_quota import (
+    DELIVERY_BYTES,
+    HOUR,
+    ID_BYTES,
+    HourlyUsage,
+    ProducerQuota,
+    Usage,
+)
+from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings
+from cavendish.store import Store, keys
+from cavendish_worker.celeryapp.submit_message import take_in
+from cavendish_worker.cli import cli
+
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+
+
+def client_of(store: Store, ids: int = 0, size: int = 0) -> Client:
+    """A client whose settings allow each producer so many ids and bytes."""
+    return Client(
+        settings=replace(
+            Settings.load({}),
+            redis_url=store.connection._url,
+            producer_ids=ids,
+            producer_bytes=size,
+        )
+    )
+
+
+def used(store: Store, producer: str = "shop", after: float = 0.0) -> Usage:
+    return store.producer_usage.used(store.fleet.now() + after).get(producer, Usage(0, 0))
+
+
+def test_a_quota_holds_over_all_services_and_accounts_and_each_producer_has_its_own(
+    store: Store,
+) -> None:
+    with client_of(store, ids=3) as client:
+        client.submit(["a", "b"], service=SERVICE, producer="shop")
+        client.submit(["a"], service="flux", account="other", producer="shop")
+        with pytest.raises(QuotaExceeded, match=r"producer 'shop' has 3 of 3 ids .* 1 more"):
+            client.submit(["c"], service=SERVICE, producer="shop")
+        client.submit(["c", "d", "e"], service=SERVICE)
+        with pytest.raises(QuotaExceeded, match="producer without a name has 3 of 3 ids"):
+            client.submit(["f"], service="flux")
+
+
+def test_a_submit_is_refused_as_a_whole_and_may_be_repeated_at_any_time(store: Store) -> None:
+    with client_of(store, ids=3) as client:
+        with pytest.raises(QuotaExceeded, match="has 0 of 3 ids"):
+            client.submit(["a", "b", "c", "d"], service=SERVICE, producer="shop")
+        assert store.tasks.get("default", SERVICE, ["a", "b", "c", "d"]) == {}
+        assert used(store) == Usage(0, 0)
+        for outcome in ("new", "known", "known"):
+            answers = client.submit(["a", "b", "c"], service=SERVICE, producer="shop")
+            assert {answer.outcome for answer in answers} == {outcome}
+            assert used(store) == Usage(3, 3 * ID_BYTES)
+        with pytest.raises(QuotaExceeded, match=r"has 3 of 3 ids .* for 1 more"):
+            client.submit(["a", "b", "c", "d"], service=SERVICE, producer="shop")
+
+
+def test_a_quota_of_bytes_counts_ids_deliveries_metadata_and_urls(store: Store) -> None:
+    hooks, metadata = ["https://example.com/a", "https://example.com/b"], {"note": "x" * 1000}
+    size = 2 * (ID_BYTES + 2 * DELIVERY_BYTES) + len(json.dumps(metadata)) - 1 + 2 * len(hooks[0])
+    with client_of(store, size=size) as client:
+        told: dict[str, Any] = {"service": SERVICE, "producer": "shop", "webhook": hooks}
+        client.submit(["a", "b"], **told, metadata=metadata)
+        assert used(store) == Usage(2, size)
+        with pytest.raises(QuotaExceeded, match=r"bytes .*\(CAVENDISH_PRODUCER_BYTES\)"):
+            client.submit(["c"], **told)
+
+
+def test_without_a_limit_nothing_is_counted(store: Store) -> None:
+    with client_of(store) as client:
+        client.submit(["a"], service=SERVICE, producer="shop")
+    assert store.connection.redis.exists(keys.PRODUCERS, keys.usage("shop")) == 0
+
+
+def test_an_id_counts_until_its_deadline_and_if_it_ends_until_its_record_is_gone(
+    store: Store,
+) -> None:
+    with client_of(store, ids=10) as client:
+        client.submit(["a", "b"], service=SERVICE, producer="shop", deadline=2 * HOUR)
+    assert [used(store, after=hours * HOUR).ids for hours in (0, 1.9, 3.1)] == [2, 2, 0]
+    now = store.fleet.now()
+    due = [one for one in store.tasks.candidates(LANE, now + 1e6, 9) if one.id == "a"]
+    store.tasks.claim(LANE, now + 100, "t", due)
+    task = store.tasks.load(LANE, ["a"]).tasks["a"]
+    outcome = Outcome(task, State.SUCCEEDED, record={"id": "a"})
+    store.tasks.settle(LANE, "t", now, [(outcome, 0.0)], 10 * HOUR, 100)
+    assert [used(store, after=hours * HOUR).ids for hours in (0, 3.1, 11.1)] == [2, 1, 0]
+    assert used(store, after=3.1 * HOUR).bytes == ID_BYTES + len('{"id":"a"}')
+
+
+def test_a_count_that_went_wrong_is_right_again_when_its_hour_has_passed(store: Store) -> None:
+    usage, now = store.producer_usage, store.fleet.now()
+    hour, quota = int(now // HOUR), ProducerQuota(2, 0)
+    names, raw = [keys.usage("shop"), keys.PRODUCERS], store.connection.redis
+
+    def count(at: float, until: int) -> list[int]:
+        """One id, as by a process that dies before its submit is stored."""
+        found: list[int] = store.connection.script(
+            "count_usage", names, ["shop", int(at // HOUR), quota.ids, 0, until, 1, 7]
+        )
+        return found
+
+    assert count(now, hour + 1) == [1, 0, 0]
+    assert count(now, hour + 3) == [1, 1, 7]
+    assert count(now, hour + 3) == [0, 2, 14]
+    raw.hset(keys.usage("shop"), mapping={"ids": 99, "bytes": "-5"})  # sums that went wrong
+    assert count(now, hour + 3)[0] == 0
+    assert count(now + HOUR, hour + 3) == [1, 1, 7]
+    assert count(now + 2 * HOUR, hour + 3) == [0, 2, 14]
+    assert count(now + 3 * HOUR, hour + 5) == [1, 0, 0]
+    assert 0 < raw.ttl(keys.usage("shop")) <= 3 * HOUR
+    assert usage.used(now + 5 * HOUR) == {}
+    usage.correct("nobody", [HourlyUsage(hour + 9, 5, 5)], now)
+    assert raw.exists(keys.usage("nobody")) == 0
+
+
+def test_producers_that_count_no_longer_leave_the_list(store: Store) -> None:
+    now, raw = store.fleet.now(), store.connection.redis
+    hour = int(now // HOUR)
+    for name, at in (("old", 0), ("new", 5)):
+        args = [name, hour + at, 9, 9, hour + at + 1, 1, 1]
+        store.connection.script("count_usage", [keys.usage(name), keys.PRODUCERS], args)
+    assert raw.zrange(keys.PRODUCERS, 0, -1) == ["new"]
+
+
+def test_rivals_never_exceed_the_quota_together(store: Store) -> None:
+    accepted: list[str] = []
+
+    def rival(name: str) -> None:
+        with client_of(store, ids=20) as client:
+            for number in range(10):
+                try:
+                    client.submit([f"{name}{number}"], service=SERVICE, producer="shop")
+                except QuotaExceeded:
+                    continue
+                accepted.append(name)
+
+    rivals = [threading.Thread(target=rival, args=(name,)) for name in "abcd"]
+    for one in rivals:
+        one.start()
+    for one in rivals:
+        one.join()
+    assert len(accepted) == 20
+    assert used(store).ids == 20
+
+
+def test_where_memory_is_full_nothing_is_counted_for_a_submit_that_is_refused(
+    store: Store,
+) -> None:
+    raw = store.connection.redis
+    with client_of(store, ids=10) as client:
+        client.submit(["a"], service=SERVICE, producer="shop")
+        raw.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(StoreUnavailable):
+                client.submit(["b"], service=SERVICE, producer="shop")
+            store.producer_usage.correct("shop", [HourlyUsage(10**6, -1, -1)], store.fleet.now())
+        finally:
+            raw.config_set("maxmemory", 0)
+    assert used(store).ids == 0
+
+
+def test_a_message_and_the_command_are_refused_in_the_same_sentence(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "The producer 'shop' has 0 of 1 ids in the store (CAVENDISH_PRODUCER_IDS), too many for"
+    with client_of(store, ids=1) as client, pytest.raises(QuotaExceeded) as refused:
+        take_in(client, ["a", "b"], {"service": SERVICE, "producer": "shop"})
+    assert str(refused.value).startswith(said)
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", store.connection._url)
+    monkeypatch.setenv("CAVENDISH_PRODUCER_IDS", "1")
+    done = CliRunner().invoke(cli, ["submit", "--service", SERVICE, "--producer", "shop", "a", "b"])
+    assert done.exit_code == 1
+    assert "2 refused" in done.output
+    assert said in done.output
