@@ -190,6 +190,7 @@ JUNK: dict[str, bytes] = {
     ),
     "a body that is no base64": envelope(body="%"),
     "a body that is a list": envelope(body=[1]),
+    "a body of broken Unicode": envelope(body="\ud800", properties={}),
     "a body encoding that is none": envelope(
         properties={**ENVELOPE["properties"], "body_encoding": "rot13"}
     ),
@@ -264,6 +265,7 @@ def test_messages_that_are_none_are_refused_and_neither_end_the_worker_nor_hold_
     for name, said in REFUSED.items():
         fleet.send(said)
         assert fleet.works(), f"{name}: {fleet.log.read_text()[-2000:]}"
+        assert "Traceback" not in fleet.log.read_text(), name
 
 
 def test_messages_that_celery_itself_trips_over_neither_end_the_worker_nor_hold_up_the_queue(
@@ -273,6 +275,7 @@ def test_messages_that_celery_itself_trips_over_neither_end_the_worker_nor_hold_
     for name, said in DEADLY.items():
         fleet.send(said)
         assert fleet.works(), name
+        assert "Traceback" not in fleet.log.read_text(), name
 
 
 def test_what_is_no_message_at_all_neither_ends_the_worker_nor_holds_up_the_queue(
@@ -282,3 +285,4 @@ def test_what_is_no_message_at_all_neither_ends_the_worker_nor_holds_up_the_queu
     for name, raw in JUNK.items():
         fleet.push(raw)
         assert fleet.works(), f"{name}: {fleet.log.read_text()[-2000:]}"
+        assert "Traceback" not in fleet.log.read_text(), name

@@ -82,9 +82,13 @@ class TolerantConsumer(Consumer):
             except MemoryError:
                 raise  # not the fault of the message
             except Exception as error:  # anybody may have sent anything
-                self._refuse(message, f"{type(error).__name__}: {error}"[:200])
+                self.on_decode_error(message, error)
 
         return take
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Refuse a message; Celery calls it for a body that cannot even become bytes."""
+        self._refuse(message, f"{type(exc).__name__}: {exc}"[:200])
 
     def _refuse(self, message: Any, why: str) -> None:
         logs.logger().error("message.refused", outcome=why)
