@@ -65,13 +65,19 @@ def _joined(rest: bytes) -> bytes:
 def parsed(body: bytes) -> Any:
     """The JSON of a body, leniently. Raises ValueError and RecursionError."""
     text = body.decode(json.detect_encoding(body), "replace")
-    return json.JSONDecoder(strict=False, parse_int=str, parse_constant=lambda _: None).decode(text)
+    return json.JSONDecoder(strict=False, parse_int=_whole, parse_constant=lambda _: None).decode(
+        text
+    )
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) < 400 else digits
 
 
 def records(body: Any) -> Iterator[dict[str, Any]]:
-    """Every object that could be the record of an id."""
+    """Every object that could be the record of an id: the body itself, and its items."""
     items = body.get("items") if isinstance(body, dict) else None
-    for one in items if isinstance(items, list) else [body]:
+    for one in [body, *(items if isinstance(items, list) else ())]:
         if isinstance(one, dict):
             yield one
 
@@ -79,7 +85,8 @@ def records(body: Any) -> Iterator[dict[str, Any]]:
 def says(record: dict[str, Any], task_id: str, verdict: str, *, alone: bool) -> bool:
     """True if the record is about this id, and could mean that it `succeeded` or `failed`.
 
-    `alone`: the answer is about this id only, so its record need not name it.
+    `alone`: the answer is about this id only, so its record need not name it (an id such as null
+    or 0 names nothing).
     """
     names = [record[key] for key in ("id", "task_id") if record.get(key)]
     if task_id not in names and (names or not alone):

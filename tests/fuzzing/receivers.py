@@ -68,7 +68,7 @@ class _Receivers:
     async def some(self, transport: httpx.AsyncBaseTransport) -> None:
         for number in self.numbers:
             said = drawn(self.tally.seed, number)
-            case = self.server.cases[number] = Case(said)
+            case = self.server.begin(number, said)
             result = await self.post(transport, number, SOON)
             self.tally.made += 1
             if result is not None:

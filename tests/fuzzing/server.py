@@ -32,7 +32,14 @@ class Server:
 
     def __init__(self) -> None:
         self.cases: dict[int, Case] = {}
+        self.begun = -1  # the largest number of a case so far
         self.strangers, self.links = 0, set[asyncio.Transport]()
+
+    def begin(self, number: int, said: Said) -> Case:
+        """Answer the requests of a case so from now on."""
+        self.begun = max(self.begun, number)
+        case = self.cases[number] = Case(said)
+        return case
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -73,9 +80,10 @@ class _Connection(asyncio.Protocol):
         request, self._unread = head + found + rest[:size], rest[size:]
         self._turn += 1
         named = _CASE.search(request)
-        case = self._server.cases.get(int(named[1])) if named else None
-        if case is None:
-            self._server.strangers += 1
+        number = int(named[1]) if named else None
+        case = self._server.cases.get(number) if number is not None else None
+        if case is None:  # the client may have given it up before it came here
+            self._server.strangers += number is None or number > self._server.begun
             self._link.abort()
             return
         case.received += 1

@@ -93,7 +93,7 @@ class _Asking:
             except queue.Empty:
                 return
             body, said, single = drawn(self.tally.seed, number)
-            case = self.server.cases[number] = Case(said)
+            case = self.server.begin(number, said)
             found = self.ask(number, SOON, single=single)
             self.tally.made += 1
             if found is not None:
@@ -115,11 +115,11 @@ class _Asking:
         )
         now = self.clock.now()
         parts = (self.store, upstream, self.loop, self.clock, self.lane, Polls())
-        asker = Asker(*parts, 0.0, seconds, now + 0.2)
+        asker = Asker(*parts, 0.0, seconds, now + seconds)
         try:
             if single:
                 task = TrackedTask(ids_of(number)[0], *self.lane_names, now - 100, now + 100)
-                return confirm_absent(asker, [task], _POLICY)
+                return confirm_absent(asker, [task], _POLICY, at_most=1)
             return classify_batch(asker.ask_batch(ids_of(number)), now)
         except TimeoutError:
             self.tally.death(f"case {number} never ended")
