@@ -217,7 +217,8 @@ class Client:
         for name in self._store.endpoints.missing(names):
             raise SubmissionError(
                 f"No endpoint is registered as {name!r}; register it: "
-                f"`cavendish endpoint add {name} URL`."
+                f"`cavendish endpoint add {name} URL`.",
+                "endpoint",
             )
         return options
 
@@ -316,5 +317,5 @@ def _explained(answer: Submitted, options: SubmitOptions) -> Submitted:
 def _listed(ids: Iterable[str]) -> list[str]:
     """The ids as a list; a single string is taken for a mistake, not for its characters."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise SubmissionError("The ids must be a list of strings.")
+        raise SubmissionError("The ids must be a list of strings.", "ids")
     return list(ids)

@@ -34,7 +34,15 @@ class SettingsError(CavendishError):
 
 
 class SubmissionError(CavendishError, ValueError):
-    """A request was refused as a whole; nothing was written."""
+    """A request was refused as a whole; nothing was written.
+
+    `kind`: what is wrong with it, in one word: "service", "endpoint" (not registered), "webhook",
+    "ids", "quota" or "option".
+    """
+
+    def __init__(self, message: str, kind: str = "option") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class QuotaExceeded(SubmissionError):
@@ -42,6 +50,9 @@ class QuotaExceeded(SubmissionError):
 
     There is room again when ids end and their records expire.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "quota")
 
 
 class EndpointError(CavendishError):

@@ -103,12 +103,14 @@ def _service(value: object, others: Collection[str]) -> str:
     if not isinstance(value, str) or not SERVICE.fullmatch(value):
         raise SubmissionError(
             f"The service {shown(value)} must be a name of 1 to 40 of the characters "
-            f"a-z, 0-9 and '-'.{proposal(value, others)}"
+            f"a-z, 0-9 and '-'.{proposal(value, others)}",
+            "service",
         )
     if not is_allowed(value, others):
         raise SubmissionError(
             f"The service {value!r} is not known.{proposal(value, others)} "
-            "CAVENDISH_SERVICES can allow other names."
+            "CAVENDISH_SERVICES can allow other names.",
+            "service",
         )
     return value
 
@@ -129,7 +131,9 @@ def _webhooks(
     if isinstance(webhook, Iterable) and not isinstance(webhook, str | bytes | Mapping):
         given = list(webhook)
     if len(given) > WEBHOOKS:
-        raise SubmissionError(f"At most {WEBHOOKS} webhooks may be given, not {len(given)}.")
+        raise SubmissionError(
+            f"At most {WEBHOOKS} webhooks may be given, not {len(given)}.", "webhook"
+        )
     for one in given:
         named = isinstance(one, str) and one and not is_url(one)
         complaint = name_complaint(str(one)) if named else webhook_complaint(one, allowed, ports)
@@ -138,7 +142,8 @@ def _webhooks(
                 complaint or "the webhook URL must not have a #fragment, which is never sent"
             )
         if complaint:
-            raise SubmissionError(f"Refused: {complaint}{', or must be a URL' if named else ''}.")
+            or_url = ", or must be a URL" if named else ""
+            raise SubmissionError(f"Refused: {complaint}{or_url}.", "webhook")
     return tuple(dict.fromkeys(str(one) for one in given))
 
 

@@ -21,6 +21,7 @@ from acceptance.parts import Parts
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
+from cavendish.store import keys, quarantine
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.devstack.stack import free_port
@@ -204,6 +205,18 @@ def _commands_of_operators(guarded: Guarded) -> None:
     wait_until(lambda: json.loads(shell("dead", "list", "--json")), 40, "it is one again")
     shell("dead", "drop", "--all", "--yes")
     shell("endpoint", "remove", "shop", "--yes", fails=True)
+    body = json.dumps([[parts.emulator.create(1)], {"service": "flux-next"}, {}])
+    raw = json.dumps({"headers": {"task": "cavendish.submit", "id": "x"}, "body": body})
+    quarantined = quarantine.entry_of(1.0, "cavendish.submit", "died", 3, raw.encode())
+    guarded.node.redis.rpush(keys.QUARANTINE, "one", "two")
+    guarded.node.redis.hset(keys.QUARANTINED, mapping=dict.fromkeys(("one", "two"), quarantined))
+    shell("refused", "drop", "one")
+    shell("refused", "retry", "two")  # a worker takes it, and refuses it
+    wait_until(parts.store.refused.list, 40, "it is refused")
+    (entry,) = json.loads(shell("refused", "list", "--json"))
+    shell("refused", "show", entry["id"])
+    shell("refused", "retry", entry["id"], fails=True)
+    shell("refused", "drop", "--all", "--yes")
     found = json.loads(shell("doctor", "--offline", "--json", fails=True))
     assert [
         one for one in found if not one["ok"] and one["what"].startswith(("redis", "broker"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,6 +237,10 @@ def test_a_producer_with_nothing_but_celery_and_the_states_that_end_otherwise(st
     assert shown["metadata"] == {"from": "celery"}
     assert "reported the id as not found" in shown["reason"]
     wait_until(lambda: "submit.refused" in stack.lines(), 60, "the bad message is refused aloud")
+    (refused,) = json.loads(stack.cavendish("refused", "list", "--json").stdout)
+    assert (refused["kind"], refused["ids"], refused["service"]) == ("service", 1, "Not A Service")
+    assert re.fullmatch(r"gen\d+@.+", refused["sender"])
+    assert len(refused["task_id"]) == 36
 
 
 @pytest.mark.timeout(300)

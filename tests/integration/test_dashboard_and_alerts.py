@@ -93,6 +93,7 @@ def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
         endpoint_index.end(task_id, webhook=served(receiver))
     endpoint_index.deliver()
     recorded.claimed("nano-banana", [now - 1], now)
+    recorded.REFUSED.add("service")
     text = serving.text(scraped.registry_of(store, 50, 10.0)) + serving.text(recorded.REGISTRY)
     found: Exposed = {}
     for family in text_string_to_metric_families(text):
@@ -342,6 +343,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "CavendishRecordsQuarantined": (
         {f"cavendish_tasks_quarantined{{{LANE_LABELS}}}": "1x90"},
         {f"cavendish_tasks_quarantined{{{LANE_LABELS}}}": "0x90"},
+    ),
+    "CavendishSubmitsRefused": (
+        {"cavendish_refused_submits": "0x30 1x60"},
+        {"cavendish_refused_submits": "0x90"},
     ),
     "CavendishMessagesQuarantined": (
         {'cavendish_messages_quarantined_total{instance="worker"}': "0x30 1x60"},

@@ -34,7 +34,7 @@ DOORS = {
     "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat "
     "tasks cli/demo telemetry/metrics/serving",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock "
-    "celeryapp/task_message",
+    "celeryapp/task_message celeryapp/refused_submits",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/delivery_worker webhooks/post "
     "webhooks/delivery_loop webhooks/attempt http/dial http/egress http/faults http/resolver "
     "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "

@@ -83,6 +83,7 @@ def poll(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
         "now": 1000.0,
         "lanes": [lane(f"default/service-{n}/0", succeeded=5) for n in range(lanes)],
         "delay": NO_DELAY,
+        "refused_submits": 0,
     }
     found |= {
         "accounts": {"default": account},

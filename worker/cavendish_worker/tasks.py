@@ -21,6 +21,7 @@ from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
 from cavendish_worker.celeryapp.app import build
+from cavendish_worker.celeryapp.refused_submits import Sender
 from cavendish_worker.polling.expire import expire_all
 from cavendish_worker.runtime import Runtime, get_runtime
 from cavendish_worker.telemetry.metrics import serving
@@ -41,11 +42,16 @@ AWAY = (StoreUnavailable, OperationalError)
 @app.task(name=SUBMIT, throws=(SubmissionError,))
 def submit(ids: Any = None, *more: Any, **options: Any) -> str:
     """Submit ids for a producer that has only Celery."""
-    if more:
-        raise SubmissionError("cavendish.submit takes one list of ids; all else goes by keyword.")
-    header = submit.request.get("traceparent")
+    request = submit.request
     try:
-        return submit_message.take_in(get_runtime().client, ids, options, header)
+        runtime = get_runtime()
+        sender = Sender(runtime.store, str(request.get("origin") or ""), str(request.id or ""))
+        if more:
+            why = "cavendish.submit takes one list of ids; all else goes by keyword."
+            error = SubmissionError(why, "ids")
+            raise submit_message.refused([ids, *more], options, error, sender.keep)
+        header = request.get("traceparent")
+        return submit_message.take_in(runtime.client, ids, options, header, sender.keep)
     except StoreUnavailable as away:
         time.sleep(1)  # the message goes back into its queue, and must not loop at full speed
         raise Reject(str(away), requeue=True) from None

@@ -20,6 +20,7 @@ from cavendish.store.fleet import Fleet
 from cavendish.store.listing import Listing
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.reconciliation import Reconciliation
+from cavendish.store.refused import Refused
 from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
@@ -45,6 +46,7 @@ class Store:
         self.shared_state = SharedState(self.connection)
         self.fleet = Fleet(self.connection)
         self.listing = Listing(self.connection)
+        self.refused = Refused(self.connection)
 
     def clock(self) -> Clock:
         """A clock set by Redis TIME. Raises StoreUnavailable.

@@ -30,6 +30,9 @@ in the broker's Redis.
 | {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
 |                           |        | what was written                                            |
 | disabled                  | hash   | endpoint -> since when and why it is sent nothing, as JSON  |
+| {cavendish:refused}:index | hash   | refused submit -> what is known of it, as JSON              |
+| {cavendish:refused}:sent  | hash   | refused submit -> its ids and options as they were sent     |
+| {cavendish:refused}:lost  | string | how many were dropped, since only so many are kept          |
 | {endpoint}:circuit        | hash   | version, value: how well an endpoint takes its webhooks     |
 | {lane}:producers          | set    | the producers that have pending ids                         |
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
@@ -76,6 +79,10 @@ FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
 #: Hash tags of the due indices that are not of one account.
 DEADLINES = "cavendish:deadlines"
+#: Refused submits, in one slot: what is known of them, what was sent, how many were dropped.
+REFUSED, REFUSED_SENT, REFUSED_LOST = (
+    f"cavendish:{{cavendish:refused}}:{name}" for name in ("index", "sent", "lost")
+)
 #: In the broker's Redis: the order and the content of its quarantined messages.
 QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
 #: In the slot of FLEET, so that it is read together with the clock.

@@ -23,6 +23,7 @@ SECTIONS = {
         "wait": "Wait until all ids have ended.",
         "list": "List ids by state, time, producer or endpoint.",
         "events": "Print which ids have ended; with --follow, also those to come.",
+        "refused": "List, retry or drop refused submits and quarantined messages.",
     },
     "Watch": {
         "top": "Show the whole system on one screen, live.",

@@ -15,7 +15,15 @@ from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store
 from cavendish.store.fleet import FORMAT, Member
 from cavendish.store.statistics import LaneStatistics, Statistics
-from cavendish_worker.doctor import accounts, api, broker, outgoing, processes, redis_server
+from cavendish_worker.doctor import (
+    accounts,
+    api,
+    broker,
+    messages,
+    outgoing,
+    processes,
+    redis_server,
+)
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
 from cavendish_worker.doctor.receivers import EndpointView, counted, endpoints, secrets, trouble
@@ -42,11 +50,12 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     signs, encrypt = _keys(workers, settings)
     views = endpoints(store, statistics)
     urls = [view.url for view in views if view.url]
-    of_broker, of_api, of_outgoing = at_once(  # each may wait for its network
+    of_broker, of_api, of_outgoing, of_messages = at_once(  # each may wait for its network
         (
             partial(broker.findings, settings, server, workers=bool(workers)),
             partial(api.findings, store, settings, now, lanes, offline=offline),
             partial(outgoing.findings, settings, urls, offline=offline),
+            partial(messages.findings, store, settings),
         )
     )
     return [
@@ -56,13 +65,12 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
         *processes.findings(living),
         *accounts.findings(store, settings, statistics, lanes, workers),
         *of_api,
-        _secret(signs=signs),
-        *_misspelt(),
+        *_environment(signs=signs),
         *(finding for view in views for finding in trouble(view)),
         *secrets(store, settings, now, encrypt=encrypt, elsewhere=bool(workers)),
         *of_outgoing,
-        *(_unreadable(lane) for lane in statistics.unreadable),
-        *(finding for lane in statistics.tracked for finding in _lane(lane, store, now)),
+        *of_messages,
+        *_lanes(statistics, store),
     ]
 
 
@@ -87,6 +95,10 @@ def _store(store: Store, statistics: Statistics) -> list[Finding]:
     return [of_format, ill("store", emptied.reason, advice)]
 
 
+def _environment(*, signs: bool) -> list[Finding]:
+    return [_secret(signs=signs), *_misspelt()]
+
+
 def _secret(*, signs: bool) -> Finding:
     if signs:
         return well("webhook secret", "is set")
@@ -101,6 +113,13 @@ def _misspelt() -> list[Finding]:
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     advice = "deploy/env.example has every setting."
     return [ill("environment", f"{name} is no setting", advice) for name in unknown]
+
+
+def _lanes(statistics: Statistics, store: Store) -> list[Finding]:
+    found = [_unreadable(lane) for lane in statistics.unreadable]
+    return found + [
+        one for lane in statistics.tracked for one in _lane(lane, store, statistics.now)
+    ]
 
 
 def _unreadable(lane: Lane) -> Finding:

@@ -53,6 +53,7 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
         "now": now,
         "lanes": [_lane(one, memory.delays[one.lane], now) for one in lanes],
         "emptied_at": statistics.emptied.at if statistics.emptied else None,
+        "refused_submits": store.refused.count(),
         "unreadable_lanes": [str(lane) for lane in statistics.unreadable],
         "delay": _percentiles(delay for one in lanes for delay in memory.delays[one.lane]),
         "accounts": {

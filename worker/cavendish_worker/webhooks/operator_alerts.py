@@ -5,14 +5,18 @@ An alert is a delivery like any other. Each is stored once, however often its ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from cavendish.model import Lane
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.store import Store
+from cavendish.store.refused import RefusedSubmit
 from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.webhooks import payload
 
+#: Seconds in which refused submits make at most one alert.
+REFUSED_EVERY = 3600.0
 #: Paused services that are told of, those that were paused first.
 SERVICES = 20
 
@@ -90,3 +94,27 @@ def services_paused(
         name = payload.event_id("service.paused", account, service, repr(health.paused_since))
         new += store.deliveries.notify(name, operations, body, now)
     return new
+
+
+def submits_refused(
+    store: Store, operations: str, refused: Sequence[RefusedSubmit], now: float
+) -> bool:
+    """Store an alert that submits were refused, at most one an hour; true if it is new.
+
+    `refused`: what lies there, the newest first. Raises StoreUnavailable.
+    """
+    if not operations or not refused:
+        return False
+    newest = refused[0]
+    about = {
+        "refused": len(refused),
+        "ids": sum(one.ids for one in refused),
+        "kinds": dict(Counter(one.kind for one in refused)),
+        "newest": {
+            name: getattr(newest, name)
+            for name in ("id", "at", "kind", "reason", "sender", "producer", "service")
+        },
+    }
+    body = payload.operations_event("submits.refused", about, newest.at).decode()
+    name = payload.event_id("submits.refused", repr(newest.at // REFUSED_EVERY))
+    return store.deliveries.notify(name, operations, body, now)

@@ -35,7 +35,8 @@ class Reconciled:
 def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
     """Check the deliveries of all tasks that ended; forget dead letters and common parts.
 
-    `dead_retention`: seconds for which a dead letter is kept. Raises StoreUnavailable.
+    `dead_retention`: seconds for which a dead letter or a refused submit is kept. Raises
+    StoreUnavailable.
     """
     now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
     for lane in [*lanes, OPERATIONS]:
@@ -52,6 +53,8 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, lanes, now)
     operator_alerts.emptied(store, operations, now)
+    store.refused.forget(now - dead_retention)
+    operator_alerts.submits_refused(store, operations, store.refused.list(), now)
     operator_alerts.services_paused(store, operations, _paused(store, lanes), now)
     return Reconciled(restored)
 

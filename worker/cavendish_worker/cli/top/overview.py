@@ -63,8 +63,9 @@ def _notes(found: dict[str, Any], most: int | None) -> list[str]:
     lanes = [note for lane in found["lanes"] for note in lane_notes(lane)]
     troubled = [one for one in found["webhooks"] if endpoint_trouble(one)]
     endpoints = [f"{endpoint_name(one)}: {endpoint_trouble(one)}" for one in troubled]
-    at = found["emptied_at"]
+    at, refused = found["emptied_at"], found["refused_submits"]
     store = [] if at is None else [f"the store was emptied before {moment(at)}: see doctor"]
+    store += [f"{refused} refused submits: cavendish refused list"] if refused else []
     return store + lanes[:most] + endpoints[:most]
 
 

@@ -67,6 +67,12 @@ MESSAGES_QUARANTINED = Counter(
     "cavendish_messages_quarantined",
     "Messages that were quarantined, since workers died with them in hand.",
 )
+REFUSED = Counter(
+    "cavendish_refused",
+    "Submits by message that were refused, as a whole or single ids of them, by what was wrong: "
+    "service, endpoint, webhook, ids, quota, option.",
+    ("kind",),
+)
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
     "Attempts to deliver a webhook, by their result: delivered, retry, rejected (now dead), "

@@ -53,6 +53,7 @@ class OfTheStore(Collector):
         about = "1 if the Redis that holds the store answers, else 0."
         try:
             statistics = self._store.statistics(models=MODELS)
+            refused = self._store.refused.count()
         except StoreUnavailable:
             yield _gauge("store_up", about, (), [((), 0)])
             return
@@ -67,6 +68,8 @@ class OfTheStore(Collector):
         yield from _webhooks(services, statistics)
         yield from _endpoints(statistics)
         yield from _fleet(statistics)
+        about = "Refused submits that lie in the store: see `cavendish refused list`."
+        yield _gauge("refused_submits", about, (), [((), refused)])
 
 
 def _gauge(name: str, about: str, labels: Labels, rows: Rows) -> Metric:

@@ -1,0 +1,31 @@
+"""refused: what producers sent by message and no worker takes."""
+
+from __future__ import annotations
+
+import click
+
+from cavendish_worker.cli.lazy_group import LazyGroup
+
+SECTIONS = {
+    "Commands": {
+        "list": "List refused submits and quarantined messages.",
+        "show": "Show one of them, and what was sent.",
+        "retry": "Submit again what was refused, once its cause is mended.",
+        "drop": "Forget some of them for good.",
+    }
+}
+
+
+@click.group(
+    "refused",
+    cls=LazyGroup,
+    package=__name__,
+    sections=SECTIONS,
+    short_help="List, retry or drop refused submits and quarantined messages.",
+)
+def command() -> None:
+    """List, retry or drop refused submits and quarantined messages.
+
+    A submit by message is refused for what it says, such as a service that is not known; nobody
+    waits for the answer, so it is kept here. A message is quarantined if workers died of it.
+    """

@@ -1,0 +1,46 @@
+"""refused list: refused submits and quarantined messages."""
+
+from __future__ import annotations
+
+import click
+
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.refused.places import fields, places
+from cavendish_worker.cli.tables import table
+
+
+@click.command("list", short_help="List refused submits and quarantined messages.")
+@json_option
+def command(as_json: bool) -> None:
+    """List refused submits and quarantined messages, the newest first.
+
+    Only so many are kept: 200 submits and 16 MiB of what they said, and 100 messages. The oldest of
+    whoever has most make room.
+
+    \b
+    cavendish refused list
+    """
+    with places() as both:
+        found, lost = both.list(), both.store.refused.lost()
+    if as_json:
+        print_json([fields(one) for one in found])
+        return
+    rows = [
+        (
+            one["id"],
+            moment(one["at"]),
+            one["kind"],
+            one["ids"] or "",
+            one["producer"] or one["sender"],
+            one["reason"],
+        )
+        for one in map(fields, found)
+    ]
+    if rows:
+        columns = ("id", "refused", "kind", "ids", "sender", "reason")
+        table(columns, rows, cut="reason", spare=("ids", "sender", "refused"))
+    else:
+        click.echo("nothing refused")
+    if lost:
+        click.echo(f"{lost} older ones were dropped, since only so many are kept.", err=True)

@@ -1,0 +1,86 @@
+"""refused show: one refused submit or quarantined message, and what was sent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import click
+
+from cavendish.store.quarantine import Quarantined
+from cavendish.store.refused import RefusedSubmit
+from cavendish_worker.celeryapp.refused_submits import what_was_sent
+from cavendish_worker.cli.options import json_option
+from cavendish_worker.cli.output import moment, plain, print_json
+from cavendish_worker.cli.refused.places import fields, places
+from cavendish_worker.cli.tables import pairs
+
+#: Ids, and characters of a text, that are shown.
+_IDS, _TEXT = 100, 2000
+#: What comes before the host of a URL, and what comes behind its path.
+_LOGIN = re.compile(r"(?<=://)[^/\s\"'@?#]*@")
+_QUERY = re.compile(r"(://[^\s\"'?#]*)[?#][^\s\"']*")
+
+
+@click.command("show", short_help="Show one of them, and what was sent.")
+@click.argument("entry", metavar="ID")
+@json_option
+def command(entry: str, as_json: bool) -> None:
+    """Show one refused submit or quarantined message, and what was sent.
+
+    Metadata is left out, and so are the logins and queries of URLs: they may be secrets.
+
+    \b
+    cavendish refused show 5b0c6d1e2f3a
+    """
+    with places() as both:
+        found = both.show(entry)
+    said = fields(found) | {"reason": without_secrets(found.reason)}
+    sent = _message(found) if isinstance(found, Quarantined) else _submit(found)
+    if as_json:
+        print_json(said | {"sent": sent})
+        return
+    pairs((said | {"at": moment(found.at)}).items())
+    click.echo(f"sent  {plain(sent if isinstance(sent, str) else json.dumps(sent))}")
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs have no login and no query any more."""
+    return _QUERY.sub(r"\1?…", _LOGIN.sub("…@", text))
+
+
+def _submit(refused: RefusedSubmit) -> Any:
+    """The ids and options of a submit; of one that was too large, the beginning of its text."""
+    sent = what_was_sent(refused)
+    if sent is None:
+        return _cut(refused.sent)
+    ids, options = sent
+    shown = {name: value for name, value in options.items() if name != "metadata"}
+    if "metadata" in options:
+        shown["metadata"] = "left out"
+    listed = ids if not isinstance(ids, list) else ids[:_IDS]
+    return {"ids": _clean(listed), "options": _clean(shown)}
+
+
+def _message(message: Quarantined) -> str:
+    """The envelope of a message, with its body as text, if it can be read."""
+    try:
+        said = json.loads(message.message)
+        body = base64.b64decode(said["body"]).decode(errors="replace")
+        return _cut(body)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return _cut(message.message)
+
+
+def _clean(value: Any) -> Any:
+    """A value as JSON has it, without the secrets of its URLs."""
+    return json.loads(without_secrets(json.dumps(value, default=str)))
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, without metadata behind it: that may be a secret."""
+    before, metadata, _ = text.partition('"metadata"')
+    end = " …" if metadata or len(before) > _TEXT else ""
+    return without_secrets(before[:_TEXT]) + end

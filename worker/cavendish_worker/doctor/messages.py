@@ -1,0 +1,38 @@
+"""Refused submits and quarantined messages: ids that somebody sent, and that nobody tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cavendish.errors import StoreUnavailable
+from cavendish.local_paths import quarantine_url
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.quarantine import Quarantine
+from cavendish_worker.doctor.finding import Finding, ill, well
+
+_ADVICE = "See `cavendish refused list`; mend the cause, then `cavendish refused retry` or `drop`."
+
+
+def findings(store: Store, settings: Settings) -> list[Finding]:
+    """What lies there. Raises StoreUnavailable if the store is away; a broker may be."""
+    submits = store.refused.list()
+    found = [well("refused submits", "none")]
+    if submits:
+        found = [ill("refused submits", _said(submits, "refused"), _ADVICE)]
+    if url := quarantine_url(settings):
+        quarantine = Quarantine(url)
+        try:
+            messages = quarantine.list()
+        except StoreUnavailable:
+            return found  # the finding of the broker says it
+        finally:
+            quarantine.close()
+        if messages:
+            found.append(ill("quarantined messages", _said(messages, "quarantined"), _ADVICE))
+    return found
+
+
+def _said(entries: Sequence[Any], word: str) -> str:
+    return f"{len(entries)} {word}, the newest ({entries[0].id}) because: {entries[0].reason}"
