@@ -18,7 +18,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cavendish.clock import Clock
+from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.store.fleet import Member
+from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint
 from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
@@ -94,7 +96,12 @@ def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
     endpoint_index.deliver()
     recorded.claimed("nano-banana", [now - 1], now)
     recorded.REFUSED.add("service")
-    text = serving.text(scraped.registry_of(store, 50, 10.0)) + serving.text(recorded.REGISTRY)
+    quota = ProducerQuota(10, 0)
+    told = SubmitOptions("nano-banana", "default", (), 60.0, "", "", "shop", restart=False)
+    store.producer_usage.reserve(1, told, quota, 60.0, now, int)
+    text = serving.text(scraped.registry_of(store, 50, 10.0, quota)) + serving.text(
+        recorded.REGISTRY
+    )
     found: Exposed = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -299,6 +306,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "CavendishAccountBlind": (
         {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "5x90"},
         {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "4x90"},
+    ),
+    "CavendishProducerNearQuota": (
+        {'cavendish_producer_quota_used_ratio{producer="shop"}': "0.81x90"},
+        {'cavendish_producer_quota_used_ratio{producer="shop"}': "0.8x90"},
     ),
     "CavendishServiceDown": (
         {f"cavendish_service_down_seconds{{{LANE_LABELS}}}": "5 0 " * 45},

@@ -26,6 +26,8 @@ from cavendish.settings import Settings
 from cavendish.store import Store, keys
 from cavendish_worker.celeryapp.submit_message import take_in
 from cavendish_worker.cli import cli
+from cavendish_worker.telemetry import snapshot
+from cavendish_worker.telemetry.metrics import scraped, serving
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
@@ -192,3 +194,22 @@ def test_a_message_and_the_command_are_refused_in_the_same_sentence(
     assert done.exit_code == 1
     assert "2 refused" in done.output
     assert said in done.output
+
+
+def test_the_metrics_and_status_show_who_uses_how_much_for_a_bounded_number_of_producers(
+    store: Store,
+) -> None:
+    with client_of(store, ids=10) as client:
+        client.submit(["a", "b"], service=SERVICE, producer="shop")
+        for number in range(scraped.MOST_PRODUCERS):
+            client.submit([f"x{number}"], service=SERVICE, producer=f"p{number:02}")
+    text = serving.text(scraped.registry_of(store, 50, quota=ProducerQuota(10, 0)))
+    lines = [line for line in text.splitlines() if line.startswith("cavendish_producer_quota")]
+    assert len(lines) == scraped.MOST_PRODUCERS
+    assert 'cavendish_producer_quota_used_ratio{producer="shop"} 0.2' in lines
+    shown = snapshot.gather(store, replace(Settings.load({}), producer_ids=10))["producers"]
+    assert next(iter(shown)) == "shop"
+    assert shown["shop"] == {"ids": 2, "bytes": 2 * ID_BYTES} | {
+        "ids_most": 10,
+        "bytes_most": Settings().producer_bytes,
+    }

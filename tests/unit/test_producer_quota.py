@@ -65,3 +65,10 @@ def test_the_refusal_names_the_producer_the_limit_what_is_used_and_the_setting()
     assert nameless is not None
     assert nameless.startswith("The producer without a name has 0 of 1 bytes")
     assert "(CAVENDISH_PRODUCER_BYTES)" in nameless
+
+
+def test_the_share_of_a_quota_is_that_of_the_limit_that_comes_first() -> None:
+    used = Usage(5, 90)
+    assert used.share(ProducerQuota(10, 100)) == 0.9
+    assert used.share(ProducerQuota(10, 0)) == 0.5
+    assert used.share(ProducerQuota(0, 0)) == 0.0

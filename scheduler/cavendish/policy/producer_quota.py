@@ -34,6 +34,11 @@ class Usage:
     ids: int
     bytes: int
 
+    def share(self, quota: ProducerQuota) -> float:
+        """The share of the quota that is used: of ids or of bytes, whichever is more."""
+        pairs = (self.ids, quota.ids), (self.bytes, quota.bytes)
+        return max(used / most if most else 0.0 for used, most in pairs)
+
 
 @dataclass(frozen=True, slots=True)
 class HourlyUsage:

@@ -10,6 +10,7 @@ import click
 from cavendish.env_parsers import listening
 from cavendish.errors import StackError
 from cavendish.local_paths import store_url
+from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.cli.options import json_option
@@ -47,7 +48,8 @@ def command(serve: tuple[str, int] | None, as_json: bool) -> None:
     """
     settings = Settings.load()
     store = Store(store_url(settings), settings.shards)
-    registry = scraped.registry_of(store, settings.batch_size, settings.rate)
+    quota = ProducerQuota(settings.producer_ids, settings.producer_bytes)
+    registry = scraped.registry_of(store, settings.batch_size, settings.rate, quota)
     if serve is not None:
         logs.set_up(settings.log_format, settings.log_level)
         _serve(serve, registry)

@@ -64,6 +64,11 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
         "endpoints": [
             one for one in webhooks if one["disabled_at"] is not None or one["circuit"] == "open"
         ],
+        "producers": {
+            name: asdict(usage)
+            | {"ids_most": settings.producer_ids, "bytes_most": settings.producer_bytes}
+            for name, usage in store.producer_usage.used(now).items()
+        },
         "webhooks": webhooks,
         "fleet": [asdict(one) | {"alive": one.alive(now)} for one in statistics.members],
     }

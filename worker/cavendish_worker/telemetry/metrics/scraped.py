@@ -5,7 +5,7 @@ They are the same in every process that serves them, so one place is enough to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from cavendish.errors import StoreUnavailable
 from cavendish.model import State, UpstreamErrorKind
+from cavendish.policy.producer_quota import ProducerQuota, Usage
 from cavendish.store import Store
 from cavendish.store.statistics import LaneStatistics, Statistics
 from cavendish_worker.telemetry.metrics.families import OTHER
@@ -21,6 +22,10 @@ from cavendish_worker.telemetry.metrics.families import OTHER
 NAMELESS, UNSORTED = "URL", "INBOX"
 #: Services, each of one account, that have labels of their own: producers name them.
 MOST_SERVICES = 200
+#: No limit for any producer.
+UNLIMITED = ProducerQuota(0, 0)
+#: Producers that have labels of their own.
+MOST_PRODUCERS = 20
 #: Models of one service whose durations are shown: those that learned last.
 MODELS = 20
 _SERVICE = ("account", "service")
@@ -32,21 +37,27 @@ Rows = Iterable[tuple[Labels, float]]
 Services = dict[tuple[str, str], list[LaneStatistics]]
 
 
-def registry_of(store: Store, batch_size: int, ceiling: float = 0.0) -> CollectorRegistry:
+def registry_of(
+    store: Store,
+    batch_size: int,
+    ceiling: float = 0.0,
+    quota: ProducerQuota = UNLIMITED,
+) -> CollectorRegistry:
     """A registry of the store alone.
 
-    `batch_size` (ids) and `ceiling` (calls/s, 0 for none) are what the settings say.
+    `batch_size` (ids), `ceiling` (calls/s, 0 for none) and `quota` are what the settings say.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(OfTheStore(store, batch_size, ceiling))
+    registry.register(OfTheStore(store, batch_size, ceiling, quota))
     return registry
 
 
 class OfTheStore(Collector):
     """Reads the store at each scrape; while Redis is away it says only `cavendish_store_up` 0."""
 
-    def __init__(self, store: Store, batch_size: int, ceiling: float) -> None:
+    def __init__(self, store: Store, batch_size: int, ceiling: float, quota: ProducerQuota) -> None:
         self._store, self._batch_size, self._ceiling = store, batch_size, ceiling
+        self._quota = quota
 
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
@@ -54,6 +65,7 @@ class OfTheStore(Collector):
         try:
             statistics = self._store.statistics(models=MODELS)
             refused = self._store.refused.count()
+            used = self._store.producer_usage.used(statistics.now)
         except StoreUnavailable:
             yield _gauge("store_up", about, (), [((), 0)])
             return
@@ -65,6 +77,7 @@ class OfTheStore(Collector):
         yield from _calls(services, statistics.now, self._batch_size)
         yield from _accounts(services, statistics, self._ceiling)
         yield _forecast_durations(services, statistics)
+        yield _quota_used(used, self._quota)
         yield from _webhooks(services, statistics)
         yield from _endpoints(statistics)
         yield from _fleet(statistics)
@@ -234,6 +247,17 @@ def _forecast_durations(services: Services, statistics: Statistics) -> Metric:
     return _gauge("forecast_duration_seconds", about, labels, rows)
 
 
+def _quota_used(used: Mapping[str, Usage], quota: ProducerQuota) -> Metric:
+    """The producers that use most of it: anybody may name any number of producers."""
+    shares = {name: usage.share(quota) for name, usage in used.items() if quota.limited}
+    ranked = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_PRODUCERS]
+    about = (
+        "Share of the ids or bytes that the producer may have in the store, whichever is more, "
+        f"of the {MOST_PRODUCERS} that use most; without a name: all who give none."
+    )
+    return _gauge("producer_quota_used_ratio", about, ("producer",), _by_name(dict(ranked)))
+
+
 def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
     queued = dict.fromkeys([*sorted(statistics.registered), NAMELESS], 0)
     for lane in statistics.lanes:
@@ -256,7 +280,7 @@ def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
     yield _counter("webhooks_buried", about, _SERVICE, _totals(services, "buried"))
 
 
-def _by_name(numbers: dict[str, int]) -> Rows:
+def _by_name(numbers: Mapping[str, float]) -> Rows:
     return [((name,), number) for name, number in numbers.items()]
 
 
