@@ -65,7 +65,7 @@ class OfTheStore(Collector):
         try:
             statistics = self._store.statistics(models=MODELS)
             refused = self._store.refused.count()
-            used = self._store.producer_usage.used(statistics.now)
+            used = self._store.producer_usage.used(statistics.now) if self._quota.limited else {}
         except StoreUnavailable:
             yield _gauge("store_up", about, (), [((), 0)])
             return
@@ -249,7 +249,7 @@ def _forecast_durations(services: Services, statistics: Statistics) -> Metric:
 
 def _quota_used(used: Mapping[str, Usage], quota: ProducerQuota) -> Metric:
     """The producers that use most of it: anybody may name any number of producers."""
-    shares = {name: usage.share(quota) for name, usage in used.items() if quota.limited}
+    shares = {name: usage.share(quota) for name, usage in used.items()}
     ranked = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_PRODUCERS]
     about = (
         "Share of the ids or bytes that the producer may have in the store, whichever is more, "
