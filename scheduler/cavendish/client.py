@@ -87,7 +87,8 @@ class Client:
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
         """One tracked task (`task_id` of a `service`, under an `account`) with its record.
 
-        None if it is not tracked.
+        `record` has Python values, `record_json` the text that they came as. None if it is not
+        tracked.
         """
         return self.get_many([task_id], service=service, account=account).get(task_id)
 

@@ -27,7 +27,8 @@ class State(StrEnum):
 
     - PENDING: it has not ended, as far as is known;
     - SUCCEEDED, FAILED: the remote API reported it;
-    - UNKNOWN: the remote API reported the id as not found, several times over a while;
+    - UNKNOWN: the remote API reported the id as not found, several times over a while, under a
+      token for which it knows other ids;
     - EXPIRED: its deadline passed first.
     """
 

@@ -338,7 +338,9 @@ def test_it_says_through_which_proxy_the_api_is_asked(
     by, login = f"127.0.0.1:{proxy.port}", "ada:sesame"
     asked = said(parts, API_PROXY=f"http://{login}@{by}")["api, account default"]
     assert asked["ok"]
-    assert f"through the proxy {by} (CAVENDISH_API_PROXY), accepts the token" in asked["found"]
+    assert (
+        f"through the proxy {by} (CAVENDISH_API_PROXY), does not refuse the token" in asked["found"]
+    )
     assert len(proxy.heads) == 1
     monkeypatch.setenv("HTTPS_PROXY", f"http://{login}@127.0.0.1:1")
     away = said(parts, API_URL="https://no-such-name.invalid")["api, account default"]

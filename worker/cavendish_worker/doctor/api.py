@@ -78,13 +78,15 @@ def _finding(what: str, answer: Answer, url: str, by: Route, service: str) -> Fi
     api = f"{url}, asked through the proxy {by.host} ({by.source})," if by.proxy else url
     if isinstance(answer, Answered):
         unused = f" ({by.source})" if by.source and not by.proxy else ""
-        return well(what, f"{api} accepts the token{unused}")
+        return well(what, f"{api} does not refuse the token{unused}")
     if answer.why is UpstreamErrorKind.ACCOUNT:
         page = "https://platform.acedata.cloud"
         advice = f"Check the token and the credit at {page}, and set CAVENDISH_API_TOKEN anew."
         return ill(what, f"the token is refused: {answer.detail}", advice)
     if answer.why is UpstreamErrorKind.RATE:
-        found = f"{api} accepts the token, and answers that there are too many calls just now"
+        found = (
+            f"{api} does not refuse the token, and answers that there are too many calls just now"
+        )
         return well(what, found, "Nothing: the rate limit adapts.")
     if not answer.detail.startswith("HTTP "):
         return _unreachable(what, answer, url, by)
