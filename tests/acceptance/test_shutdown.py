@@ -78,7 +78,8 @@ def test_a_worker_that_is_ended_in_the_middle_of_batches_leaves_no_lease_to_wait
 def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its_last_calls(
     own_server: Server, served: Served
 ) -> None:
-    parts = Parts(own_server.url, served, EmulatorConfig(rate=0.0, median=0.1, latency=8.0))
+    config = EmulatorConfig(rate=0.0, median=0.1, latency=100.0)  # longer than it is waited for
+    parts = Parts(own_server.url, served, config, SHUTDOWN_TIMEOUT="15")
     redis = parts.store.connection.redis
     try:
         beat, worker = parts.celery("beat"), parts.celery("worker")
@@ -98,7 +99,7 @@ def test_no_message_lies_between_the_broker_and_a_worker_that_only_waits_for_its
         time.sleep(1.5)
         assert worker.poll() is None  # it waits for the call
         assert len(parts.tasks(ids)) + int(redis.llen("cavendish.submit")) == 20
-        assert worker.wait(20) == 0
+        assert worker.wait(40) == 0
         parts.celery("worker")
         wait_until(lambda: len(parts.tasks(ids)) == 20, 60, "another worker takes them")
     finally:

@@ -22,6 +22,7 @@ from cavendish.client import Client
 from cavendish.local_paths import quarantine_url
 from cavendish.settings import Settings
 from cavendish.store.quarantine import DEATHS, MOST_DEATHS, Quarantine
+from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.envelope import KEPT
 from cavendish_worker.celeryapp.redis_transport import NOTED_DEATHS, POPPED
@@ -56,7 +57,11 @@ POISON = json.dumps([[["poison"]], {"service": "nano-banana"}, {}]).encode()
 
 @pytest.fixture
 def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    # Another test of this process may have set the clock, by a Redis of its own.
+    monkeypatch.setattr(broker_clock, "_clock", None)
     monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
+    # Kombu's wait of a second is waited to its end whenever a connection is closed.
+    monkeypatch.setattr(broker.Transport, "brpop_timeout", 0.05)
     one = Broker(own_server, tmp_path)
     yield one
     for process in one.started:
