@@ -157,7 +157,7 @@ def test_a_delivery_is_claimed_by_one_and_due_again_when_the_lease_ends(
 ) -> None:
     assert claim(endpoint_index, "d1", 1010.0, until=1020.0) == [DELIVERY]
     assert claim(endpoint_index, "d2", 1019.9) == []
-    assert endpoint_index.deliveries.next_visit([LANE]) == 1020.0
+    assert endpoint_index.deliveries.next_visits([LANE])[0] == 1020.0
     assert claim(endpoint_index, "d2", 1020.0) == [DELIVERY]
     assert pay(endpoint_index, "d1", 1021.0, DELIVERY) == 0
     assert delay(endpoint_index, "d1", 1021.0, DELIVERY) == 0
@@ -358,9 +358,9 @@ def test_a_later_try_is_charged_unless_the_fault_was_ours(endpoint_index: Store)
     assert delay(endpoint_index, "d2", 1016.0, DELIVERY, charged=False) == 1
     (delivery,) = endpoint_index.deliveries.load(LANE, [DELIVERY])
     assert (delivery.attempts, delivery.outcome, delivery.log) == (1, "HTTP 500", "{}")
-    assert endpoint_index.deliveries.next_visit([LANE]) == 1016.0
+    assert endpoint_index.deliveries.next_visits([LANE])[0] == 1016.0
     assert claim(endpoint_index, "d3", 1015.9) == []
-    assert endpoint_index.deliveries.next_visit([LANE]) == 1016.0
+    assert endpoint_index.deliveries.next_visits([LANE])[0] == 1016.0
     assert claim(endpoint_index, "d3", 1016.0) == [DELIVERY]
 
 
@@ -371,7 +371,7 @@ def test_a_retry_far_ahead_hides_nothing_that_is_due_before(store: Store) -> Non
     assert store.deliveries.sort([LANE], 1010.0).worth == {LANE: ["shop"]}
     assert claim(store, "d2", 1011.0, until=1041.0) == [third]
     delay(store, "d2", 6000.0, third)
-    assert store.deliveries.next_visit([LANE]) == 1040.0
+    assert store.deliveries.next_visits([LANE])[0] == 1040.0
     assert claim(store, "d3", 1040.0) == [second]
 
 
@@ -392,10 +392,10 @@ def test_an_endpoint_is_visited_later_and_earlier_only_for_what_is_fresh(
     endpoint_index.deliveries.sort([LANE], 1010.0)
     endpoint_index.deliveries.postpone(LANE, {ENDPOINT: 1100.0, "stranger": 1.0})
     assert endpoint_index.deliveries.sort([LANE], 1099.9).worth == {}
-    assert endpoint_index.deliveries.next_visit([LANE]) == 1100.0
+    assert endpoint_index.deliveries.next_visits([LANE])[0] == 1100.0
     owe(endpoint_index, ["b"], HOOK, now=1050.0)
     assert endpoint_index.deliveries.sort([LANE], 1050.0).worth == {LANE: [ENDPOINT]}
-    assert endpoint_index.deliveries.next_visit([LANE]) == 1050.0
+    assert endpoint_index.deliveries.next_visits([LANE])[0] == 1050.0
     endpoint_index.deliveries.postpone(LANE, {ENDPOINT: 1200.0})
     assert endpoint_index.deliveries.sort([LANE], 1199.9).worth == {}
     assert endpoint_index.deliveries.sort([LANE], 1200.0).worth == {LANE: [ENDPOINT]}
@@ -422,19 +422,19 @@ def test_the_sweep_ends_a_postponement(endpoint_index: Store) -> None:
 
 
 def test_nothing_pending_means_no_next_visit(store: Store) -> None:
-    assert store.deliveries.next_visit([]) is None
-    assert store.deliveries.next_visit([LANE, OPERATIONS]) is None
+    assert store.deliveries.next_visits([]) == []
+    assert store.deliveries.next_visits([LANE, OPERATIONS]) == [None, None]
     assert store.deliveries.sort([], 1.0).worth == {}
     assert store.deliveries.sort([LANE], 1.0).worth == {}
     store.deliveries.postpone(LANE, {})
     store.deliveries.postpone(LANE, {"stranger": 5.0})
-    assert store.deliveries.next_visit([LANE]) is None
+    assert store.deliveries.next_visits([LANE])[0] is None
 
 
 def test_more_fresh_deliveries_than_one_sorting_takes_stay_worth_a_visit(store: Store) -> None:
     ids = [f"x{n:05}" for n in range(SORTED_AT_ONCE + 7)]
     owe(store, ids, "shop")
-    assert store.deliveries.next_visit([LANE]) == 1010.0
+    assert store.deliveries.next_visits([LANE])[0] == 1010.0
     assert store.statistics([LANE]).lanes[0].pending_by_endpoint == {"shop": 1000, UNSORTED: 7}
     assert store.deliveries.sort([LANE], 1010.0).worth == {LANE: ["shop"]}
     assert store.connection.redis.zcard(KEYS.inbox) == 7
@@ -442,9 +442,9 @@ def test_more_fresh_deliveries_than_one_sorting_takes_stay_worth_a_visit(store: 
         len(store.deliveries.claim_delivery(LANE, 1010.0, 1040.0, "d1", 9999, {"shop": 9999}))
         == SORTED_AT_ONCE
     )
-    assert store.deliveries.next_visit([LANE]) == 1010.0
+    assert store.deliveries.next_visits([LANE])[0] == 1010.0
     assert claim(store, "d1", 1011.0, room=9999) == [f"shop:{task_id}" for task_id in ids[-7:]]
-    assert store.deliveries.next_visit([LANE]) == 1040.0
+    assert store.deliveries.next_visits([LANE])[0] == 1040.0
 
 
 def test_one_sorting_serves_many_lanes(store: Store) -> None:
@@ -619,7 +619,7 @@ def test_replays_at_different_times_are_worth_a_visit_at_the_first(store: Store)
     store.closed.reopen(
         LANE, dict(zip(deliveries, (1300.0, 1100.0, 1200.0), strict=True)), dead=False
     )
-    assert store.deliveries.next_visit([LANE]) == 1100.0
+    assert store.deliveries.next_visits([LANE])[0] == 1100.0
     assert [claim(store, "d2", at, until=9999.0) for at in (1100.0, 1200.0, 1300.0)] == [
         [deliveries[1]],
         [deliveries[2]],
@@ -1326,7 +1326,7 @@ class Ledger(RuleBasedStateMachine):
             [*due.values(), *(at for place, at in self.lies.values() if place == "inbox")],
             default=None,
         )
-        visit = self.store.deliveries.next_visit([self.lane])
+        visit = self.store.deliveries.next_visits([self.lane])[0]
         assert first is None or (visit is not None and visit <= first)
 
     @invariant()
@@ -1386,7 +1386,7 @@ class Ledger(RuleBasedStateMachine):
         assert self.store.reconciliation.reconcile(self.lane, self.now, 100) == []
         self.sort()
         assert self.taken("t2", dict.fromkeys(ENDPOINTS, 3), 8, 10.0) == []
-        assert self.store.deliveries.next_visit([self.lane]) is None
+        assert self.store.deliveries.next_visits([self.lane])[0] is None
         self.each_open_delivery_lies_in_exactly_one_place()
         self.records_live_as_long_as_anything_is_open_and_then_their_time()
         assert all(task.life for task in self.tasks.values())

@@ -13,6 +13,8 @@ from cavendish.store import Store
 from cavendish.store.due_index import SOON, WRITTEN_WITHIN, DueIndex, Place
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
+from cavendish_worker.webhooks.reconcile import reconcile
+from delivering import Delivering
 
 LANE = Lane("default", "nano-banana")
 OTHER = Lane("default", "flux")
@@ -30,9 +32,15 @@ def written_long_ago(store: Store) -> None:
         server.zadd(key, {member: store.fleet.now() - WRITTEN_WITHIN - 1})
 
 
-def add(store: Store, *ids: str, lane: Lane = LANE, producer: str = "") -> float:
+def add(
+    store: Store,
+    *ids: str,
+    lane: Lane = LANE,
+    producer: str = "",
+    webhooks: tuple[str, ...] = (),
+) -> float:
     now = store.fleet.now()
-    options = SubmitOptions(lane.service, lane.account, (), 1000.0, "", "", producer, False)
+    options = SubmitOptions(lane.service, lane.account, webhooks, 1000.0, "", "", producer, False)
     store.tasks.add(ids, options, now, now + 1.0)
     return now
 
@@ -115,3 +123,54 @@ def test_a_name_that_is_no_lane_is_passed_over(store: Store, index: DueIndex) ->
     index.note([Place("a", LANE, 10.0)], 10.0)
     store.connection.redis.zadd("cavendish:{default}:due:a", {"?": 1.0})
     assert index.due(["a"], 20.0, 5) == [Place("a", LANE, 10.0)]
+
+
+def test_the_reconcile_run_mends_each_index_so_that_nothing_is_forgotten_for_ever(
+    store: Store,
+) -> None:
+    add(store, "a", "b", webhooks=("https://example.com/hook",))
+    claim(store, "a")
+    now, task = store.fleet.now(), store.tasks.load(LANE, ["a"]).tasks["a"]
+    store.tasks.settle(LANE, "t", now, [(Outcome(task, State.SUCCEEDED), now)], 3600, 100)
+    indices = (
+        store.tasks.due("default"),
+        store.tasks.deadlines,
+        store.deliveries.index,
+    )
+    tags = ("default", "cavendish:deadlines", "cavendish:deliveries")
+    lost = [key for tag in tags for key in store.connection.redis.keys(f"cavendish:{{{tag}}}:due*")]
+    store.connection.redis.delete(*lost)
+    assert not any(index.anything() for index in indices)
+    reconcile(store, "", 3600.0)
+    assert all(index.anything() for index in indices)
+    before = [index.groups() for index in indices]
+    reconcile(store, "", 3600.0)
+    assert [index.groups() for index in indices] == before
+
+
+def test_a_reconcile_run_goes_through_so_many_lanes_and_the_next_goes_on_behind_them(
+    store: Store,
+) -> None:
+    lanes = [Lane("default", f"service{number}") for number in range(5)]
+    runs = [store.reconciliation.next_lanes(lanes, 2) for _ in range(4)]
+    assert runs == [lanes[:2], lanes[2:4], lanes[4:], lanes[:2]]
+    assert store.reconciliation.next_lanes([], 2) == []
+
+
+def test_a_delivery_loop_reads_no_more_with_many_quiet_lanes_than_with_none(
+    store: Store, endpoint_index: Delivering
+) -> None:
+    def costs(quiet: int) -> int:
+        for number in range(quiet):
+            add(store, "x", lane=Lane("default", f"quiet{number}"))
+        before = commands(store)
+        endpoint_index.deliver()
+        return commands(store) - before
+
+    costs(0)
+    assert costs(300) == costs(0)
+
+
+def commands(store: Store) -> int:
+    stats = store.connection.redis.info("commandstats")
+    return sum(row["calls"] for name, row in stats.items() if "|" not in name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cavendish.model import Lane
 from cavendish.store.connection import Connection
 from cavendish.store.deliveries import PAGE, Deliveries, Delivery
+from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
 from cavendish.webhook_endpoint import endpoint_in
 
@@ -51,6 +52,8 @@ class Closed:
         """
         if not times:
             return []
+        first_at = min(times.values())
+        self._deliveries.index.note([Place(lane.account, lane, first_at)], first_at)
         keys = LaneKeys(lane)
         names = [keys.endpoint_index, keys.dead, keys.common_open]
         args = ["dead" if dead else "delivered"]

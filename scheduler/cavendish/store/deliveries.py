@@ -13,7 +13,8 @@ from typing import Any
 from cavendish.model import OPERATIONS, Lane, State
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
-from cavendish.store.keys import LaneKeys, task_of
+from cavendish.store.due_index import DueIndex, Place
+from cavendish.store.keys import DELIVERIES, LaneKeys, task_of
 from cavendish.webhook_endpoint import endpoint_in, is_url, subscription_of
 
 #: New deliveries that are sorted in one run.
@@ -82,6 +83,8 @@ class Deliveries:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
         self._common = CommonParts(connection)
+        #: By account the lanes with open deliveries, and when each is worth a visit.
+        self.index = DueIndex(connection, DELIVERIES)
 
     def sort(self, lanes: Iterable[Lane], now: float) -> Visits:
         """Move new deliveries into the queues of their endpoints; which of these to visit now."""
@@ -133,16 +136,19 @@ class Deliveries:
             words = [word for endpoint, at in until.items() for word in (at, endpoint)]
             self._redis.write_when_full(LaneKeys(lane).endpoint_index, "ZADD", "XX", *words)
 
-    def next_visit(self, lanes: Iterable[Lane]) -> float | None:
-        """When the next endpoint of any lane is worth a visit; None if nothing is pending."""
+    def next_visits(self, lanes: Iterable[Lane]) -> list[float | None]:
+        """When the next endpoint of each lane is worth a visit; None if nothing is pending."""
         pipe = self._redis.pipeline()
         for lane in lanes:
             # The inbox may hold more than `sort` takes at once.
             pipe.zrange(LaneKeys(lane).inbox, 0, 0, withscores=True)
             pipe.zrange(LaneKeys(lane).endpoint_index, 0, 0, withscores=True)
         with self._redis.errors():
-            times = [at for row in pipe.execute() for _, at in row]
-        return min(times, default=None)
+            rows = pipe.execute()
+        return [
+            min((at for row in pair for _, at in row), default=None)
+            for pair in zip(rows[::2], rows[1::2], strict=True)
+        ]
 
     def load(
         self, lane: Lane, names: Sequence[str], times: Iterable[float | None] = ()
@@ -217,6 +223,7 @@ class Deliveries:
 
     def hasten(self, lane: Lane, endpoint: str, now: float) -> None:
         """Let the deliveries of an endpoint that wait for a retry be due now."""
+        self.index.note([Place(lane.account, lane, now)], now)
         retries = LaneKeys(lane).retries(endpoint)
         with self._redis.errors():
             redis = self._redis.redis
@@ -264,6 +271,7 @@ class Deliveries:
 
         False if that id was used before.
         """
+        self.index.note([Place(OPERATIONS.account, OPERATIONS, now)], now)
         keys = LaneKeys(OPERATIONS)
         names = [keys.inbox, keys.ended, keys.task(task_id), keys.result(task_id)]
         url = webhook if is_url(webhook) else ""

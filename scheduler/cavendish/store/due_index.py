@@ -7,17 +7,21 @@ index is written first: then a crash in between costs a look in vain, and no lan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from cavendish.model import Lane
+from cavendish.policy.verdicts import Outcome
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.keys import IndexKeys, nothing
 
 #: Seconds between a note in the index and its write to the lane, at most; and the seconds until the
 #: next look at a lane whose write may still come.
 WRITTEN_WITHIN, SOON = 10.0, 0.25
+#: A batch can be worth a call long before the poll of any one of its ids is due: part of that time
+#: until the first look at the lane. And seconds until the look that finds nothing more in a lane.
+_FIRST_LOOK, _LAST_LOOK = 1 / 16, 1.0
 #: Groups that are read at once.
 GROUPS = 1000
 
@@ -58,6 +62,22 @@ class DueIndex:
             )
         return found
 
+    def mend(self, places: Iterable[Place], now: float) -> None:
+        """Note what is missing in the index, or stands there at a later time."""
+        places = [place for place in places if place.at is not None]
+        pipe = self._redis.pipeline()
+        for group, lane, _ in places:
+            pipe.zscore(self._keys.lanes(group), str(lane))
+        answers = self._redis.answers(pipe)
+        self.note(
+            [
+                place
+                for place, at in zip(places, answers, strict=True)
+                if not isinstance(at, float) or (place.at or 0.0) < at
+            ],
+            now,
+        )
+
     def anything(self) -> bool:
         """True if the index has any lane."""
         with self._redis.errors():
@@ -97,3 +117,21 @@ def _words(places: Iterable[Place]) -> list[object]:
         for group, lane, at in places
         for word in (group, str(lane), "" if at is None else repr(at))
     ]
+
+
+def first_look(now: float, poll_at: float) -> float:
+    """When a lane is worth a first look whose ids are worth their polls at `poll_at`."""
+    return now + max(poll_at - now, 0.0) * _FIRST_LOOK
+
+
+def next_looks(
+    lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float
+) -> Iterator[Place]:
+    """When a lane is worth a look for each producer of a batch that is being settled."""
+    polls: dict[str, float] = {}
+    for outcome, next_poll_at in outcomes:
+        at = first_look(now, next_poll_at)
+        producer = outcome.task.producer
+        at = now + _LAST_LOOK if outcome.state.terminal else at
+        polls[producer] = min(at, polls.get(producer, at))
+    return (Place(producer, lane, at) for producer, at in polls.items())

@@ -17,12 +17,14 @@ in the broker's Redis.
 | {usage}:of:PRODUCER       | hash   | `ids` and `bytes` in the store: sums, and `ids:`, `bytes:`  |
 |                           |        | each hour until which they count; the first and last hour   |
 | tick                      | string | taken by the one dispatch that runs this tick               |
+| reconciled                | string | the last lane that the reconcile run went through           |
 | message:TASK              | string | while a message of beat for this task waits in its queue    |
 | {account}:due             | zset   | producer -> when one of its lanes is worth a look           |
 | {account}:due:PRODUCER    | zset   | lane -> when it is worth a look, or earlier                 |
 | {account}:noted           | zset   | `PRODUCER LANE` -> when the time of its look was last noted |
 | {cavendish:deadlines}:due | zset   | account -> when the first of its deadlines passes;          |
 |                           |        | `due:ACCOUNT` and `noted` as above                          |
+| {cavendish:deliveries}:…  | zset   | the same for deliveries: account -> when the first is due   |
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
 |                           |        | under the token of an account, `account/service`            |
@@ -77,8 +79,9 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
+RECONCILED = "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.
-DEADLINES = "cavendish:deadlines"
+DEADLINES, DELIVERIES = "cavendish:deadlines", "cavendish:deliveries"
 #: Refused submits, in one slot: what is known of them, what was sent, how many were dropped.
 REFUSED, REFUSED_SENT, REFUSED_LOST = (
     f"cavendish:{{cavendish:refused}}:{name}" for name in ("index", "sent", "lost")

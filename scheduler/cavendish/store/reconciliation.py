@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cavendish.model import Lane
 from cavendish.store.connection import Connection
-from cavendish.store.keys import LaneKeys, delivery_of, task_of
+from cavendish.store.deliveries import Deliveries
+from cavendish.store.due_index import DueIndex, Place
+from cavendish.store.keys import DELIVERIES, RECONCILED, LaneKeys, delivery_of, task_of
+from cavendish.store.tracked_tasks import Tasks
 from cavendish.webhook_endpoint import endpoint_in
 
 
@@ -48,7 +52,32 @@ class Reconciliation:
             self._redis.write_when_full(keys.reconciled, "SET", next_start)
         return missing
 
+    def next_lanes(self, lanes: Sequence[Lane], at_most: int) -> list[Lane]:
+        """The lanes that the next run goes through: those behind the last one of the run before.
+
+        So many lanes take several runs, and cost no more in each.
+        """
+        with self._redis.errors():
+            last = str(self._redis.redis.get(RECONCILED) or "")
+        behind = [lane for lane in lanes if str(lane) > last] or list(lanes)
+        some = sorted(behind, key=str)[:at_most]
+        if some:
+            self._redis.write_when_full(RECONCILED, "SET", str(some[-1]))
+        return some
+
+    def mend_indices(self, tasks: Tasks, deliveries: Deliveries, lane: Lane, now: float) -> None:
+        """Note in the due indices what waits in a lane, where they do not have it."""
+        (ends_at,) = tasks.first_deadlines([lane])
+        (visit_at,) = deliveries.next_visits([lane])
+        tasks.deadlines.mend([Place(lane.account, lane, ends_at)], now)
+        deliveries.index.mend([Place(lane.account, lane, visit_at)], now)
+        if ends_at is not None:
+            waiting = tasks.waiting([lane], now, 1)[lane]
+            places = [Place(name, lane, at) for name, at in waiting.first_at.items()]
+            tasks.due(lane.account).mend(places, now)
+
     def _restore(self, keys: LaneKeys, deliveries: list[str], now: float) -> list[str]:
+        DueIndex(self._redis, DELIVERIES).note([Place(keys.lane.account, keys.lane, now)], now)
         names = [keys.inbox, keys.endpoint_index, keys.delivery_leases]
         args: list[Any] = [now]
         for name in deliveries:

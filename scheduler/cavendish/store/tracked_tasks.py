@@ -12,8 +12,8 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, Part, completed
 from cavendish.store.connection import Batch, Connection
-from cavendish.store.due_index import DueIndex, Place
-from cavendish.store.keys import DEADLINES, LANES, LaneKeys, delivery_of
+from cavendish.store.due_index import DueIndex, Place, first_look, next_looks
+from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, delivery_of
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import settle_args, tracked_task
 from cavendish.stored_json import compact
@@ -24,11 +24,6 @@ from cavendish.webhook_endpoint import is_url, subscription_of
 #: runs in one round trip.
 CHUNK, CHUNKS_AT_ONCE = 500, 20
 Chunk = tuple[Lane, list[str]]
-
-
-#: A batch can be worth a call long before the poll of any one of its ids is due: part of that time
-#: until the first look at the lane. And seconds until the look that finds nothing more in a lane.
-_FIRST_LOOK, _LAST_LOOK = 1 / 16, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +65,7 @@ class Tasks:
         #: By account the lanes with pending ids, and when the first deadline of each passes.
         self.deadlines = DueIndex(connection, DEADLINES)
         self._usage = ProducerUsage(connection)
+        self._deliveries = DueIndex(connection, DELIVERIES)
 
     def lanes(self) -> list[Lane]:
         """All lanes that exist, in order; a damaged name is skipped."""
@@ -108,7 +104,7 @@ class Tasks:
             *(text for name, url in urls for text in (name, "" if apart.name else url)),
         ]
         chunks = list(self._by_lane(options.account, options.service, ids))
-        look_at = _first_look(now, first_poll)
+        look_at = first_look(now, first_poll)
         submitted: dict[str, Submitted] = {}
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
             some = chunks[start : start + CHUNKS_AT_ONCE]
@@ -138,6 +134,9 @@ class Tasks:
         ends_at = now + options.deadline
         places = [Place(options.account, lane, ends_at) for lane in lanes]
         self.deadlines.note_in(batch, places, now)
+        if options.webhooks:  # an id may have ended
+            places = [Place(options.account, lane, now) for lane in lanes]
+            self._deliveries.note_in(batch, places, now)
 
     def _add(
         self,
@@ -261,7 +260,9 @@ class Tasks:
         """
         if not outcomes:
             return []
-        self.due(lane.account).note(_next_looks(lane, outcomes, now), now)
+        self.due(lane.account).note(next_looks(lane, outcomes, now), now)
+        if any(outcome.state.terminal for outcome, _ in outcomes):  # it may have webhooks by now
+            self._deliveries.note([Place(lane.account, lane, now)], now)
         keys = LaneKeys(lane)
         names = [keys.deadlines, keys.leases, keys.inbox, keys.counts, keys.events]
         names += [keys.producers, keys.ended, keys.common_open, keys.common_until]
@@ -328,20 +329,3 @@ class Tasks:
         with self._redis.errors():
             names: Iterable[str] = self._redis.redis.smembers(key)  # type: ignore[assignment]
         return names
-
-
-def _first_look(now: float, poll_at: float) -> float:
-    return now + max(poll_at - now, 0.0) * _FIRST_LOOK
-
-
-def _next_looks(
-    lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float
-) -> Iterator[Place]:
-    """When a lane is worth a look for each producer of a batch that is being settled."""
-    polls: dict[str, float] = {}
-    for outcome, next_poll_at in outcomes:
-        at = _first_look(now, next_poll_at)
-        producer = outcome.task.producer
-        at = now + _LAST_LOOK if outcome.state.terminal else at
-        polls[producer] = min(at, polls.get(producer, at))
-    return (Place(producer, lane, at) for producer, at in polls.items())

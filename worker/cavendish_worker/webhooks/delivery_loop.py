@@ -20,8 +20,9 @@ from functools import partial
 import httpx
 
 from cavendish.errors import StoreUnavailable
-from cavendish.model import OPERATIONS, Lane
+from cavendish.model import Lane
 from cavendish.store import Store
+from cavendish.store.due_index import Place
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.telemetry.logs import logger
@@ -41,8 +42,8 @@ STALLED = 1.0
 #: Endpoints that one claim visits; seconds in which ends of calls are gathered; seconds until
 #: endpoints without room are visited again.
 VISITS, GATHER, CHECK_AGAIN = 200, 0.004, 0.25
-#: Seconds for which the list of lanes is used.
-LANES_FOR = 1.0
+#: Seconds for which the list of lanes is used, and how many lanes of an account it has at most.
+LANES_FOR, LANES = 1.0, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class DeliveryLoop:
         self._doubtful = 0
         self._turn = 0
         self._lanes, self._lanes_at = list[Lane](), float("-inf")
+        self._other_lanes_at = float("inf")  # when a lane that is not listed is worth a visit
         self._stopped = False
         self.poked = False
 
@@ -114,6 +116,8 @@ class DeliveryLoop:
         """
         until = self._clock.now() + LASTS
         while not self._stopped and (now := self._clock.now()) < until:
+            if self.poked:
+                self._lanes_at = float("-inf")
             self.poked = False
             wait = self._claim_more(now)
             if self._claimed_count or wait <= PATIENCE:
@@ -141,12 +145,13 @@ class DeliveryLoop:
         most = self._config.calls + int(self._config.calls * AHEAD)
         if most - self._claimed_count < max(self._config.calls * REFILL, 1):
             return self._config.timeout
-        if now - self._lanes_at >= LANES_FOR:
-            self._lanes, self._lanes_at = [*self._store.tasks.lanes(), OPERATIONS], now
+        if now - self._lanes_at >= LANES_FOR or not self._lanes:
+            self._refresh_lanes(now)
         began, visits = self._claimed_count, self._store.deliveries.sort(self._lanes, now)
         worth, lanes = visits.worth, self._lanes
         if not worth:
-            return float("inf") if visits.next_at is None else visits.next_at - now
+            next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
+            return next_at - now
         self._endpoint_cache.refresh({each for some in worth.values() for each in some}, now)
         self._turn += 1
         order = sorted(worth, key=lambda lane: (lanes.index(lane) + self._turn) % len(lanes))
@@ -155,10 +160,24 @@ class DeliveryLoop:
             self._visit(lane, worth[lane], share, now)
         if self._claimed_count > began:
             return 0.0  # there may be more at once
-        next_at = self._store.deliveries.next_visit(lanes)
-        if next_at is None:
-            return float("inf")
+        firsts = (at for at in self._store.deliveries.next_visits(lanes) if at is not None)
+        next_at = min(firsts, default=self._other_lanes_at)
         return next_at - now if next_at > now else CHECK_AGAIN
+
+    def _refresh_lanes(self, now: float) -> None:
+        """Take the lanes that are worth a visit within LANES_FOR seconds, and leave the others."""
+        deliveries, soon = self._store.deliveries, now + LANES_FOR
+        firsts = deliveries.next_visits(self._lanes)
+        deliveries.index.looked_at(
+            [Place(lane.account, lane, at) for lane, at in zip(self._lanes, firsts, strict=True)],
+            now,
+        )
+        groups = deliveries.index.groups()
+        due = [name for name, at in groups if at <= soon]
+        places = deliveries.index.due(due, soon, LANES)
+        self._lanes, self._lanes_at = [place.lane for place in places], now
+        later = (at for _, at in groups if at > soon)
+        self._other_lanes_at = soon if due else min(later, default=float("inf"))
 
     def _visit(self, lane: Lane, endpoints: Sequence[str], at_most: int, now: float) -> None:
         """Claim deliveries of the endpoints of one lane, the trusted endpoints first."""

@@ -19,6 +19,8 @@ from cavendish_worker.webhooks import operator_alerts
 #: goes on from there, and starts over at the end. Forgotten tasks leave the list of ended ids only
 #: here, so the runs must be as fast as tasks end.
 PAGE, LASTS = 2000, 2.0
+#: Lanes that one run goes through; the next run goes on behind them.
+LANES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     StoreUnavailable.
     """
     now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
-    for lane in [*lanes, OPERATIONS]:
+    for lane in [*store.reconciliation.next_lanes(lanes, LANES), OPERATIONS]:
         missing, until = list[str](), time.monotonic() + LASTS
         for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
             if page == 0 or time.monotonic() < until:
@@ -49,6 +51,7 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
             restored += len(missing)
         store.closed.forget_dead(lane, now - dead_retention)
         store.common_parts.forget(lane, now)
+        store.reconciliation.mend_indices(store.tasks, store.deliveries, lane, now)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, lanes, now)
