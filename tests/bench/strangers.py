@@ -38,7 +38,7 @@ REAL, RATE, BURST, BATCH, SERVICE, TOKEN = 100, 6.0, 5.0, 50, "nano-banana", "ou
 SECRET = "whsec_" + "A" * 43 + "="
 #: Seconds: between the strangers and the real ids, the longest wait for these, until the idle stack
 #: has settled, and for which its commands are counted.
-AHEAD, LONGEST, SETTLES, COUNTED = 20.0, 120.0, 30.0, 20.0
+AHEAD, LONGEST, SETTLES, COUNTED = 20.0, 120.0, 30.0, 60.0
 QUIET = 2000
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -190,3 +191,25 @@ def test_a_message_that_is_lost_is_followed_by_another_and_then_more_and_more_se
     broker_clock.now -= 1.0  # within its time: it was taken
     assert messages.may_send(DISPATCH)
     assert store.connection.redis.pttl(f"cavendish:message:{DISPATCH}") <= 2000
+
+
+def test_no_tick_is_sent_while_no_lane_is_due_or_its_account_is_paused(
+    store: Store, beat: BeatScheduler, broker_clock: Steady
+) -> None:
+    hear(store)
+    now = store.fleet.now()
+    options = SubmitOptions("nano-banana", "default", (), 9000.0, "", "", "", False)
+    store.tasks.add(["a"], options, now + 900, now + 900)
+    run(beat, broker_clock, 1.0)
+    assert DISPATCH not in sent(store)
+    add(store)
+    store.shared_state.change_rate_limit(
+        "default", lambda known: (replace(known, paused_until=now + 600), None)
+    )
+    run(beat, broker_clock, 1.0)
+    assert DISPATCH not in sent(store)
+    store.shared_state.change_rate_limit(
+        "default", lambda known: (replace(known, paused_until=0.0), None)
+    )
+    run(beat, broker_clock, 1.0)
+    assert sent(store)[DISPATCH] >= 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
@@ -61,6 +61,12 @@ class DueIndex:
                 self._keys.groups, 0, GROUPS - 1, withscores=True
             )
         return found
+
+    def first_at(self) -> float | None:
+        """When the first lane of all is worth a look; None if there is none."""
+        with self._redis.errors():
+            found: Any = self._redis.redis.zrange(self._keys.groups, 0, 0, withscores=True)
+        return found[0][1] if found else None
 
     def mend(self, places: Iterable[Place], now: float) -> None:
         """Note what is missing in the index, or stands there at a later time."""

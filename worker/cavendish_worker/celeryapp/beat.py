@@ -1,6 +1,7 @@
 """Beat's scheduler: it uses the monotonic clock, and sends no message that would be useless.
 
-A message is useless while no worker lives, while there is nothing to do, or while the one before it
+A message is useless while no worker lives, while there is nothing to do, a tick also while nothing
+is due, or while the one before it
 still waits in its queue. So messages do not pile up, also where all threads are busy, and need no
 `expires`, which would be compared with the clock of another machine. A late message is cheap and
 harmless.
@@ -15,9 +16,10 @@ from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
+from cavendish.clock import Clock
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
-from cavendish.task_names import FOR_PENDING, beat_schedule
+from cavendish.task_names import DISPATCH, FOR_PENDING, beat_schedule
 from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger
 
@@ -27,6 +29,8 @@ ALIVE_FOR, DEAD_FOR = 2.0, 1.0
 BUSY_FOR, IDLE_FOR = 1.0, 0.5
 #: Seconds after which a message that no worker took is given up; and at most, as the time doubles.
 PATIENCE, LONGEST_PATIENCE = 2.0, 60.0
+#: Accounts of which beat asks whether anything is due; of more it is not worth the question.
+ASKED = 8
 
 
 class CachedAnswer:
@@ -47,17 +51,20 @@ class CachedAnswer:
 
 
 class Watch:
-    """Asks the store whether a message is useful."""
+    """Asks the store whether a message is useful; a tick is, if something is due within it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store, self._away = store, False
+    def __init__(self, store: Store, tick: float = 1.0) -> None:
+        self._store, self._away, self._tick = store, False, tick
+        self._clock = Clock(0.0, 0.0)
         self._worker_alive = CachedAnswer(self._is_worker_alive, ALIVE_FOR, DEAD_FOR)
         self._pending = CachedAnswer(store.tasks.anything_pending, BUSY_FOR, IDLE_FOR)
 
     def useful(self, task: str) -> bool:
         """True if a worker would get a message for this Celery task, and would find work."""
         try:
-            return bool(self._worker_alive) and (task not in FOR_PENDING or bool(self._pending))
+            if not self._worker_alive or (task in FOR_PENDING and not self._pending):
+                return False
+            return task != DISPATCH or self._is_anything_due()
         except Exception as error:  # whatever it is, beat must go on
             if not self._away:
                 away = isinstance(error, StoreUnavailable)
@@ -66,13 +73,24 @@ class Watch:
             return False
 
     def _is_worker_alive(self) -> bool:
-        fleet = self._store.fleet
-        now = fleet.now()
+        fleet, self._clock = self._store.fleet, self._store.clock()
+        now = self._clock.now()
         living = [member.role == "worker" and member.alive(now) for member in fleet.members(now)]
         if self._away:
             logger().info("beat.continues")
         self._away = False
         return any(living)
+
+    def _is_anything_due(self) -> bool:
+        """True if a lane is worth a look within a tick, and its account may be asked then."""
+        now, tasks = self._clock.now(), self._store.tasks
+        accounts = [account for account, _ in tasks.deadlines.groups()]
+        return len(accounts) > ASKED or any(
+            (first_at := tasks.due(account).first_at()) is not None
+            and first_at <= now + self._tick
+            and self._store.shared_state.rate_limit(account).paused_until <= now + self._tick
+            for account in accounts
+        )
 
 
 class Messages:
@@ -106,7 +124,10 @@ class BeatScheduler(Scheduler):
         super().__init__(*args, **options)
         self._every = {entry.task: entry.every for entry in beat_schedule(get_runtime().settings)}
         self._next: dict[str, float] = {}
-        self._watch, self._messages = Watch(get_runtime().store), Messages(get_runtime().store)
+        self._watch, self._messages = (
+            Watch(get_runtime().store, get_runtime().settings.tick),
+            Messages(get_runtime().store),
+        )
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due; returns the seconds until the next entry is due."""

@@ -58,7 +58,8 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     operator_alerts.emptied(store, operations, now)
     store.refused.forget(now - dead_retention)
     operator_alerts.submits_refused(store, operations, store.refused.list(), now)
-    operator_alerts.services_paused(store, operations, _paused(store, lanes), now)
+    if operations:
+        operator_alerts.services_paused(store, operations, _paused(store, lanes), now)
     return Reconciled(restored)
 
 
