@@ -45,7 +45,7 @@ for i = first_id, #ARGV do
       subscribed = subscribed == '' and subscription or subscribed .. ' ' .. subscription
       redis.call('HSET', task, 'webhooks', subscribed)
       if url ~= '' then redis.call('HSET', task, 'to:' .. subscription, url) end
-      persist(task, open)
+      if state ~= 'pending' then persist(task, open) end
       refer(task, common, open, ARGV[9], ARGV[10])
       if state ~= 'pending' then
         redis.call('ZADD', KEYS[3], now, subscription .. ':' .. id)

@@ -12,8 +12,9 @@ end
 
 -- Let a record without expiry refer to one part more.
 local function refer(task, common, open, part, text)
+  if part == '' then return end
   local list = ' ' .. (redis.call('HGET', task, 'common') or '')
-  if part == '' or string.find(list .. ' ', ' ' .. part .. ' ', 1, true) then return end
+  if string.find(list .. ' ', ' ' .. part .. ' ', 1, true) then return end
   if not stored[part] then stored[part] = redis.call('HSETNX', common, part, text) end
   redis.call('HINCRBY', open, part, 1)
   redis.call('HSET', task, 'common', string.sub(list .. ' ' .. part, 2))
