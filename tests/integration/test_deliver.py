@@ -185,6 +185,24 @@ def test_silence_ends_at_the_wall_clock_deadline(
     )
     assert endpoint_index.deliver(timeout=0.5).retries == 1
     assert endpoint_index.delivery().outcome == "no answer within 0.5 s"
+    assert endpoint_index.delivery().attempts == 1
+
+
+def test_a_call_in_which_the_worker_stood_still_is_charged_to_nobody(
+    endpoint_index: Delivering, served: Served
+) -> None:
+    async def handler(_: httpx.Request) -> httpx.Response:
+        endpoint_index.loop.call(lambda: time.sleep(0.6))
+        await asyncio.sleep(1)
+        return httpx.Response(200)
+
+    endpoint_index.end("a", webhook=served(handler))
+    assert endpoint_index.deliver(timeout=0.5).retries == 1
+    delivery = endpoint_index.delivery()
+    assert delivery.attempts == 0
+    assert "no answer within 0.5 s, but this worker stood still for" in delivery.outcome
+    (circuit,) = endpoint_index.store.shared_state.circuits([delivery.endpoint])
+    assert circuit.failures == 0
 
 
 @pytest.mark.parametrize(

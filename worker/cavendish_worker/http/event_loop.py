@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from cavendish_worker.http import loop_lag
+
 T = TypeVar("T")
 
 
@@ -25,7 +27,9 @@ class LoopThread:
             runner.run(self._until_closed())
 
     async def _until_closed(self) -> None:
+        watching = asyncio.create_task(loop_lag.watch())
         await self._closed.wait()
+        watching.cancel()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         """Run one coroutine and return its result. Raises what it raises.

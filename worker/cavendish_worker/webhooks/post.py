@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from cavendish_worker.http import loop_lag
 from cavendish_worker.http.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import read_first
@@ -19,6 +20,8 @@ from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, 
 
 #: Bytes of an answer that are read.
 ANSWER_LIMIT = 64 * 1024
+#: The share of a call's time from which on it is our fault that no answer was read.
+OUR_SHARE = 1 / 3
 _OURS = (ResolverAway, NetworkAway, ProxyAway)
 _BAD_URL = (httpx.InvalidURL, httpx.UnsupportedProtocol)
 _HEADERS = {
@@ -59,13 +62,13 @@ async def post(
     `now`: seconds since the epoch; `timeout`: seconds. `trace`: the `traceparent` header, if any;
     it is not signed, since whoever forwards the webhook may change it.
     """
-    began, request = time.monotonic(), None
+    began, request, stood = time.monotonic(), None, loop_lag.stood_still()
     try:
         async with shutdown_deadline.call(timeout):
             request = _signed(target, webhook_id, body, int(now), timeout, trace)
             result = await _exchange(transport, request)
     except TimeoutError:
-        result = AttemptResult(ResultKind.RETRY, f"no answer within {timeout:g} s")
+        result = _timed_out(timeout, loop_lag.stood_still() - stood)
         if shutdown_deadline.passed():
             why = "not waited for: this worker shuts down"
             result = AttemptResult(ResultKind.NOT_SENT, why)
@@ -99,6 +102,16 @@ async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request)
     finally:
         await response.aclose()
     return replace(classified(response.status_code, response.headers), answer=excerpt(answer))
+
+
+def _timed_out(timeout: float, stood: float) -> AttemptResult:
+    """A call without an answer; `stood`: seconds of it in which this worker could not read one."""
+    why = f"no answer within {timeout:g} s"
+    if stood < OUR_SHARE * timeout:
+        return AttemptResult(ResultKind.RETRY, why)
+    return AttemptResult(
+        ResultKind.OUR_FAULT, f"{why}, but this worker stood still for {stood:.1f} s of them"
+    )
 
 
 def _failed(error: Exception) -> AttemptResult:
