@@ -1,13 +1,14 @@
 """What a producer who names services that the API does not know costs the others, and what quiet
-lanes cost Redis. Prints only; in about 8 minutes.
+lanes cost Redis. Prints only; in about 10 minutes.
 
-    python tests/bench/strangers.py [--names 200,2000] [--pairs 2] [--only shares,idle]
+    python tests/bench/strangers.py [--names 200,2000] [--pairs 2] [--only shares,idle,alerts]
 
 Shares: 100 real ids of one producer, at a pretend API of 6 calls/s; alone, and 20 s after another
 producer has submitted an id to each of 200 (2,000) services of which the API knows nothing. Each id
 is timed from its finish at the API to its webhook. Idle: the commands per second that Redis gets
-from a whole stack, with no lane and with 2,000 quiet ones: in one half of them all ids have ended,
-in the other half they wait for a paused account.
+from a whole stack, with no lane, with 2,000 quiet ones, and with these and operator alerts
+(CAVENDISH_OPERATIONS_WEBHOOK): in one half of the lanes all ids have ended, in the other half they
+wait for a paused account.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import httpx
-from ground import Ground, ground
+from ground import NOTHING, Ground, ground
 
 from cavendish import Client
 from cavendish.model import Lane, State
@@ -55,8 +56,8 @@ class Arrivals:
 
 
 @contextmanager
-def stack(here: Ground) -> Iterator[Client]:
-    """The whole stack on an empty Redis, and a client of it."""
+def stack(here: Ground, more: Mapping[str, str] = NOTHING) -> Iterator[Client]:
+    """The whole stack on an empty Redis, with these settings besides, and a client of it."""
     data = here.folder / "ours"
     settings = {
         "CAVENDISH_REDIS_URL": here.redis(0),
@@ -68,6 +69,7 @@ def stack(here: Ground) -> Iterator[Client]:
         "CAVENDISH_SERVICES": "*",
         "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8",
         "CAVENDISH_WEBHOOK_SECRET": SECRET,
+        **more,
     }
     command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower"]
     with here.running("ours", command, settings), Client(settings=Settings.load(settings)) as one:
@@ -145,11 +147,13 @@ def end(store: Store, lane: Lane, task_id: str) -> None:
     store.tasks.settle(lane, "bench", now, [(outcome, now)], 7 * 86400, 1000)
 
 
-def idle(*, lanes: bool) -> None:
+def idle(*, lanes: bool, alerts: bool = False) -> None:
     """Commands per second of a stack that has nothing to do."""
+    # Nobody listens there, as there is nothing to tell.
+    more = {"CAVENDISH_OPERATIONS_WEBHOOK": "http://127.0.0.1:9/alerts"} if alerts else NOTHING
     with ExitStack() as ends:
         here = ends.enter_context(ground(["--token", TOKEN]))
-        client = ends.enter_context(stack(here))
+        client = ends.enter_context(stack(here, more))
         store = Store(here.redis(0))
         if lanes:
             quiet(client, store)
@@ -161,8 +165,9 @@ def idle(*, lanes: bool) -> None:
     each = {name: (after[name] - before.get(name, 0)) / seconds for name in after}
     each.pop("info", None)
     most = sorted(each.items(), key=lambda row: -row[1])[:8]
+    what = "quiet lanes and alerts" if alerts else "quiet lanes"
     print(
-        f"{QUIET if lanes else 0:>5} quiet lanes: {sum(each.values()):.1f} commands/s "
+        f"{QUIET if lanes else 0:>5} {what}: {sum(each.values()):.1f} commands/s "
         f"({', '.join(f'{name} {rate:.1f}' for name, rate in most)})",
         flush=True,
     )
@@ -184,11 +189,13 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--names", default="200,2000")
     parser.add_argument("--pairs", type=int, default=2)
-    parser.add_argument("--only", default="shares,idle")
+    parser.add_argument("--only", default="shares,idle,alerts")
     options = parser.parse_args(words)
     if "idle" in options.only:
         idle(lanes=False)
         idle(lanes=True)
+    if "alerts" in options.only:
+        idle(lanes=True, alerts=True)
     for names in map(int, options.names.split(",") if "shares" in options.only else ()):
         shares(names, options.pairs)
 

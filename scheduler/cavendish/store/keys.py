@@ -28,6 +28,9 @@ in the broker's Redis.
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
 |                           |        | under the token of an account, `account/service`            |
+| paused                    | zset   | lane whose service the API does not serve -> since when     |
+| blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
+|                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
 | {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
 |                           |        | what was written                                            |
@@ -77,6 +80,8 @@ from cavendish.model import Lane
 LANES = "cavendish:lanes"
 ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
+PAUSED = "cavendish:paused"
+BLIND = "cavendish:blind"
 FLEET = "cavendish:fleet"
 TICK = "cavendish:tick"
 RECONCILED = "cavendish:reconciled"

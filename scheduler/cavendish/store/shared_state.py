@@ -17,6 +17,7 @@ from cavendish.policy.service_health import ServiceHealth
 from cavendish.policy.visibility import Visibility
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.store.trouble_index import TroubleIndex
 
 ATTEMPTS = 50
 #: Seconds after which a shared state that nobody changes expires.
@@ -47,6 +48,10 @@ class SharedState:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        #: Lanes whose service the API does not serve, by when that was first said; and services of
+        #: which a token knows no id, each as its lane of shard 0, by when an id was last absent.
+        self.paused = TroubleIndex(connection, keys.PAUSED)
+        self.blind = TroubleIndex(connection, keys.BLIND)
 
     def rate_limit(self, account: str) -> RateLimit:
         """The rate limit of an account."""
@@ -62,11 +67,24 @@ class SharedState:
         """The service health of a lane."""
         return self._read(keys.LaneKeys(lane).service_health, ServiceHealth)[1]
 
+    def service_healths(self, lanes: Iterable[Lane]) -> list[ServiceHealth]:
+        """The service health of some lanes, in one round trip."""
+        pipe = self._redis.pipeline()
+        for lane in lanes:
+            pipe.hget(keys.LaneKeys(lane).service_health, "value")
+        return [ServiceHealth.from_json(value) for value in self._redis.answers(pipe)]
+
     def change_service_health(
         self, lane: Lane, step: Callable[[ServiceHealth], tuple[ServiceHealth, R]]
     ) -> R:
         """Change the service health of a lane; what else `step` returned."""
-        return self._change(keys.LaneKeys(lane).service_health, ServiceHealth, step)
+        key = keys.LaneKeys(lane).service_health
+        before, after, answer = self._change(key, ServiceHealth, _with_both(step))
+        if after.paused_since and after != before:
+            self.paused.add(lane, after.paused_since)
+        elif before.paused_since and not after.paused_since:
+            self.paused.remove([lane])
+        return answer
 
     def visibilities(self, lanes: Iterable[Lane]) -> list[Visibility]:
         """What the tokens see of the services of some lanes, in one round trip."""
@@ -79,7 +97,13 @@ class SharedState:
         self, lane: Lane, step: Callable[[Visibility], tuple[Visibility, R]]
     ) -> R:
         """Change what the token sees of the service of a lane; what else `step` returned."""
-        return self._change(keys.visibility(lane), Visibility, step)
+        before, after, answer = self._change(keys.visibility(lane), Visibility, _with_both(step))
+        service = Lane(lane.account, lane.service)
+        if after.alarming and after != before:
+            self.blind.add(service, after.absent_at)
+        elif before.alarming and not after.alarming:
+            self.blind.remove([service])
+        return answer
 
     def durations(self, lane: Lane, model: str) -> DurationModel:
         """The duration model of a model; without a name, of the whole service."""
@@ -131,3 +155,13 @@ class SharedState:
             ):
                 return answer
         raise StoreUnavailable(f"Too many processes change {key} at the same time.")
+
+
+def _with_both(step: Callable[[T], tuple[T, R]]) -> Callable[[T], tuple[T, tuple[T, T, R]]]:
+    """The same step, which also returns the state before it and after it."""
+
+    def both(before: T) -> tuple[T, tuple[T, T, R]]:
+        after, answer = step(before)
+        return after, (before, after, answer)
+
+    return both

@@ -6,10 +6,11 @@ An alert is a delivery like any other. Each is stored once, however often its ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from cavendish.model import Lane
 from cavendish.policy.service_health import ServiceHealth
+from cavendish.policy.visibility import REPORTED_FOR
 from cavendish.store import Store
 from cavendish.store.refused import RefusedSubmit
 from cavendish.webhook_endpoint import Disabled, endpoint_of
@@ -45,13 +46,13 @@ def emptied(store: Store, operations: str, now: float) -> bool:
     return store.deliveries.notify(name, operations, body, now)
 
 
-def blind(store: Store, operations: str, lanes: Iterable[Lane], now: float) -> int:
+def blind(store: Store, operations: str, now: float) -> int:
     """Store an alert for each service of which the API knows no id under the token of an account.
 
     Returns how many are new: there is one for each time that a token is blind. Raises
     StoreUnavailable.
     """
-    services = list({Lane(lane.account, lane.service) for lane in lanes}) if operations else []
+    services = store.shared_state.blind.lanes(now - REPORTED_FOR) if operations else []
     new = 0
     for lane, found in zip(services, store.shared_state.visibilities(services), strict=True):
         if found.alarming and found.reported(now):
@@ -69,26 +70,31 @@ def blind(store: Store, operations: str, lanes: Iterable[Lane], now: float) -> i
     return new
 
 
-def services_paused(
-    store: Store, operations: str, paused: Mapping[Lane, ServiceHealth], now: float
-) -> int:
+def services_paused(store: Store, operations: str, now: float) -> int:
     """Store an alert for each service that the API does not serve; how many are new.
 
     The lanes of a service share one. Only the services that were paused first are told of, so that
     many wrong names make few alerts. Raises StoreUnavailable.
     """
-    first = dict[tuple[str, str], ServiceHealth]()
-    for lane, health in sorted(paused.items(), key=lambda pair: pair[1].paused_since):
-        first.setdefault((lane.account, lane.service), health)
-    told = list(first.items())[:SERVICES] if operations else []
+    listed = store.shared_state.paused.lanes() if operations else []
+    services = list(dict.fromkeys((lane.account, lane.service) for lane in listed))
+    told = set(services[:SERVICES])
+    lanes = [lane for lane in listed if (lane.account, lane.service) in told]
+    first, served = dict[tuple[str, str], ServiceHealth](), list[Lane]()
+    for lane, health in zip(lanes, store.shared_state.service_healths(lanes), strict=True):
+        if health.paused_since:
+            first.setdefault((lane.account, lane.service), health)
+        else:  # the state expired, or a process died before it could say so in the index
+            served.append(lane)
+    store.shared_state.paused.remove(served)
     new = 0
-    for (account, service), health in told:
+    for (account, service), health in first.items():
         about = {
             "account": account,
             "service": service,
             "reason": health.reason,
             "paused_at": health.paused_since,
-            "paused_services": len(first),
+            "paused_services": len(services) - len(told) + len(first),
         }
         body = payload.operations_event("service.paused", about, health.paused_since).decode()
         name = payload.event_id("service.paused", account, service, repr(health.paused_since))

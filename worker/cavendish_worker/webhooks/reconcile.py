@@ -6,11 +6,9 @@ Whatever was the cause, a task that ended has each of its deliveries pending, de
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cavendish.model import OPERATIONS, Lane
-from cavendish.policy.service_health import ServiceHealth
+from cavendish.model import OPERATIONS
 from cavendish.store import Store
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
@@ -54,16 +52,9 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
         store.reconciliation.mend_indices(store.tasks, store.deliveries, lane, now)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
-    operator_alerts.blind(store, operations, lanes, now)
+    operator_alerts.blind(store, operations, now)
+    operator_alerts.services_paused(store, operations, now)
     operator_alerts.emptied(store, operations, now)
     store.refused.forget(now - dead_retention)
     operator_alerts.submits_refused(store, operations, store.refused.list(), now)
-    if operations:
-        operator_alerts.services_paused(store, operations, _paused(store, lanes), now)
     return Reconciled(restored)
-
-
-def _paused(store: Store, lanes: Iterable[Lane]) -> dict[Lane, ServiceHealth]:
-    """The lanes whose service the API does not serve."""
-    known = {lane: store.shared_state.service_health(lane) for lane in lanes}
-    return {lane: health for lane, health in known.items() if health.paused_since}
