@@ -8,7 +8,6 @@ index is written first: then a crash in between costs a look in vain, and no lan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from cavendish.model import Lane
@@ -74,12 +73,13 @@ class DueIndex:
         pipe = self._redis.pipeline()
         for group, lane, _ in places:
             pipe.zscore(self._keys.lanes(group), str(lane))
+            pipe.zscore(self._keys.groups, group)
         answers = self._redis.answers(pipe)
         self.note(
             [
                 place
-                for place, at in zip(places, answers, strict=True)
-                if not isinstance(at, float) or (place.at or 0.0) < at
+                for place, *noted in zip(places, answers[::2], answers[1::2], strict=True)
+                if not all(isinstance(at, float) and at <= (place.at or 0.0) for at in noted)
             ],
             now,
         )
@@ -90,7 +90,11 @@ class DueIndex:
             return bool(self._redis.redis.exists(self._keys.groups))
 
     def due(self, groups: Sequence[str], now: float, each: int) -> list[Place]:
-        """Of each group the lanes that are worth a look, at most `each`, longest waiting first."""
+        """Of each group the lanes that are worth a look, at most `each`, longest waiting first.
+
+        A group without lanes and a name of no lane are damage: they leave the index, or they would
+        be the first in it for ever.
+        """
         if not groups:
             return []
         pipe = self._redis.pipeline()
@@ -98,11 +102,15 @@ class DueIndex:
             pipe.zrangebyscore(self._keys.lanes(group), "-inf", now, 0, each, withscores=True)
         with self._redis.errors():
             rows = pipe.execute()
-        found = list[Place]()
+        found, damaged = list[Place](), list[object]()
         for group, row in zip(groups, rows, strict=True):
-            for name, at in row:
-                with suppress(ValueError):
+            for name, at in row or [("", now)]:
+                try:
                     found.append(Place(group, Lane.parse(name), at))
+                except ValueError:
+                    damaged += group, name, ""
+        if damaged:
+            self._looked_at(damaged, now)
         return found
 
     def looked_at(self, places: Sequence[Place], now: float) -> float | None:
@@ -110,11 +118,13 @@ class DueIndex:
 
         Returns when the first lane of all is worth one; None if there is none.
         """
-        names = [self._keys.groups, self._keys.noted]
-        names += [self._keys.lanes(each.group) for each in places]
-        args = [now, WRITTEN_WITHIN, SOON, *_words(places)]
-        first_at = self._redis.script("looked_at", names, args)
+        first_at = self._looked_at(_words(places), now)
         return None if first_at is None else float(first_at)
+
+    def _looked_at(self, words: Sequence[object], now: float) -> Any:
+        names = [self._keys.groups, self._keys.noted]
+        names += [self._keys.lanes(str(group)) for group in words[::3]]
+        return self._redis.script("looked_at", names, [now, WRITTEN_WITHIN, SOON, *words])
 
 
 def _words(places: Iterable[Place]) -> list[object]:
