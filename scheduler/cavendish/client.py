@@ -231,18 +231,19 @@ class Client:
         forecast = self._forecasts.forecast(lane, options.model, now)
         first_poll = now + min(first_age(forecast), options.deadline)
         tasks, usage = self._store.tasks, self._store.producer_usage
+        retention = self._settings.retention
         place = (options.account, options.service, sound)
         counted = usage.reserve(
             len(sound),
             options,
             ProducerQuota(self._settings.producer_ids, self._settings.producer_bytes),
-            self._settings.retention,
+            retention,
             now,
             lambda: len(tasks.get(*place, with_record=False)),
         )
         added = tasks.add(sound, options, now, first_poll) if sound else {}
         new = sum(answer.outcome == "new" for answer in added.values())
-        usage.give_back(max(counted - new, 0), options, now)
+        usage.give_back(counted, new, options, retention, now)
         return [
             Submitted(shown(task_id).strip('"'), "refused", reason=complaint)
             if complaint

@@ -87,6 +87,26 @@ def test_a_quota_of_bytes_counts_ids_deliveries_metadata_and_urls(store: Store) 
             client.submit(["c"], **told)
 
 
+def test_a_submit_that_is_repeated_counts_once_and_has_room_where_it_filled_the_quota(
+    store: Store,
+) -> None:
+    metadata = {"note": "x" * 1000}
+    size = ID_BYTES + len(json.dumps(metadata)) - 1
+    told: dict[str, Any] = {"service": SERVICE, "producer": "shop", "metadata": metadata}
+    for most in (size, 100 * size):
+        with client_of(store, size=most) as client:
+            for _ in range(3):
+                client.submit(["a"], **told)
+                assert used(store) == Usage(1, size)
+
+
+def test_a_count_that_is_damaged_begins_anew_and_stops_no_submit(store: Store) -> None:
+    store.connection.redis.set(keys.usage("shop"), "?")
+    with client_of(store, ids=1) as client:
+        client.submit(["a"], service=SERVICE, producer="shop")
+    assert used(store).ids == 1
+
+
 def test_without_a_limit_nothing_is_counted(store: Store) -> None:
     with client_of(store) as client:
         client.submit(["a"], service=SERVICE, producer="shop")

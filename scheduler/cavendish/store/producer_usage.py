@@ -52,15 +52,24 @@ class ProducerUsage:
         refused = self._reserve(ids, options, quota, retention, now)
         if refused and (there := known()):
             ids -= there
+            if not ids:
+                return 0
             refused = self._reserve(ids, options, quota, retention, now)
         if refused:
             raise QuotaExceeded(refused)
         return ids
 
-    def give_back(self, ids: int, options: SubmitOptions, now: float) -> None:
-        """Count ids of a submit no longer: they were known. Does nothing while Redis is away."""
-        if ids:
-            usages = of_submit(-ids, len(options.webhooks), 0, now + options.deadline, 0.0)
+    def give_back(
+        self, counted: int, new: int, options: SubmitOptions, retention: float, now: float
+    ) -> None:
+        """Count no more ids of a submit than were new; without any, nothing that they share.
+
+        Does nothing while Redis is away.
+        """
+        if counted > new:
+            deadline_at, size = now + options.deadline, 0 if new else _common_bytes(options)
+            times = deadline_at, deadline_at + retention
+            usages = of_submit(new - counted, len(options.webhooks), -size, *times)
             with suppress(StoreUnavailable):  # the submit is stored; the count corrects itself
                 self.correct(options.producer, usages, now)
 
@@ -87,10 +96,9 @@ class ProducerUsage:
         retention: float,
         now: float,
     ) -> str | None:
-        texts = "".join((options.metadata, *options.webhooks)).encode(errors="surrogatepass")
-        deadline_at = now + options.deadline
-        hooks = len(options.webhooks)
-        usages = of_submit(ids, hooks, len(texts), deadline_at, deadline_at + retention)
+        deadline_at, hooks = now + options.deadline, len(options.webhooks)
+        size = _common_bytes(options)
+        usages = of_submit(ids, hooks, size, deadline_at, deadline_at + retention)
         limits = quota.ids, quota.bytes
         allowed, *had = self._count(options.producer, usages, now, *limits)
         return None if allowed else complaint(options.producer, quota, Usage(*had), usages)
@@ -122,6 +130,11 @@ class ProducerUsage:
         args += [number for one in usages for number in (one.hour, one.ids, one.bytes)]
         allowed, had_ids, had_bytes = self._redis.script("count_usage", names, args)
         return bool(allowed), max(int(had_ids), 0), max(int(had_bytes), 0)
+
+
+def _common_bytes(options: SubmitOptions) -> int:
+    texts = (options.metadata, *options.webhooks)
+    return len("".join(texts).encode(errors="surrogatepass"))
 
 
 def _usage(row: dict[str, str], hour: int) -> Usage:

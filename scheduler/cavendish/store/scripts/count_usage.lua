@@ -5,6 +5,9 @@
 --         correction, which is never refused; then per usage: hour, ids, bytes
 -- RETURNS 1 counted | 0 refused, ids and bytes that were counted before
 local usage, hour, correction = KEYS[1], tonumber(ARGV[2]), ARGV[3] == ''
+if not string.find('hash none', redis.call('TYPE', usage).ok, 1, true) then
+  redis.call('DEL', usage) -- damaged: it counts anew
+end
 local ids, bytes, first, last = unpack(redis.call('HMGET', usage, 'ids', 'bytes', 'first', 'last'))
 if correction then
   redis.call('HDEL', usage, '') -- takes no memory: see Connection.write_when_full
