@@ -140,6 +140,40 @@ def test_no_secret_of_what_was_sent_is_shown(
     assert "hush" not in run("refused", "list", *words).output
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ada:it'shush@shop.example/hook",
+        'https://ada:x"hush@shop.example/hook',
+        "https://ada:x@hush@shop.example/hook",
+        "https://ada:x/hush@shop.example/hook",
+        "https://ada:x#hush@shop.example/hook",
+        "https://[::1]/hook?key=x hush",
+        'https://[::1]/hook?key=x"hush',
+        "https://[::1]/it's?key=hush",
+        "https://[::1]/hook https://ada:hush@shop.example/hook",
+        "https:/ada:hush@shop.example",
+        "ada:hush@shop.example/hook?key=hush",
+    ],
+)
+@pytest.mark.parametrize("words", [("--json",), ()])
+def test_no_secret_of_a_malformed_url_is_shown(
+    client: Client, store: Store, run: Run, url: str, words: tuple[str, ...]
+) -> None:
+    one = refuse(client, store, service=SERVICE, webhook=url, metdata={"token": "hush"})
+    done = run("refused", "show", one.id, *words)
+    assert done.exit_code == 0
+    assert "hush" not in done.output
+    assert SERVICE in done.output
+
+
+def test_no_secret_is_shown_of_the_beginning_of_what_was_too_large(store: Store, run: Run) -> None:
+    sent = '[["a"], {"webhook": ["https:\\/\\/ada:hush@x.example\\/?k=hush", "https://ada:hush'
+    entry = store.refused.keep(RefusedSubmit(1000.0, "ids", "no", whole=False, sent=sent))
+    shown = said(run("refused", "show", entry, "--json"))["sent"]
+    assert shown == '[["a"], {"webhook": ["https://…@x.example/?…", "https://…"'
+
+
 def test_what_is_too_large_is_kept_by_its_beginning_and_cannot_be_retried(
     client: Client, store: Store, run: Run
 ) -> None:

@@ -11,7 +11,9 @@ import click
 
 from cavendish.store.quarantine import Quarantined
 from cavendish.store.refused import RefusedSubmit
+from cavendish.stored_json import compact
 from cavendish_worker.celeryapp.refused_submits import what_was_sent
+from cavendish_worker.celeryapp.submit_message import KEYWORDS
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import moment, plain, print_json
 from cavendish_worker.cli.refused.places import fields, places
@@ -19,9 +21,10 @@ from cavendish_worker.cli.tables import pairs
 
 #: Ids, and characters of a text, that are shown.
 _IDS, _TEXT = 100, 2000
-#: What comes before the host of a URL, and what comes behind its path.
-_LOGIN = re.compile(r"(?<=://)[^/\s\"'@?#]*@")
-_QUERY = re.compile(r"(://[^\s\"'?#]*)[?#][^\s\"']*")
+#: A text within JSON, which may be cut off at its end, or else a word.
+_TEXT_OR_WORD = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^\s"]++', re.DOTALL)
+#: A port that is none: the login of a URL whose end was taken for the end of its host.
+_NO_PORT = re.compile(r"^[^\[]*:(?!\d*$)")
 
 
 @click.command("show", short_help="Show one of them, and what was sent.")
@@ -30,7 +33,8 @@ _QUERY = re.compile(r"(://[^\s\"'?#]*)[?#][^\s\"']*")
 def command(entry: str, as_json: bool) -> None:
     """Show one refused submit or quarantined message, and what was sent.
 
-    Metadata is left out, and so are the logins and queries of URLs: they may be secrets.
+    Metadata is left out, and so are unknown keywords, and the logins and queries of URLs: they may
+    be secrets.
 
     \b
     cavendish refused show 5b0c6d1e2f3a
@@ -47,8 +51,46 @@ def command(entry: str, as_json: bool) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """A text whose URLs have no login and no query any more."""
-    return _QUERY.sub(r"\1?…", _LOGIN.sub("…@", text))
+    """A text whose URLs have no login and no query any more: neither those between its words, nor
+    those that are texts within JSON.
+    """
+    return _TEXT_OR_WORD.sub(_cleaned, text)
+
+
+def _cleaned(found: re.Match[str]) -> str:
+    text = found[0]
+    if not _may_be_url(text.replace("\\/", "/")):
+        return text
+    if not text.startswith('"'):
+        return _bare(text)
+    try:
+        return compact(_bare(json.loads(text, strict=False)))
+    except ValueError:  # it is cut off
+        return compact(_bare(text.strip('"\\').replace("\\/", "/")))
+
+
+def _may_be_url(text: str) -> bool:
+    """However misspelt."""
+    return "://" in text or "@" in text.partition(":")[2] or "=" in text.partition("?")[2]
+
+
+def _bare(text: str) -> str:
+    """A URL without login and query. Refused ones are often malformed, so too much is left out
+    rather than too little.
+    """
+    before, *query = re.split(r"[?#]", text, maxsplit=1)
+    scheme, mark, rest = before.partition("://")
+    rest, *another = (rest if mark else before).split("://", 1)
+    host, slash, path = rest.partition("/")
+    if not mark and "@" in before:
+        shown = "…@" + before.rpartition("@")[2]
+    elif "@" in host:
+        shown = f"{scheme}{mark}…@{host.rpartition('@')[2]}{slash}{path}"
+    elif mark and _NO_PORT.search(host):
+        shown = f"{scheme}{mark}…"
+    else:
+        shown = f"{scheme}{mark}{rest}" if mark else before
+    return shown + "…" * bool(another) + "?…" * bool(query)
 
 
 def _submit(refused: RefusedSubmit) -> Any:
@@ -57,9 +99,8 @@ def _submit(refused: RefusedSubmit) -> Any:
     if sent is None:
         return _cut(refused.sent)
     ids, options = sent
-    shown = {name: value for name, value in options.items() if name != "metadata"}
-    if "metadata" in options:
-        shown["metadata"] = "left out"
+    told = KEYWORDS - {"metadata"}  # which may be misspelt
+    shown = {name: value if name in told else "left out" for name, value in options.items()}
     listed = ids if not isinstance(ids, list) else ids[:_IDS]
     return {"ids": _clean(listed), "options": _clean(shown)}
 
@@ -75,7 +116,7 @@ def _message(message: Quarantined) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """A value as JSON has it, without the secrets of its URLs."""
+    """A value as JSON has it, without the secrets of its URLs: its texts are cleaned one by one."""
     return json.loads(without_secrets(json.dumps(value, default=str)))
 
 
@@ -83,4 +124,4 @@ def _cut(text: str) -> str:
     """The beginning of a text, without metadata behind it: that may be a secret."""
     before, metadata, _ = text.partition('"metadata"')
     end = " …" if metadata or len(before) > _TEXT else ""
-    return without_secrets(before[:_TEXT]) + end
+    return without_secrets(before)[:_TEXT] + end
