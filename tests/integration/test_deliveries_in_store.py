@@ -116,7 +116,10 @@ def bury(store: Store, token: str, now: float, *deliveries: str, kept_for: float
 
 def delay(store: Store, token: str, at: float, *deliveries: str, charged: bool = True) -> int:
     return store.deliveries.later(
-        LANE, token, [RetryAt(delivery, "HTTP 500", "{}", at, charged) for delivery in deliveries]
+        LANE,
+        token,
+        at,
+        [RetryAt(delivery, "HTTP 500", "{}", at, charged) for delivery in deliveries],
     )
 
 
@@ -1179,7 +1182,10 @@ class Ledger(RuleBasedStateMachine):
                 self.lane, token, self.now, attempts, RETENTION
             ),
             "retry_later": lambda: self.store.deliveries.later(
-                self.lane, token, [RetryAt(one.name, verb, "", at, charged) for one in attempts]
+                self.lane,
+                token,
+                self.now,
+                [RetryAt(one.name, verb, "", at, charged) for one in attempts],
             ),
             "bury": lambda: self.store.deliveries.bury(self.lane, token, self.now, attempts, KEPT),
         }[verb]()

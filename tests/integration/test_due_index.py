@@ -10,8 +10,9 @@ import redis
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
+from cavendish.store.deliveries import RetryAt
 from cavendish.store.due_index import SOON, WRITTEN_WITHIN, DueIndex, Place
-from cavendish.store.keys import LaneKeys
+from cavendish.store.keys import DELIVERIES, LaneKeys
 from cavendish.submission import SubmitOptions
 from cavendish_worker.webhooks.reconcile import reconcile
 from delivering import Delivering
@@ -25,9 +26,9 @@ def index(store: Store) -> DueIndex:
     return DueIndex(store.connection, "default")
 
 
-def written_long_ago(store: Store) -> None:
+def written_long_ago(store: Store, tag: str = "default") -> None:
     """What was noted is surely written by now."""
-    server, key = store.connection.redis, "cavendish:{default}:noted"
+    server, key = store.connection.redis, f"cavendish:{{{tag}}}:noted"
     for member in server.zrange(key, 0, -1):
         server.zadd(key, {member: store.fleet.now() - WRITTEN_WITHIN - 1})
 
@@ -161,6 +162,23 @@ def test_the_reconcile_run_mends_each_index_so_that_nothing_is_forgotten_for_eve
     before = [index.groups() for index in indices]
     reconcile(store, "", 3600.0)
     assert [index.groups() for index in indices] == before
+
+
+def test_a_retry_that_is_due_before_its_lease_would_have_ended_is_found_in_time(
+    store: Store,
+) -> None:
+    add(store, "a", webhooks=("https://example.com/hook",))
+    claim(store, "a")
+    now, task = store.fleet.now(), store.tasks.load(LANE, ["a"]).tasks["a"]
+    store.tasks.settle(LANE, "t", now, [(Outcome(task, State.SUCCEEDED), now)], 3600, 100)
+    deliveries = store.deliveries
+    (endpoint,) = deliveries.sort([LANE], now).worth[LANE]
+    (name,) = deliveries.claim_delivery(LANE, now, now + 60.0, "t", 1, {endpoint: 1})
+    written_long_ago(store, DELIVERIES)
+    (visit_at,) = deliveries.next_visits([LANE])
+    assert deliveries.index.looked_at([Place("default", LANE, visit_at)], now) == now + 60.0
+    assert deliveries.later(LANE, "t", now, [RetryAt(name, "HTTP 500", at=now + 5.0)]) == 1
+    assert places(deliveries.index, now + 5.0) == [Place("default", LANE, now + 5.0)]
 
 
 def test_a_reconcile_run_goes_through_so_many_lanes_and_the_next_goes_on_behind_them(

@@ -211,8 +211,12 @@ class Deliveries:
             args += [each.name, each.outcome, each.log]
         return int(self._redis.script("close", names, args))
 
-    def later(self, lane: Lane, token: str, attempts: Sequence[RetryAt]) -> int:
+    def later(self, lane: Lane, token: str, now: float, attempts: Sequence[RetryAt]) -> int:
         """Let deliveries wait for their next attempt; how many still had this token."""
+        if not attempts:
+            return 0
+        # The index may hold the end of their leases, which can be later.
+        self.index.note([Place(lane.account, lane, min(each.at for each in attempts))], now)
         keys = LaneKeys(lane)
         names, args = [keys.endpoint_index, keys.delivery_leases], list[Any]([token])
         for each in attempts:

@@ -83,7 +83,7 @@ class WriteBack:
             self.did.delivered += count
             logger().info("webhook.delivered", lane=str(lane), ids=count)
         if retries:
-            self.did.retries += deliveries.later(lane, self.token, retries)
+            self.did.retries += deliveries.later(lane, self.token, now, retries)
         if dead:
             self.did.buried += deliveries.bury(lane, self.token, now, dead, self.dead_retention)
 
