@@ -164,6 +164,19 @@ def test_the_reconcile_run_mends_each_index_so_that_nothing_is_forgotten_for_eve
     assert [index.groups() for index in indices] == before
 
 
+@pytest.mark.parametrize("damaged", ["ended", "inbox", "dead", "common"])
+def test_a_lane_whose_keys_are_damaged_does_not_keep_the_reconcile_run_from_the_others(
+    store: Store, damaged: str
+) -> None:
+    now = add(store, "a", lane=OTHER)
+    add(store, "b", lane=LANE)
+    store.connection.redis.set(getattr(LaneKeys(OTHER), damaged), "?")
+    store.connection.redis.delete("cavendish:{cavendish:deadlines}:due")
+    reconcile(store, "", 3600.0)
+    found = {place.lane for place in places(store.tasks.deadlines, now + 5000.0)}
+    assert found == {LANE, OTHER}
+
+
 def test_a_retry_that_is_due_before_its_lease_would_have_ended_is_found_in_time(
     store: Store,
 ) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from cavendish.model import OPERATIONS
+from cavendish.errors import StoreUnavailable
+from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
+from cavendish_worker.polling.dispatch import report_unreadable
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 
@@ -40,16 +42,12 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     """
     now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
     for lane in [*store.reconciliation.next_lanes(lanes, LANES), OPERATIONS]:
-        missing, until = list[str](), time.monotonic() + LASTS
-        for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
-            if page == 0 or time.monotonic() < until:
-                missing += store.reconciliation.reconcile(lane, now, PAGE)
-        if missing:
-            logger().warning("webhook.restored", lane=str(lane), ids=len(missing), first=missing[0])
-            restored += len(missing)
-        store.closed.forget_dead(lane, now - dead_retention)
-        store.common_parts.forget(lane, now)
-        store.reconciliation.mend_indices(store.tasks, store.deliveries, lane, now)
+        try:
+            restored += _reconcile_lane(store, lane, now, now - dead_retention)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # a lane that cannot be read must not stop the others
+            report_unreadable(lane, error)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, now)
@@ -58,3 +56,17 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     store.refused.forget(now - dead_retention)
     operator_alerts.submits_refused(store, operations, store.refused.list(), now)
     return Reconciled(restored)
+
+
+def _reconcile_lane(store: Store, lane: Lane, now: float, forget_before: float) -> int:
+    """Check one lane; how many deliveries are pending again."""
+    store.reconciliation.mend_indices(store.tasks, store.deliveries, lane, now)
+    missing, until = list[str](), time.monotonic() + LASTS
+    for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
+        if page == 0 or time.monotonic() < until:
+            missing += store.reconciliation.reconcile(lane, now, PAGE)
+    if missing:
+        logger().warning("webhook.restored", lane=str(lane), ids=len(missing), first=missing[0])
+    store.closed.forget_dead(lane, forget_before)
+    store.common_parts.forget(lane, now)
+    return len(missing)
