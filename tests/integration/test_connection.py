@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+import redis
 
 from cavendish import Client
 from cavendish.errors import SettingsError, StoreUnavailable
@@ -21,7 +22,8 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store, redis_clients
 from cavendish.store.fleet import FORMAT
-from cavendish.store.keys import FLEET, LANES, LaneKeys, waited
+from cavendish.store.keys import FLEET, LANES, IndexKeys, LaneKeys, waited
+from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint
 from servers import PASSWORD, Cluster, Node, Watched, eventually, started
 
@@ -223,6 +225,23 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     store.fleet.found(store.fleet.now())
     assert store.fleet.format() == str(FORMAT)
     assert Store(cluster.url).fleet.now() > now
+
+
+def test_a_cluster_stores_no_id_before_its_lane_stands_in_the_indices(cluster: Cluster) -> None:
+    store, first = Store(cluster.url), cluster.owner(LANES)
+    accounts = (Lane(f"a{number}", "flux") for number in range(100))
+    account = next(  # whose ids lie at the primary that a submit writes to first, its index not
+        lane.account
+        for lane in accounts
+        if cluster.owner(LaneKeys(lane).deadlines) is first
+        and cluster.owner(IndexKeys(lane.account).groups) is not first
+    )
+    index, now = IndexKeys(account).groups, store.fleet.now()
+    cluster.owner(index).redis.set(index, "?")  # its primary refuses to write
+    options = SubmitOptions("flux", account, (), 100.0, "", "", "", restart=False)
+    with pytest.raises(redis.ResponseError):
+        store.tasks.add(["a"], options, now, now)
+    assert store.tasks.get(account, "flux", ["a"]) == {}
 
 
 def test_a_server_that_forgot_the_scripts_is_given_them_again(cluster: Cluster) -> None:

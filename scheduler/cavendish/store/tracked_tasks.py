@@ -110,6 +110,9 @@ class Tasks:
             some = chunks[start : start + CHUNKS_AT_ONCE]
             batch = self._redis.batch()
             self._note(batch, options, {lane for lane, _ in some}, now, look_at)
+            if self._redis.clustered:  # a batch keeps its order at each primary only
+                batch.execute()
+                batch = self._redis.batch()
             submitted |= self._add(
                 batch, some, options.producer, [name for name, _ in urls], common
             )
