@@ -205,6 +205,15 @@ def test_whoever_has_most_makes_room_for_the_others(
     assert store.refused.lost() == 6
 
 
+def test_of_those_who_have_equally_many_the_oldest_makes_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused, "KEPT", 3)
+    for number in range(9):
+        store.refused.keep(kept(number, f"gen1@producer{number}"))
+    assert [one.at - 1000 for one in store.refused.list()] == [8, 7, 6]
+
+
 def test_a_refused_submit_is_kept_also_where_memory_is_full(client: Client, store: Store) -> None:
     store.connection.redis.config_set("maxmemory", "1")
     try:

@@ -1,4 +1,5 @@
--- refuse: keep a refused submit; if there are too many, drop the oldest of whoever has most.
+-- refuse: keep a refused submit; if there are too many, drop the oldest of whoever has most,
+-- of equals the oldest of all.
 -- Each write is small or takes the place of another, so all of it is done even if memory is full.
 -- KEYS    1 index: id -> what is known of it  2 a key that never exists  3 id -> what was sent
 --         4 how many were dropped
@@ -35,7 +36,9 @@ while kept > tonumber(ARGV[4]) or bytes > tonumber(ARGV[5]) do
   local measure = bytes > tonumber(ARGV[5]) and 'bytes' or 'count'
   local most = nil
   for _, sender in pairs(senders) do
-    if #sender.entries > 0 and (not most or sender[measure] > most[measure]) then most = sender end
+    local more = #sender.entries > 0 and sender[measure] - (most and most[measure] or -1) or -1
+    local oldest = sender.entries[#sender.entries]
+    if more > 0 or (more == 0 and oldest.at < most.entries[#most.entries].at) then most = sender end
   end
   local oldest = table.remove(most.entries)
   redis.call('HDEL', KEYS[1], oldest.id)
