@@ -172,6 +172,10 @@ def test_no_secret_is_shown_of_the_beginning_of_what_was_too_large(store: Store,
     entry = store.refused.keep(RefusedSubmit(1000.0, "ids", "no", whole=False, sent=sent))
     shown = said(run("refused", "show", entry, "--json"))["sent"]
     assert shown == '[["a"], {"webhook": ["https://…@x.example/?…", "https://…"'
+    sent = '[["metdata", "b\\": c"], {"service": "x", "metdata": {"k": "hush"}, "model": "m"}]'
+    entry = store.refused.keep(RefusedSubmit(1000.0, "ids", "no", whole=False, sent=sent))
+    shown = said(run("refused", "show", entry, "--json"))["sent"]
+    assert shown == '[["metdata", "b\\": c"], {"service": "x",  …'
 
 
 def test_what_is_too_large_is_kept_by_its_beginning_and_cannot_be_retried(

@@ -23,6 +23,12 @@ from cavendish_worker.cli.tables import pairs
 _IDS, _TEXT = 100, 2000
 #: A text within JSON, which may be cut off at its end, or else a word.
 _TEXT_OR_WORD = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^\s"]++', re.DOTALL)
+#: A text within JSON, and the colon behind it if it is a name; and the names whose values are
+#: shown: those of a submit and of Celery's messages.
+_NAME = re.compile(r'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
+_TOLD = KEYWORDS - {"metadata"} | set(
+    "ids task id args kwargs callbacks errbacks chain chord headers properties".split()
+)
 #: A port that is none: the login of a URL whose end was taken for the end of its host.
 _NO_PORT = re.compile(r"^[^\[]*:(?!\d*$)")
 
@@ -121,7 +127,8 @@ def _clean(value: Any) -> Any:
 
 
 def _cut(text: str) -> str:
-    """The beginning of a text, without metadata behind it: that may be a secret."""
-    before, metadata, _ = text.partition('"metadata"')
-    end = " …" if metadata or len(before) > _TEXT else ""
-    return without_secrets(before)[:_TEXT] + end
+    """The beginning of a JSON text, up to metadata, which may be a secret, or an unknown name."""
+    names = (found for found in _NAME.finditer(text) if found[2] and found[1] not in _TOLD)
+    until = next((found.start() for found in names), len(text))
+    end = " …" if until < len(text) or until > _TEXT else ""
+    return without_secrets(text[:until])[:_TEXT] + end
