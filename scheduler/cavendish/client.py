@@ -155,9 +155,10 @@ class Client:
         that it has handled. The streams are capped (CAVENDISH_EVENTS_KEPT for each lane):
         EventsMissed is raised, at once or later, if events after the reader's position were
         trimmed; its `position` continues with the oldest that is kept. (Rarely it is raised
-        although only handled events were trimmed.) Raises SubmissionError for a malformed position,
-        and StoreUnavailable, also while it follows. An iterator that has raised is exhausted: call
-        `events` again with the last position.
+        although only handled events were trimmed.) A stream expires a week after its last event, or
+        CAVENDISH_RETENTION if that is longer; of that nobody is told. Raises SubmissionError for a
+        malformed position, and StoreUnavailable, also while it follows. An iterator that has raised
+        is exhausted: call `events` again with the last position.
         """
         lanes = self._lanes(service, account)
         if after is None:

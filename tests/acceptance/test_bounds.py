@@ -36,6 +36,8 @@ from delivering import KEYS, LANE, Delivering, Served
 
 #: What may stay in the store for ever: its size does not depend on how many ids there were.
 PERMANENT = {"lanes", "fleet", "tick", "counts", "events", "service-health", "reconciled", "dead"}
+#: Nor does the size of the due indices: a lane leaves them with the next look at it.
+PERMANENT |= {"due", "noted"}
 FULL = "command not allowed when used memory > 'maxmemory'"
 
 
@@ -111,6 +113,7 @@ def test_what_has_expired_leaves_nothing_but_totals(
     assert [
         redis_.exists(key)
         for key in (
+            KEYS.due(""),
             KEYS.ended,
             KEYS.dead,
             KEYS.leases,
@@ -118,7 +121,7 @@ def test_what_has_expired_leaves_nothing_but_totals(
             KEYS.deadlines,
             KEYS.endpoint_index,
         )
-    ] == [0] * 6
+    ] == [0] * 7
 
 
 def test_a_sweep_forgets_as_fast_as_two_hundred_ids_a_second_end(

@@ -17,6 +17,7 @@ from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
+from cavendish.store.lane_registry import LaneRegistry
 from cavendish.store.listing import Listing
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.reconciliation import Reconciliation
@@ -41,6 +42,7 @@ class Store:
         self.deliveries = Deliveries(self.connection)
         self.closed = Closed(self.connection, self.deliveries)
         self.reconciliation = Reconciliation(self.connection)
+        self.lane_registry = LaneRegistry(self.connection)
         self.endpoints = Endpoints(self.connection)
         self.events = Events(self.connection)
         self.shared_state = SharedState(self.connection)

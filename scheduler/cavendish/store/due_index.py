@@ -89,8 +89,23 @@ class DueIndex:
         with self._redis.errors():
             return bool(self._redis.redis.exists(self._keys.groups))
 
+    def having(self, lanes: Iterable[Lane]) -> list[Lane]:
+        """Those of some lanes that the index has in the group of their account."""
+        groups: dict[str, list[Lane]] = {}
+        for lane in lanes:
+            groups.setdefault(lane.account, []).append(lane)
+        pipe = self._redis.pipeline()
+        for group, some in groups.items():
+            pipe.zmscore(self._keys.lanes(group), list(map(str, some)))
+        with self._redis.errors():
+            rows = pipe.execute()
+        pairs = zip(groups.values(), rows, strict=True)
+        found = [each for some, row in pairs for each in zip(some, row, strict=True)]
+        return [lane for lane, at in found if at is not None]
+
     def due(self, groups: Sequence[str], now: float, each: int) -> list[Place]:
-        """Of each group the lanes that are worth a look, at most `each`, longest waiting first.
+        """Of each group the lanes that are worth a look, at most `each`, longest waiting first; all
+        of them if `each` is -1.
 
         A group without lanes and a name of no lane are damage: they leave the index, or they would
         be the first in it for ever.

@@ -89,7 +89,8 @@ class Events:
 
         Redis does not tell which entries it trimmed. A lane counts as missed if the entry at the
         place itself is gone; from START on, if fewer entries are kept than were ever added, which
-        only Redis 7 knows. From KEPT on nothing is missed.
+        only Redis 7 knows. There a stream that began anew, after it had expired, is not missed.
+        From KEPT on nothing is missed.
         """
         asked = [lane for lane, place in places.items() if place != KEPT]
         pipe = self._redis.pipeline()
@@ -287,6 +288,9 @@ def _entry(lane: Lane, place: str, fields: Mapping[str, str] | None) -> Entry | 
 def _trimmed(place: str, info: Any) -> bool:
     if isinstance(info, Exception) or not info["first-entry"]:
         return False
+    added, length = info.get("entries-added"), int(info["length"])
+    if added is not None and int(added) == length:
+        return False
     if place == START:
-        return int(info.get("entries-added", info["length"])) > int(info["length"])
+        return added is not None
     return order(info["first-entry"][0]) > order(place)

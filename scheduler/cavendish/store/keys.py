@@ -7,7 +7,7 @@ in the broker's Redis.
 
 | key                       | type   | content                                                     |
 |---------------------------|--------|-------------------------------------------------------------|
-| lanes                     | set    | the lanes that exist                                        |
+| lanes                     | set    | the lanes in which anything is kept                         |
 | fleet                     | hash   | process -> its last heartbeat, as JSON                      |
 | {cavendish:fleet}:format  | string | format number of all keys, written by the first process     |
 | {cavendish:fleet}:origin  | string | when this store began, and a random word: another one is    |
@@ -62,11 +62,14 @@ in the broker's Redis.
 | {lane}:dead               | zset   | delivery -> when it became a dead letter                    |
 | {lane}:delivery:DELIVERY  | hash   | attempts, state, last outcome, log: from the first attempt  |
 | {lane}:quarantined        | hash   | id -> why its record could not be read                      |
-| {lane}:counts             | hash   | totals: submitted, ended by state, delivered, buried        |
+| {lane}:counts             | hash   | totals: submitted, ended by state, delivered, buried; for   |
+|                           |        | as long as anything of the service is kept                  |
 | {lane}:durations:MODEL    | hash   | version, value: duration model; without a name: of all      |
 | {lane}:models             | zset   | model -> when its duration model last learned; the latest   |
 | {lane}:service-health     | hash   | version, value: batch limit, and whether the service fails  |
-| {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to store |
+| {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to       |
+|                           |        | store; expires a week after the last end, and not before    |
+|                           |        | any record without webhooks                                 |
 | cavendish.quarantine      | list   | ids of quarantined messages, in their order                 |
 | cavendish.quarantined     | hash   | id -> a quarantined message with its reason, as JSON        |
 """

@@ -53,7 +53,7 @@ Forecasts = dict[tuple[str, str], dict[str, Forecast]]
 class LaneStatistics:
     """The numbers of one lane.
 
-    `pending`, `due` and `in_flight` (leased) count ids, `counts` are totals since the store began.
+    `pending`, `due` and `in_flight` (leased) count ids, `counts` are totals since the lane began.
     `queued` are the deliveries in the queues, by endpoint; `inbox` those that are not sorted yet,
     and `new` the first of them, by endpoint. `due_since` is when the longest due id was due, and
     `delivery_due_since` the same for deliveries; None where none is. `ends` are the newest ends,

@@ -23,6 +23,8 @@ from cavendish.webhook_endpoint import is_url, subscription_of
 #: Ids in one run of a script: enough to be cheap, few enough (about 10 ms) not to block others; and
 #: runs in one round trip.
 CHUNK, CHUNKS_AT_ONCE = 500, 20
+#: Seconds for which events are kept at least after the last end in their lane.
+EVENTS_KEPT_FOR = 7 * 86400
 Chunk = tuple[Lane, list[str]]
 
 
@@ -126,12 +128,10 @@ class Tasks:
         now: float,
         look_at: float,
     ) -> None:
-        """The lanes and their indices first: a lane without ids is harmless, and one that is in no
-        index is forgotten.
+        """The indices first, then the lanes, then the ids: a lane without ids is harmless, and one
+        that is in no index is forgotten. `LaneRegistry` relies on this order.
         """
         lanes = sorted(lanes)
-        for lane in lanes:
-            batch.command(LANES, "SADD", LANES, str(lane))
         places = [Place(options.producer, lane, look_at) for lane in lanes]
         self.due(options.account).note_in(batch, places, now)
         ends_at = now + options.deadline
@@ -140,6 +140,8 @@ class Tasks:
         if options.webhooks:  # an id may have ended
             places = [Place(options.account, lane, now) for lane in lanes]
             self._deliveries.note_in(batch, places, now)
+        for lane in lanes:
+            batch.command(LANES, "SADD", LANES, str(lane))
 
     def _add(
         self,
@@ -259,7 +261,8 @@ class Tasks:
     ) -> list[Settled]:
         """Write the outcomes of one batch in one atomic step, each with the time of its next poll.
 
-        `retention`: seconds for which a result without webhooks is kept.
+        `retention`: seconds for which a result without webhooks is kept, and the events of the lane
+        if that is longer than EVENTS_KEPT_FOR.
         """
         if not outcomes:
             return []
@@ -269,7 +272,8 @@ class Tasks:
         keys = LaneKeys(lane)
         names = [keys.deadlines, keys.leases, keys.inbox, keys.counts, keys.events]
         names += [keys.producers, keys.ended, keys.common_open, keys.common_until]
-        args: list[Any] = [now, token, int(retention), events_kept]
+        events_kept_for = max(int(retention), EVENTS_KEPT_FOR)
+        args: list[Any] = [now, token, int(retention), events_kept, events_kept_for]
         for outcome, next_poll_at in outcomes:
             task = outcome.task
             names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
@@ -280,7 +284,7 @@ class Tasks:
             Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
             for task_id, verdict, pending in zip(ids, flat[::2], flat[1::2], strict=True)
         ]
-        rows = zip(outcomes, settled, args[14::12], strict=True)
+        rows = zip(outcomes, settled, args[15::12], strict=True)
         ended = [(each.task, record) for (each, _), one, record in rows if one.ended]
         self._usage.ended(ended, now + retention, now)
         return settled

@@ -35,19 +35,22 @@ class Reconciled:
 
 
 def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
-    """Check the deliveries of all tasks that ended; forget dead letters and common parts.
+    """Check the deliveries of all tasks that ended; forget dead letters, common parts and lanes.
 
     `dead_retention`: seconds for which a dead letter or a refused submit is kept. Raises
     StoreUnavailable.
     """
     now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
-    for lane in [*store.reconciliation.next_lanes(lanes, LANES), OPERATIONS]:
+    lanes += store.lane_registry.restore(lanes)
+    some = store.reconciliation.next_lanes(lanes, LANES)
+    for lane in [*some, OPERATIONS]:
         try:
             restored += _reconcile_lane(store, lane, now, now - dead_retention)
         except StoreUnavailable:
             raise
         except Exception as error:  # a lane that cannot be read must not stop the others
             report_unreadable(lane, error)
+    store.lane_registry.forget(some, lanes)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
     operator_alerts.blind(store, operations, now)

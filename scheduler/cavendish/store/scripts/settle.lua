@@ -3,14 +3,15 @@
 -- WITH    references
 -- KEYS    1 deadlines  2 leases  3 inbox  4 counts  5 events  6 producers  7 ended  8 common-open
 --         9 common-until, then per id: due, task, result
--- ARGV    1 now  2 token  3 retention  4 events to keep, then twelve per id: id, producer, state,
---         due at, polls, absences, absent since, finished at, reason, model, record, delay
+-- ARGV    1 now  2 token  3 retention  4 events to keep  5 seconds to keep them at least, then
+--         twelve per id: id, producer, state, due at, polls, absences, absent since, finished at,
+--         reason, model, record, delay
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
-local now, answer = ARGV[1], {}
+local now, answer, ended = ARGV[1], {}, false
 redis.call('HDEL', KEYS[2], '') -- takes no memory: see Connection.write_when_full
-for i = 5, #ARGV, 12 do
+for i = 6, #ARGV, 12 do
   local id, producer, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = 10 + (i - 5) / 12 * 3
+  local key = 10 + (i - 6) / 12 * 3
   local due, task, result = KEYS[key], KEYS[key + 1], KEYS[key + 2]
   local token = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%S+) ')
   local written, subscriptions = 'stale', ''
@@ -39,10 +40,15 @@ for i = 5, #ARGV, 12 do
       redis.call('ZREM', due, id)
       redis.call('ZREM', KEYS[1], id)
       if redis.call('EXISTS', due) == 0 then redis.call('SREM', KEYS[6], producer) end
+      ended = true
     end
     redis.call('HDEL', KEYS[2], id)
   end
   answer[#answer + 1] = written
   answer[#answer + 1] = subscriptions
+end
+-- No record without webhooks outlives the events: so the lane is known for as long as there is one.
+if ended and redis.call('TTL', KEYS[5]) <= tonumber(ARGV[5]) then
+  redis.call('EXPIRE', KEYS[5], ARGV[5])
 end
 return answer

@@ -149,17 +149,17 @@ def _tasks(services: Services, statistics: Statistics) -> Iterable[Metric]:
             for name, lanes in services.items()
         ],
     )
-    about = "Ids that were submitted, since the store began."
+    about = "Ids that were submitted, since their lanes began."
     yield _counter("tasks_submitted", about, _SERVICE, _totals(services, "submitted"))
     ended = [((*name, end), total) for end in _ENDS for name, total in _totals(services, end)]
-    about = "Ids that ended, since the store began."
+    about = "Ids that ended, since their lanes began."
     yield _counter("tasks_ended", about, (*_SERVICE, "state"), ended)
     about = "Lanes that cannot be read and are not counted here."
     yield _gauge("lanes_unreadable", about, (), [((), len(statistics.unreadable))])
 
 
 def _calls(services: Services, now: float, batch_size: int) -> Iterable[Metric]:
-    about = "Calls to the remote API that workers counted, since the store began."
+    about = "Calls to the remote API that workers counted, since their lanes began."
     yield _counter("fleet_calls", about, _SERVICE, _totals(services, "calls"))
     about = "Those of them that were answered with 429."
     yield _counter("fleet_calls_rate_refused", about, _SERVICE, _totals(services, "rate_refused"))
@@ -274,9 +274,9 @@ def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
     yield _gauge("webhooks_oldest_pending_seconds", about, (), [((), since)])
     dead = _sums(services, lambda lane: lane.dead)
     yield _gauge("webhooks_dead", "Dead letters.", _SERVICE, dead)
-    about = "Webhooks that a receiver took, since the store began."
+    about = "Webhooks that a receiver took, since their lanes began."
     yield _counter("webhooks_delivered", about, _SERVICE, _totals(services, "delivered"))
-    about = "Webhooks that became dead letters, since the store began."
+    about = "Webhooks that became dead letters, since their lanes began."
     yield _counter("webhooks_buried", about, _SERVICE, _totals(services, "buried"))
 
 
