@@ -123,6 +123,7 @@ class DeliveryLoop:
             if self._claimed_count or wait <= PATIENCE:
                 self._write_ended(min(wait, PATIENCE))
             elif may_end():
+                self._leave_lanes(now)
                 return self._write_back.did
         self._write_back.did.more = not self._stopped
         return self._write_back.did
@@ -165,19 +166,26 @@ class DeliveryLoop:
         return next_at - now if next_at > now else CHECK_AGAIN
 
     def _refresh_lanes(self, now: float) -> None:
-        """Take the lanes that are worth a visit within LANES_FOR seconds, and leave the others."""
+        """Take the lanes that are worth a visit within LANES_FOR seconds, and leave the others.
+
+        A lane that another process is about to write to is left as well: who writes pokes.
+        """
         deliveries, soon = self._store.deliveries, now + LANES_FOR
-        firsts = deliveries.next_visits(self._lanes)
-        deliveries.index.looked_at(
-            [Place(lane.account, lane, at) for lane, at in zip(self._lanes, firsts, strict=True)],
-            now,
-        )
+        self._leave_lanes(now)
         groups = deliveries.index.groups()
         due = [name for name, at in groups if at <= soon]
         places = deliveries.index.due(due, soon, LANES)
         self._lanes, self._lanes_at = [place.lane for place in places], now
         later = (at for _, at in groups if at > soon)
-        self._other_lanes_at = soon if due else min(later, default=float("inf"))
+        more = len(places) >= LANES  # an account may have more lanes than were listed
+        self._other_lanes_at = soon if more else min(later, default=float("inf"))
+
+    def _leave_lanes(self, now: float) -> None:
+        """Write in the index when the lanes that were visited are worth the next visit."""
+        deliveries, lanes = self._store.deliveries, self._lanes
+        if lanes:
+            firsts = zip(lanes, deliveries.next_visits(lanes), strict=True)
+            deliveries.index.looked_at([Place(one.account, one, at) for one, at in firsts], now)
 
     def _visit(self, lane: Lane, endpoints: Sequence[str], at_most: int, now: float) -> None:
         """Claim deliveries of the endpoints of one lane, the trusted endpoints first."""
