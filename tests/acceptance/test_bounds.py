@@ -166,6 +166,9 @@ def test_a_full_redis_refuses_a_submit_in_one_sentence_and_writes_nothing_of_it(
             "CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8",
             "PATH": "/usr/bin:/bin",
         }
+        # Buffers of this connection count, and are freed at some time: that must leave no room.
+        redis_ = store.connection.redis
+        redis_.config_set("maxmemory", redis_.info()["used_memory"] - 200_000)
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=30
         )
