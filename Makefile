@@ -28,7 +28,7 @@ run: setup ## the whole stack for a real token (CAVENDISH_API_TOKEN); stop with 
 	@$(BIN)/cavendish up
 
 test: setup ## every test, side by side, against real Redis servers that they start themselves
-	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 6 --dist worksteal
 
 check: setup ## format, lint and types
 	@$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,24 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(
             number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process of xdist begin with its share of the long tests, which mostly wait.
+
+    `--dist worksteal` gives each process an equal part of the list, from its beginning to its end.
+    Else the long tests run in few processes, and the last of them alone.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if "acceptance" in item.path.parts]
+    short = iter([item for item in items if "acceptance" not in item.path.parts])
+    sizes = [len(items[first::count]) for first in range(count)]
+    shares = [long[first::count] for first in range(count)]
+    items[:] = [
+        item
+        for share, size in zip(shares, sizes, strict=True)
+        for item in [*share, *islice(short, max(size - len(share), 0))]
+    ] + list(short)
 
 
 class Server:
