@@ -420,7 +420,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
     asking.begin()
     tasks = asking.store.tasks.load(LANE, asking.IDS).tasks
 
-    @cases(300)
+    @cases(150)
     @given(some=upstream_answers)
     def prove(some: list[Said]) -> None:
         stranger.will_say(*some)
@@ -454,7 +454,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
 def test_whatever_the_api_answers_no_id_is_lost_and_a_sound_answer_settles_it(
     asking: Asking, stranger: Stranger
 ) -> None:
-    @cases(60)
+    @cases(30)
     @given(some=upstream_answers, deadline=st.sampled_from([1000.0, 1000.0, 1000.0, 50.0]))
     def prove(some: list[Said], deadline: float) -> None:
         asking.begin(deadline)
@@ -487,7 +487,7 @@ def test_whatever_a_receiver_answers_the_delivery_has_a_state_and_a_readable_log
     logs.set_up("console", "critical")
     delivery_name = delivery_of(subscription_of(address), "a")
 
-    @cases(60)
+    @cases(30)
     @given(some=answers | junk | flood)
     def prove(some: Said) -> None:
         endpoint_index.store.connection.redis.flushall()

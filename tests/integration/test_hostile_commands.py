@@ -109,7 +109,7 @@ def is_plain(ended: Ended, *, told_json: bool) -> None:
 
 
 def test_whatever_is_typed_a_command_ends_plainly(stocked: Delivering) -> None:
-    @cases(400)
+    @cases(200)
     @given(line=commands)
     def prove(line: list[str]) -> None:
         line = [*line, "--timeout", "0"] if line[:1] == ["wait"] else line
@@ -140,7 +140,7 @@ inputs = st.lists(bodies(values | own | own) | st.binary(max_size=30), max_size=
 def test_whatever_comes_by_stdin_each_line_is_taken_or_refused(
     stocked: Delivering, json_too: tuple[str, ...]
 ) -> None:
-    @cases(200)
+    @cases(100)
     @given(stdin=inputs)
     def prove(stdin: bytes) -> None:
         is_plain(

@@ -75,7 +75,7 @@ def test_whatever_a_message_asks_for_it_is_taken_or_refused_in_one_sentence(
 ) -> None:
     raw = store.connection.redis
 
-    @cases(700)
+    @cases(350)
     @given(ids=ids, options=messages)
     def prove(ids: Any, options: dict[str, Any]) -> None:
         before = raw.dbsize()
