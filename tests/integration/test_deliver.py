@@ -16,9 +16,11 @@ import pytest
 from standardwebhooks import Webhook
 
 from cavendish.errors import StoreUnavailable
-from cavendish.model import TrackedTask
+from cavendish.model import Lane, TrackedTask
 from cavendish.policy import backoff
 from cavendish.store import Store
+from cavendish.store.due_index import Place
+from cavendish.store.keys import LaneKeys
 from cavendish.webhook_endpoint import endpoint_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.telemetry import logs
@@ -213,6 +215,28 @@ def test_a_broken_answer_is_tried_later(
 ) -> None:
     endpoint_index.end("a", webhook=raw_server(says, False))
     assert endpoint_index.deliver().retries == 1
+
+
+@pytest.mark.parametrize("damaged", ["inbox", "endpoint_index", "queue"])
+def test_a_lane_whose_keys_are_damaged_keeps_no_webhook_of_another_lane(
+    endpoint_index: Delivering,
+    served: Served,
+    damaged: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    receiver, raw = Receiver(), endpoint_index.store.connection.redis
+    endpoint_index.end("a", webhook=served(receiver))
+    veo = LaneKeys(Lane("default", "veo"))
+    now = endpoint_index.store.fleet.now()
+    endpoint_index.store.deliveries.index.note([Place("default", veo.lane, now)], now)
+    raw.zadd(veo.inbox, {"shop:x": now})
+    key = veo.queue("shop") if damaged == "queue" else getattr(veo, damaged)
+    raw.delete(key)
+    raw.set(key, "?")
+    logs.set_up("json", "error")
+    assert endpoint_index.deliver().delivered == 1
+    assert receiver.ids == ["a"]
+    assert capsys.readouterr().err.count("lane.unreadable") == 1
 
 
 def test_a_closed_port_is_tried_later(endpoint_index: Delivering) -> None:

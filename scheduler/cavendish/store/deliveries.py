@@ -7,9 +7,10 @@ happens to closed ones is in `closed.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cavendish.errors import StoreUnavailable
 from cavendish.model import OPERATIONS, Lane, State
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
@@ -71,10 +72,14 @@ class RetryAt(Attempt):
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """The endpoints worth a visit now, by lane, longest due first; and when the next one is due."""
+    """The endpoints worth a visit now, by lane, longest due first; and when the next one is due.
+
+    `unreadable`: lanes whose keys are damaged, each with the error.
+    """
 
     worth: dict[Lane, list[str]]
     next_at: float | None
+    unreadable: dict[Lane, Exception]
 
 
 class Deliveries:
@@ -95,19 +100,31 @@ class Deliveries:
             pipe.zrange(keys.inbox, 0, SORTED_AT_ONCE - 1)
             pipe.zrangebyscore(keys.endpoint_index, "-inf", now)
             pipe.zrangebyscore(keys.endpoint_index, f"({now}", "+inf", 0, 1, withscores=True)
-        with self._redis.errors():
-            rows = pipe.execute()
-        worth = {}
-        for lane, new, due in zip(lanes, rows[::3], rows[1::3], strict=True):
-            endpoints = [endpoint_in(delivery) for delivery in new]
-            if new:
-                keys = LaneKeys(lane)
-                names = [keys.inbox, keys.endpoint_index, *map(keys.queue, endpoints)]
-                args = [text for pair in zip(new, endpoints, strict=True) for text in pair]
-                self._redis.script("sort", names, args)
-            if due or new:
-                worth[lane] = list(dict.fromkeys([*due, *endpoints]))
-        return Visits(worth, min((at for row in rows[2::3] for _, at in row), default=None))
+        rows = self._redis.answers(pipe)
+        visits = Visits({}, None, {})
+        later: list[float] = []
+        for lane, *three in zip(lanes, rows[::3], rows[1::3], rows[2::3], strict=True):
+            try:
+                if endpoints := self._sorted(lane, three[0], three[1]):
+                    visits.worth[lane] = endpoints
+                later += [at for _, at in three[2]]
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                visits.unreadable[lane] = next(
+                    (each for each in three if isinstance(each, Exception)), error
+                )
+        return replace(visits, next_at=min(later, default=None))
+
+    def _sorted(self, lane: Lane, new: Sequence[str], due: Sequence[str]) -> list[str]:
+        """Sort the new deliveries of a lane; its endpoints that are worth a visit now."""
+        endpoints = [endpoint_in(delivery) for delivery in new]
+        if new:
+            keys = LaneKeys(lane)
+            names = [keys.inbox, keys.endpoint_index, *map(keys.queue, endpoints)]
+            args = [text for pair in zip(new, endpoints, strict=True) for text in pair]
+            self._redis.script("sort", names, args)
+        return list(dict.fromkeys([*due, *endpoints]))
 
     def claim_delivery(
         self,
@@ -136,17 +153,20 @@ class Deliveries:
             words = [word for endpoint, at in until.items() for word in (at, endpoint)]
             self._redis.write_when_full(LaneKeys(lane).endpoint_index, "ZADD", "XX", *words)
 
-    def next_visits(self, lanes: Iterable[Lane]) -> list[float | None]:
-        """When the next endpoint of each lane is worth a visit; None if nothing is pending."""
+    def next_visits(self, lanes: Iterable[Lane]) -> list[float | Exception | None]:
+        """When the next endpoint of each lane is worth a visit; None if nothing is pending.
+
+        The error of a lane whose keys are damaged stands in its place.
+        """
         pipe = self._redis.pipeline()
         for lane in lanes:
             # The inbox may hold more than `sort` takes at once.
             pipe.zrange(LaneKeys(lane).inbox, 0, 0, withscores=True)
             pipe.zrange(LaneKeys(lane).endpoint_index, 0, 0, withscores=True)
-        with self._redis.errors():
-            rows = pipe.execute()
+        rows = self._redis.answers(pipe)
         return [
-            min((at for row in pair for _, at in row), default=None)
+            next((row for row in pair if isinstance(row, Exception)), None)
+            or min((at for row in pair for _, at in row), default=None)
             for pair in zip(rows[::2], rows[1::2], strict=True)
         ]
 

@@ -69,6 +69,8 @@ class Reconciliation:
         """Note in the due indices what waits in a lane, where they do not have it."""
         (ends_at,) = tasks.first_deadlines([lane])
         (visit_at,) = deliveries.next_visits([lane])
+        if isinstance(visit_at, Exception):
+            raise visit_at
         tasks.deadlines.mend([Place(lane.account, lane, ends_at)], now)
         deliveries.index.mend([Place(lane.account, lane, visit_at)], now)
         if ends_at is not None:

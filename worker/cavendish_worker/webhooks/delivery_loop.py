@@ -25,6 +25,7 @@ from cavendish.store import Store
 from cavendish.store.due_index import Place
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
+from cavendish_worker.polling.dispatch import report_unreadable
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
@@ -96,6 +97,7 @@ class DeliveryLoop:
         self._turn = 0
         self._lanes, self._lanes_at = list[Lane](), float("-inf")
         self._other_lanes_at = float("inf")  # when a lane that is not listed is worth a visit
+        self._reported = set[Lane]()  # lanes that cannot be read, once each in a loop
         self._stopped = False
         self.poked = False
 
@@ -150,6 +152,9 @@ class DeliveryLoop:
             self._refresh_lanes(now)
         began, visits = self._claimed_count, self._store.deliveries.sort(self._lanes, now)
         worth, lanes = visits.worth, self._lanes
+        for lane in visits.unreadable.keys() - self._reported:
+            report_unreadable(lane, visits.unreadable[lane])
+        self._reported |= visits.unreadable.keys()
         if not worth:
             next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
             return next_at - now
@@ -161,8 +166,8 @@ class DeliveryLoop:
             self._visit(lane, worth[lane], share, now)
         if self._claimed_count > began:
             return 0.0  # there may be more at once
-        firsts = (at for at in self._store.deliveries.next_visits(lanes) if at is not None)
-        next_at = min(firsts, default=self._other_lanes_at)
+        firsts = self._store.deliveries.next_visits(lanes)
+        next_at = min((at for at in firsts if isinstance(at, float)), default=self._other_lanes_at)
         return next_at - now if next_at > now else CHECK_AGAIN
 
     def _refresh_lanes(self, now: float) -> None:
@@ -185,7 +190,10 @@ class DeliveryLoop:
         deliveries, lanes = self._store.deliveries, self._lanes
         if lanes:
             firsts = zip(lanes, deliveries.next_visits(lanes), strict=True)
-            deliveries.index.looked_at([Place(one.account, one, at) for one, at in firsts], now)
+            places = [
+                Place(one.account, one, at if isinstance(at, float) else None) for one, at in firsts
+            ]
+            deliveries.index.looked_at(places, now)
 
     def _visit(self, lane: Lane, endpoints: Sequence[str], at_most: int, now: float) -> None:
         """Claim deliveries of the endpoints of one lane, the trusted endpoints first."""
