@@ -44,7 +44,7 @@ fuzz: setup ## 170,000 generated answers, messages and lines of stdin, in about 
 soak: setup ## ten minutes at full speed: does anything grow that should not? (MINUTES=45)
 	@$(BIN)/python tests/chaos/soak.py --minutes $(or $(MINUTES),10)
 
-bench-polling: setup ## pace, law and the whole system against peers, in under 10 minutes
+bench-polling: setup ## rate limit, durations and the whole system against peers, in under 10 minutes
 	@$(BIN)/python tests/bench/report.py
 
 bench-claim: setup ## what a claim and a tick cost with a million pending ids

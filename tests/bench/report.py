@@ -23,8 +23,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 TITLES = {
-    "rate-limit": "The rate limit on a virtual clock",
-    "law": "Duration model and due times on a virtual clock",
+    "rate_limit": "The rate limit on a virtual clock",
+    "durations": "Duration model and due times on a virtual clock",
     "fairness": "Two producers, one of them with a burst, on a virtual clock",
     "whole": "The whole system in real time, against three ways to poll that are in use",
 }
@@ -110,10 +110,10 @@ def main() -> None:
     )
     words = parser.parse_args()
     print(machine())
-    rate_limit, durations = start("rate-limit"), start("law")
+    rate_limit, durations = start("rate_limit"), start("durations")
     texts = {
-        "rate-limit": finish("rate-limit", rate_limit),
-        "law": finish("law", durations),
+        "rate_limit": finish("rate_limit", rate_limit),
+        "durations": finish("durations", durations),
         "fairness": finish("fairness", start("fairness")),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -5,119 +5,20 @@ Whoever takes one out of the broker may die at any moment, and it is not lost.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
-import kombu.transport
 import pytest
-import redis
 from kombu import Connection, Consumer, Exchange, Queue
 
-from cavendish.client import Client
 from cavendish.local_paths import broker_url
-from cavendish.settings import Settings
 from cavendish.task_names import EXPIRE
-from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.redis_transport import KEPT, POPPED
 from conftest import Server
+from consuming import DIES, Broker, tracked
 from messages import envelope
-
-#: A worker that is killed between Kombu's two steps: a message is out of its list, and not written
-#: down as taken.
-DIES = """
-import os, signal
-from cavendish_worker.celeryapp import redis_transport as broker
-real = broker.Transport._deliver
-def deliver(self, message, queue):
-    if queue == broker.KEPT:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, message, queue)
-broker.Transport._deliver = deliver
-from cavendish_worker.tasks import app
-app.worker_main(["-q", "worker", "-P", "threads"])
-"""
-
-
-class Broker:
-    """A Redis with lists, a consumer of them by our transport, and worker processes."""
-
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.settings = Settings.load({"CAVENDISH_REDIS_URL": server.url})
-        self.redis = redis.Redis(unix_socket_path=str(server.socket))
-        self.started: list[subprocess.Popen[bytes]] = []
-        self.log = (folder / "log").open("w")
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
-        }
-        self.environment = environment | {
-            "CAVENDISH_REDIS_URL": server.url,
-            "CAVENDISH_API_TOKEN": "emulated",
-        }
-
-    def push(self, key: str, name: str) -> None:
-        self.redis.lpush(key, envelope(headers={"id": name}))
-
-    def consume(
-        self, queues: list[str], count: int, credit: int = 4, seconds: float = 10, done: bool = True
-    ) -> list[str]:
-        """The ids of so many messages, in the order in which they come.
-
-        Those that are not `done` go back at the end.
-        """
-        taken: list[str] = []
-        with ExitStack() as ends:
-            connection = ends.enter_context(Connection(broker_url(self.settings)))
-            channel = ends.enter_context(connection.channel())
-            consumer = ends.enter_context(
-                Consumer(channel, [Queue(name) for name in queues], prefetch_count=credit)
-            )
-            consumer.register_callback(
-                lambda _, message: (taken.append(message.headers.get("id")), done and message.ack())
-            )
-            end = time.monotonic() + seconds
-            while len(taken) < count and time.monotonic() < end:
-                with suppress(TimeoutError):
-                    connection.drain_events(timeout=0.1)
-        return taken
-
-    def worker(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, *words]
-        self.started.append(
-            subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
-        )
-        return self.started[-1]
-
-
-@pytest.fixture
-def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    # Another test of this process may have set the clock, by a Redis of its own.
-    monkeypatch.setattr(broker_clock, "_clock", None)
-    # In a worker, nobody asks for a transport before ours is installed; here another test may have.
-    monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
-    # Kombu's wait of a second is waited to its end whenever a connection is closed.
-    monkeypatch.setattr(broker.Transport, "brpop_timeout", 0.05)
-    one = Broker(own_server, tmp_path)
-    yield one
-    for process in one.started:
-        process.kill()
-        process.wait(10)
-    one.redis.close()
-    one.log.close()
-
-
-def until(lists: Broker, client: Client, task_id: str) -> None:
-    end = time.monotonic() + 30
-    while not client.get(task_id, service="nano-banana"):
-        assert time.monotonic() < end, Path(lists.log.name).read_text()
-        time.sleep(0.05)
 
 
 def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(lists: Broker) -> None:
@@ -131,8 +32,7 @@ def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(list
     process = lists.worker(
         "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
     )
-    with Client(settings=lists.settings) as client:
-        until(lists, client, "x")
+    tracked(lists)
     process.terminate()
     process.wait(30)
     assert lists.redis.zcard(POPPED) == lists.redis.hlen("unacked") == 0

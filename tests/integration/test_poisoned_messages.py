@@ -15,20 +15,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import kombu.transport
 import pytest
 
-from cavendish.client import Client
 from cavendish.local_paths import quarantine_url
 from cavendish.settings import Settings
 from cavendish.store.quarantine import DEATHS, MOST_DEATHS, Quarantine
-from cavendish_worker.celeryapp import broker_clock
-from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.envelope import KEPT
 from cavendish_worker.celeryapp.redis_transport import NOTED_DEATHS, POPPED
-from conftest import Server
-from integration.test_kept_messages import DIES, Broker, until
+from consuming import DIES, Broker, tracked
 from messages import GOOD, envelope, message
+from servers import eventually
 
 #: The most memory that a worker may ever have had, MB; it has about 85 at work.
 PEAK = 200
@@ -56,22 +52,6 @@ POISON = json.dumps([[["poison"]], {"service": "nano-banana"}, {}]).encode()
 
 
 @pytest.fixture
-def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    # Another test of this process may have set the clock, by a Redis of its own.
-    monkeypatch.setattr(broker_clock, "_clock", None)
-    monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
-    # Kombu's wait of a second is waited to its end whenever a connection is closed.
-    monkeypatch.setattr(broker.Transport, "brpop_timeout", 0.05)
-    one = Broker(own_server, tmp_path)
-    yield one
-    for process in one.started:
-        process.kill()
-        process.wait(10)
-    one.redis.close()
-    one.log.close()
-
-
-@pytest.fixture
 def kept(lists: Broker) -> Iterator[Quarantine]:
     opened = Quarantine(str(quarantine_url(lists.settings)))
     yield opened
@@ -86,17 +66,11 @@ def push(lists: Broker, body: bytes = GOOD, **odd: object) -> None:
     lists.redis.lpush(KEPT, envelope(body=base64.b64encode(body).decode(), **odd))
 
 
-def tracked(lists: Broker, task_id: str = "x") -> None:
-    with Client(settings=lists.settings) as client:
-        until(lists, client, task_id)
-
-
 def drained(lists: Broker) -> None:
     """Wait until no message waits and none is in hand."""
-    end = time.monotonic() + 30
-    while lists.redis.llen(KEPT) or lists.redis.hlen("unacked") or lists.redis.zcard(POPPED):
-        assert time.monotonic() < end, Path(lists.log.name).read_text()
-        time.sleep(0.05)
+    redis = lists.redis
+    waiting = lambda: redis.llen(KEPT) + redis.hlen("unacked") + redis.zcard(POPPED)  # noqa: E731
+    eventually(lambda: not waiting(), f"nothing is in hand; {lists.log.name} says why not", 30)
 
 
 def peak(process: subprocess.Popen[bytes]) -> float:

@@ -50,3 +50,13 @@ def test_every_key_of_a_lane_has_a_row_in_the_table_of_keys() -> None:
     names = {name for name in vars(LaneKeys) if not name.startswith("_")} - {"lane", "of_delivery"}
     rows = re.findall(r"^\| \{lane\}:([\w-]+)", architecture.key_table(), re.MULTILINE)
     assert {row.replace("-", "_") for row in rows} == names
+
+
+def test_every_program_that_make_and_the_bench_of_polling_start_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    started = [ROOT / path for path in re.findall(r"python (tests/[\w/.]+)", makefile)]
+    report = (ROOT / "tests/bench/report.py").read_text()
+    benches = re.findall(r'start\("([^"]+)"', report)
+    started += [ROOT / f"tests/bench/{name}.py" for name in benches]
+    assert len(started) > len(benches) > 2
+    assert [str(path) for path in started if not path.exists()] == []

@@ -36,4 +36,3 @@ local function delete(task, result, open, untils, now)
   if redis.call('TYPE', task).ok == 'hash' then expire(task, open, untils, now, 0) end
   redis.call('DEL', task, result)
 end
-

@@ -1,0 +1,31 @@
+"""What several tests of parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import kombu.transport
+import pytest
+
+from cavendish_worker.celeryapp import broker_clock
+from cavendish_worker.celeryapp import redis_transport as broker
+from conftest import Server
+from consuming import Broker
+
+
+@pytest.fixture
+def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    # Another test of this process may have set the clock, by a Redis of its own.
+    monkeypatch.setattr(broker_clock, "_clock", None)
+    # In a worker, nobody asks for a transport before ours is installed; here another test may have.
+    monkeypatch.setitem(kombu.transport._transport_cache, "redis", broker.Transport)
+    # Kombu's wait of a second is waited to its end whenever a connection is closed.
+    monkeypatch.setattr(broker.Transport, "brpop_timeout", 0.05)
+    one = Broker(own_server, tmp_path)
+    yield one
+    for process in one.started:
+        process.kill()
+        process.wait(10)
+    one.redis.close()
+    one.log.close()
