@@ -12,6 +12,7 @@ from pathlib import Path
 import redis
 from kombu import Connection, Consumer, Queue
 
+import forked
 from cavendish.client import Client
 from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
@@ -41,7 +42,7 @@ class Broker:
     def __init__(self, server: Server, folder: Path) -> None:
         self.settings = Settings.load({"CAVENDISH_REDIS_URL": server.url})
         self.redis = redis.Redis(unix_socket_path=str(server.socket))
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes] | forked.Process] = []
         self.log = (folder / "log").open("w")
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
@@ -77,12 +78,19 @@ class Broker:
                     connection.drain_events(timeout=0.1)
         return taken
 
-    def worker(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, *words]
-        self.started.append(
-            subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
-        )
-        return self.started[-1]
+    def worker(self) -> forked.Process:
+        """Start a worker as production does."""
+        words = ["-q", "-A", "cavendish_worker", "worker", "-P", "threads"]
+        process = forked.shared().start("celery", words, self.environment, Path(self.log.name))
+        self.started.append(process)
+        return process
+
+    def program(self, code: str) -> subprocess.Popen[bytes]:
+        """Start a process that runs this code."""
+        command = [sys.executable, "-c", code]
+        process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        self.started.append(process)
+        return process
 
 
 def tracked(lists: Broker, task_id: str = "x") -> None:

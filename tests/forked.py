@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import pkgutil
@@ -20,15 +21,20 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cavendish_worker.devstack import stack
+
 _DIE_WITH_PARENT = 1
 #: The module whose `main` is each program.
 _MAIN = {"cavendish": "cavendish_worker.entry", "celery": "celery.__main__"}
+#: The program that `python -m MODULE` is.
+_OF_MODULE = {"cavendish_worker.cli": "cavendish", "celery": "celery"}
+_POPEN = subprocess.Popen
 
 
 class Done(NamedTuple):
@@ -64,24 +70,21 @@ class Forked:
         self,
         commands: Iterable[tuple[Iterable[str], Mapping[str, str]]],
         stdin: str | None = None,
+        program: str = "cavendish",
     ) -> list[Done]:
-        """Run commands of `cavendish` (words, environment) side by side, with the same stdin.
+        """Run commands of a program (words, environment) side by side, with the same stdin.
 
         Returns in their order how each ended.
         """
         asked = [([*words], dict(environment)) for words, environment in commands]
-        return [Done(*each) for each in self._ask(run=asked, stdin=stdin)]
+        return [Done(*each) for each in self._ask(run=program, asked=asked, stdin=stdin)]
 
-    def celery(self, words: Iterable[str], environment: Mapping[str, str], log: Path) -> Process:
-        """Start `celery WORDS`; what it prints is appended to the file `log`."""
-        return Process(
-            self, self._ask(celery=[*words], environment=dict(environment), log=str(log))
-        )
-
-    def ended(self, pid: int) -> int | None:
-        """The exit code of a started process, None while it runs."""
-        code: int | None = self._ask(ended=pid)
-        return code
+    def start(
+        self, program: str, words: Iterable[str], environment: Mapping[str, str], log: Path
+    ) -> Process:
+        """Start `PROGRAM WORDS`; what it prints is appended to the file `log`."""
+        asked = {"words": [*words], "environment": dict(environment), "log": str(log)}
+        return Process(self._ask(start=program, **asked), lambda pid: self._ask(ended=pid))
 
     def _ask(self, **question: Any) -> Any:
         assert self._process.stdin is not None
@@ -102,14 +105,15 @@ def shared() -> Forked:
 class Process:
     """A started process, with the names that `subprocess.Popen` has."""
 
-    def __init__(self, forked: Forked, pid: int) -> None:
+    def __init__(self, pid: int, ended: Callable[[int], int | None]) -> None:
+        """`ended`: gives the exit code of a process, None while it runs."""
         self.pid = pid
         self.returncode: int | None = None
-        self._forked = forked
+        self._ended = ended
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._forked.ended(self.pid)
+            self.returncode = self._ended(self.pid)
         return self.returncode
 
     def wait(self, timeout: float = 600.0) -> int:
@@ -169,14 +173,14 @@ def _import_everything() -> None:
     for name in (
         "celery.__main__", "celery.apps.beat", "celery.apps.worker", "celery.bin.celery",
         "celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis",
-        "cavendish_worker.runtime",
+        "cavendish_worker.runtime", "flower.command",
     ):  # fmt: skip
         import_module(name)
     # An app takes its settings from the environment when it is imported: each child has its own.
     assert "cavendish_worker.celeryapp.app" not in sys.modules
 
 
-def _run(asked: list[Any], stdin: str | None) -> list[Any]:
+def _run(program: str, asked: list[Any], stdin: str | None) -> list[Any]:
     running = []
     for words, environment in asked:
         given, out, err = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115
@@ -184,7 +188,7 @@ def _run(asked: list[Any], stdin: str | None) -> list[Any]:
         given.seek(0)
         pid = os.fork()
         if pid == 0:
-            _become("cavendish", words, environment, [each.fileno() for each in (given, out, err)])
+            _become(program, words, environment, [each.fileno() for each in (given, out, err)])
         given.close()
         running.append((pid, out, err))
     done = []
@@ -199,15 +203,36 @@ def _run(asked: list[Any], stdin: str | None) -> list[Any]:
     return done
 
 
-def _start(words: list[str], environment: dict[str, str], log: str) -> int:
+def _start(program: str, words: list[str], environment: dict[str, str], log: str) -> int:
     pid = os.fork()
     if pid == 0:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
-        _become("celery", words, environment, [nothing, out, out])
+        stack.subprocess.Popen = _start_part  # type: ignore[misc,assignment]
+        _become(program, words, environment, [nothing, out, out])
     return pid
+
+
+def _start_part(
+    command: list[str], *, env: dict[str, str], preexec_fn: Callable[[], None], **options: Any
+) -> Process | subprocess.Popen[bytes]:
+    """In a forked `cavendish up`: start a part as `Popen` would, if it is Python by a fork."""
+    if command[0] != sys.executable:
+        return _POPEN(command, env=env, preexec_fn=preexec_fn, **options)
+    pid = os.fork()
+    if pid == 0:
+        gc.freeze()  # nothing of the parent may close a file of ours when it is collected
+        os.closerange(3, 256)  # its lock above all
+        os.setpgid(0, 0)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        preexec_fn()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        _become(_OF_MODULE[command[2]], command[3:], env, [nothing])
+    return Process(pid, _ended)
 
 
 def _ended(pid: int) -> int | None:
@@ -220,9 +245,10 @@ def _serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         if "run" in question:
-            answer: Any = _run(question["run"], question["stdin"])
-        elif "celery" in question:
-            answer = _start(question["celery"], question["environment"], question["log"])
+            answer: Any = _run(question["run"], question["asked"], question["stdin"])
+        elif "start" in question:
+            asked = (question[each] for each in ("start", "words", "environment", "log"))
+            answer = _start(*asked)
         else:
             answer = _ended(question["ended"])
         os.write(1, (json.dumps(answer) + "\n").encode())

@@ -30,9 +30,13 @@ SERVICE = "nano-banana"
 
 
 class Stack:
-    """A running `cavendish up --emulate` with a data folder of its own."""
+    """A running `cavendish up --emulate` with a data folder of its own.
 
-    def __init__(self, *options: str, **environment: str) -> None:
+    Its processes are forked from one that has imported everything, unless they are to be `fresh`
+    ones: as a user starts them, with the folder and the umask of the caller.
+    """
+
+    def __init__(self, *options: str, fresh: bool = False, **environment: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))
         self.log = (self.folder / "log").open("w")
         self.environment = {
@@ -45,9 +49,16 @@ class Stack:
         }
         self.environment |= {"CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8", **environment}
         self.data = Path(self.environment["CAVENDISH_DATA_DIR"])
-        command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", *options]
-        self.process = subprocess.Popen(
-            command, env=self.environment, stdout=self.log, stderr=self.log
+        words = ["up", "--emulate", *options]
+        self.process = (
+            subprocess.Popen(
+                [sys.executable, "-m", "cavendish_worker.cli", *words],
+                env=self.environment,
+                stdout=self.log,
+                stderr=self.log,
+            )
+            if fresh
+            else forked.shared().start("cavendish", words, self.environment, self.folder / "log")
         )
         self.facts = wait_until(self._ready, 60, "the stack is up")
 
@@ -127,8 +138,8 @@ def start() -> Iterator[Callable[..., Stack]]:
     """Start stacks for the length of a test."""
     running: list[Stack] = []
 
-    def begin(*options: str, **environment: str) -> Stack:
-        running.append(Stack(*options, **environment))
+    def begin(*options: str, fresh: bool = False, **environment: str) -> Stack:
+        running.append(Stack(*options, fresh=fresh, **environment))
         return running[-1]
 
     yield begin

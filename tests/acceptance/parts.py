@@ -122,7 +122,7 @@ class Parts:
                 command, env=environment, stdout=self.log, stderr=self.log
             )
         else:
-            process = forked.shared().celery(words, environment, self.folder / "log")
+            process = forked.shared().start("celery", words, environment, self.folder / "log")
         self._processes.append(process)
         return process
 

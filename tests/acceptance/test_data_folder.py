@@ -47,7 +47,7 @@ def test_nobody_else_on_the_machine_reads_what_up_writes_whatever_the_umask(
         (data / "emulator-port").write_text("0")
     before = os.umask(0)
     try:
-        stack = start("--no-flower", CAVENDISH_DATA_DIR=str(data))
+        stack = start("--no-flower", fresh=True, CAVENDISH_DATA_DIR=str(data))
     finally:
         os.umask(before)
     ids = stack.create(3)
@@ -67,7 +67,7 @@ def test_a_folder_with_files_of_somebody_else_keeps_its_mode(
 ) -> None:
     (tmp_path / "README").write_text("of a project")
     tmp_path.chmod(0o755)
-    start("--no-flower", CAVENDISH_DATA_DIR=str(tmp_path))
+    start("--no-flower", fresh=True, CAVENDISH_DATA_DIR=str(tmp_path))
     found = modes(tmp_path)
     assert found.pop(str(tmp_path)) == 0o755
     assert found.pop(str(tmp_path / "README")) & 0o444 == 0o444
@@ -154,7 +154,7 @@ def fill(disk: Path) -> Path:
 def test_a_disk_that_fills_up_is_waited_out_and_nothing_that_was_acknowledged_is_lost(
     start: Callable[..., Stack], disk: Path
 ) -> None:
-    stack = start("--no-flower", CAVENDISH_DATA_DIR=str(disk / "data"))
+    stack = start("--no-flower", fresh=True, CAVENDISH_DATA_DIR=str(disk / "data"))
     ids = stack.create(5)
     assert stack.cavendish("submit", "--service", SERVICE, *ids).returncode == 0
     hog = fill(disk)

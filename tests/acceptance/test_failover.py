@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
@@ -109,25 +108,14 @@ class Run:
         refused = len(self.upstream_errors)
         print(f"first settled {first:.1f} s after the death, {refused} submits refused")  # noqa: T201
         assert self.stack.pids() == self._pids
-        celery = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "cavendish_worker",
-            "inspect",
-            "stats",
-            "--timeout",
-            "10",
-            "--destination",  # so that its answer ends the wait
-            f"worker@{socket.gethostname()}",
-        ]
+        # Its destination is named so that its answer ends the wait.
+        words = ["-A", "cavendish_worker", "inspect", "stats", "--timeout", "10"]
+        words += ["--destination", f"worker@{socket.gethostname()}"]
 
         def answered() -> str:
-            done = subprocess.run(
-                celery, env=self.stack.environment, capture_output=True, text=True, check=False
-            )
-            return done.stdout if "worker@" in done.stdout else ""
+            printed = self.stack.folder / "stats"
+            forked.shared().start("celery", words, self.stack.environment, printed).wait()
+            return text if "worker@" in (text := printed.read_text()) else ""
 
         stats = wait_until(answered, 120, "the worker answers to remote control")
         for text in (

@@ -21,6 +21,7 @@ import httpx
 import pytest
 from celery import Celery
 
+import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
 from browser import Browser, browser
 from cavendish_worker.devstack.stack import free_port
@@ -233,13 +234,13 @@ def test_flower_ends_by_itself_on_sigterm_while_redis_is_away(tmp_path: Path, nu
         for name, value in os.environ.items()
         if not name.startswith(("CAVENDISH_", "FLOWER_"))
     }
-    with started(lambda begin: begin()) as node, (tmp_path / "log").open("w") as log:
+    with started(lambda begin: begin()) as node:
         environment |= {
             "CAVENDISH_REDIS_URL": f"redis://127.0.0.1:{node.port}/0",
             "CAVENDISH_FLOWER_PORT": str(port),
         }
-        command = [sys.executable, "-m", "celery", "-A", "cavendish_worker", "flower"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        words = ["-A", "cavendish_worker", "flower"]
+        process = forked.shared().start("celery", words, environment, tmp_path / "log")
         try:
             address = f"http://127.0.0.1:{port}/healthcheck"
             wait_until(lambda: httpx.get(address, trust_env=False).text == "OK", 60, "it answers")

@@ -23,15 +23,13 @@ from messages import envelope
 
 def test_a_message_whose_worker_died_as_it_took_it_out_is_taken_by_the_next(lists: Broker) -> None:
     lists.redis.lpush(KEPT, envelope())
-    assert lists.worker("-c", DIES).wait(30) == -signal.SIGKILL
+    assert lists.program(DIES).wait(30) == -signal.SIGKILL
     assert lists.redis.llen(KEPT) == 0
     assert lists.redis.hlen("unacked") == 0  # for Kombu, it is gone
     ((note, popped_at),) = lists.redis.zrange(POPPED, 0, -1, withscores=True)
     assert abs(popped_at - time.time()) < 60
     lists.redis.zadd(POPPED, {note: popped_at - 20})  # as if it had been a while ago
-    process = lists.worker(
-        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
-    )
+    process = lists.worker()
     tracked(lists)
     process.terminate()
     process.wait(30)

@@ -102,7 +102,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.timeout(60)
 def test_a_compressed_message_is_refused_in_one_line_however_it_is_packed(lists: Broker) -> None:
-    process = lists.worker("-c", BOUNDED)
+    process = lists.program(BOUNDED)
     for name, pack in PACKED.items():
         push(lists, pack(GOOD), headers={**message()[1], "compression": name})  # type: ignore[dict-item]
     for charset in ("zlib", "zlib_codec", "zip", "bz2", "hex", "rot13", "punycode", "no-such", 7):
@@ -121,7 +121,7 @@ def test_a_compressed_message_is_refused_in_one_line_however_it_is_packed(lists:
 def test_two_megabytes_that_would_inflate_to_two_gigabytes_cost_a_worker_nothing(
     lists: Broker,
 ) -> None:
-    process = lists.worker("-c", BOUNDED)
+    process = lists.program(BOUNDED)
     push(lists)
     tracked(lists)
     before = peak(process)
@@ -154,9 +154,7 @@ THEIRS = [
 def test_a_message_that_calls_no_task_of_ours_is_refused_in_one_line_and_does_not_come_back(
     lists: Broker, protocol: int
 ) -> None:
-    process = lists.worker(
-        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
-    )
+    process = lists.worker()
     for name in THEIRS:
         old = json.dumps({"task": name, "id": "i", "args": [], "kwargs": {}}).encode()
         headers = {} if protocol == 1 else {**message()[1], "task": name}  # type: ignore[dict-item]
@@ -189,10 +187,10 @@ def test_a_message_that_killed_three_workers_is_quarantined_and_can_be_retried(
 ) -> None:
     push(lists, POISON)
     for _ in range(MOST_DEATHS):
-        assert lists.worker("-c", KILLED).wait(40) == -signal.SIGKILL
+        assert lists.program(KILLED).wait(40) == -signal.SIGKILL
         age(lists)
     push(lists)
-    last = lists.worker("-c", KILLED)
+    last = lists.program(KILLED)
     tracked(lists)
     end = time.monotonic() + 40
     while not kept.list():
@@ -210,9 +208,7 @@ def test_a_message_that_killed_three_workers_is_quarantined_and_can_be_retried(
     drained(lists)
     last.terminate()
     last.wait(30)
-    lists.worker(
-        "-m", "celery", "-q", "-A", "cavendish_worker", "worker", "-P", "threads"
-    )  # a worker that it does not kill
+    lists.worker()  # a worker that it does not kill
     assert kept.retry(one.id)
     tracked(lists, "poison")
     assert kept.list() == []
@@ -225,7 +221,7 @@ def test_a_message_that_kills_as_it_is_popped_is_quarantined_unread(
 ) -> None:
     lists.redis.lpush(KEPT, envelope())
     for _ in range(MOST_DEATHS):
-        assert lists.worker("-c", DIES).wait(40) == -signal.SIGKILL
+        assert lists.program(DIES).wait(40) == -signal.SIGKILL
         age(lists)
     lists.push(KEPT, "good")
     assert lists.consume([KEPT], 1) == ["good"]

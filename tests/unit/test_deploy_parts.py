@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from click.testing import CliRunner
 from flower import options as _flower  # noqa: F401 (defines Flower's options)
 from tornado.options import options
 
+import forked
 from cavendish.settings import Settings, described
 from cavendish_worker.cli import alive, cli
 from deployed import (
@@ -48,13 +47,11 @@ def celery_takes(words: tuple[str, ...]) -> str:
 
     Its parser is done with all words before it shows the help.
     """
-    command = [sys.executable, "-m", "celery", *words, "--help"]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
     }
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd="/", check=False
-    )
+    asked = [([*words, "--help"], environment)]
+    (done,) = forked.shared().run(asked, program="celery")
     return "" if done.returncode == 0 else done.stderr
 
 
