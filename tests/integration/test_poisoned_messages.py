@@ -20,6 +20,8 @@ import pytest
 from cavendish.local_paths import quarantine_url
 from cavendish.settings import Settings
 from cavendish.store.quarantine import DEATHS, MOST_DEATHS, Quarantine
+from cavendish.task_names import EXPIRE
+from cavendish_worker.celeryapp import redis_transport
 from cavendish_worker.celeryapp.envelope import KEPT
 from cavendish_worker.celeryapp.redis_transport import NOTED_DEATHS, POPPED
 from consuming import DIES, Broker, tracked
@@ -101,7 +103,9 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.timeout(60)
-def test_a_compressed_message_is_refused_in_one_line_however_it_is_packed(lists: Broker) -> None:
+def test_a_compressed_message_is_refused_in_one_line_and_quarantined_however_it_is_packed(
+    lists: Broker, kept: Quarantine
+) -> None:
     process = lists.program(BOUNDED)
     for name, pack in PACKED.items():
         push(lists, pack(GOOD), headers={**message()[1], "compression": name})  # type: ignore[dict-item]
@@ -115,11 +119,17 @@ def test_a_compressed_message_is_refused_in_one_line_however_it_is_packed(lists:
     assert not lines(lists, "Traceback")
     assert process.poll() is None
     drained(lists)
+    found = kept.list()
+    assert len(found) == len(PACKED) + 9
+    assert all(any(one.id in line for line in said) for one in found)
+    assert {(one.queue, one.deaths) for one in found} == {(KEPT, 0)}
+    bodies = [json.loads(whole.message)["body"] for one in found if (whole := kept.show(one.id))]
+    assert base64.b64encode(bz2.compress(GOOD)).decode() in bodies
 
 
 @pytest.mark.timeout(60)
 def test_two_megabytes_that_would_inflate_to_two_gigabytes_cost_a_worker_nothing(
-    lists: Broker,
+    lists: Broker, kept: Quarantine
 ) -> None:
     process = lists.program(BOUNDED)
     push(lists)
@@ -134,6 +144,7 @@ def test_two_megabytes_that_would_inflate_to_two_gigabytes_cost_a_worker_nothing
     tracked(lists, "y")
     assert process.poll() is None
     assert peak(process) < PEAK, f"it was {before:.0f} MB before"
+    assert len(kept.list()) == 3
 
 
 # --- Celery's own tasks
@@ -299,6 +310,75 @@ def test_what_no_text_can_show_is_kept_and_goes_back_byte_by_byte(
     (one,) = kept.list()
     assert kept.retry(one.id)
     assert lists.redis.lrange(KEPT, 0, -1) == [broken]
+
+
+NO_MESSAGES = [
+    b"\xff\xfe", b"{", b"7", b'{"headers": {}}', b"[" * 200_000,
+    json.dumps({"body": "abc", "properties": {"body_encoding": "base64"}}).encode(),
+]  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+def test_what_no_worker_can_read_is_quarantined_as_it_came_and_can_be_put_back(
+    lists: Broker, kept: Quarantine
+) -> None:
+    for text in NO_MESSAGES:
+        lists.redis.lpush(KEPT, text)
+        lists.redis.lpush(EXPIRE, text)  # a hint is worth nothing
+    lists.push(KEPT, "good")
+    assert lists.consume([KEPT, EXPIRE], 1) == ["good"]
+    found = kept.list()
+    assert sorted(one.size for one in found) == sorted(map(len, NO_MESSAGES))
+    assert {(one.queue, one.deaths) for one in found} == {(KEPT, 0)}
+    drained(lists)
+    assert all(kept.retry(one.id) for one in found)
+    assert sorted(lists.redis.lrange(KEPT, 0, -1)) == sorted(NO_MESSAGES)
+    assert kept.list() == []
+    assert not lists.redis.exists("cavendish.unreadable")
+
+
+def test_what_is_no_message_of_ours_does_not_push_out_what_killed_workers(
+    lists: Broker, kept: Quarantine
+) -> None:
+    lists.redis.lpush(KEPT, envelope(headers={"id": "x", DEATHS: MOST_DEATHS}))
+    for number in range(105):
+        lists.redis.lpush(KEPT, f"{number}")
+    lists.push(KEPT, "good")
+    assert lists.consume([KEPT], 1) == ["good"]
+    assert sorted(one.deaths for one in kept.list()) == [0] * 100 + [MOST_DEATHS]
+    newest = {whole.message for one in kept.list() if (whole := kept.show(one.id))}
+    assert {f"{number}" for number in range(5, 105)} < newest
+
+
+def test_large_ones_that_no_worker_can_read_make_room_for_each_other(
+    lists: Broker, kept: Quarantine
+) -> None:
+    for letter in "abc":
+        lists.redis.lpush(KEPT, letter * 30_000_000)
+    lists.push(KEPT, "good")
+    assert lists.consume([KEPT], 1) == ["good"]
+    assert [one.reason for one in kept.list()] != []
+    assert {one.size for one in kept.list()} == {30_000_000}
+    assert len(kept.list()) == lists.redis.llen("cavendish.unreadable") == 2
+
+
+def test_a_note_that_was_left_for_want_of_memory_is_not_taken_for_that_of_the_next_message(
+    lists: Broker, kept: Quarantine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = redis_transport.Channel._hand_over
+
+    def short(channel: redis_transport.Channel, message: bytes, queue: str, deaths: int) -> None:
+        if queue == KEPT:
+            raise MemoryError
+        real(channel, message, queue, deaths)
+
+    monkeypatch.setattr(redis_transport.Channel, "_hand_over", short)
+    lists.push(KEPT, "x")
+    lists.redis.lpush(EXPIRE, "no message")
+    lists.push(EXPIRE, "hint")
+    assert lists.consume([KEPT, EXPIRE], 1) == ["hint"]
+    assert lists.redis.zcard(POPPED) == 1
+    assert kept.list() == []
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,11 @@ DEADLINES, DELIVERIES = "cavendish:deadlines", "cavendish:deliveries"
 REFUSED, REFUSED_SENT, REFUSED_LOST = (
     f"cavendish:{{cavendish:refused}}:{name}" for name in ("index", "sent", "lost")
 )
-#: In the broker's Redis: the order and the content of its quarantined messages.
-QUARANTINE, QUARANTINED = "cavendish.quarantine", "cavendish.quarantined"
+#: In the broker's Redis: the order of its quarantined messages (those that were in hand at deaths
+#: of a worker, and those that no worker can read), and their content.
+QUARANTINE, UNREADABLE, QUARANTINED = (
+    f"cavendish.{name}" for name in ("quarantine", "unreadable", "quarantined")
+)
 #: In the slot of FLEET, so that it is read together with the clock.
 FORMAT = f"cavendish:{{{FLEET}}}:format"
 ORIGIN = f"cavendish:{{{FLEET}}}:origin"

@@ -1,4 +1,5 @@
-"""Quarantined messages of the broker: each was in hand at several deaths of a worker.
+"""Quarantined messages of the broker: each was in hand at several deaths of a worker, or no worker
+can read it.
 
 They are in the broker's Redis, and no worker gets them. A broker that is no Redis has none.
 """
@@ -15,8 +16,9 @@ from cavendish.store.connection import Connection
 #: The header that counts at how many deaths of a worker its message was in hand, and the count from
 #: which on the message is quarantined.
 DEATHS, MOST_DEATHS = "cavendish-deaths", 3
-#: How many messages are kept; the oldest are dropped first.
-KEPT = 100
+#: How many messages of either kind are kept, and how many bytes of them; the oldest are dropped
+#: first, but never the newest one.
+KEPT, KEPT_BYTES = 100, 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Quarantine:
         """Forget one of them. False if it is not there."""
         with self._redis.errors():
             gone = self._redis.redis.hdel(keys.QUARANTINED, entry_id)
-            self._redis.redis.lrem(keys.QUARANTINE, 1, entry_id)
+            for place in (keys.QUARANTINE, keys.UNREADABLE):
+                self._redis.redis.lrem(place, 1, entry_id)
         return bool(gone)
 
     def retry(self, entry_id: str) -> bool:
@@ -68,7 +71,7 @@ class Quarantine:
         if entry is None:
             return False
         message = _without_deaths(entry.message).encode("utf-8", "surrogateescape")
-        names = [keys.QUARANTINE, keys.QUARANTINED, entry.queue]
+        names = [keys.QUARANTINE, keys.UNREADABLE, keys.QUARANTINED, entry.queue]
         return bool(self._redis.script("requeue", names, [entry_id, message]))
 
     def close(self) -> None:

@@ -91,7 +91,10 @@ class TolerantConsumer(Consumer):
         self._refuse(message, f"{type(exc).__name__}: {exc}"[:200])
 
     def _refuse(self, message: Any, why: str) -> None:
-        logs.logger().error("message.refused", outcome=why)
+        if isinstance(message.channel, broker.Channel):
+            message.channel.refuse_in_hand(message.delivery_tag, why)
+        else:
+            logs.logger().error("message.refused", outcome=why)
         message.reject_log_error(logging.getLogger("celery.worker"), self.connection_errors)
 
 

@@ -28,7 +28,7 @@ from redis.commands.core import Script
 
 from cavendish.store import quarantine
 from cavendish.store.connection import script_text
-from cavendish.store.keys import QUARANTINE, QUARANTINED, nothing
+from cavendish.store.keys import QUARANTINE, QUARANTINED, UNREADABLE, nothing
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.celeryapp.envelope import (
     KEPT,
@@ -99,6 +99,7 @@ class Channel(kombu_redis.Channel):
     connection_errors: Any
     keyprefix_fanout: str
     priority_steps: list[int]
+    unacked_key: str
     qos: Any
     _q_for_pri: Callable[[str, int], str]
     _queue_cycle: Any
@@ -181,11 +182,14 @@ class Channel(kombu_redis.Channel):
             self._kept_last = queue == KEPT
             self._queue_cycle.rotate(queue)
             if deaths >= quarantine.MOST_DEATHS:  # reading it may end the process
-                self.quarantine(queue, message, deaths)
+                self.quarantine_deadly(queue, message, deaths)
                 return True
             self._noted = (message, deaths) if queue == KEPT else None
-            if self._readable(lambda: self._hand_over(message, queue, deaths)):
-                self.forget_note()
+            try:
+                if self._readable(lambda: self._hand_over(message, queue, deaths)):
+                    self.forget_note()
+            finally:  # its note stays if it was left: the message that comes next has none
+                self._noted = None
         return True
 
     def _hand_over(self, message: bytes, queue: str, deaths: int) -> None:
@@ -200,15 +204,40 @@ class Channel(kombu_redis.Channel):
         if deaths:
             self.client.hdel(NOTED_DEATHS, hashlib.sha1(message, usedforsecurity=False).hexdigest())
 
-    def quarantine(self, queue: str, message: bytes, deaths: int) -> None:
+    def quarantine_deadly(self, queue: str, message: bytes, deaths: int) -> None:
         """Quarantine a message that was in hand at so many deaths of a worker, and log it."""
-        name, reason = uuid.uuid4().hex[:12], f"it was in hand when a worker died, {deaths} times"
-        entry = quarantine.entry_of(now(), queue, reason, deaths, message)
-        keys = [QUARANTINE, nothing(QUARANTINE), QUARANTINED, POPPED, NOTED_DEATHS]
-        keep = Script(self.client, script_text("quarantine_message"))
-        keep(keys, [name, entry, message, quarantine.KEPT])
+        reason = f"it was in hand when a worker died, {deaths} times"
+        name = self._quarantine(QUARANTINE, queue, reason, deaths, message)
         logger().error("message.quarantined", queue=queue, id=name, outcome=reason)
+
+    def refuse(self, queue: str | None, reason: str) -> None:
+        """Refuse the message that was just popped: quarantine one of KEPT, drop a hint."""
+        if self._noted is None:
+            logger().error("message.refused", queue=queue, outcome=reason)
+            return
+        (message, _), self._noted = self._noted, None
+        name = self._quarantine(UNREADABLE, KEPT, reason, 0, message)
+        logger().error("message.refused", queue=KEPT, id=name, outcome=reason)
+
+    def refuse_in_hand(self, tag: str, reason: str) -> None:
+        """Refuse a message that Celery has in hand; its caller rejects it."""
+        in_hand = self.client.hget(self.unacked_key, tag)
+        envelope, _, queue = loads(in_hand) if in_hand else ({}, "", None)
+        if queue != KEPT:
+            logger().error("message.refused", queue=queue, outcome=reason)
+            return
+        name = self._quarantine(UNREADABLE, KEPT, reason, 0, dumps(envelope).encode())
+        logger().error("message.refused", queue=KEPT, id=name, outcome=reason)
+
+    def _quarantine(self, place: str, queue: str, reason: str, deaths: int, message: bytes) -> str:
+        """Keep a message where no worker gets it; returns the id under which it is found."""
+        name = uuid.uuid4().hex[:12]
+        entry = quarantine.entry_of(now(), queue, reason, deaths, message)
+        keys = [place, nothing(place), QUARANTINED, POPPED, NOTED_DEATHS]
+        keep = Script(self.client, script_text("quarantine_message"))
+        keep(keys, [name, entry, message, quarantine.KEPT, quarantine.KEPT_BYTES])
         recorded.MESSAGES_QUARANTINED.add()
+        return name
 
     def _do_restore_message(self, payload: Any, *args: Any, **options: Any) -> None:
         if self.qos.after_death and counts_deaths(payload):
@@ -237,8 +266,7 @@ class Channel(kombu_redis.Channel):
             logger().error("message.left", outcome="no memory is left in this process")
             return False
         except Exception as error:  # no JSON, nested too deep, or a broken mark of a type
-            outcome = f"it is no message: {type(error).__name__}: {error}"[:200]
-            logger().error("message.refused", outcome=outcome)
+            self.refuse(None, f"it is no message: {type(error).__name__}: {error}"[:200])
         return True
 
 
@@ -251,11 +279,13 @@ class _Checking:
         """Check an envelope before Kombu gives it to a consumer."""
         complaint = complete(message, queue)
         deaths = 0 if complaint else deaths_of(message)
-        if complaint:
+        channel = next((one for one in self.channels if queue in one.active_queues), None)
+        if channel and complaint:
+            channel.refuse(queue, complaint)
+        elif complaint:  # an event, or a command of remote control
             logger().error("message.refused", queue=queue, outcome=complaint)
-        elif deaths >= quarantine.MOST_DEATHS and queue is not None:
-            channel = next(one for one in self.channels if queue in one.active_queues)
-            channel.quarantine(queue, dumps(message).encode(), deaths)
+        elif channel and queue and deaths >= quarantine.MOST_DEATHS:
+            channel.quarantine_deadly(queue, dumps(message).encode(), deaths)
         else:
             super()._deliver(message, queue)  # type: ignore[misc]
 

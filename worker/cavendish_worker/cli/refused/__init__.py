@@ -27,5 +27,6 @@ def command() -> None:
     """List, retry or drop refused submits and quarantined messages.
 
     A submit by message is refused for what it says, such as a service that is not known; nobody
-    waits for the answer, so it is kept here. A message is quarantined if workers died of it.
+    waits for the answer, so it is kept here. A message is quarantined if workers died of it, or if
+    none can read it.
     """

@@ -15,8 +15,9 @@ from cavendish_worker.cli.tables import table
 def command(as_json: bool) -> None:
     """List refused submits and quarantined messages, the newest first.
 
-    Only so many are kept: 200 submits and 16 MiB of what they said, and 100 messages. The oldest of
-    whoever has most make room.
+    Only so many are kept: 200 submits and 16 MiB of what they said, 100 messages that killed
+    workers, and 100 that none can read. The oldest make room, among submits those of whoever has
+    most.
 
     \b
     cavendish refused list
