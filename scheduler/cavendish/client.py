@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from cavendish.errors import SubmissionError, WaitTimeout
+from cavendish.errors import StoreUnavailable, SubmissionError, WaitTimeout
 from cavendish.local_paths import store_url
 from cavendish.model import Event, Lane, State, Submitted, TrackedTask
 from cavendish.policy.next_poll import first_age
@@ -242,9 +243,18 @@ class Client:
             now,
             lambda: len(tasks.get(*place, with_record=False)),
         )
-        added = tasks.add(sound, options, now, first_poll) if sound else {}
-        new = sum(answer.outcome == "new" for answer in added.values())
-        usage.give_back(counted, new, options, retention, now)
+        known = tasks.get(*place) if counted is not None and options.restart else {}
+        try:
+            added = tasks.add(sound, options, now, first_poll) if sound else {}
+        except StoreUnavailable:  # it may be stored: a replica is missing, or the answer is lost
+            with suppress(StoreUnavailable):
+                there = tasks.get(*place, with_record=False).values()
+                new = sum(task.submitted_at == now for task in there)
+                usage.submitted(counted, new, options, retention, now)
+            raise
+        new_ids = [task_id for task_id, answer in added.items() if answer.outcome == "new"]
+        usage.submitted(counted, len(new_ids), options, retention, now)
+        usage.restarted([known[each] for each in new_ids if each in known], retention, now)
         return [
             Submitted(shown(task_id).strip('"'), "refused", reason=complaint)
             if complaint

@@ -28,6 +28,7 @@ from cavendish_worker.celeryapp.submit_message import take_in
 from cavendish_worker.cli import cli
 from cavendish_worker.telemetry import snapshot
 from cavendish_worker.telemetry.metrics import scraped, serving
+from conftest import Server
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
@@ -127,6 +128,49 @@ def test_an_id_counts_until_its_deadline_and_if_it_ends_until_its_record_is_gone
     store.tasks.settle(LANE, "t", now, [(outcome, 0.0)], 10 * HOUR, 100)
     assert [used(store, after=hours * HOUR).ids for hours in (0, 3.1, 11.1)] == [2, 1, 0]
     assert used(store, after=3.1 * HOUR).bytes == ID_BYTES + len('{"id":"a"}')
+
+
+def end(store: Store, task_id: str) -> None:
+    """Settle an id, as a worker does."""
+    now = store.fleet.now()
+    due = [one for one in store.tasks.candidates(LANE, now + 1e6, 9) if one.id == task_id]
+    store.tasks.claim(LANE, now + 100, "t", due)
+    outcome = Outcome(store.tasks.load(LANE, [task_id]).tasks[task_id], State.SUCCEEDED)
+    outcome = replace(outcome, record={"id": task_id})
+    store.tasks.settle(LANE, "t", now, [(outcome, 0.0)], 10 * HOUR, 100)
+
+
+def test_an_id_that_is_tracked_anew_again_and_again_counts_once(store: Store) -> None:
+    settings = replace(Settings.load({}), redis_url=store.connection._url, producer_ids=2)
+    options: dict[str, Any] = {
+        "service": SERVICE,
+        "producer": "shop",
+        "deadline": 2 * HOUR,
+        "restart": True,
+    }
+    with Client(settings=replace(settings, retention=10 * HOUR)) as client:
+        for _ in range(4):
+            assert [one.outcome for one in client.submit(["a"], **options)] == ["new"]
+            assert [used(store, after=hours * HOUR).ids for hours in (0, 3.1)] == [1, 0]
+            assert used(store).bytes == ID_BYTES
+            end(store, "a")
+            assert [used(store, after=hours * HOUR).ids for hours in (0, 3.1, 11.1)] == [1, 1, 0]
+        assert client.submit(["a", "b"], **options)[1].outcome == "new"
+        assert used(store) == Usage(2, 2 * ID_BYTES)
+
+
+def test_a_submit_that_is_stored_and_fails_for_want_of_a_replica_counts_once(
+    own_server: Server,
+) -> None:
+    settings = replace(Settings.load({}), redis_url=own_server.url, wait_replicas=1)
+    settings = replace(settings, wait_timeout=0.05)
+    store = Store(own_server.url)
+    with Client(settings=replace(settings, producer_ids=3)) as client:
+        for _ in range(4):
+            with pytest.raises(StoreUnavailable):
+                client.submit(["a", "b"], service=SERVICE, producer="shop")
+            assert used(store) == Usage(2, 2 * ID_BYTES)
+    store.close()
 
 
 def test_a_count_that_went_wrong_is_right_again_when_its_hour_has_passed(store: Store) -> None:

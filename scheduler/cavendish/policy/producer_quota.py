@@ -72,8 +72,14 @@ def of_ends(ends: Iterable[tuple[float, int, int]], kept_until: float) -> list[H
     for deadline_at, webhooks, record_bytes in ends:
         size = ID_BYTES + webhooks * DELIVERY_BYTES
         usages.append(HourlyUsage(hour_after(deadline_at), -1, -size))
-        usages.append(HourlyUsage(hour_after(kept_until), 1, size + record_bytes))
+        usages.append(of_end(webhooks, record_bytes, kept_until))
     return summed(usages)
+
+
+def of_end(webhooks: int, record_bytes: int, kept_until: float) -> HourlyUsage:
+    """What an id that ended counts for, until `kept_until`."""
+    size = ID_BYTES + webhooks * DELIVERY_BYTES + record_bytes
+    return HourlyUsage(hour_after(kept_until), 1, size)
 
 
 def summed(usages: Iterable[HourlyUsage]) -> list[HourlyUsage]:

@@ -14,6 +14,7 @@ from cavendish.policy.producer_quota import (
     ProducerQuota,
     Usage,
     complaint,
+    of_end,
     of_ends,
     of_submit,
     summed,
@@ -40,15 +41,16 @@ class ProducerUsage:
         retention: float,
         now: float,
         known: Callable[[], int],
-    ) -> int:
-        """Count a submit of so many ids before it is stored; returns how many ids were counted.
+    ) -> int | None:
+        """Count a submit of so many ids before it is stored; returns how many ids were counted,
+        None without a limit.
 
         `known()`: how many of them are stored already; it is asked if there is no room for all,
         since a submit may be repeated at any time. `retention`: seconds for which records are kept.
         Raises QuotaExceeded.
         """
         if not (quota.limited and ids):
-            return 0
+            return None
         refused = self._reserve(ids, options, quota, retention, now)
         if refused and (there := known()):
             ids -= there
@@ -59,14 +61,14 @@ class ProducerUsage:
             raise QuotaExceeded(refused)
         return ids
 
-    def give_back(
-        self, counted: int, new: int, options: SubmitOptions, retention: float, now: float
+    def submitted(
+        self, counted: int | None, new: int, options: SubmitOptions, retention: float, now: float
     ) -> None:
-        """Count no more ids of a submit than were new; without any, nothing that they share.
+        """Count as many ids of a submit as were new; without any, nothing that they share.
 
         Does nothing while Redis is away.
         """
-        if counted > new:
+        if counted is not None and counted != new:
             deadline_at, size = now + options.deadline, 0 if new else _common_bytes(options)
             times = deadline_at, deadline_at + retention
             usages = of_submit(new - counted, len(options.webhooks), -size, *times)
@@ -87,6 +89,21 @@ class ProducerUsage:
         with suppress(StoreUnavailable):  # the ends are stored; the count corrects itself
             for producer, rows in ends.items():
                 self.correct(producer, of_ends(rows, kept_until), now)
+
+    def restarted(self, tasks: Iterable[TrackedTask], retention: float, now: float) -> None:
+        """Count tasks that had ended, and that are tracked anew, no more as those that ended.
+
+        Does nothing while Redis is away.
+        """
+        less: dict[str, list[HourlyUsage]] = {}
+        for task in tasks:
+            size = len((task.record_json or "").encode(errors="surrogatepass"))
+            end = of_end(len(task.webhooks), size, (task.settled_at or now) + retention)
+            rows = less.setdefault(task.producer, [])
+            rows.append(HourlyUsage(end.hour, -end.ids, -end.bytes))
+        with suppress(StoreUnavailable):  # the submit is stored; the count corrects itself
+            for producer, rows in less.items():
+                self.correct(producer, rows, now)
 
     def _reserve(
         self,
