@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 
 #: Nothing that a browser does of its own accord, and what it needs to run as root in a container.
 _FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic

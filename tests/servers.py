@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import redis
 
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 
 PASSWORD, SENTINEL_PASSWORD = "hunter2hunter2", "hunter2-of-the-sentinels"
 

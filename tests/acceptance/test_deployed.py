@@ -20,7 +20,7 @@ from acceptance.conftest import wait_until
 from cavendish.store import Store
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 from conftest import Server
 from deployed import DEPLOY, compose, filled, seconds
 

@@ -24,7 +24,7 @@ from celery import Celery
 import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
 from browser import Browser, browser
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 from conftest import Server
 from programs import need
 from servers import started

@@ -24,7 +24,7 @@ from cavendish.settings import Settings
 from cavendish.store import keys, quarantine
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 from delivering import Served
 from servers import Node, started
 

@@ -19,12 +19,13 @@ from cavendish.policy.rate_limit import RateLimit
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.submission import SubmitOptions
-from cavendish_worker.polling.dispatch import DispatchConfig, Dispatched, Dispatcher
+from cavendish_worker.polling.dispatch import Dispatcher
+from cavendish_worker.polling.dispatch_round import Dispatched, RoundConfig, Rounds
 from cavendish_worker.telemetry.metrics import scraped, serving
 from conftest import Server
 
 LANE = Lane("default", "nano-banana")
-CONFIG = DispatchConfig(tick=0.25, batch_size=50, lease=120.0, rate=0.0)
+CONFIG = RoundConfig(batch_size=50, lease=120.0, rate=0.0)
 ROUNDS = 200
 
 
@@ -65,7 +66,10 @@ def claims(store: Store) -> tuple[list[float], list[float]]:
 
 def ticks(store: Store) -> list[float]:
     """Milliseconds of one round of the dispatch, which weighs, asks the rate limit and claims."""
-    dispatcher, spent = Dispatcher(store, Forecasts(store.shared_state), CONFIG), []
+    dispatcher, spent = (
+        Dispatcher(store, Rounds(store, Forecasts(store.shared_state), CONFIG), 0.25),
+        [],
+    )
     for _ in range(ROUNDS):
         store.shared_state.change_rate_limit("default", lambda _: (RateLimit(), None))
         did, now = Dispatched(), store.fleet.now()

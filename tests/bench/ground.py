@@ -24,9 +24,11 @@ import httpx
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack import stack
 
 HERE = Path(__file__).parent
+#: By the name that it has in each commit that a bench may run on.
+free_port: Callable[[], int] = stack.free_port  # type: ignore[attr-defined]
 NOTHING: Mapping[str, str] = {}
 #: What no process inherits: settings of the contestants, and proxies, which the SDK would use even
 #: for the loopback interface.

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from webhook_measures import Row
 from webhook_road import LANE, Road, forget_peak, memory
 
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 
 #: The one address of this machine that is allowed, and how many webhooks go there, to show that
 #: calls are noticed.

@@ -29,7 +29,7 @@ from cavendish.store.keys import FLEET, delivery_of
 from cavendish.submission import SubmitOptions
 from cavendish.task_names import DELIVER
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 from cavendish_worker.webhooks.payload import webhook_id
 from cavendish_worker.webhooks.signing import new_secret
 

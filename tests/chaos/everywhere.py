@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cavendish_worker.devstack.stack import free_port
+from cavendish_worker.devstack.ports import free_port
 from chaos.mischief import Mischief
 from chaos.partitioner import Partitioner
 from chaos.points import BEAT_POINTS, RARE, WORKER_POINTS

@@ -25,6 +25,7 @@ from cavendish.store.fleet import FORMAT
 from cavendish.store.keys import FLEET, LANES, IndexKeys, LaneKeys, waited
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint
+from conftest import Server
 from servers import PASSWORD, Cluster, Node, Watched, eventually, started
 
 LANE = Lane("default", "nano-banana", 0)
@@ -322,3 +323,15 @@ def test_a_server_that_is_no_redis_is_named_in_one_sentence() -> None:
         ):
             store.fleet.now()
         store.close()
+
+
+def test_a_name_that_is_no_text_is_read_and_written_back_byte_by_byte(
+    server: Server, watched: Watched, cluster: Cluster
+) -> None:
+    for url in (server.url, watched.url, cluster.url):
+        redis = Store(url).connection.redis
+        redis.hset("cavendish:{odd}", b"\xff\xfe", b"\xe9")  # type: ignore[arg-type]
+        ((name, value),) = redis.hgetall("cavendish:{odd}").items()
+        assert redis.hget("cavendish:{odd}", name) == value
+        assert redis.hdel("cavendish:{odd}", name) == 1
+        redis.close()

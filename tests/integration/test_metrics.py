@@ -38,7 +38,8 @@ from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.polling.dispatch import DispatchConfig, Dispatcher
+from cavendish_worker.polling.dispatch import Dispatcher
+from cavendish_worker.polling.dispatch_round import RoundConfig, Rounds
 from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.telemetry import logs
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
@@ -158,8 +159,8 @@ def test_the_lag_of_a_claim_is_that_of_the_ids_that_were_due(store: Store) -> No
     store.tasks.add(["late"], options, now - 20, now - 6)
     store.tasks.add(["early"], options, now - 20, now + 500)
     store.shared_state.change_rate_limit("default", lambda _: (RateLimit(rate=1000.0), None))
-    config = DispatchConfig(0.1, 50, 60.0, 0.0)
-    dispatcher = Dispatcher(store, Forecasts(store.shared_state), config)
+    rounds = Rounds(store, Forecasts(store.shared_state), RoundConfig(50, 60.0, 0.0))
+    dispatcher = Dispatcher(store, rounds, 0.1)
     sent: list[str] = []
     dispatcher.dispatch(
         ["default"], store.clock(), lambda _lane, ids, _token, _until: sent.extend(ids)

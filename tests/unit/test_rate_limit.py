@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from cavendish.model import Quota, UpstreamErrorKind
 from cavendish.policy.quota_window import START
 from cavendish.policy.rate_limit import (
+    BETA,
+    LATE,
     LONGEST_RETRY_AFTER,
     RateLimit,
     acquire,
     report_answer,
     report_error,
+    take,
 )
 
 T0 = 1_800_000_000.0
@@ -360,3 +363,44 @@ def test_the_share_in_use_follows_the_calls_that_were_really_sent() -> None:
     )
     assert rate_limit.used_share(T0 + 60) == pytest.approx(0.5, abs=0.1)
     assert rate_limit.used_share(T0 + 120) < 0.01
+
+
+# --- several calls at once
+
+
+@given(st.lists(st.floats(0.001, 0.039), min_size=200, max_size=300), st.floats(30, 900))
+def test_calls_that_come_due_between_two_rounds_are_made_up_for(
+    gaps: list[float], rate: float
+) -> None:
+    limit = RateLimit(rate=rate, limited=True, began=T0 - 60, since=T0)
+    now, granted = T0, 0
+    for gap in gaps:
+        now += gap
+        limit = replace(limit, since=now, rate=rate)  # it stays at the foot of its climb
+        allowed = limit.rate_at(now)
+        limit, calls = take(limit, now, 1000)
+        assert calls <= 1 + LATE * allowed
+        granted += calls
+    assert granted == pytest.approx((now - T0) * rate * BETA, abs=2 + LATE * rate)
+
+
+@pytest.mark.parametrize("rate", [0.5, 6.0, 24.0])
+def test_slow_calls_are_made_one_by_one_each_at_its_time(rate: float) -> None:
+    limit = RateLimit(rate=rate, limited=True, began=T0 - 60, since=T0)
+    after, calls = take(limit, T0, 16)
+    assert calls == 1
+    assert after.next_at == pytest.approx(T0 + 1 / limit.rate_at(T0))
+
+
+def test_a_probe_after_refusals_is_one_call() -> None:
+    limit = refused(refused(RateLimit(rate=500.0, began=T0 - 60), T0), T0 + 1)
+    after, calls = take(limit, limit.paused_until + 2, 16)
+    assert calls == 1
+    assert take(after, limit.paused_until + 2.1, 16)[1] == 0
+
+
+def test_no_more_calls_are_taken_than_wanted() -> None:
+    limit = RateLimit(rate=500.0, began=T0 - 60, next_at=T0 - 60)
+    after, calls = take(limit, T0, 3)
+    assert calls == 3
+    assert take(after, T0, 100)[1] > 10  # the others are still allowed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kombu.message import Message
 
-from cavendish.task_names import DELIVER, RETRIEVE, SUBMIT
+from cavendish.task_names import DELIVER, DISPATCH, RETRIEVE, SUBMIT
 from cavendish_worker.celeryapp.task_message import prepare
 
 IDS = [["a", "b"]]
@@ -99,3 +99,15 @@ def test_a_batch_that_no_dispatch_has_sent_is_refused(arguments: tuple[Any, ...]
     said = message([arguments, {}, {}], task=RETRIEVE)
     assert prepare(said) == "its arguments do not fit cavendish.retrieve"
     assert prepare(message([GOOD, {"x": 1}, {}], task=RETRIEVE)) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [((), True), ((["a", "b"],), True), (([],), True), (("a",), False), (([1],), False),
+     ((["a"], 2), False), ((None,), False)],
+)  # fmt: skip
+def test_a_dispatch_is_for_all_accounts_or_for_some_by_name(
+    arguments: tuple[Any, ...], taken: bool
+) -> None:
+    refused = prepare(message([arguments, {}, {}], task=DISPATCH))
+    assert refused == (None if taken else "its arguments do not fit cavendish.dispatch")

@@ -19,7 +19,8 @@ from cavendish.store.forecasts import Forecasts
 from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.concurrency_limit import OTHERS, ConcurrencyLimit
-from cavendish_worker.polling.dispatch import DispatchConfig, Dispatcher
+from cavendish_worker.polling.dispatch import Dispatcher
+from cavendish_worker.polling.dispatch_round import RoundConfig, Rounds
 from cavendish_worker.polling.expire import ExpiryConfig
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import Upstream, upstream_for
@@ -78,10 +79,13 @@ class Runtime:
         return Forecasts(self.store.shared_state)
 
     @cached_property
-    def dispatcher(self) -> Dispatcher:
+    def rounds(self) -> Rounds:
         s = self.settings
-        config = DispatchConfig(s.tick, s.batch_size, s.lease, s.rate)
-        return Dispatcher(self.store, self.forecasts, config)
+        return Rounds(self.store, self.forecasts, RoundConfig(s.batch_size, s.lease, s.rate))
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.store, self.rounds, self.settings.tick)
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -90,7 +94,7 @@ class Runtime:
         config = RetrieveConfig(
             s.lease, s.call_timeout, s.rate, absence_policy, s.retention, s.events_kept
         )
-        charge = self.dispatcher.charge
+        charge = self.rounds.charge
         return Retriever(self.store, self.forecasts, self.upstream, self.loop, config, charge)
 
     @cached_property
@@ -121,6 +125,8 @@ def get_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             _runtime = Runtime(Settings.load())
-            for part in "store client loop upstream dispatcher retriever delivery_worker".split():
+            for (
+                part
+            ) in "store client loop upstream rounds dispatcher retriever delivery_worker".split():
                 getattr(_runtime, part)  # built under the lock: Celery's threads must not race
         return _runtime

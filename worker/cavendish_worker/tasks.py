@@ -58,14 +58,20 @@ def submit(ids: Any = None, *more: Any, **options: Any) -> str:
 
 
 @app.task(name=DISPATCH, throws=AWAY, send_events=False)
-def dispatch() -> str:
+def dispatch(part: list[str] | None = None) -> str:
     """Send the batches that are worth a poll, within the rate limit of their account.
 
-    Flower does not show it: there are four a second, and most find nothing due.
+    `part`: the accounts that another worker left to this one; without it, a tick of beat. Flower
+    does not show it: there are four a second, and most find nothing due.
     """
-    runtime = begun(DISPATCH)
+    runtime = begun(DISPATCH) if part is None else get_runtime()
     accounts, clock = runtime.upstream.accounts, runtime.store.clock()
-    dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve)
+    runtime.rounds.waiting = retrieves_waiting
+    if part is None:
+        dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve, send_dispatch)
+    else:
+        mine = frozenset(accounts) & frozenset(part)
+        dispatched = runtime.dispatcher.dispatch(mine, clock, send_retrieve)
     return str(dispatched or "skipped: tick already taken")
 
 
@@ -126,6 +132,22 @@ def send_retrieve(lane: Lane, ids: list[str], token: str, until: float) -> None:
     # What Flower shows instead of the long list:
     shown: dict[str, Any] = {"argsrepr": f"{lane}, {len(ids)} ids", "kwargsrepr": f"first {first}"}
     retrieve.apply_async((str(lane), ids, token, until), **shown)
+
+
+def retrieves_waiting() -> int:
+    """Messages of batches that no worker has taken yet. Raises OperationalError."""
+    pool: Any = app.pool
+    with pool.acquire(block=True) as connection:
+        try:
+            declared = connection.default_channel.queue_declare(RETRIEVE, passive=True)
+            return int(declared.message_count)
+        except connection.channel_errors:  # Kombu has no queue in Redis while nothing is in it
+            return 0
+
+
+def send_dispatch(accounts: list[str]) -> None:
+    """Let another worker dispatch these accounts."""
+    dispatch.apply_async((accounts,))
 
 
 def send_deliver() -> None:

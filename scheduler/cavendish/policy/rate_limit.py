@@ -41,6 +41,8 @@ from cavendish.stored_json import compact, read
 DOUBLING = 5.0
 #: Calls per second.
 CEILING = 1000.0
+#: Seconds of which calls may be sent together.
+LATE = 0.04
 #: Times the rate really sent.
 GROWTH = 1.5
 #: What "lately" means: so many seconds, or as long as so many calls take.
@@ -148,25 +150,45 @@ def acquire(limit: RateLimit, now: float, ceiling: float = 0.0) -> tuple[RateLim
 
     `ceiling` is the operator's cap in calls per second, 0 for none.
     """
-    ready_at = max(limit.paused_until, limit.next_at)
-    if limit.misses > (0 if limit.window else 1) and limit.sent_at > limit.cut_at:
-        ready_at = max(ready_at, limit.sent_at + PROBE_TIMEOUT)  # one probe at a time
-    if now < ready_at:
-        return limit, ready_at - now
+    after, calls = take(limit, now, 1, ceiling)
+    return after, 0.0 if calls else _ready_at(limit) - now
+
+
+def take(limit: RateLimit, now: float, most: int, ceiling: float = 0.0) -> tuple[RateLimit, int]:
+    """Take up to `most` calls: the next state, and how many may be sent now.
+
+    It is more than one where calls follow each other faster than a dispatch can take them one by
+    one: those of the last `LATE` seconds may be sent together, but not at the operator's cap.
+    """
+    if now < _ready_at(limit):
+        return limit, 0
     rate, since = limit.rate_at(now), limit.since
     if limit.limited and limit.used(now) < limit.rate / 2:
         # Idle: stay at the ceiling, and climb from there when there is demand.
         since = max(since, now - limit.climb)
-    sent_rate = _faded(limit.sent_rate, limit.sent_at, now, limit.recent) + 1 / limit.recent
+    together = rate > 1 / LATE and limit.began and not limit.misses
+    if ceiling and rate >= ceiling:
+        rate, together = ceiling, False
+    start = max(limit.next_at, limit.paused_until, now - LATE) if together else now
+    calls = min(most, 1 + int((now - start) * rate))
+    sent_rate = _faded(limit.sent_rate, limit.sent_at, now, limit.recent) + calls / limit.recent
     return replace(
         limit,
         since=since or now,
         began=limit.began or now,
         anchor=limit.anchor or now,
-        next_at=now + 1 / (min(rate, ceiling) if ceiling else rate),
+        next_at=start + calls / rate,
         sent_rate=sent_rate,
         sent_at=now,
-    ), 0.0
+    ), calls
+
+
+def _ready_at(limit: RateLimit) -> float:
+    """When the next call may be sent."""
+    ready_at = max(limit.paused_until, limit.next_at)
+    if limit.misses > (0 if limit.window else 1) and limit.sent_at > limit.cut_at:
+        ready_at = max(ready_at, limit.sent_at + PROBE_TIMEOUT)  # one probe at a time
+    return ready_at
 
 
 def report_answer(

@@ -1,4 +1,4 @@
-"""Reads what the next batches of several lanes may contain, in three round trips for all."""
+"""Reads what the next batches of several lanes may contain, in a few round trips for all."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Waiting:
 
     `first_at` has each producer with pending ids, and when the first of those is due or its lease
     ends; None if it has no id any more. `ends_at` is the earliest deadline, None if nothing is
-    pending. `size` is the number of ids that a call may carry; `error` says why the lane cannot be
-    read. A lane whose service is `down_until` a later time is not read any further: all its ids
-    wait until then.
+    pending. `size` is the number of ids that a call may carry; `failing` says that its last call
+    failed; `error` says why the lane cannot be read. A lane whose service is `down_until` a later
+    time is not read any further: all its ids wait until then.
     """
 
     lane: Lane
@@ -30,23 +30,32 @@ class Waiting:
     first_at: dict[str, float | None]
     ends_at: float | None
     candidates: list[Candidate]
+    failing: bool = False
     error: Exception | None = None
 
 
 class CandidateReader:
     """Reads lanes once. Raises StoreUnavailable.
 
-    `healthy`: take each service for healthy, whatever is known of it.
+    `batches`: how many batches may be made of a lane; a service that fails gets one. `healthy`:
+    take each service for healthy, whatever is known of it.
     """
 
     def __init__(
-        self, connection: Connection, now: float, batch_size: int, *, healthy: bool = False
+        self,
+        connection: Connection,
+        now: float,
+        batch_size: int,
+        *,
+        batches: int = 1,
+        healthy: bool = False,
     ) -> None:
         self._redis, self._now, self._batch_size = connection, now, batch_size
-        self._healthy = healthy
+        self._batches, self._healthy = batches, healthy
 
     def read(self, lanes: list[Lane]) -> dict[Lane, Waiting]:
-        """What waits in these lanes: of each producer the first ids by due time, a batch of them.
+        """What waits in these lanes: of each producer the first ids by due time, a batch of them,
+        and more of those that are due if several batches may be made.
 
         A lane that cannot be read does not stop the others.
         """
@@ -78,14 +87,15 @@ class CandidateReader:
     def _first(self, lane: Lane, overview: list[Any]) -> Waiting:
         error = next((answer for answer in overview if isinstance(answer, Exception)), None)
         if error:
-            return Waiting(lane, 0, 0.0, {}, None, [], error)
+            return Waiting(lane, 0, 0.0, {}, None, [], error=error)
         producers, text, deadlines = overview
         health = ServiceHealth() if self._healthy else ServiceHealth.from_json(text)
         ends_at = deadlines[0][1] if deadlines else None
         size, until = health.batch_size(self._batch_size), health.down_until
         unread = until if until > self._now else None
         first_at: dict[str, float | None] = dict.fromkeys(sorted(producers), unread)
-        return Waiting(lane, size, health.down_until, first_at, ends_at, [])
+        failing = health.failures > 0
+        return Waiting(lane, size, health.down_until, first_at, ends_at, [], failing)
 
     def _heads(self, lanes: list[Waiting]) -> dict[Lane, dict[str, Any]]:
         places = [(one, producer) for one in lanes for producer in one.first_at]
@@ -93,14 +103,34 @@ class CandidateReader:
         for one, producer in places:
             due = LaneKeys(one.lane).due(producer)
             pipe.zrange(due, 0, one.size - 1, withscores=True)
+            pipe.zcount(due, "-inf", self._now)
+        answers = self._redis.answers(pipe)
         heads: dict[Lane, dict[str, Any]] = {one.lane: {} for one in lanes}
-        for (one, producer), rows in zip(places, self._redis.answers(pipe), strict=True):
+        more = []
+        for (one, producer), rows, due_now in zip(places, answers[::2], answers[1::2], strict=True):
             if isinstance(rows, Exception):
                 one.error = rows
                 continue
             heads[one.lane][producer] = rows
             one.first_at[producer] = rows[0][1] if rows else None
+            if self._batches > 1 and not one.failing and due_now > one.size:
+                more.append((one, producer))
+        self._read_more(heads, more)
         return heads
+
+    def _read_more(
+        self, heads: dict[Lane, dict[str, Any]], places: list[tuple[Waiting, str]]
+    ) -> None:
+        """Of lanes in which more than a batch is due, the due ids of the batches behind it."""
+        if not places:
+            return
+        pipe = self._redis.pipeline()
+        for one, producer in places:
+            due, many = LaneKeys(one.lane).due(producer), one.size * (self._batches - 1)
+            pipe.zrangebyscore(due, "-inf", self._now, one.size, many, withscores=True)
+        for (one, producer), rows in zip(places, self._redis.answers(pipe), strict=True):
+            if not isinstance(rows, Exception):
+                heads[one.lane][producer] += rows
 
     def _read_ids(
         self, found: Mapping[Lane, Waiting], ranked: dict[Lane, list[tuple[str, str, float]]]

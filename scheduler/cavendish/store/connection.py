@@ -127,6 +127,29 @@ class Connection:
                     raise answer
         return answers
 
+    def scripts(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run a script several times, each with its keys and arguments, in one round trip.
+
+        Where one run failed, its error stands in place of its answer.
+        """
+        if len(calls) == 1:
+            with self.errors():
+                try:
+                    return [self.script(name, *calls[0])]
+                except redis.ResponseError as error:
+                    return [error]
+        by_primary: dict[Client, list[int]] = {}
+        for number, (keys, _) in enumerate(calls):
+            by_primary.setdefault(self.primary(keys[0]), []).append(number)
+        answers: dict[int, Any] = {}
+        for primary, numbers in by_primary.items():
+            pipe = primary.pipeline(transaction=False)
+            for number in numbers:
+                keys, args = calls[number]
+                pipe.eval(script_text(name), len(keys), *keys, *args)
+            answers |= zip(numbers, self.answers(pipe), strict=True)
+        return [answers[number] for number in range(len(calls))]
+
     def batch(self) -> Batch:
         """Writes that count only when as many replicas have them as the settings ask for."""
         return Batch(self, self._replicas, self._wait)

@@ -142,6 +142,17 @@ class DueIndex:
         return self._redis.script("looked_at", names, [now, WRITTEN_WITHIN, SOON, *words])
 
 
+def due_before(connection: Connection, tags: Iterable[str], time: float) -> list[str]:
+    """Those of some indices, by their tags, in which a lane is worth a look before a time."""
+    tags = list(tags)
+    pipe = connection.pipeline()
+    for tag in tags:
+        pipe.zrange(IndexKeys(tag).groups, 0, 0, withscores=True)
+    with connection.errors():
+        rows = pipe.execute()
+    return [tag for tag, row in zip(tags, rows, strict=True) if row and row[0][1] <= time]
+
+
 def _words(places: Iterable[Place]) -> list[object]:
     return [
         word

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from cavendish.errors import StoreFormatError
 from cavendish.policy.addresses import Network, parse_networks
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.store.keys import nothing
 from cavendish.stored_json import END_OF_TIME, compact, read
 
 #: Seconds between heartbeats, after which a process counts as gone, and after which it is
@@ -127,16 +129,17 @@ class Fleet:
         """The format of the store; None if no worker or beat has used it yet."""
         return self._redis.time_and(keys.FORMAT)[2]
 
-    def take_tick(self, every: float) -> bool:
-        """True for the first process that asks; false for others until most of a tick has passed.
+    def take_tick(self, every: float, accounts: Sequence[str]) -> list[str]:
+        """The accounts of these that this process is the first to ask for, so it dispatches them.
 
-        So any number of beats may run. `every` is the length of a tick in seconds.
+        It is the only one until most of a tick has passed. So any number of beats may run. `every`
+        is the length of a tick in seconds.
         """
-        return bool(
-            self._redis.write_when_full(
-                keys.TICK, "SET", 1, "NX", "PX", max(int(every * TICK_SHARE * 1000), 1)
-            )
-        )
+        words = ["SET", 1, "NX", "PX", max(int(every * TICK_SHARE * 1000), 1)]
+        names = [(key, nothing(key)) for key in map(keys.dispatcher, accounts)]
+        answers = self._redis.scripts("write_when_full", [(pair, words) for pair in names])
+        pairs = zip(accounts, answers, strict=True)
+        return [each for each, answer in pairs if answer and not isinstance(answer, Exception)]
 
     def may_send(self, task: str, patience: float) -> bool:
         """True if no message for a Celery task waits in its queue, so that beat may send one.

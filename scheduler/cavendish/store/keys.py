@@ -16,7 +16,6 @@ in the broker's Redis.
 | {usage}:producers         | zset   | producer -> the hour until which anything counts to it      |
 | {usage}:of:PRODUCER       | hash   | `ids` and `bytes` in the store: sums, and `ids:`, `bytes:`  |
 |                           |        | each hour until which they count; the first and last hour   |
-| tick                      | string | taken by the one dispatch that runs this tick               |
 | reconciled                | string | the last lane that the reconcile run went through           |
 | message:TASK              | string | while a message of beat for this task waits in its queue    |
 | {account}:due             | zset   | producer -> when one of its lanes is worth a look           |
@@ -26,6 +25,7 @@ in the broker's Redis.
 |                           |        | `due:ACCOUNT` and `noted` as above                          |
 | {cavendish:deliveries}:…  | zset   | the same for deliveries: account -> when the first is due   |
 | {account}:rate-limit      | hash   | version, value: the rate limit of an account                |
+| {account}:dispatcher      | string | taken by the one worker that dispatches it in this tick     |
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
 |                           |        | under the token of an account, `account/service`            |
 | paused                    | zset   | lane whose service the API does not serve -> since when     |
@@ -70,7 +70,8 @@ in the broker's Redis.
 | {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to       |
 |                           |        | store; expires a week after the last end, and not before    |
 |                           |        | any record without webhooks                                 |
-| cavendish.quarantine      | list   | ids of quarantined messages, in their order                 |
+| cavendish.quarantine      | list   | ids of messages that were in hand at deaths of workers      |
+| cavendish.unreadable      | list   | ids of messages that no worker can read                     |
 | cavendish.quarantined     | hash   | id -> a quarantined message with its reason, as JSON        |
 """
 
@@ -86,7 +87,6 @@ DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
 BLIND = "cavendish:blind"
 FLEET = "cavendish:fleet"
-TICK = "cavendish:tick"
 RECONCILED = "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.
 DEADLINES, DELIVERIES = "cavendish:deadlines", "cavendish:deliveries"
@@ -119,6 +119,10 @@ def usage(producer: str) -> str:
 
 def rate_limit(account: str) -> str:
     return f"cavendish:{{{account}}}:rate-limit"
+
+
+def dispatcher(account: str) -> str:
+    return f"cavendish:{{{account}}}:dispatcher"
 
 
 def visibility(lane: Lane) -> str:

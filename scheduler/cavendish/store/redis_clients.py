@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
+from redis.utils import HIREDIS_AVAILABLE
 
 from cavendish.redis_options import for_redis_py
 from cavendish.redis_url import CLUSTER, Many
@@ -24,6 +26,23 @@ CLUSTER_ATTEMPTS = 3
 Client = redis.Redis
 Pipeline = redis.client.Pipeline
 
+
+class _Packer(HiredisRespSerializer):
+    """Writes texts back as the bytes that they were read from, also if those are no UTF-8."""
+
+    def pack(self, *args: Any) -> Any:
+        try:
+            return super().pack(*args)
+        except UnicodeEncodeError:
+            words: Any = [
+                word.encode(errors="surrogateescape") if isinstance(word, str) else word
+                for word in args
+            ]
+            return super().pack(*words)
+
+
+#: What a connection needs if `hiredis` is there: alone, it knows no `encoding_errors`.
+_PACKING: dict[str, Any] = {"command_packer": _Packer()} if HIREDIS_AVAILABLE else {}
 _OPTIONS: dict[str, Any] = {
     "decode_responses": True,
     "encoding_errors": "surrogateescape",
@@ -40,7 +59,8 @@ def client_of(url: str, many: Many | None) -> Client:
     """
     if many is None:
         url, tls = for_redis_py(url)
-        return Client.from_url(_in_redis_spelling(url), **_OPTIONS, **_retries(), **tls)
+        url = _in_redis_spelling(url)
+        return Client.from_url(url, **_OPTIONS, **_PACKING, **_retries(), **tls)
     if many.scheme == CLUSTER:
         return cast(Client, _of_cluster(many))  # it takes the same commands
     return _of_primary(many)
@@ -66,6 +86,11 @@ class _PrimaryConnection(SentinelManagedConnection):
         return super().read_response(*args, **{"disconnect_on_error": True, **options})
 
 
+def _set_packer(connection: Any) -> None:
+    """At each connect to a node of a cluster, whose client hands on no packer."""
+    connection._command_packer = _PACKING["command_packer"]
+
+
 def _of_primary(many: Many) -> Client:
     """The client of the primary that Sentinel names, asked anew for each connection.
 
@@ -79,13 +104,15 @@ def _of_primary(many: Many) -> Client:
     }
     sentinels: Any = Sentinel(many.hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     login = {"username": many.username, "password": many.password, "db": many.db}
-    options = login | _OPTIONS | _retries() | {"connection_class": _PrimaryConnection}
+    options = login | _OPTIONS | _PACKING | _retries() | {"connection_class": _PrimaryConnection}
     return cast(Client, sentinels.master_for(many.name, **options))
 
 
 def _of_cluster(many: Many) -> RedisCluster:
     nodes = [ClusterNode(*host) for host in many.hosts]  # type: ignore[no-untyped-call]
     options = {"username": many.username, "password": many.password, **_OPTIONS}
+    if _PACKING:
+        options["redis_connect_func"] = _set_packer
     retry = Retry(NoBackoff(), CLUSTER_ATTEMPTS - 1)
     return RedisCluster(startup_nodes=nodes, retry=retry, **options)
 

@@ -26,6 +26,7 @@ CHUNK, CHUNKS_AT_ONCE = 500, 20
 #: Seconds for which events are kept at least after the last end in their lane.
 EVENTS_KEPT_FOR = 7 * 86400
 Chunk = tuple[Lane, list[str]]
+Waits = dict[Lane, Waiting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +177,9 @@ class Tasks:
             for start in range(0, len(members), CHUNK):
                 yield lane, members[start : start + CHUNK]
 
-    def waiting(self, lanes: list[Lane], now: float, batch_size: int) -> dict[Lane, Waiting]:
-        """What the next batches of these lanes may contain."""
-        return CandidateReader(self._redis, now, batch_size).read(lanes)
+    def waiting(self, lanes: list[Lane], now: float, size: int, batches: int = 1) -> Waits:
+        """What the next batches of these lanes may contain: so many batches of each."""
+        return CandidateReader(self._redis, now, size, batches=batches).read(lanes)
 
     def candidates(self, lane: Lane, now: float, at_most: int) -> list[Candidate]:
         """The first `at_most` ids of each producer by due time, without those that are leased."""
@@ -187,11 +188,22 @@ class Tasks:
 
     def claim(self, lane: Lane, until: float, token: str, chosen: Sequence[Candidate]) -> list[str]:
         """Lease chosen ids until `until`, without those that another process leased meanwhile."""
-        keys = LaneKeys(lane)
-        names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
-        args = [until, token, *(value for one in chosen for value in (one.id, repr(one.due)))]
-        claimed: list[str] = self._redis.script("claim", names, args) if chosen else []
+        (claimed,) = self.claim_all(until, [(lane, token, chosen)])
+        if isinstance(claimed, Exception):
+            raise claimed
         return claimed
+
+    def claim_all(
+        self, until: float, batches: Sequence[tuple[Lane, str, Sequence[Candidate]]]
+    ) -> list[list[str] | Exception]:
+        """The same for several batches, each with its token; an error where Redis refuses one."""
+        runs = []
+        for lane, token, chosen in batches:
+            keys = LaneKeys(lane)
+            seen = (value for one in chosen for value in (one.id, repr(one.due)))
+            names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
+            runs.append((names, [until, token, *seen]))
+        return self._redis.scripts("claim", runs)
 
     def first_deadlines(self, lanes: Iterable[Lane]) -> list[float | None]:
         """The earliest deadline of each lane, None where nothing is pending.

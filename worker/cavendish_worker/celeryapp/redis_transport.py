@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
 from time import monotonic
@@ -29,6 +30,7 @@ from redis.commands.core import Script
 from cavendish.store import quarantine
 from cavendish.store.connection import script_text
 from cavendish.store.keys import QUARANTINE, QUARANTINED, UNREADABLE, nothing
+from cavendish_worker.celeryapp.broker_client import BrokerClient
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.celeryapp.envelope import (
     KEPT,
@@ -40,10 +42,6 @@ from cavendish_worker.celeryapp.envelope import (
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 
-#: The commands of the transport that take memory: they write messages, which of them are in work,
-#: and which queues there are.
-_GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
-
 #: The notes of messages of the queue KEPT that were popped and may not be in work yet.
 POPPED = f"{KEPT}.popped"
 #: SHA-1 of such a message -> how many workers died between its pop and its work.
@@ -52,24 +50,6 @@ NOTED_DEATHS = f"{KEPT}.deaths"
 _ABANDONED_AFTER = 15
 #: Messages that are popped before Celery's other work gets its turn.
 _AT_ONCE = 16
-
-
-class _Client(redis.Redis):
-    def execute_command(self, *words: Any, **options: Any) -> Any:
-        try:
-            return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
-        except redis.exceptions.NoPermissionError as error:  # it does not name the key
-            command = " ".join(map(str, words[:2]))
-            raise redis.exceptions.NoPermissionError(f"{error} ({command})") from None
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002, ARG002
-        """Without MULTI, unless WATCH needs it: a full Redis queues nothing for an EXEC."""
-        return _Pipeline(self.connection_pool, self.response_callbacks, False, shard_hint)  # noqa: FBT003
-
-
-class _Pipeline(redis.client.Pipeline):
-    def execute_command(self, *words: Any, **options: Any) -> Any:
-        return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
 
 
 class QoS(kombu_redis.QoS):
@@ -103,12 +83,24 @@ class Channel(kombu_redis.Channel):
     qos: Any
     _q_for_pri: Callable[[str, int], str]
     _queue_cycle: Any
+    pool: Any
+    _create_client: Callable[[], BrokerClient]
+    _shared: BrokerClient | None = None
     _kept_last = False
     #: The message that was just popped, while it has a note, and the deaths that its note counted.
     _noted: tuple[bytes, int] | None = None
 
-    def _get_client(self) -> type[redis.Redis]:
-        return _Client
+    def _get_client(self) -> type[BrokerClient]:
+        return BrokerClient
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """One client for all commands but the waits; Kombu makes one for each command."""
+        if client is None:
+            if self._shared is None or self._shared.connection_pool is not self.pool:
+                self._shared = self._create_client()
+            client = self._shared
+        yield client
 
     def _connparams(self, *args: Any, **options: Any) -> Any:
         """Kombu closes a channel when its connection is lost. What still wants to use it meets a
@@ -337,10 +329,3 @@ def missing_right(channel: Any) -> str | None:
     except redis.exceptions.NoPermissionError as error:
         return str(error)
     return None
-
-
-def _even_when_full(words: tuple[Any, ...]) -> tuple[Any, ...]:
-    if words[0] not in _GROWING:
-        return words
-    name, key, *more = words
-    return ("EVAL", script_text("write_when_full"), 2, key, nothing(key), name, *more)

@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from cavendish.task_names import QUEUES, RETRIEVE, SUBMIT
+from cavendish.task_names import DISPATCH, QUEUES, RETRIEVE, SUBMIT
 from cavendish_worker.console.flower import plain
 
 #: What a monitor of Celery shows, and the header of a trace; all else in the headers is left out.
@@ -75,15 +75,21 @@ def _arguments_complaint(task: str, args: Any, options: Any) -> str | None:
     fits = not args
     if task == RETRIEVE:
         fits = len(args) == 4 and _names_a_batch(*args)
+    elif task == DISPATCH and args:
+        fits = len(args) == 1 and isinstance(args[0], list) and all(map(_is_text, args[0]))
     return None if fits and not options else f"its arguments do not fit {task}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _names_a_batch(lane: Any, ids: Any, token: Any, until: Any) -> bool:
     return (
-        all(isinstance(text, str) for text in (lane, token))
+        all(map(_is_text, (lane, token)))
         and _LANE.fullmatch(lane) is not None
         and isinstance(ids, list)
-        and all(isinstance(task_id, str) for task_id in ids)
+        and all(map(_is_text, ids))
         and isinstance(until, int | float)
         and math.isfinite(until)
     )

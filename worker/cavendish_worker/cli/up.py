@@ -35,7 +35,14 @@ There is no token for the remote API yet.
 @click.option("--emulate", is_flag=True, help="Also run an emulated API and a webhook receiver.")
 @emulator_options
 @click.option("--flower/--no-flower", default=True, show_default=True, help="Start Flower.")
-def command(emulate: bool, flower: bool, **config: float) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=lambda: max(len(os.sched_getaffinity(0)) // 2, 1),
+    show_default="one per two cores",
+    help="Number of worker processes.",
+)
+def command(emulate: bool, flower: bool, workers: int, **config: float) -> None:
     """Run the whole stack on this machine: Redis, worker, beat and Flower.
 
     Redis is an embedded server unless CAVENDISH_REDIS_URL is set.
@@ -50,7 +57,8 @@ def command(emulate: bool, flower: bool, **config: float) -> None:
         raise StackError(_FIRST_STEPS)
     pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in config.items()]
     options = [word for pair in pairs for word in pair]
-    Stack(settings, emulate=options if emulate else None, flower=flower).up(_announce)
+    emulator = options if emulate else None
+    Stack(settings, emulate=emulator, flower=flower, workers=workers).up(_announce)
 
 
 def _announce(facts: dict[str, object]) -> None:

@@ -30,6 +30,7 @@ from cavendish.local_paths import (
 from cavendish.settings import Settings
 from cavendish_worker.devstack import data_folder
 from cavendish_worker.devstack import embedded_redis as embedded
+from cavendish_worker.devstack.ports import free_port, is_free, kept_port, url_at
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import encryption, signing
 
@@ -86,9 +87,15 @@ class Stack:
     """The parts: started in order, and ended in the reverse order."""
 
     def __init__(
-        self, settings: Settings, *, emulate: list[str] | None = None, flower: bool = True
+        self,
+        settings: Settings,
+        *,
+        emulate: list[str] | None = None,
+        flower: bool = True,
+        workers: int = 1,
     ) -> None:
         self._settings, self._emulate, self._flower = settings, emulate, flower
+        self._workers = workers
         self._parts: list[Part] = []
         self._stopping = False
         self._full_disk_logged = self._facts_changed = False
@@ -179,20 +186,23 @@ class Stack:
         if not self._settings.redis_url:
             self._start_redis(data_dir)
         if self._emulate is not None:
-            port = _kept_port(data_dir)
+            port = kept_port(data_dir)
             environment |= _emulated(port, self._settings)
             self.facts["api"] = environment["CAVENDISH_API_URL"]
             self.facts["receiver"] = f"http://127.0.0.1:{port}/receiver"
             command = [*_CAVENDISH, "emulate", "--port", str(port), *self._emulate]
             self._start("emulator", command, environment)
-        options = "-P threads -n worker@%h --without-gossip --without-mingle".split()
-        self._start("worker", [*_CELERY, "worker", *options], environment)
+        options = "-P threads --without-gossip --without-mingle".split()
+        for number in range(self._workers):
+            name = f"worker-{number + 1}" if number else "worker"
+            command = [*_CELERY, "worker", "-n", f"{name}@%h", *options]
+            self._start(name, command, environment | self._metrics_of(number))
         self._start("beat", [*_CELERY, "beat"], environment)
         if self._flower:
             port, address = self._flower_port(), self._settings.flower_address
             command = [*_CELERY, "flower", f"--port={port}", "--logging=error"]
             self._start("flower", command, environment)
-            self.facts["flower"] = _url_at(_EVERYWHERE.get(address, address), port)
+            self.facts["flower"] = url_at(_EVERYWHERE.get(address, address), port)
 
     def _start_redis(self, data_dir: Path) -> None:
         command = embedded.arguments(data_dir, socket_path(data_dir))
@@ -239,9 +249,17 @@ class Stack:
         self._parts.append(part)
         return part
 
+    def _metrics_of(self, number: int) -> dict[str, str]:
+        """Each worker serves its metrics at a port of its own: the ports behind the first one."""
+        if not self._settings.metrics_port or not self._settings.metrics_port[1]:
+            return {}
+        host, port = self._settings.metrics_port
+        where = f"[{host}]:{port + number}" if ":" in host else f"{host}:{port + number}"
+        return {"CAVENDISH_METRICS_PORT": where}
+
     def _flower_port(self) -> int:
         wanted = self._settings.flower_port
-        if wanted and _is_free(wanted, self._settings.flower_address):
+        if wanted and is_free(wanted, self._settings.flower_address):
             return wanted
         port = free_port()
         if wanted:
@@ -297,38 +315,6 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is free right now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _url_at(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-
-
-def _kept_port(data_dir: Path) -> int:
-    """The port of the emulated API: the last one of this data folder, if it is free.
-
-    So webhooks to its receiver still arrive after a restart.
-    """
-    path, port = data_dir / "emulator-port", 0
-    with suppress(OSError, ValueError):
-        port = int(path.read_text())
-    port = port if port and _is_free(port) else free_port()
-    data_folder.write(path, str(port))
-    return port
-
-
-def _is_free(port: int, address: str = "127.0.0.1") -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.create_server((address, port), family=family):
-            return True
-    except OSError:
-        return False
 
 
 def _emulated(port: int, settings: Settings) -> dict[str, str]:

@@ -14,9 +14,8 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
-from cavendish_worker.polling.dispatch import report_unreadable
 from cavendish_worker.polling.settle import Writer, load_claimed
-from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.telemetry.tracing import traces
 
 #: Ids that are expired in one step.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cavendish.errors import StoreUnavailable
 from cavendish.model import Candidate, Lane
 from cavendish.policy.fair_share import Bid, CallShares, fair_share
 from cavendish.policy.next_poll import CALL_PRICE, call_price
@@ -40,6 +41,12 @@ class Weighed:
         for producer, first_at in self.waiting.first_at.items():
             yield Place(producer, self.lane, None if first_at is None else at)
 
+    def rest(self) -> Waiting:
+        """What waits in the lane behind this batch."""
+        taken = {one.id for one in self.batch}
+        left = [one for one in self.waiting.candidates if one.id not in taken]
+        return replace(self.waiting, candidates=left)
+
     def after_claim(self, claimed: int, now: float, until: float) -> float:
         """When to look again after a claim until `until`; its turn is over where more waits."""
         if len(self.waiting.candidates) > claimed or claimed >= self.waiting.size:
@@ -56,11 +63,27 @@ class Scales:
     shares: CallShares
     now: float
 
+    def charged(self, one: Weighed) -> Scales:
+        """The same once the producers of a batch are charged for its call."""
+        worths = one.bid.worths if one.bid else {}
+        return replace(self, shares=self.shares.charged(worths, self.now, self.limit.recent))
+
     def weigh(self, waiting: Waiting, since: float) -> Weighed:
-        """Weigh a lane whose turn began at `since`. Raises StoreUnavailable."""
+        """Weigh a lane whose turn began at `since`. Raises StoreUnavailable.
+
+        One that cannot be weighed has an error then: it must not stop the others.
+        """
+        if waiting.error is None:
+            try:
+                return self._weigh(waiting, since)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                waiting.error = error
+        return Weighed(waiting, [], None, self.now + UNREADABLE)
+
+    def _weigh(self, waiting: Waiting, since: float) -> Weighed:
         now = self.now
-        if waiting.error is not None:
-            return Weighed(waiting, [], None, now + UNREADABLE)
         if waiting.down_until > now:
             return Weighed(waiting, [], None, waiting.down_until)
         batch = fair_share(waiting.candidates, waiting.size, now)

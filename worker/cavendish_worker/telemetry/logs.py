@@ -9,6 +9,8 @@ import time
 
 import structlog
 
+from cavendish.model import Lane
+
 #: Loggers whose lines say less than our own: for each message received, task run and call made.
 _CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aiohttp".split()
 _CHATTY.append("tornado.access")
@@ -109,3 +111,9 @@ def logger() -> structlog.stdlib.BoundLogger:
     """The log of events: one line at each seam, never payloads or secrets."""
     log: structlog.stdlib.BoundLogger = structlog.get_logger("cavendish")
     return log
+
+
+def report_unreadable(lane: Lane, error: Exception) -> None:
+    """Log that the data of a lane cannot be read."""
+    outcome = f"{type(error).__name__}: {error}"[:200]
+    logger().error("lane.unreadable", lane=str(lane), outcome=outcome)

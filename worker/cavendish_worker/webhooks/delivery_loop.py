@@ -25,8 +25,7 @@ from cavendish.store import Store
 from cavendish.store.due_index import Place
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
-from cavendish_worker.polling.dispatch import report_unreadable
-from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from cavendish.errors import StoreUnavailable
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
-from cavendish_worker.polling.dispatch import report_unreadable
-from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.webhooks import operator_alerts
 
 #: Ended ids that are checked in one step, and the seconds that a run gives each lane. The next run

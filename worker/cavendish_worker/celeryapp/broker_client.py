@@ -1,0 +1,41 @@
+"""The Redis client of the broker: its small writes succeed where memory is full, and a refused
+command is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from cavendish.store.connection import script_text
+from cavendish.store.keys import nothing
+
+#: The commands of the transport that take memory: they write messages, which of them are in work,
+#: and which queues there are.
+_GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
+
+
+class BrokerClient(redis.Redis):
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
+        except redis.exceptions.NoPermissionError as error:  # it does not name the key
+            command = " ".join(map(str, words[:2]))
+            raise redis.exceptions.NoPermissionError(f"{error} ({command})") from None
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002, ARG002
+        """Without MULTI, unless WATCH needs it: a full Redis queues nothing for an EXEC."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, False, shard_hint)  # noqa: FBT003
+
+
+class _Pipeline(redis.client.Pipeline):
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        return super().execute_command(*_even_when_full(words), **options)  # type: ignore[no-untyped-call]
+
+
+def _even_when_full(words: tuple[Any, ...]) -> tuple[Any, ...]:
+    if words[0] not in _GROWING:
+        return words
+    name, key, *more = words
+    return ("EVAL", script_text("write_when_full"), 2, key, nothing(key), name, *more)

@@ -1,0 +1,247 @@
+"""One round of the dispatch: ask the rate limit of an account, claim the ids that are most worth a
+poll, and send them as batches.
+
+Each account has an index of its lanes by the time at which they are worth a look, for each
+producer. A round reads the first lanes of the producers that were charged the fewest calls, so its
+cost does not grow with the number of lanes, and a producer with many lanes has no more than one
+share of the calls.
+
+A batch is sent when a poll of its ids is worth the price of a call. The price is low while calls
+are plentiful, and rises with the used share of the rate limit: near the limit, a batch waits until
+it holds more ids. Where many calls are allowed, a round makes several batches, also of one lane.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cavendish.model import Lane
+from cavendish.policy.fair_share import CallShares, next_call
+from cavendish.policy.rate_limit import RateLimit, acquire, take
+from cavendish.policy.service_health import probing
+from cavendish.store import Store
+from cavendish.store.due_index import Place
+from cavendish.store.forecasts import Forecasts
+from cavendish_worker.polling.weigh import Scales, Weighed
+from cavendish_worker.telemetry.logs import report_unreadable
+from cavendish_worker.telemetry.metrics import recorded
+
+#: Sends one claimed batch to a worker: lane, ids, lease token, and when the leases run out.
+Send = Callable[[Lane, list[str], str, float], None]
+#: Tells how many batches wait that no worker has begun with.
+Waiting = Callable[[], int]
+
+#: Producers, and lanes of all of them, that one round looks at: those that were charged the least.
+_PRODUCERS, _LANES = 8, 16
+#: Batches that one round sends at most; and batches that may wait for each worker: what waits for
+#: long is chosen too early.
+_BATCHES, _WAITING = 16, 6
+
+
+#: Seconds until the next round if the workers are behind.
+_BUSY = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class RoundConfig:
+    """The settings of a round: ids, seconds, and calls per second (0: no ceiling)."""
+
+    batch_size: int
+    lease: float
+    rate: float
+
+
+class Claimed(NamedTuple):
+    """The ids of a batch that were leased, and the token of their lease."""
+
+    batch: Weighed
+    ids: list[str]
+    token: str
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What one tick sent."""
+
+    batches: int = 0
+    ids: int = 0
+
+    def __str__(self) -> str:
+        """What Flower shows."""
+        return f"{self.batches} batches · {self.ids} ids" if self.batches else "nothing due"
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Makes rounds, in one thread at a time.
+
+    `waiting`: how many batches wait that no worker has begun with; `workers`: how many there are;
+    `shares`: by account, what each producer used of its calls.
+    """
+
+    store: Store
+    forecasts: Forecasts
+    config: RoundConfig
+    waiting: Waiting = lambda: 0
+    workers: int = 1
+    shares: dict[str, CallShares] = field(default_factory=dict)
+    _charges: deque[tuple[str, str]] = field(default_factory=deque)
+
+    def charge(self, account: str, producer: str) -> None:
+        """Charge a producer for a call that a retrieve made. Other threads may call this."""
+        self._charges.append((account, producer))
+
+    def run(self, account: str, now: float, send: Send, did: Dispatched) -> float:
+        """Send the batches of an account that the next calls belong to.
+
+        Only the lanes are read that are worth a look. Returns the seconds until the next round.
+        """
+        index = self.store.tasks.due(account)
+        groups = index.groups()
+        if not groups or groups[0][1] > now:
+            return groups[0][1] - now if groups else math.inf
+        limit = self.store.shared_state.rate_limit(account)
+        calls = take(limit, now, _BATCHES, self.config.rate)[1]
+        if not calls:
+            return acquire(limit, now, self.config.rate)[1]
+        calls = min(calls, _WAITING * self.workers - self.waiting())
+        if calls <= 0:
+            return _BUSY
+        shares = self._shares_of(account, limit, now)
+        due = [name for name, at in groups if at <= now]
+        some = sorted(due, key=lambda name: shares.used.get(name, 0.0))[:_PRODUCERS]
+        places = index.due(some, now, _LANES // len(some))
+        scales = Scales(self.forecasts, limit, shares, now)
+        weighed = self._weigh(places, scales, calls)
+        looks = {place[:2]: place for place in _looks(places, weighed)}
+        chosen = _choose(weighed, scales, calls)
+        before = did.batches
+        try:
+            chosen = chosen[: self._take_calls(account, now, len(chosen))]
+            for one in chosen:
+                scales = scales.charged(one)
+            self.shares[account] = scales.shares
+            for one, sent in self._send(chosen, now, send, did):
+                after = one.after_claim(sent, now, now + self.config.lease)
+                looks |= {place[:2]: place for place in one.places(after)}
+        finally:
+            next_at = index.looked_at(list(looks.values()), now)
+        if did.batches > before:
+            return 0.0
+        return math.inf if next_at is None else max(next_at - now, 0.0)
+
+    def _shares_of(self, account: str, limit: RateLimit, now: float) -> CallShares:
+        for _ in range(len(self._charges)):
+            charged, producer = self._charges.popleft()
+            shares = self.shares.get(charged, CallShares())
+            self.shares[charged] = shares.charged({producer: 1.0}, now, limit.recent)
+        return self.shares.get(account, CallShares()).faded(now, limit.recent)
+
+    def _weigh(self, places: Sequence[Place], scales: Scales, calls: int) -> list[Weighed]:
+        """Weigh the lanes of these places; a lane that cannot be read is logged.
+
+        `calls`: how many batches may be made of them.
+        """
+        since: dict[Lane, float] = {}
+        for place in places:
+            since.setdefault(place.lane, scales.now if place.at is None else place.at)
+        size = self.config.batch_size
+        found = self.store.tasks.waiting(list(since), scales.now, size, calls)
+        weighed = [scales.weigh(waiting, since[lane]) for lane, waiting in found.items()]
+        for one in weighed:
+            if one.waiting.error is not None:
+                report_unreadable(one.lane, one.waiting.error)
+        ended = [
+            one.lane for one in weighed if not one.waiting.error and one.waiting.ends_at is None
+        ]
+        if ended:  # nothing is pending there any more
+            gone = [Place(lane.account, lane, None) for lane in ended]
+            self.store.tasks.deadlines.looked_at(gone, scales.now)
+        return weighed
+
+    def _take_calls(self, account: str, now: float, wanted: int) -> int:
+        """Take up to so many calls; returns how many may be sent."""
+        if not wanted:
+            return 0
+        return self.store.shared_state.change_rate_limit(
+            account, lambda known: take(known, now, wanted, self.config.rate)
+        )
+
+    def _send(
+        self, chosen: Sequence[Weighed], now: float, send: Send, did: Dispatched
+    ) -> list[tuple[Weighed, int]]:
+        """Claim batches and send them; each with how many of its ids could still be claimed."""
+        until = now + self.config.lease
+        batches = [(one.lane, secrets.token_hex(8), one.batch) for one in chosen]
+        claims = self.store.tasks.claim_all(until, batches) if batches else []
+        sent, unsent = [], deque[Claimed]()
+        for one, (lane, token, _), ids in zip(chosen, batches, claims, strict=True):
+            if isinstance(ids, Exception):
+                report_unreadable(lane, ids)
+            elif ids:
+                unsent.append(Claimed(one, ids, token))
+                continue
+            sent.append((one, 0))
+        try:
+            while unsent:
+                one, ids, token = unsent[0]
+                send(one.lane, ids, token, until)
+                unsent.popleft()
+                sent.append((one, len(ids)))
+                self._count(one, frozenset(ids), now, did)
+        except Exception:  # the broker is away: do not let the ids wait until the leases run out
+            for one, ids, token in unsent:
+                claimed = [each for each in one.batch if each.id in frozenset(ids)]
+                self.store.tasks.release(one.lane, token, claimed, now)
+            raise
+        return sent
+
+    def _count(self, one: Weighed, ids: Set[str], now: float, did: Dispatched) -> None:
+        """Count a batch that was sent; if its service fails, all others wait for its answer."""
+        did.batches += 1
+        did.ids += len(ids)
+        recorded.claimed(one.lane.service, [each.due for each in one.batch if each.id in ids], now)
+        if one.waiting.failing:
+            self.store.shared_state.change_service_health(
+                one.lane, lambda known: (probing(known, now), None)
+            )
+
+
+def _choose(weighed: Iterable[Weighed], scales: Scales, calls: int) -> list[Weighed]:
+    """The batches that so many calls belong to, in their order; several may be of one lane."""
+    bids = {one.lane: (one, one.bid) for one in weighed if one.bid}
+    chosen: list[Weighed] = []
+    while bids and len(chosen) < calls:
+        some = list(bids.values())
+        one, bid = some[next_call([bid for _, bid in some], scales.shares, scales.now)]
+        chosen.append(one)
+        scales = scales.charged(one)
+        rest = one.rest()
+        del bids[one.lane]
+        if rest.candidates and not rest.failing and len(chosen) < calls:
+            again = scales.weigh(rest, bid.since)
+            if again.bid:
+                bids[one.lane] = again, again.bid
+    return chosen
+
+
+def _looks(places: Iterable[Place], weighed: Iterable[Weighed]) -> Iterator[Place]:
+    """When the next look is for the places that were looked at.
+
+    A lane that is worth a call keeps its turn; a place that its lane does not know is empty.
+    """
+    by_lane = {one.lane: one for one in weighed}
+    for place in places:
+        one = by_lane[place.lane]
+        if one.waiting.error is not None:
+            yield place._replace(at=one.look_at)
+        elif one.waiting.first_at.get(place.group) is None:
+            yield place._replace(at=None)
+    for one in by_lane.values():
+        if one.bid is None:
+            yield from one.places(one.look_at)
