@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-strangers screenshot lock clean
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers screenshot lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -52,6 +52,9 @@ bench-claim: setup ## what a claim and a tick cost with a million pending ids
 
 bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
 	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
+
+bench-capacity: setup ## ids a second against delay, and CPU per id, in under 8 minutes (AGAINST=commit: in turns with that one)
+	@$(BIN)/python tests/bench/capacity.py $(if $(AGAINST),--against $(AGAINST)) $(if $(RATES),--rates $(RATES))
 
 bench-strangers: setup ## what a producer of 200 and of 2,000 unknown services costs the others, and an idle fleet with 2,000 lanes (NAMES=200)
 	@$(BIN)/python tests/bench/strangers.py $(if $(NAMES),--names $(NAMES))

@@ -4,10 +4,10 @@ next to nothing.
     python tests/bench/webhook_receiver.py PORT [HOST]
 
 `/NAME/MS` answers 200 after MS milliseconds; when each webhook-id came is kept (time.monotonic(),
-the same for all processes of a machine). `/bomb/KIND/…` answers badly: `gzip` (200 MB of it, each
-of which swells a thousandfold), `drip` (a body of one byte each 50 ms, without end), `headers`
-(100,000 of them), `trickle` (a header each 50 ms, without end), `chunks` (65,000
-of one byte). `/control/count`, `/control/arrivals`, `/control/reset`, and
+the same for all processes of a machine); of `/tasks/MS` when each task came. `/bomb/KIND/…` answers
+badly: `gzip` (200 MB of it, each of which swells a thousandfold), `drip` (a body of one byte each
+50 ms, without end), `headers` (100,000 of them), `trickle` (a header each 50 ms, without end),
+`chunks` (65,000 of one byte). `/control/count`, `/control/arrivals`, `/control/reset`, and
 `/control/hang?PATH=MS`: from now on PATH answers after MS.
 """
 
@@ -87,8 +87,11 @@ class Connection(asyncio.Protocol):
             length = int(_field(lower, "content-length") or 0)
             if len(self.received) < end + 4 + length:
                 return
+            path, name = head.split(" ", 2)[1], _field(lower, "webhook-id")
+            if path.startswith("/tasks/"):
+                name = _task_id(bytes(self.received[end + 4 : end + 4 + length]))
             del self.received[: end + 4 + length]
-            self.request(head.split(" ", 2)[1], _field(lower, "webhook-id"), now)
+            self.request(path, name, now)
 
     def request(self, path: str, webhook_id: str, now: float) -> None:
         state = self.state
@@ -148,6 +151,11 @@ def _bomb(kind: str) -> Iterator[bytes]:
     else:
         yield b"HTTP/1.1 200 OK\r\n"
         yield from (b"x-%d: nothing of worth\r\n" % number for number in itertools.count())
+
+
+def _task_id(body: bytes) -> str:
+    """The first `id` in a body: the one of the task."""
+    return body.partition(b'"id":"')[2].partition(b'"')[0].decode()
 
 
 def _field(head: str, name: str) -> str:
