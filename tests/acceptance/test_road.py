@@ -23,6 +23,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
 from cavendish.settings import Settings
+from cavendish_worker.devstack.ports import free_port
 from delivering import Served
 from long_run import times
 
@@ -278,6 +279,26 @@ def test_flower_shows_readable_names_and_outcomes_and_no_secret_is_logged(start:
     assert "nano-banana/0" in done[0]["args"]
     assert "QUJDREVG" not in stack.lines()
     assert "Bearer" not in stack.lines()
+
+
+@pytest.mark.timeout(120)
+def test_up_with_several_workers_gives_each_metrics_of_its_own_and_starts_each_again(
+    start: Callable[..., Stack],
+) -> None:
+    port = free_port()
+    stack = start(
+        "--no-flower", "--workers", "2", "--median", "1", CAVENDISH_METRICS_PORT=str(port)
+    )
+    for one in (port, port + 1):
+        address = f"http://127.0.0.1:{one}/metrics"
+        served = lambda where=address: "cavendish_" in httpx.get(where, trust_env=False).text  # noqa: E731
+        wait_until(served, 40, "each worker serves its metrics")
+    stack.kill("worker-2")
+    ids = stack.create(50)
+    stack.cavendish("submit", "--service", SERVICE, "--webhook", stack.facts["receiver"], *ids)
+    wait_until(lambda: whole(stack, ids), 60, "all are announced")
+    assert stack.pids().keys() >= {"worker", "worker-2"}
+    assert "Traceback" not in stack.lines()
 
 
 def test_up_without_a_token_says_how_to_begin() -> None:
