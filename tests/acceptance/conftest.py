@@ -49,7 +49,7 @@ class Stack:
         }
         self.environment |= {"CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8", **environment}
         self.data = Path(self.environment["CAVENDISH_DATA_DIR"])
-        words = ["up", "--emulate", *options]
+        words = ["up", "--emulate", "--workers", "1", *options]  # on any machine
         self.process = (
             subprocess.Popen(
                 [sys.executable, "-m", "cavendish_worker.cli", *words],

@@ -38,7 +38,7 @@ There is no token for the remote API yet.
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=lambda: max(len(os.sched_getaffinity(0)) // 2, 1),
+    default=lambda: max((os.cpu_count() or 1) // 2, 1),
     show_default="one per two cores",
     help="Number of worker processes.",
 )
