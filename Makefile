@@ -53,7 +53,7 @@ bench-claim: setup ## what a claim and a tick cost with a million pending ids
 bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile receivers, in under 8 minutes
 	@$(BIN)/python tests/bench/webhooks.py $(if $(ONLY),--only $(ONLY))
 
-bench-capacity: setup ## ids a second against delay, and CPU per id, in under 8 minutes (AGAINST=commit: in turns with that one)
+bench-capacity: setup ## ids a second against delay, and CPU per id (AGAINST=commit: in turns with that one)
 	@$(BIN)/python tests/bench/capacity.py $(if $(AGAINST),--against $(AGAINST)) $(if $(RATES),--rates $(RATES))
 
 bench-strangers: setup ## what a producer of 200 and of 2,000 unknown services costs the others, and an idle fleet with 2,000 lanes (NAMES=200)

@@ -103,6 +103,8 @@ class Runtime:
         return ExpiryConfig(s.last_poll, s.retention, s.events_kept)
 
 
+#: The parts that are built together with the runtime.
+_AT_ONCE = "store client loop upstream dispatcher retriever delivery_worker".split()
 _lock = threading.RLock()
 _runtime: Runtime | None = None
 
@@ -125,8 +127,6 @@ def get_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             _runtime = Runtime(Settings.load())
-            for (
-                part
-            ) in "store client loop upstream rounds dispatcher retriever delivery_worker".split():
+            for part in _AT_ONCE:
                 getattr(_runtime, part)  # built under the lock: Celery's threads must not race
         return _runtime

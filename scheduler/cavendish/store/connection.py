@@ -133,11 +133,10 @@ class Connection:
         Where one run failed, its error stands in place of its answer.
         """
         if len(calls) == 1:
-            with self.errors():
-                try:
-                    return [self.script(name, *calls[0])]
-                except redis.ResponseError as error:
-                    return [error]
+            try:
+                return [self.script(name, *calls[0])]
+            except redis.ResponseError as error:
+                return [error]
         by_primary: dict[Client, list[int]] = {}
         for number, (keys, _) in enumerate(calls):
             by_primary.setdefault(self.primary(keys[0]), []).append(number)
