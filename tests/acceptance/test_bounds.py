@@ -178,7 +178,7 @@ def test_a_full_redis_refuses_a_submit_in_one_sentence_and_writes_nothing_of_it(
             f"Redis at {own_server.url} refuses ({FULL}).",
         )
         assert [str(lane) for lane in store.tasks.lanes()] == [str(LANE)]
-        assert store.connection.redis.zcard(KEYS.deadlines) == 1
+        assert store.connection.redis.zcard(KEYS.due("")) == 1
         store.connection.redis.config_set("maxmemory", 0)
         assert [one.outcome for one in client.submit(["one"], service=SERVICE)] == ["new"]
         store.close()

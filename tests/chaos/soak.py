@@ -180,7 +180,8 @@ class Soak:
             "keys of the broker": self.broker.dbsize(),
         }
         found |= {
-            "pending": self.store.zcard(f"{lane}:deadlines"),
+            "pending": sum(self.store.zcard(key) for key in self.store.keys(f"{lane}:due:*")),
+            "deadlines": sum(self.store.llen(key) for key in self.store.keys(f"{lane}:deadline:*")),
             "ended": self.store.zcard(f"{lane}:ended"),
         }
         found |= {

@@ -155,7 +155,7 @@ def test_a_submit_that_no_replica_has_is_refused_and_refused_again_until_one_has
     assert {answer.outcome for answer in careful.submit(IDS, service="nano-banana")} == {"known"}
     for replica in watched.replicas[:1]:
         assert eventually(
-            lambda one=replica: one.redis.zcard(LaneKeys(LANE).deadlines) == len(IDS), "it is there"
+            lambda one=replica: one.redis.zcard(LaneKeys(LANE).due("")) == len(IDS), "it is there"
         )
 
 
@@ -178,7 +178,7 @@ def test_a_settle_that_no_replica_has_is_an_error_and_terminal_all_the_same(
     store = careful._store
     careful.submit(["a"], service="nano-banana", deadline=60)
     now = store.fleet.now()
-    assert store.tasks.overdue(LANE, now + 100, "token", 10) == ["a"]
+    assert store.deadlines.overdue(LANE, now + 100, "token", 10) == ["a"]
     task = store.tasks.load(LANE, ["a"]).tasks["a"]
     outcome = [(Outcome(task, State.SUCCEEDED, record={"id": "a"}), now)]
     stop(watched.replicas)
@@ -206,7 +206,7 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     assert len({cluster.owner(LaneKeys(lane).events).port for lane in lanes}) == 3
     now = store.fleet.now()
     for lane in lanes:
-        ids = store.tasks.overdue(lane, now + 100, "token", 100)
+        ids = store.deadlines.overdue(lane, now + 100, "token", 100)
         tasks = store.tasks.load(lane, ids, token="token").tasks
         outcomes = [
             (Outcome(tasks[task_id], State.SUCCEEDED, record={"id": task_id}), now)
@@ -250,7 +250,7 @@ def test_a_server_that_forgot_the_scripts_is_given_them_again(cluster: Cluster) 
     for _ in range(2):
         for node in cluster.primaries:
             node.redis.script_flush()
-        assert store.tasks.overdue(LANE, 0.0, "token", 1) == []
+        assert store.deadlines.overdue(LANE, 0.0, "token", 1) == []
 
 
 def test_a_cluster_has_one_clock_that_of_the_primary_with_the_heartbeats(cluster: Cluster) -> None:
@@ -282,7 +282,7 @@ def test_a_cluster_and_a_single_server_that_are_taken_for_each_other_are_one_sen
         lane for lane in (LANE, *SHARDS) if cluster.owner(LaneKeys(lane).deadlines) is not node
     )
     with pytest.raises(StoreUnavailable, match=r"must begin with redis\+cluster://"):
-        Store(f"redis://127.0.0.1:{node.port}").tasks.overdue(lane, 0.0, "token", 1)
+        Store(f"redis://127.0.0.1:{node.port}").deadlines.overdue(lane, 0.0, "token", 1)
 
 
 @pytest.mark.parametrize(

@@ -285,10 +285,10 @@ def test_a_lane_whose_ids_have_ended_leaves_the_indices_so_that_ticks_end(store:
     store.tasks.claim(LANE, now + 60, "t", store.tasks.candidates(LANE, now, 1))
     task = store.tasks.load(LANE, ["nano-banana-0"]).tasks["nano-banana-0"]
     store.tasks.settle(LANE, "t", now, [(Outcome(task, State.SUCCEEDED), now)], 3600, 100)
-    assert store.tasks.anything_pending()
+    assert store.deadlines.anything_pending()
     dispatcher = dispatcher_of(store)
     dispatcher.run_round(frozenset(["default"]), now + 2, Sent(), Dispatched())
-    assert not store.tasks.anything_pending()
+    assert not store.deadlines.anything_pending()
 
 
 def test_a_tick_during_a_dispatch_of_the_same_process_makes_it_go_on_in_its_thread(

@@ -150,7 +150,7 @@ def test_the_reconcile_run_mends_each_index_so_that_nothing_is_forgotten_for_eve
     store.tasks.settle(LANE, "t", now, [(Outcome(task, State.SUCCEEDED), now)], 3600, 100)
     indices = (
         store.tasks.due("default"),
-        store.tasks.deadlines,
+        store.deadlines.index,
         store.deliveries.index,
     )
     tags = ("default", "cavendish:deadlines", "cavendish:deliveries")
@@ -173,7 +173,7 @@ def test_a_lane_whose_keys_are_damaged_does_not_keep_the_reconcile_run_from_the_
     store.connection.redis.set(getattr(LaneKeys(OTHER), damaged), "?")
     store.connection.redis.delete("cavendish:{cavendish:deadlines}:due")
     reconcile(store, "", 3600.0)
-    found = {place.lane for place in places(store.tasks.deadlines, now + 5000.0)}
+    found = {place.lane for place in places(store.deadlines.index, now + 5000.0)}
     assert found == {LANE, OTHER}
 
 

@@ -33,7 +33,7 @@ from cavendish.policy.verdicts import AbsencePolicy, decide, match
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import delivery_of
-from cavendish.store.task_record import _stored
+from cavendish.store.task_record import stored
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
@@ -368,7 +368,8 @@ class Asking:
         assert raw.hlen(KEYS.leases) == 0
         due = dict(raw.zrange(KEYS.due(""), 0, -1, withscores=True))  # type: ignore[arg-type]
         pending = {name for name, task in loaded.tasks.items() if task.state is State.PENDING}
-        assert set(due) == set(raw.zrange(KEYS.deadlines, 0, -1)) == pending
+        lists = [KEYS.deadline(float(at)) for at in raw.zrange(KEYS.deadlines, 0, -1)]
+        assert set(due) == pending <= {each for key in lists for each in raw.lrange(key, 0, -1)}
         assert all(math.isfinite(at) and at < self.now + 2000 for at in due.values())
         for task in loaded.tasks.values():
             assert task.reason.isprintable()
@@ -437,7 +438,7 @@ def test_whatever_the_api_answers_it_is_a_verdict_for_each_id_or_a_refusal(
                 outcome = decide(
                     tasks[task_id], reading, record, asking.now, AbsencePolicy(10.0, 2, 0.0)
                 )
-                kept = _stored(outcome.record) or None
+                kept = stored(outcome.record) or None
                 ended = replace(
                     tasks[task_id],
                     state=outcome.state,

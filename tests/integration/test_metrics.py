@@ -537,8 +537,8 @@ def test_a_lane_that_cannot_be_read_is_left_out_and_told(store: Store) -> None:
         store.tasks.add(
             ["a"], SubmitOptions(service, "default", (), 1000.0, "", "", "", False), now, now
         )
-    store.connection.redis.delete(LaneKeys(Lane("default", "veo")).deadlines)
-    store.connection.redis.set(LaneKeys(Lane("default", "veo")).deadlines, "nonsense")
+    store.connection.redis.delete(LaneKeys(Lane("default", "veo")).producers)
+    store.connection.redis.set(LaneKeys(Lane("default", "veo")).producers, "nonsense")
     say = told(store)
     assert say("tasks_pending", **OURS) == say("lanes_unreadable") == 1
     assert say("tasks_pending", account="default", service="veo") is None

@@ -148,7 +148,7 @@ def test_result_and_deliveries_are_one_write(store: Store) -> None:
     assert store.connection.redis.hget(KEYS.task("a"), f"to:{subscription_of(HOOK)}") == HOOK
     assert (
         store.connection.redis.zcard(KEYS.due(""))
-        == store.connection.redis.zcard(KEYS.deadlines)
+        == store.connection.redis.scard(KEYS.producers)
         == 0
     )
     assert store.connection.redis.hlen(KEYS.leases) == 0
@@ -213,15 +213,15 @@ def test_a_release_charges_no_poll_and_restores_the_due_time(store: Store) -> No
     assert store.tasks.load(LANE, ["a"]).tasks["a"].polls == 0
 
 
-@pytest.mark.parametrize("damage", ["gone", "no state", "not a hash", "odd time", "metadata"])
+@pytest.mark.parametrize("damage", ["gone", "odd state", "not a hash", "odd time", "metadata"])
 def test_an_unreadable_record_is_set_aside_and_the_rest_goes_on(store: Store, damage: str) -> None:
     add(store, "bad", "good")
     raw, key = store.connection.redis, KEYS.task("bad")
     match damage:
         case "gone":
             raw.delete(key)
-        case "no state":
-            raw.hdel(key, "state")
+        case "odd state":
+            raw.hset(key, "state", "marinating")
         case "not a hash":
             raw.delete(key)
             raw.set(key, "?")
@@ -241,8 +241,8 @@ def test_an_unreadable_record_is_set_aside_and_the_rest_goes_on(store: Store, da
 def test_an_overdue_id_is_taken_whatever_it_waits_for(store: Store) -> None:
     add(store, "a", deadline=10.0)
     claim(store, 1002.0, 5000.0, "t1", 10)
-    assert store.tasks.overdue(LANE, 1009.0, "t2", 10) == []
-    assert store.tasks.overdue(LANE, 1010.0, "t2", 10) == ["a"]
+    assert store.deadlines.overdue(LANE, 1009.0, "t2", 10) == []
+    assert store.deadlines.overdue(LANE, 1010.0, "t2", 10) == ["a"]
     assert end(store, "t1", "a") == {"a": "stale"}
     assert end(store, "t2", "a", state=State.EXPIRED) == {"a": "expired"}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cavendish.model import State, TrackedTask
 from cavendish.record_json import KeptRecord, encodable, read_record, reader, valid
-from cavendish.store.task_record import _stored
+from cavendish.store.task_record import stored
 from cavendish_worker.polling import answer_json
 from cavendish_worker.polling.answer_json import ITEMS, read_answer
 from cavendish_worker.webhooks.payload import body
@@ -59,7 +59,7 @@ def announced(text: str) -> str:
 @pytest.mark.parametrize("text", EXACT.values(), ids=EXACT)
 def test_an_item_is_stored_and_announced_as_it_came(text: str) -> None:
     record, empty = items(text)
-    assert (_stored(record), _stored(empty)) == (text, "{}")
+    assert (stored(record), stored(empty)) == (text, "{}")
     assert read_record(text) == record
     assert json.loads(announced(text)) == json.loads(text)
     assert announced(text) == (valid(text) if "\n" in text else text)
@@ -70,14 +70,14 @@ def test_what_is_no_json_is_stored_as_it_came_and_announced_as_valid_json(
     text: str, instead: str
 ) -> None:
     record, _ = items(text)
-    assert _stored(record) == text
+    assert stored(record) == text
     assert announced(text) == instead
     assert reader().decode(instead) == record == read_record(text)
 
 
 def test_the_answer_about_a_single_id_is_kept_as_it_came() -> None:
     text = '{"id":"a","n":1.10}'
-    assert _stored(read_answer(f"\n{text} ".encode())) == text
+    assert stored(read_answer(f"\n{text} ".encode())) == text
 
 
 def test_the_last_list_of_items_counts() -> None:
@@ -93,10 +93,10 @@ def test_python_values_say_what_they_can_of_odd_numbers() -> None:
 
 def test_bytes_that_are_no_text_and_half_pairs_can_be_stored() -> None:
     (record,) = read_answer(b'{"items":[{"id":"a","text":"\xff"}]}')["items"]
-    assert _stored(record) == '{"id":"a","text":"\ufffd"}'
+    assert stored(record) == '{"id":"a","text":"\ufffd"}'
     assert encodable('{"text":"\ud800"}') == r'{"text":"\ud800"}'
     (half,) = read_answer(b'{"items":[{"id":"b","text":"\xed\xa0\x80"}]}')["items"]
-    assert _stored(half) == r'{"id":"b","text":"\ud800"}'
+    assert stored(half) == r'{"id":"b","text":"\ud800"}'
 
 
 def test_digits_that_only_the_reader_in_python_takes_do_not_get_into_the_store(
@@ -104,9 +104,9 @@ def test_digits_that_only_the_reader_in_python_takes_do_not_get_into_the_store(
 ) -> None:
     monkeypatch.setattr(answer_json, "CONTAINERS", 0)
     record, _ = items('{"id":"a","n":1\u0663,"m":1.50}')
-    assert _stored(record) == '{"id":"a","n":13,"m":1.5}'
+    assert stored(record) == '{"id":"a","n":13,"m":1.5}'
     record, _ = items('{"id":"a","m":1.50}')
-    assert _stored(record) == '{"id":"a","m":1.50}'
+    assert stored(record) == '{"id":"a","m":1.50}'
 
 
 BROKEN = (

@@ -13,6 +13,7 @@ from cavendish.model import OPERATIONS, Lane
 from cavendish.store.closed import Closed
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
+from cavendish.store.deadlines import Deadlines
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
@@ -37,6 +38,7 @@ class Store:
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
         self.tasks = Tasks(self.connection, shards)
+        self.deadlines = Deadlines(self.connection)
         self.producer_usage = ProducerUsage(self.connection)
         self.common_parts = CommonParts(self.connection)
         self.deliveries = Deliveries(self.connection)

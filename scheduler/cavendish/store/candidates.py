@@ -8,6 +8,7 @@ from typing import Any
 
 from cavendish.model import Candidate, Lane
 from cavendish.policy.service_health import ServiceHealth
+from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
 from cavendish.store.task_record import CANDIDATE_FIELDS, candidate
@@ -18,20 +19,23 @@ class Waiting:
     """What waits in one lane: its `candidates`, without the ids that are leased.
 
     `first_at` has each producer with pending ids, and when the first of those is due or its lease
-    ends; None if it has no id any more. `ends_at` is the earliest deadline, None if nothing is
-    pending. `size` is the number of ids that a call may carry; `failing` says that its last call
-    failed; `error` says why the lane cannot be read. A lane whose service is `down_until` a later
-    time is not read any further: all its ids wait until then.
+    ends; None if it has no id any more. `size` is the number of ids that a call may carry;
+    `failing` says that its last call failed; `error` says why the lane cannot be read. A lane whose
+    service is `down_until` a later time is not read any further: all its ids wait until then.
     """
 
     lane: Lane
     size: int
     down_until: float
     first_at: dict[str, float | None]
-    ends_at: float | None
     candidates: list[Candidate]
     failing: bool = False
     error: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True if nothing is pending in it any more."""
+        return self.error is None and all(at is None for at in self.first_at.values())
 
 
 class CandidateReader:
@@ -44,13 +48,15 @@ class CandidateReader:
     def __init__(
         self,
         connection: Connection,
+        common: CommonParts,
         now: float,
         batch_size: int,
         *,
         batches: int = 1,
         healthy: bool = False,
     ) -> None:
-        self._redis, self._now, self._batch_size = connection, now, batch_size
+        self._redis, self._common = connection, common
+        self._now, self._batch_size = now, batch_size
         self._batches, self._healthy = batches, healthy
 
     def read(self, lanes: list[Lane]) -> dict[Lane, Waiting]:
@@ -80,22 +86,20 @@ class CandidateReader:
             keys = LaneKeys(lane)
             pipe.smembers(keys.producers)
             pipe.hget(keys.service_health, "value")
-            pipe.zrange(keys.deadlines, 0, 0, withscores=True)
         answers = self._redis.answers(pipe)
-        return [answers[start : start + 3] for start in range(0, len(answers), 3)]
+        return [answers[start : start + 2] for start in range(0, len(answers), 2)]
 
     def _first(self, lane: Lane, overview: list[Any]) -> Waiting:
         error = next((answer for answer in overview if isinstance(answer, Exception)), None)
         if error:
-            return Waiting(lane, 0, 0.0, {}, None, [], error=error)
-        producers, text, deadlines = overview
+            return Waiting(lane, 0, 0.0, {}, [], error=error)
+        producers, text = overview
         health = ServiceHealth() if self._healthy else ServiceHealth.from_json(text)
-        ends_at = deadlines[0][1] if deadlines else None
         size, until = health.batch_size(self._batch_size), health.down_until
         unread = until if until > self._now else None
         first_at: dict[str, float | None] = dict.fromkeys(sorted(producers), unread)
         failing = health.failures > 0
-        return Waiting(lane, size, health.down_until, first_at, ends_at, [], failing)
+        return Waiting(lane, size, health.down_until, first_at, [], failing)
 
     def _heads(self, lanes: list[Waiting]) -> dict[Lane, dict[str, Any]]:
         places = [(one, producer) for one in lanes for producer in one.first_at]
@@ -143,17 +147,30 @@ class CandidateReader:
             if rows:
                 pipe.hmget(keys.leases, [task_id for _, task_id, _ in rows])
         answers = iter(self._redis.answers(pipe))
-        for lane, rows in ranked.items():
-            if not rows:
-                continue
-            records, leases = [next(answers) for _ in rows], next(answers)
+        read = {
+            lane: ([_fields(next(answers)) for _ in rows], next(answers) if rows else [])
+            for lane, rows in ranked.items()
+        }
+        parts = self._common.read(
+            (lane, fields.get("common"))
+            for lane, (records, _) in read.items()
+            for fields in records
+        )
+        for lane, (records, leases) in read.items():
             if isinstance(leases, Exception):
                 found[lane].error = leases
                 continue
             found[lane].candidates = [
-                candidate(producer, task_id, due, record)
-                for (producer, task_id, due), record, lease in zip(
-                    rows, records, leases, strict=True
+                candidate(producer, task_id, due, completed(lane, fields, parts))
+                for (producer, task_id, due), fields, lease in zip(
+                    ranked[lane], records, leases, strict=True
                 )
                 if due <= self._now or lease is None
             ]
+
+
+def _fields(row: Any) -> dict[str, str]:
+    """The fields of a record that are there; none of an unreadable one."""
+    if not isinstance(row, list):
+        return {}
+    return {name: text for name, text in zip(CANDIDATE_FIELDS, row, strict=True) if text}

@@ -1,16 +1,18 @@
-"""Common parts of submits: long metadata and URLs, stored once however many ids share them.
+"""Common parts of submits: what many ids share, and long metadata and URLs, are stored once.
 
 A part is a few fields of a record, named by a hash of their text, so that equal parts of many
-submits are one. A record lists the parts that hold its fields. A part is kept while a record
-without expiry refers to it, and then until the last record that did has expired.
+submits are one, and never change. A record lists the parts that hold its fields. A part is kept
+while a record without expiry refers to it, and then until the last record that did has expired.
 """
 
 from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from cavendish.model import Lane
@@ -26,8 +28,11 @@ MARGIN = 3600.0
 #: Parts that are looked at in one run.
 PAGE = 1000
 
-#: The stored texts of parts by lane and name; None where one is gone.
-Texts = Mapping[tuple[Lane, str], Any]
+#: Bytes of the texts of all parts that one process remembers.
+REMEMBERED = 4 << 20
+
+#: The fields of parts by lane and name; None where one is gone or unreadable.
+Parts = Mapping[tuple[Lane, str], Mapping[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +49,58 @@ class Part:
         sizes = [len(value.encode(errors="surrogatepass")) for value in fields.values()]
         if sum(sizes) <= LONGEST_PART and max(sizes, default=0) <= LONGEST_VALUE:
             return cls("", "")
+        return cls.named(text)
+
+    @classmethod
+    def whole(cls, fields: Mapping[str, str]) -> Part:
+        """The part that holds these fields, however short they are."""
+        return cls.named(compact(fields))
+
+    @classmethod
+    def named(cls, text: str) -> Part:
+        """The part with this text."""
         digest = hashlib.sha256(text.encode()).digest()[:16]
         return cls(urlsafe_b64encode(digest).decode().rstrip("="), text)
 
 
 class CommonParts:
-    """Reads and forgets common parts; `add.lua` stores them. Raises StoreUnavailable."""
+    """Reads and forgets common parts; `add.lua` stores them. Raises StoreUnavailable.
+
+    What was read lately is remembered: a part never changes. Safe to share between threads.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._remembered = Remembered()
 
-    def texts(self, records: Iterable[tuple[Lane, Any]]) -> Texts:
-        """The parts that records name in their field `common`, each once, in one round trip.
-
-        No part, no round trip.
+    def read(self, records: Iterable[tuple[Lane, Any]]) -> Parts:
+        """The parts that records name in their field `common`: those that are not remembered are
+        read in one round trip.
         """
-        by_lane: dict[Lane, dict[str, None]] = {}
-        for lane, common in records:
-            if isinstance(common, str) and common:
-                by_lane.setdefault(lane, {}).update(dict.fromkeys(common.split()))
+        wanted = {
+            (lane, name)
+            for lane, common in dict.fromkeys(records)
+            if isinstance(common, str)
+            for name in common.split()
+        }
+        found: dict[tuple[Lane, str], Mapping[str, str] | None] = {}
+        by_lane: dict[Lane, list[str]] = {}
+        for lane, name in wanted:
+            found[lane, name] = self._remembered.get(name)
+            if found[lane, name] is None:
+                by_lane.setdefault(lane, []).append(name)
         if not by_lane:
-            return {}
+            return found
         pipe = self._redis.pipeline()
         for lane, names in by_lane.items():
-            pipe.hmget(LaneKeys(lane).common, list(names))
-        rows = self._redis.answers(pipe)
-        return {
-            (lane, name): text
-            for (lane, names), row in zip(by_lane.items(), rows, strict=True)
-            for name, text in zip(names, row if isinstance(row, list) else (), strict=False)
-        }
+            pipe.hmget(LaneKeys(lane).common, names)
+        for (lane, names), row in zip(by_lane.items(), self._redis.answers(pipe), strict=True):
+            for name, text in zip(names, row if isinstance(row, list) else (), strict=False):
+                fields = _fields(text)
+                found[lane, name] = fields
+                if fields is not None:
+                    self._remembered.put(name, fields, len(text))
+        return found
 
     def urls(self, records: Sequence[tuple[Lane, str, Any]]) -> list[str]:
         """The URL of each subscription; "" if it has none, or its record is unreadable.
@@ -81,15 +108,15 @@ class CommonParts:
         Each row is `to:SUBSCRIPTION` and `common` of its record, or an error of Redis.
         """
         rows = [row if isinstance(row, list) else (None, None) for _, _, row in records]
-        texts = self.texts(
+        parts = self.read(
             (lane, common)
             for (lane, _, _), (url, common) in zip(records, rows, strict=True)
             if not url
         )
         found = []
         for (lane, subscription, _), (url, common) in zip(records, rows, strict=True):
-            fields = {f"to:{subscription}": url, "common": "" if url else common}
-            whole = completed(lane, fields, texts)
+            fields = {f"to:{subscription}": url} if url else {"common": common}
+            whole = completed(lane, fields, parts)
             to = whole.get(f"to:{subscription}") if isinstance(whole, dict) else None
             found.append(to if isinstance(to, str) else "")
         return found
@@ -102,20 +129,51 @@ class CommonParts:
             pass
 
 
-def completed(lane: Lane, fields: Any, texts: Texts) -> Any:
+class Remembered:
+    """The fields of parts that were read lately, by name. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._fields: OrderedDict[str, tuple[Mapping[str, str], int]] = OrderedDict()
+        self._size = 0
+
+    def get(self, name: str) -> Mapping[str, str] | None:
+        """The fields of a part; None if they are not remembered."""
+        with self._lock:
+            if name not in self._fields:
+                return None
+            self._fields.move_to_end(name)
+            return self._fields[name][0]
+
+    def put(self, name: str, fields: Mapping[str, str], size: int) -> None:
+        """Remember the fields of a part, a text of so many bytes."""
+        with self._lock:
+            self._size += size - self._fields.pop(name, ({}, 0))[1]
+            self._fields[name] = fields, size
+            while self._size > REMEMBERED:
+                self._size -= self._fields.popitem(last=False)[1][1]
+
+
+def completed(lane: Lane, fields: Any, parts: Parts) -> Any:
     """The fields of a record with those of its common parts; a ValueError if one is unreadable.
 
     Anything but the fields of a record is returned as it is.
     """
     if not isinstance(fields, dict) or not fields.get("common"):
         return fields
-    found: dict[str, str] = {}
+    whole: dict[str, str] = {}
     for name in fields["common"].split():
-        try:
-            part = parse(texts.get((lane, name)) or "")
-        except ValueError:
-            part = None
-        if not isinstance(part, dict):
+        part = parts.get((lane, name))
+        if part is None:
             return ValueError(f"its common part {name} is gone or unreadable")
-        found |= part
-    return fields | found
+        whole |= part
+    return whole | fields
+
+
+def _fields(text: Any) -> Mapping[str, str] | None:
+    try:
+        fields = parse(text or "")
+    except ValueError:
+        return None
+    sound = isinstance(fields, dict) and all(isinstance(each, str) for each in fields.values())
+    return fields if sound else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cavendish.errors import StoreUnavailable
-from cavendish.model import OPERATIONS, Lane, State
+from cavendish.model import OPERATIONS, Lane
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
 from cavendish.store.due_index import DueIndex, Place
@@ -181,11 +181,11 @@ class Deliveries:
         keys, pipe = LaneKeys(lane), self._redis.pipeline()
         for name in names:
             pipe.hgetall(keys.delivery(name))
-            wanted = (f"to:{name.partition(':')[0]}", "common", "state", "closed")
+            wanted = (f"to:{name.partition(':')[0]}", "common", "state", "closed", "submitted_at")
             pipe.hmget(keys.task(task_of(name)), *wanted)
         rows = self._redis.answers(pipe)
         ats = [*times] or [None] * len(names)
-        tasks = [row if isinstance(row, list) else [None] * 4 for row in rows[1::2]]
+        tasks = [row if isinstance(row, list) else [None] * 5 for row in rows[1::2]]
         urls = self._common.urls(
             [
                 (lane, name.partition(":")[0], row[:2])
@@ -193,7 +193,7 @@ class Deliveries:
             ]
         )
         return [
-            _delivery(name, lane, row, (url, *task[2:]), at)
+            _delivery(name, lane, row, url, task, at)
             for name, row, task, url, at in zip(names, rows[::2], tasks, urls, ats, strict=True)
         ]
 
@@ -303,13 +303,16 @@ class Deliveries:
         return bool(self._redis.script("notify", names, args))
 
 
-def _delivery(name: str, lane: Lane, row: Any, task: Any, at: float | None) -> Delivery:
-    url, task_state, closed = task
+def _delivery(
+    name: str, lane: Lane, row: Any, url: str, task: Sequence[Any], at: float | None
+) -> Delivery:
+    _, common, task_state, closed, submitted_at = task
     # The row of a delivered delivery may expire before its task, which still lists it as closed.
     if name.partition(":")[0] in (closed or "").split():
         state = "delivered"
     else:
-        state = "waiting" if task_state == State.PENDING else "pending"
+        pending = task_state is None and (common or submitted_at)
+        state = "waiting" if pending else "pending"
     if isinstance(row, dict):
         attempts, outcome = row.get("attempts") or "0", row.get("outcome", "")
         state = row.get("state") or state

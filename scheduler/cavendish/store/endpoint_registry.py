@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cavendish.store.connection import Connection
@@ -28,11 +28,17 @@ class Endpoints:
         An unreadable one has no keys, so its deliveries wait.
         """
         with self._redis.errors():
-            rows: dict[str, str] = self._redis.redis.hgetall(ENDPOINTS)  # type: ignore[assignment]
-        return {
-            name: Endpoint.from_json(name, row) or Endpoint(name, "", 0.0)
-            for name, row in sorted(rows.items())
-        }
+            rows: Any = self._redis.redis.hgetall(ENDPOINTS)
+        return _endpoints(rows)
+
+    def all_and_disabled(self) -> tuple[dict[str, Endpoint], dict[str, Disabled]]:
+        """All registered endpoints, and the disabled ones, in one round trip."""
+        pipe = self._redis.pipeline()
+        pipe.hgetall(ENDPOINTS)
+        pipe.hgetall(DISABLED)
+        with self._redis.errors():
+            rows, disabled = pipe.execute()
+        return _endpoints(rows), _disabled(disabled)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of the names under which nothing is registered."""
@@ -80,5 +86,16 @@ class Endpoints:
     def disabled(self) -> dict[str, Disabled]:
         """The disabled endpoints."""
         with self._redis.errors():
-            rows: dict[str, str] = self._redis.redis.hgetall(DISABLED)  # type: ignore[assignment]
-        return {name: Disabled.from_json(row) for name, row in sorted(rows.items())}
+            rows: Any = self._redis.redis.hgetall(DISABLED)
+        return _disabled(rows)
+
+
+def _endpoints(rows: Mapping[str, str]) -> dict[str, Endpoint]:
+    return {
+        name: Endpoint.from_json(name, row) or Endpoint(name, "", 0.0)
+        for name, row in sorted(rows.items())
+    }
+
+
+def _disabled(rows: Mapping[str, str]) -> dict[str, Disabled]:
+    return {name: Disabled.from_json(row) for name, row in sorted(rows.items())}

@@ -41,14 +41,16 @@ in the broker's Redis.
 | {endpoint}:circuit        | hash   | version, value: how well an endpoint takes its webhooks     |
 | {lane}:producers          | set    | the producers that have pending ids                         |
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
-| {lane}:deadlines          | zset   | id -> its deadline                                          |
+| {lane}:deadlines          | zset   | a time -> the same: when some deadlines may have passed     |
+| {lane}:deadline:TIME      | list   | ids to look at then; most will have ended                   |
 | {lane}:leases             | hash   | id -> lease token and the due time before it was claimed    |
-| {lane}:task:ID            | hash   | state, times, polls, absences, metadata, trace, `webhooks`  |
-|                           |        | (subscriptions), `to:` each its URL, `closed` (those that   |
-|                           |        | are delivered or dead), `common` (parts that hold the rest) |
+| {lane}:task:ID            | hash   | `state` (none: pending), times, polls, absences, metadata,  |
+|                           |        | trace, `webhooks` (subscriptions), `to:` each its URL,      |
+|                           |        | `closed` (those that are delivered or dead), `common`       |
+|                           |        | (parts that hold the rest)                                  |
 | {lane}:result:ID          | string | the upstream record                                         |
-| {lane}:common             | hash   | common part -> its fields, as JSON: long metadata or URLs   |
-|                           |        | of a submit, once; named by a hash of its text              |
+| {lane}:common             | hash   | common part -> its fields, as JSON: what the ids of a       |
+|                           |        | submit share, once; named by a hash of its text             |
 | {lane}:common-open        | hash   | common part -> records without expiry that refer to it      |
 | {lane}:common-until       | zset   | common part -> until when records with expiry may refer to  |
 |                           |        | it                                                          |
@@ -77,7 +79,7 @@ in the broker's Redis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cavendish.model import Lane
 
@@ -173,9 +175,13 @@ class LaneKeys:
     """The keys of one lane."""
 
     lane: Lane
+    _prefix: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_prefix", f"cavendish:{{{self.lane}}}:")
 
     def _key(self, name: str) -> str:
-        return f"cavendish:{{{self.lane}}}:{name}"
+        return self._prefix + name
 
     @property
     def producers(self) -> str:
@@ -187,6 +193,10 @@ class LaneKeys:
     @property
     def deadlines(self) -> str:
         return self._key("deadlines")
+
+    def deadline(self, time: float) -> str:
+        """The ids to look at when this time has passed, a whole second."""
+        return self._key(f"deadline:{int(time)}")
 
     @property
     def leases(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cavendish.model import Lane
 from cavendish.store.connection import Connection
+from cavendish.store.deadlines import Deadlines
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DELIVERIES, RECONCILED, LaneKeys, delivery_of, task_of
@@ -65,16 +66,20 @@ class Reconciliation:
             self._redis.write_when_full(RECONCILED, "SET", str(some[-1]))
         return some
 
-    def mend_indices(self, tasks: Tasks, deliveries: Deliveries, lane: Lane, now: float) -> None:
+    def mend_indices(
+        self, tasks: Tasks, deadlines: Deadlines, deliveries: Deliveries, lane: Lane, now: float
+    ) -> None:
         """Note in the due indices what waits in a lane, where they do not have it."""
-        (ends_at,) = tasks.first_deadlines([lane])
+        (look_at,) = deadlines.first([lane])
         (visit_at,) = deliveries.next_visits([lane])
         if isinstance(visit_at, Exception):
             raise visit_at
-        tasks.deadlines.mend([Place(lane.account, lane, ends_at)], now)
+        deadlines.index.mend([Place(lane.account, lane, look_at)], now)
         deliveries.index.mend([Place(lane.account, lane, visit_at)], now)
-        if ends_at is not None:
+        if look_at is not None:
             waiting = tasks.waiting([lane], now, 1)[lane]
+            if waiting.ended:
+                deadlines.forget(lane, waiting.first_at)
             places = [Place(name, lane, at) for name, at in waiting.first_at.items()]
             tasks.due(lane.account).mend(places, now)
 

@@ -1,6 +1,6 @@
 """Reads every number that `status`, `top`, `doctor`, the metrics and Flower show.
 
-All lanes are read in two round trips, whatever their number. No record of a task or of a delivery
+All lanes are read in three round trips, whatever their number. No record of a task or of a delivery
 is read, so the cost is the same with ten ids and with ten million; it grows with the lanes, and
 with the endpoints that deliveries are pending for.
 """
@@ -170,12 +170,13 @@ class StatisticsReader:
 
         Raises StoreUnavailable.
         """
-        registry, found = Endpoints(self._redis), self._found
-        registered, disabled = registry.all(), registry.disabled()
+        found = self._found
+        registered, disabled = Endpoints(self._redis).all_and_disabled()
         self._ask_first(lanes).answer(found)
         emptied = Emptied.from_json(found["store"]["emptied"])
         named = [*registered, *disabled, *self._endpoints]
-        self._ask_second(lanes, named, now).answer(found)
+        self._ask_second(lanes, now).answer(found)
+        self._ask_third(lanes, named).answer(found)
         readable = {
             lane: numbers
             for lane in lanes
@@ -200,8 +201,6 @@ class StatisticsReader:
         trip.ask("store", "emptied", "get", keys.EMPTIED)
         for lane in lanes:
             of = LaneKeys(lane)
-            # Before the inbox, so that an id that ends meanwhile is counted twice, not missed.
-            trip.ask(lane, "pending", "zcard", of.deadlines)
             trip.ask(lane, "producers", "smembers", of.producers)
             trip.ask(lane, "in flight", "hlen", of.leases)
             trip.ask(lane, "quarantined", "hlen", of.quarantined)
@@ -209,12 +208,6 @@ class StatisticsReader:
             trip.ask(lane, "counts", "hgetall", of.counts)
             trip.ask(lane, "health", "hget", of.service_health, "value")
             trip.ask(lane, "visibility", "hget", keys.visibility(lane), "value")
-            trip.ask(lane, "inbox", "zcard", of.inbox)
-            trip.ask(lane, "new", "zrange", of.inbox, 0, INBOX_READ - 1, withscores=True)
-            trip.ask(lane, "index", "zrange", of.endpoint_index, 0, -1, withscores=True)
-            if self._ends:
-                oldest = f"({self._after[lane]}" if lane in self._after else "-"
-                trip.ask(lane, "ends", "xrevrange", of.events, "+", oldest, self._ends)
         tracked = [lane for lane in lanes if lane != OPERATIONS]
         for account in sorted({lane.account for lane in tracked}):
             trip.ask("rate limit", account, "hget", keys.rate_limit(account), "value")
@@ -225,16 +218,28 @@ class StatisticsReader:
                 trip.ask("models", service, "zrevrange", newest, 0, self._models - 1)
         return trip
 
-    def _ask_second(
-        self, lanes: Sequence[Lane], endpoints: Iterable[str], now: float
-    ) -> _RoundTrip:
+    def _ask_second(self, lanes: Sequence[Lane], now: float) -> _RoundTrip:
+        trip = _RoundTrip(self._redis)
+        for lane in lanes:
+            of = LaneKeys(lane)
+            # Before the inbox, so that an id that ends meanwhile is counted twice, not missed.
+            for producer in _listed(self._found[lane]["producers"]):
+                due = of.due(producer)
+                trip.ask(lane, ("pending", producer), "zcard", due)
+                trip.ask(lane, ("due", producer), "zcount", due, "-inf", now)
+                trip.ask(lane, ("due since", producer), "zrange", due, 0, 0, withscores=True)
+            trip.ask(lane, "inbox", "zcard", of.inbox)
+            trip.ask(lane, "new", "zrange", of.inbox, 0, INBOX_READ - 1, withscores=True)
+            trip.ask(lane, "index", "zrange", of.endpoint_index, 0, -1, withscores=True)
+            if self._ends:
+                oldest = f"({self._after[lane]}" if lane in self._after else "-"
+                trip.ask(lane, "ends", "xrevrange", of.events, "+", oldest, self._ends)
+        return trip
+
+    def _ask_third(self, lanes: Sequence[Lane], endpoints: Iterable[str]) -> _RoundTrip:
         trip, circuits = _RoundTrip(self._redis), dict.fromkeys(endpoints)
         for lane in lanes:
             of, found = LaneKeys(lane), dict(self._found[lane])
-            for producer in _listed(found["producers"]):
-                due = of.due(producer)
-                trip.ask(lane, ("due", producer), "zcount", due, "-inf", now)
-                trip.ask(lane, ("due since", producer), "zrange", due, 0, 0, withscores=True)
             for endpoint, _ in _listed(found["index"]):
                 trip.ask(lane, ("queue", endpoint), "zcard", of.queue(endpoint))
                 trip.ask(lane, ("retries", endpoint), "zcard", of.retries(endpoint))
@@ -265,7 +270,7 @@ def _lane_statistics(lane: Lane, found: Mapping[Any, Any], now: float) -> LaneSt
         return None
     return LaneStatistics(
         lane,
-        pending=found["pending"],
+        pending=sum(found["pending", producer] for producer in producers),
         due=sum(found["due", producer] for producer in producers),
         in_flight=found["in flight"],
         quarantined=found["quarantined"],

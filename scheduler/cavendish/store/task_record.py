@@ -10,20 +10,20 @@ from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
 
 #: The fields that `candidate` takes, in this order.
-CANDIDATE_FIELDS = ("submitted_at", "deadline_at", "polled_at", "model")
+CANDIDATE_FIELDS = ("submitted_at", "deadline_at", "polled_at", "model", "common")
 
 
-def candidate(producer: str, task_id: str, due: float, row: Any) -> Candidate:
+def candidate(producer: str, task_id: str, due: float, fields: Any) -> Candidate:
     """A pending id with the fields that its next poll is weighed by.
 
     An unreadable record is a candidate too: the process that claims it quarantines it.
     """
     try:
-        submitted_at, deadline_at, polled_at, model = row
-        times = float(submitted_at), float(deadline_at), _time(polled_at)
-    except (TypeError, ValueError):
+        times = float(fields["submitted_at"]), float(fields["deadline_at"])
+        polled_at = _time(fields.get("polled_at"))
+    except (TypeError, ValueError, KeyError):
         return Candidate(task_id, producer, due, due, due, None, "")
-    return Candidate(task_id, producer, due, *times, model or "")
+    return Candidate(task_id, producer, due, *times, polled_at, fields.get("model") or "")
 
 
 def tracked_task(task_id: str, lane: Lane, fields: Any, record: Any) -> TrackedTask | str | None:
@@ -50,7 +50,7 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         id=task_id,
         service=lane.service,
         account=lane.account,
-        state=State(fields["state"]),
+        state=State(fields.get("state", State.PENDING)),
         submitted_at=float(fields["submitted_at"]),
         deadline_at=float(fields["deadline_at"]),
         restarts=int(fields.get("restarts") or 0),
@@ -71,22 +71,28 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
     )
 
 
-def settle_args(outcome: Outcome, next_poll_at: float, now: float) -> list[Any]:
-    """The twelve arguments of `settle.lua` for one outcome."""
+def settle_args(outcome: Outcome, next_poll_at: float, now: float, record: str) -> list[Any]:
+    """The arguments of `settle.lua` for one outcome, and the JSON text of its record."""
     task = outcome.task
+    changed = {"polls": str(task.polls + 1), "polled_at": repr(now)}
+    if outcome.absences or task.absences:
+        changed["absences"] = str(outcome.absences)
+        changed["absent_since"] = _text(outcome.absent_since)
+    if outcome.model and outcome.model != task.model:
+        changed["model"] = outcome.model
+    if outcome.state.terminal:
+        changed |= {"state": outcome.state.value, "settled_at": repr(now)}
+        changed |= {"finished_at": _text(outcome.finished_at), "reason": outcome.reason}
+    words = [word for pair in changed.items() for word in pair]
     return [
         task.id,
         task.producer,
         outcome.state.value,
         next_poll_at,
-        task.polls + 1,
-        outcome.absences,
-        _text(outcome.absent_since),
-        _text(outcome.finished_at),
-        outcome.reason,
-        outcome.model or task.model,
-        _stored(outcome.record),
+        record,
         _delay(outcome, now),
+        len(words),
+        *words,
     ]
 
 
@@ -97,7 +103,7 @@ def _delay(outcome: Outcome, now: float) -> str:
     return f"{max(now - max(outcome.finished_at, outcome.task.submitted_at), 0.0):.3f}"
 
 
-def _stored(record: Record | None) -> str:
+def stored(record: Record | None) -> str:
     """The JSON text of a record as it came; a short note instead if it is nested too deep."""
     if record is None:
         return ""

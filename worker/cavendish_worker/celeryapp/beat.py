@@ -57,7 +57,7 @@ class Watch:
         self._store, self._away, self._tick = store, False, tick
         self._clock = Clock(0.0, 0.0)
         self._worker_alive = CachedAnswer(self._is_worker_alive, ALIVE_FOR, DEAD_FOR)
-        self._pending = CachedAnswer(store.tasks.anything_pending, BUSY_FOR, IDLE_FOR)
+        self._pending = CachedAnswer(store.deadlines.anything_pending, BUSY_FOR, IDLE_FOR)
 
     def useful(self, task: str) -> bool:
         """True if a worker would get a message for this Celery task, and would find work."""
@@ -84,7 +84,7 @@ class Watch:
     def _is_anything_due(self) -> bool:
         """True if a lane is worth a look within a tick, and its account may be asked then."""
         now, tasks = self._clock.now(), self._store.tasks
-        accounts = [account for account, _ in tasks.deadlines.groups()]
+        accounts = [account for account, _ in self._store.deadlines.index.groups()]
         return len(accounts) > ASKED or any(
             (first_at := tasks.due(account).first_at()) is not None
             and first_at <= now + self._tick

@@ -143,7 +143,7 @@ class Dispatcher:
 
         Otherwise nobody would notice a typo in `account`.
         """
-        for account, _ in self.store.tasks.deadlines.groups():
+        for account, _ in self.store.deadlines.index.groups():
             if account in accounts or now - self.warned.get(account, -math.inf) < _WARN_EVERY:
                 continue
             self.warned[account] = now

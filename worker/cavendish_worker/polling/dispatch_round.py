@@ -25,6 +25,7 @@ from cavendish.policy.fair_share import CallShares, next_call
 from cavendish.policy.rate_limit import RateLimit, acquire, take
 from cavendish.policy.service_health import probing
 from cavendish.store import Store
+from cavendish.store.candidates import Waiting
 from cavendish.store.due_index import Place
 from cavendish.store.forecasts import Forecasts
 from cavendish_worker.polling.weigh import Scales, Weighed
@@ -33,8 +34,6 @@ from cavendish_worker.telemetry.metrics import recorded
 
 #: Sends one claimed batch to a worker: lane, ids, lease token, and when the leases run out.
 Send = Callable[[Lane, list[str], str, float], None]
-#: Tells how many batches wait that no worker has begun with.
-Waiting = Callable[[], int]
 
 #: Producers, and lanes of all of them, that one round looks at: those that were charged the least.
 _PRODUCERS, _LANES = 8, 16
@@ -87,7 +86,7 @@ class Rounds:
     store: Store
     forecasts: Forecasts
     config: RoundConfig
-    waiting: Waiting = lambda: 0
+    waiting: Callable[[], int] = lambda: 0
     workers: int = 1
     shares: dict[str, CallShares] = field(default_factory=dict)
     _charges: deque[tuple[str, str]] = field(default_factory=deque)
@@ -156,13 +155,16 @@ class Rounds:
         for one in weighed:
             if one.waiting.error is not None:
                 report_unreadable(one.lane, one.waiting.error)
-        ended = [
-            one.lane for one in weighed if not one.waiting.error and one.waiting.ends_at is None
-        ]
-        if ended:  # nothing is pending there any more
-            gone = [Place(lane.account, lane, None) for lane in ended]
-            self.store.tasks.deadlines.looked_at(gone, scales.now)
+        self._forget_deadlines([one.waiting for one in weighed if one.waiting.ended], scales.now)
         return weighed
+
+    def _forget_deadlines(self, ended: Sequence[Waiting], now: float) -> None:
+        """Nothing is pending any more in these lanes."""
+        for one in ended:
+            self.store.deadlines.forget(one.lane, one.first_at)
+        if ended:
+            gone = [Place(one.lane.account, one.lane, None) for one in ended]
+            self.store.deadlines.index.looked_at(gone, now)
 
     def _take_calls(self, account: str, now: float, wanted: int) -> int:
         """Take up to so many calls; returns how many may be sent."""

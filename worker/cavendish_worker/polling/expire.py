@@ -40,9 +40,9 @@ def expire_all(
 ) -> int:
     """Expire the overdue ids of all lanes; returns how many, and announces their deliveries.
 
-    Only lanes are read whose earliest deadline passed. Raises StoreUnavailable.
+    Only lanes are read of which a deadline may have passed. Raises StoreUnavailable.
     """
-    deadlines, ended, now = store.tasks.deadlines, 0, clock.now()
+    deadlines, ended, now = store.deadlines.index, 0, clock.now()
     for account in [name for name, at in deadlines.groups() if at <= now]:
         while places := deadlines.due([account], now, LANES):
             for place in places:
@@ -50,7 +50,7 @@ def expire_all(
                 ended += expired
                 if deliveries:
                     announce()
-            firsts = store.tasks.first_deadlines([place.lane for place in places])
+            firsts = store.deadlines.first([place.lane for place in places])
             deadlines.looked_at(
                 [
                     place._replace(at=None if at is None else _next_look(at, now, config))
@@ -95,7 +95,7 @@ def expire_overdue(
     before = now - config.last_poll * (1 if obstacle else PATIENCE)
     writer = Writer(store, lane, token, traces().polls(lane), config.retention, config.events_kept)
     expired, deliveries, why = 0, list[str](), ""
-    while ids := store.tasks.overdue(lane, before, token, PAGE):
+    while ids := store.deadlines.overdue(lane, before, token, PAGE):
         why = why or _reason(store, lane, now, obstacle)
         tasks = load_claimed(store, lane, ids, token).values()
         settled = writer.write([(Outcome(task, State.EXPIRED, why), now) for task in tasks], now)

@@ -1,60 +1,60 @@
 -- add: begin to track ids, each once; a second submit changes nothing but adds its webhooks.
 -- WITH    references
--- KEYS    1 due  2 deadlines  3 inbox  4 counts  5 producers  6 dead  7 quarantined  8 ended
---         9 common  10 common-open  11 common-until, then per id: task, result, its deliveries
--- ARGV    1 now  2 first poll at  3 deadline at  4 restart (0|1)  5 producer  6 new fields, as a
---         JSON array  7 common part of the metadata or ''  8 its text  9 of the URLs or ''
---         10 its text  11 number of webhooks, then per webhook: subscription, url ('' if it is in
---         the common part, and for a registered endpoint), then the ids
--- RETURNS per id, flat: 'new' | 'known', state
-local now, restart, producer, webhooks = ARGV[1], ARGV[4] == '1', ARGV[5], tonumber(ARGV[11])
-local first_id, given, answer = 12 + 2 * webhooks, cjson.decode(ARGV[6]), {}
-redis.call('HINCRBY', KEYS[4], 'submitted', 0) -- takes memory: where it is full nothing is written
-local function count(list) return select(2, string.gsub(list or '', '%S+', '')) end
-local common, open, untils = KEYS[9], KEYS[10], KEYS[11]
-for i = first_id, #ARGV do
-  local id, key = ARGV[i], 12 + (i - first_id) * (2 + webhooks)
+-- WITH    known
+-- KEYS    1 due  2 deadlines  3 ids of the deadline  4 inbox  5 counts  6 producers  7 dead
+--         8 quarantined  9 ended  10 common  11 common-open  12 common-until, then per id: task,
+--         result, its deliveries
+-- ARGV    1 now  2 first poll at  3 deadline to look at  4 restart (0|1)  5 producer  6 fields of a
+--         new record, as a JSON array  7 the common parts that it names, as a JSON object: part ->
+--         text  8 part with the URLs for a known record, or ''  9 its text  10 number of webhooks,
+--         then per webhook: subscription, url ('' if it is in that part, and for a registered
+--         endpoint), then per id: id, fields of its own, as a JSON array or ''
+-- RETURNS per known id, flat: which of the ids it is (1 is the first), state; the others are new
+local now, new, due, ids, left, known = ARGV[1], cjson.decode(ARGV[6]), {}, {}, {}, {}
+redis.call('HINCRBY', KEYS[5], 'submitted', 0) -- takes memory: where it is full nothing is written
+local keys = {inbox = KEYS[4], ended = KEYS[9], dead = KEYS[7], common = KEYS[10], open = KEYS[11]}
+local untils, quarantined = KEYS[12], redis.call('EXISTS', KEYS[8]) == 1
+local webhooks = {part = ARGV[8], text = ARGV[9], urls = {}}
+for w = 1, ARGV[10] do webhooks[w], webhooks.urls[w] = ARGV[9 + 2 * w], ARGV[10 + 2 * w] end
+
+local function begin(id, own, key, restarts)
+  redis.call('HSET', KEYS[key], unpack(new))
+  if own ~= '' then redis.call('HSET', KEYS[key], unpack(cjson.decode(own))) end
+  if restarts then redis.call('HSET', KEYS[key], 'restarts', restarts) end
+  for k = key + 1, key + 1 + #webhooks do left[#left + 1] = KEYS[k] end -- of an earlier record
+  for _, name in ipairs(webhooks) do bury_no_more(keys.dead, name, id) end
+  due[#due + 1], due[#due + 2], ids[#ids + 1] = ARGV[2], id, id
+end
+
+for i = 11 + 2 * #webhooks, #ARGV, 2 do
+  local id, own, nth = ARGV[i], ARGV[i + 1], (i - 11) / 2 - #webhooks
+  local key = 13 + nth * (2 + #webhooks)
   local task, result = KEYS[key], KEYS[key + 1]
-  local unreadable = redis.call('HDEL', KEYS[7], id) == 1
-  if unreadable then delete(task, result, open, untils, now) end
-  local state, old = unpack(redis.call('HMGET', task, 'state', 'webhooks'))
-  local over = state and state ~= 'pending'
-    and count(redis.call('HGET', task, 'closed')) >= count(old)
-  for subscription in string.gmatch(restart and old or '', '%S+') do
-    if redis.call('ZSCORE', KEYS[6], subscription .. ':' .. id) then over = false end
+  if quarantined and redis.call('HDEL', KEYS[8], id) == 1 then
+    delete(task, result, keys.open, untils, now)
   end
-  local outcome = 'known'
-  if not state or (restart and over) then
-    local restarts = state and tonumber(redis.call('HGET', task, 'restarts') or 0) + 1 or 0
-    delete(task, result, open, untils, now)
-    redis.call('HSET', task, 'state', 'pending', 'submitted_at', now, 'deadline_at', ARGV[3],
-      'restarts', restarts, unpack(given))
-    refer(task, common, open, ARGV[7], ARGV[8])
-    redis.call('SADD', KEYS[5], producer)
-    redis.call('ZADD', KEYS[1], ARGV[2], id)
-    redis.call('ZADD', KEYS[2], ARGV[3], id)
-    redis.call('HINCRBY', KEYS[4], 'submitted', 1)
-    outcome, state = 'new', 'pending'
-  end
-  local subscribed = redis.call('HGET', task, 'webhooks') or ''
-  for w = 1, webhooks do
-    local subscription, url = ARGV[10 + 2 * w], ARGV[11 + 2 * w]
-    if not string.find(' ' .. subscribed .. ' ', ' ' .. subscription .. ' ', 1, true) then
-      redis.call('DEL', KEYS[key + 1 + w])
-      redis.call('ZREM', KEYS[6], subscription .. ':' .. id) -- of a record that is forgotten
-      subscribed = subscribed == '' and subscription or subscribed .. ' ' .. subscription
-      redis.call('HSET', task, 'webhooks', subscribed)
-      if url ~= '' then redis.call('HSET', task, 'to:' .. subscription, url) end
-      if state ~= 'pending' then persist(task, open) end
-      refer(task, common, open, ARGV[9], ARGV[10])
-      if state ~= 'pending' then
-        redis.call('ZADD', KEYS[3], now, subscription .. ':' .. id)
-        redis.call('ZADD', KEYS[8], 'NX', now, id)
-        redis.call('PERSIST', result)
-      end
+  if redis.call('EXISTS', task) == 0 then
+    begin(id, own, key)
+  else
+    local one = record(id, key, #webhooks, keys.common)
+    if ARGV[4] == '1' and is_over(one, keys.dead) then
+      delete(task, result, keys.open, untils, now)
+      begin(id, own, key, one.restarts + 1)
+    else
+      subscribe(one, webhooks, now, keys)
+      known[#known + 1], known[#known + 2] = nth + 1, one.state
     end
   end
-  answer[#answer + 1] = outcome
-  answer[#answer + 1] = state
 end
-return answer
+if #ids == 0 then return known end
+redis.call('DEL', unpack(left))
+for part, text in pairs(cjson.decode(ARGV[7])) do
+  redis.call('HSETNX', keys.common, part, text)
+  redis.call('HINCRBY', keys.open, part, #ids)
+end
+redis.call('SADD', KEYS[6], ARGV[5])
+redis.call('ZADD', KEYS[1], unpack(due))
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[3])
+redis.call('RPUSH', KEYS[3], unpack(ids))
+redis.call('HINCRBY', KEYS[5], 'submitted', #ids)
+return known

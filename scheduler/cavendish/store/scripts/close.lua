@@ -16,17 +16,21 @@ end
 
 local function close_in_task(key, subscription)
   local task = KEYS[key + 1]
-  local webhooks = redis.pcall('HGET', task, 'webhooks') -- an error where the record is unreadable
-  if type(webhooks) ~= 'string' or not has(webhooks, subscription)
-      or redis.call('HGET', task, 'state') == 'pending' then
+  local row = redis.pcall('HMGET', task, 'webhooks', 'state', 'closed', 'kept_for')
+  if row.err then return end -- the record is unreadable
+  local webhooks, ended, list, kept_for = unpack(row)
+  if not ended or not webhooks or not has(webhooks, subscription) then
     return -- the delivery belongs to an earlier record of this id
   end
-  local list = redis.call('HGET', task, 'closed') or ''
+  list = list or ''
   if not has(list, subscription) then list = list .. ' ' .. subscription end
   redis.call('HSET', task, 'closed', list)
-  if state == 'dead' then redis.call('HSET', task, 'kept_for', keep) end
+  if state == 'dead' then
+    redis.call('HSET', task, 'kept_for', keep)
+    kept_for = keep
+  end
   if count(list) < count(webhooks) then return end
-  local seconds = math.max(tonumber(keep), tonumber(redis.call('HGET', task, 'kept_for') or 0))
+  local seconds = math.max(tonumber(keep), tonumber(kept_for or 0))
   expire(task, KEYS[4], KEYS[5], now, seconds)
   redis.call('EXPIRE', KEYS[key + 2], seconds)
 end

@@ -13,7 +13,7 @@ for i = 2, #ARGV, 2 do
     local list = ' ' .. (redis.call('HGET', task, field) or '') .. ' '
     return string.find(list, ' ' .. subscription .. ' ', 1, true)
   end
-  local ended = redis.call('HGET', task, 'state') ~= 'pending'
+  local ended = redis.call('HGET', task, 'state')
   if ended and lists('webhooks') and not lists('closed') then
     local due_at = redis.call('ZSCORE', KEYS[key + 1], delivery)
       or redis.call('ZSCORE', KEYS[key + 2], delivery)

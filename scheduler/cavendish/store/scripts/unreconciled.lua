@@ -9,7 +9,7 @@ for i, task in ipairs(KEYS) do
   if redis.call('TYPE', task).ok == 'hash' then
     local state, webhooks, closed = unpack(redis.call('HMGET', task, 'state', 'webhooks', 'closed'))
     closed = ' ' .. (closed or '') .. ' '
-    for subscription in string.gmatch(state ~= 'pending' and webhooks or '', '%S+') do
+    for subscription in string.gmatch(state and webhooks or '', '%S+') do
       local found = string.find(closed, ' ' .. subscription .. ' ', 1, true)
       if not found then open = open .. ' ' .. subscription end
     end
