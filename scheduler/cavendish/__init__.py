@@ -15,7 +15,7 @@ from cavendish.errors import (
     SubmissionError,
     WaitTimeout,
 )
-from cavendish.model import Event, State, Submitted, TrackedTask
+from cavendish.model import Event, State, Submitted, Task, TrackedTask
 
 __all__ = [
     "CavendishError",
@@ -29,6 +29,7 @@ __all__ = [
     "StoreUnavailable",
     "SubmissionError",
     "Submitted",
+    "Task",
     "TrackedTask",
     "WaitTimeout",
 ]

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from cavendish.errors import StoreUnavailable, SubmissionError, WaitTimeout
+from cavendish.errors import SubmissionError, WaitTimeout
 from cavendish.local_paths import store_url
-from cavendish.model import Event, Lane, State, Submitted, TrackedTask
-from cavendish.policy.next_poll import first_age
-from cavendish.policy.producer_quota import ProducerQuota
+from cavendish.model import Event, Lane, Submitted, Task, TrackedTask
 from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.events import KEPT, START, Reader, places_of
-from cavendish.store.forecasts import Forecasts
-from cavendish.submission import SubmitOptions, check, id_complaint, shown
-from cavendish.webhook_endpoint import is_url
+from cavendish.submitter import Submitter
 
+T = TypeVar("T")
 #: Seconds after which a wait checks all its ids, since events may have been trimmed.
 _CHECK_ALL = 5.0
 #: Entries of a lane that a wait reads at once.
@@ -48,11 +43,11 @@ class Client:
         self._settings = s = settings or Settings.load()
         where = with_wait(url, s.wait_replicas, s.wait_timeout) if url else store_url(s)
         self._store = Store(where, s.shards)
-        self._forecasts = Forecasts(self._store.shared_state)
+        self._submitter = Submitter(self._store, s)
 
     def submit(
         self,
-        ids: Iterable[str],
+        ids: Iterable[str | Task],
         *,
         service: str,
         account: str = "default",
@@ -66,6 +61,7 @@ class Client:
     ) -> list[Submitted]:
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
+        An id is a text, or a `Task` with metadata of its own; it is refused alone if that is wrong.
         A known id keeps everything and gains the webhooks. Raises SubmissionError if anything but
         single ids is wrong, and QuotaExceeded, which is one, if the producer has too many ids or
         bytes in the store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was written.
@@ -80,10 +76,18 @@ class Client:
           is pending or in the dead letters stays "known", and the answer says why;
         - `traceparent`: a W3C trace context for each webhook, and for our own traces.
         """
-        options = self._checked(
-            service, account, webhook, deadline, metadata, model, producer, restart, traceparent
+        return self._submitter.submit(
+            _listed(ids),
+            service=service,
+            account=account,
+            webhook=webhook,
+            deadline=self._settings.deadline if deadline is None else deadline,
+            metadata=metadata,
+            model=model,
+            producer=producer,
+            restart=restart,
+            traceparent=traceparent,
         )
-        return self._add(_listed(ids), options)
 
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
         """One tracked task (`task_id` of a `service`, under an `account`) with its record.
@@ -189,79 +193,6 @@ class Client:
     ) -> None:
         self.close()
 
-    def _checked(
-        self,
-        service: str,
-        account: str,
-        webhook: str | Iterable[str] | None,
-        deadline: float | None,
-        metadata: Mapping[str, object] | None,
-        model: str | None,
-        producer: str | None,
-        restart: bool,  # noqa: FBT001 (it is passed on)
-        traceparent: str | None,
-    ) -> SubmitOptions:
-        s = self._settings
-        options = check(
-            service=service,
-            account=account,
-            webhook=webhook,
-            deadline=s.deadline if deadline is None else deadline,
-            metadata=metadata,
-            model=model,
-            producer=producer,
-            restart=restart,
-            traceparent=traceparent,
-            allowed=s.webhook_allow + self._store.fleet.allowed() if webhook else (),
-            ports=s.webhook_ports,
-            services=s.services,
-        )
-        names = (name for name in options.webhooks if not is_url(name))
-        for name in self._store.endpoints.missing(names):
-            raise SubmissionError(
-                f"No endpoint is registered as {name!r}; register it: "
-                f"`cavendish endpoint add {name} URL`.",
-                "endpoint",
-            )
-        return options
-
-    def _add(self, wanted: list[str], options: SubmitOptions) -> list[Submitted]:
-        answers = [(task_id, id_complaint(task_id)) for task_id in wanted]
-        sound = list(dict.fromkeys(task_id for task_id, complaint in answers if not complaint))
-        now = self._store.fleet.now()
-        lane = Lane(options.account, options.service)
-        forecast = self._forecasts.forecast(lane, options.model, now)
-        first_poll = now + min(first_age(forecast), options.deadline)
-        tasks, usage = self._store.tasks, self._store.producer_usage
-        retention = self._settings.retention
-        place = (options.account, options.service, sound)
-        counted = usage.reserve(
-            len(sound),
-            options,
-            ProducerQuota(self._settings.producer_ids, self._settings.producer_bytes),
-            retention,
-            now,
-            lambda: len(tasks.get(*place, with_record=False)),
-        )
-        known = tasks.get(*place) if counted is not None and options.restart else {}
-        try:
-            added = tasks.add(sound, options, now, first_poll) if sound else {}
-        except StoreUnavailable:  # it may be stored: a replica is missing, or the answer is lost
-            with suppress(StoreUnavailable):
-                there = tasks.get(*place, with_record=False).values()
-                new = sum(task.submitted_at == now for task in there)
-                usage.submitted(counted, new, options, retention, now)
-            raise
-        new_ids = [task_id for task_id, answer in added.items() if answer.outcome == "new"]
-        usage.submitted(counted, len(new_ids), options, retention, now)
-        usage.restarted([known[each] for each in new_ids if each in known], retention, now)
-        return [
-            Submitted(shown(task_id).strip('"'), "refused", reason=complaint)
-            if complaint
-            else _explained(added[task_id], options)
-            for task_id, complaint in answers
-        ]
-
     def _open_ids(
         self, wanted: list[str], service: str, account: str, until: float
     ) -> Iterator[list[str]]:
@@ -319,15 +250,7 @@ class Client:
         ]
 
 
-def _explained(answer: Submitted, options: SubmitOptions) -> Submitted:
-    """The answer with the reason why an ended id was not restarted, if that was asked for."""
-    if options.restart and answer.outcome == "known" and answer.state is not State.PENDING:
-        why = "not restarted: a delivery of its last end is still pending, or in the dead letters"
-        return replace(answer, reason=why)
-    return answer
-
-
-def _listed(ids: Iterable[str]) -> list[str]:
+def _listed(ids: Iterable[T]) -> list[T]:
     """The ids as a list; a single string is taken for a mistake, not for its characters."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise SubmissionError("The ids must be a list of strings.", "ids")

@@ -72,6 +72,17 @@ OPERATIONS = Lane("cavendish", "operations")
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """An `id` as a producer hands it over, with what is said of it alone.
+
+    `metadata`: a JSON object of at most 8 KiB, instead of that of the submit.
+    """
+
+    id: str
+    metadata: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedTask:
     """A remote job as the store knows it.
 

@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cavendish.errors import SubmissionError
+from cavendish.model import Task
 from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.service_names import SERVICE, is_allowed, proposal
 from cavendish.stored_json import DEEPEST, compact, too_deep
@@ -39,6 +41,37 @@ class SubmitOptions:
     producer: str
     restart: bool
     trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The ids of a submit: for each, in their order, its name and why it is refused, or None.
+
+    `sound` are the others, each once; `metadata` is what some have of their own, as JSON texts.
+    """
+
+    answers: list[tuple[Any, str | None]]
+    sound: list[str]
+    metadata: dict[str, str]
+
+
+def check_ids(ids: Iterable[object]) -> Checked:
+    """Check ids, each a text or a `Task`. An id that comes twice has the metadata of the first."""
+    answers: list[tuple[Any, str | None]] = []
+    sound: dict[str, str] = {}
+    for one in ids:
+        task = one if isinstance(one, Task) else None
+        name: Any = task.id if task else one
+        complaint, text = id_complaint(name), ""
+        if task and not complaint:
+            try:
+                text = _metadata(task.metadata)
+            except SubmissionError as error:
+                complaint = str(error)
+        answers.append((name, complaint))
+        if not complaint:
+            sound.setdefault(name, text)
+    return Checked(answers, list(sound), {name: text for name, text in sound.items() if text})
 
 
 def id_complaint(task_id: object) -> str | None:

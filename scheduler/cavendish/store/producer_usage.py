@@ -41,35 +41,44 @@ class ProducerUsage:
         retention: float,
         now: float,
         known: Callable[[], int],
+        own_bytes: int = 0,
     ) -> int | None:
         """Count a submit of so many ids before it is stored; returns how many ids were counted,
         None without a limit.
 
         `known()`: how many of them are stored already; it is asked if there is no room for all,
         since a submit may be repeated at any time. `retention`: seconds for which records are kept.
-        Raises QuotaExceeded.
+        `own_bytes`: those of the metadata that ids have of their own. Raises QuotaExceeded.
         """
         if not (quota.limited and ids):
             return None
-        refused = self._reserve(ids, options, quota, retention, now)
+        refused = self._reserve(ids, options, quota, retention, now, own_bytes)
         if refused and (there := known()):
             ids -= there
             if not ids:
                 return 0
-            refused = self._reserve(ids, options, quota, retention, now)
+            refused = self._reserve(ids, options, quota, retention, now, own_bytes)
         if refused:
             raise QuotaExceeded(refused)
         return ids
 
     def submitted(
-        self, counted: int | None, new: int, options: SubmitOptions, retention: float, now: float
+        self,
+        counted: int | None,
+        new: int,
+        options: SubmitOptions,
+        retention: float,
+        now: float,
+        own_bytes: int = 0,
     ) -> None:
         """Count as many ids of a submit as were new; without any, nothing that they share.
 
-        Does nothing while Redis is away.
+        `own_bytes`: those of the metadata of the other ids, which was not stored. Does nothing
+        while Redis is away.
         """
-        if counted is not None and counted != new:
-            deadline_at, size = now + options.deadline, 0 if new else _common_bytes(options)
+        if counted is not None and (counted != new or (counted and own_bytes)):
+            deadline_at = now + options.deadline
+            size = own_bytes + (0 if new else _common_bytes(options))
             times = deadline_at, deadline_at + retention
             usages = of_submit(new - counted, len(options.webhooks), -size, *times)
             with suppress(StoreUnavailable):  # the submit is stored; the count corrects itself
@@ -112,9 +121,10 @@ class ProducerUsage:
         quota: ProducerQuota,
         retention: float,
         now: float,
+        own_bytes: int,
     ) -> str | None:
         deadline_at, hooks = now + options.deadline, len(options.webhooks)
-        size = _common_bytes(options)
+        size = _common_bytes(options) + own_bytes
         usages = of_submit(ids, hooks, size, deadline_at, deadline_at + retention)
         limits = quota.ids, quota.bytes
         allowed, *had = self._count(options.producer, usages, now, *limits)

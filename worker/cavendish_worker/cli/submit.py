@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cavendish import Client, QuotaExceeded, State, SubmissionError, Submitted
+from cavendish import Client, QuotaExceeded, State, SubmissionError, Submitted, Task
 from cavendish.submission import traceparent_complaint
 from cavendish_worker.cli.id_lines import read_ids
 from cavendish_worker.cli.options import account_option, json_option, service_option
@@ -105,11 +105,13 @@ def command(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **opt
 
 
 def _groups(ids: tuple[str, ...], common: dict[str, Any], refused: list[Submitted]) -> list[Group]:
-    """The ids in groups that share their options: a submit for each group."""
+    """The ids in groups that share their options, but for their metadata: a submit for each."""
     groups: dict[str, Group] = {}
     for task_id, own in read_ids(ids, refused):
+        metadata = own.pop("metadata", None)
         both = common | own
-        groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1].append(task_id)
+        members = groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1]
+        members.append(task_id if metadata is None else Task(task_id, metadata))
     return [*groups.values()]
 
 
@@ -128,7 +130,8 @@ def _submit(client: Client, group: Group, common: dict[str, Any]) -> list[Submit
     except SubmissionError as error:
         if both == common and not isinstance(error, QuotaExceeded):
             raise
-        return [Submitted(str(task_id), "refused", reason=str(error)) for task_id in ids]
+        names = [each.id if isinstance(each, Task) else each for each in ids]
+        return [Submitted(str(name), "refused", reason=str(error)) for name in names]
 
 
 def _report(answers: list[Submitted]) -> None:

@@ -1,0 +1,129 @@
+"""Submits ids: checks them, counts them to their producer, and lets the store track them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from cavendish.errors import StoreUnavailable, SubmissionError
+from cavendish.model import Lane, State, Submitted, Task
+from cavendish.policy.next_poll import first_age
+from cavendish.policy.producer_quota import ProducerQuota
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.forecasts import Forecasts
+from cavendish.submission import Checked, SubmitOptions, check, check_ids, shown
+from cavendish.webhook_endpoint import is_url
+
+
+class Submitter:
+    """Submits with one store. Safe to share between threads."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+        self._forecasts = Forecasts(store.shared_state)
+
+    def submit(self, ids: Sequence[str | Task], **told: Any) -> list[Submitted]:
+        """The answer to each id, in their order. `told`: the keywords of `Client.submit`, all of
+        them.
+
+        Raises SubmissionError, QuotaExceeded and StoreUnavailable.
+        """
+        options = self._options(**told)
+        checked = check_ids(ids)
+        now = round(self._store.fleet.now(), 3)
+        added = self._add(checked, options, now) if checked.sound else {}
+        return [
+            Submitted(shown(name).strip('"'), "refused", reason=complaint)
+            if complaint
+            else _explained(added[name], options)
+            for name, complaint in checked.answers
+        ]
+
+    def _options(self, *, webhook: Any, **told: Any) -> SubmitOptions:
+        s = self._settings
+        options = check(
+            webhook=webhook,
+            allowed=s.webhook_allow + self._store.fleet.allowed() if webhook else (),
+            ports=s.webhook_ports,
+            services=s.services,
+            **told,
+        )
+        names = (name for name in options.webhooks if not is_url(name))
+        for name in self._store.endpoints.missing(names):
+            raise SubmissionError(
+                f"No endpoint is registered as {name!r}; register it: "
+                f"`cavendish endpoint add {name} URL`.",
+                "endpoint",
+            )
+        return options
+
+    def _add(self, checked: Checked, options: SubmitOptions, now: float) -> dict[str, Submitted]:
+        ids, own = checked.sound, checked.metadata
+        tasks, usage = self._store.tasks, self._store.producer_usage
+        retention, place = self._settings.retention, (options.account, options.service, ids)
+        counted = usage.reserve(
+            len(ids),
+            options,
+            ProducerQuota(self._settings.producer_ids, self._settings.producer_bytes),
+            retention,
+            now,
+            lambda: len(tasks.get(*place, with_record=False)),
+            sum(map(_size, own.values())),
+        )
+        known = tasks.get(*place) if counted is not None and options.restart else {}
+        try:
+            added = self._track(ids, own, options, now)
+        except StoreUnavailable:  # it may be stored: a replica is missing, or the answer is lost
+            with suppress(StoreUnavailable):
+                there = tasks.get(*place, with_record=False)
+                new_ids = [name for name, task in there.items() if task.submitted_at == now]
+                unstored = _rest(own, new_ids)
+                usage.submitted(counted, len(new_ids), options, retention, now, unstored)
+            raise
+        new_ids = [task_id for task_id, answer in added.items() if answer.outcome == "new"]
+        unstored = _rest(own, new_ids)
+        usage.submitted(counted, len(new_ids), options, retention, now, unstored)
+        usage.restarted([known[each] for each in new_ids if each in known], retention, now)
+        return added
+
+    def _track(
+        self, ids: Sequence[str], own: Mapping[str, str], options: SubmitOptions, now: float
+    ) -> dict[str, Submitted]:
+        """Let the store track ids; those with equal metadata of their own share it, as if they had
+        been submitted together.
+        """
+        lane = Lane(options.account, options.service)
+        forecast = self._forecasts.forecast(lane, options.model, now)
+        first_poll = now + min(first_age(forecast), options.deadline)
+        times = Counter(own.values())
+        alike: dict[str, list[str]] = {}
+        for task_id in ids:
+            text = own.get(task_id, "")
+            alike.setdefault(text if times[text] > 1 else "", []).append(task_id)
+        added: dict[str, Submitted] = {}
+        for text, some in alike.items():
+            told = replace(options, metadata=text) if text else options
+            alone = {} if text else own
+            added |= self._store.tasks.add(some, told, now, first_poll, alone)
+        return added
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
+
+
+def _rest(own: Mapping[str, str], stored: Sequence[str]) -> int:
+    """Bytes of the metadata of ids that were counted, and not stored."""
+    return sum(map(_size, own.values())) - sum(_size(own.get(each, "")) for each in stored)
+
+
+def _explained(answer: Submitted, options: SubmitOptions) -> Submitted:
+    """The answer with the reason why an ended id was not restarted, if that was asked for."""
+    if options.restart and answer.outcome == "known" and answer.state is not State.PENDING:
+        why = "not restarted: a delivery of its last end is still pending, or in the dead letters"
+        return replace(answer, reason=why)
+    return answer
