@@ -61,10 +61,10 @@ class Client:
     ) -> list[Submitted]:
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
-        An id is a text, or a `Task` with metadata of its own; it is refused alone if that is wrong.
-        A known id keeps everything and gains the webhooks. Raises SubmissionError if anything but
-        single ids is wrong, and QuotaExceeded, which is one, if the producer has too many ids or
-        bytes in the store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was written.
+        An id is a text, or a `Task` with metadata of its own; a wrong one is refused alone. A known
+        id keeps everything and gains the webhooks. Raises SubmissionError if anything else is
+        wrong, and QuotaExceeded, which is one, if the producer has too many ids or bytes in the
+        store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was written.
 
         - `service`: the API that made the ids; `account`: whose token asks about them;
         - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
@@ -76,18 +76,8 @@ class Client:
           is pending or in the dead letters stays "known", and the answer says why;
         - `traceparent`: a W3C trace context for each webhook, and for our own traces.
         """
-        return self._submitter.submit(
-            _listed(ids),
-            service=service,
-            account=account,
-            webhook=webhook,
-            deadline=self._settings.deadline if deadline is None else deadline,
-            metadata=metadata,
-            model=model,
-            producer=producer,
-            restart=restart,
-            traceparent=traceparent,
-        )
+        told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
+        return self._submitter.submit(_listed(ids), *told)
 
     def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
         """One tracked task (`task_id` of a `service`, under an `account`) with its record.

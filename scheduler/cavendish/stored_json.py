@@ -30,12 +30,11 @@ def compact(value: Any) -> str:
 
     Broken Unicode stays in its escaped form. Raises ValueError for a number that is not finite.
     """
-    spelling: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False, "default": _plain}
-    text = json.dumps(value, ensure_ascii=False, **spelling)
+    text = _READABLE.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, **spelling)
+        return _ESCAPED.encode(value)
     return text
 
 
@@ -87,6 +86,12 @@ def _plain(value: Any) -> dict[str, Any]:
     if not is_dataclass(value):
         raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
     return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+_READABLE, _ESCAPED = (
+    json.JSONEncoder(ensure_ascii=escaped, separators=(",", ":"), allow_nan=False, default=_plain)
+    for escaped in (False, True)
+)
 
 
 def _object(kind: type[T], value: object, known: dict[str, Any]) -> T:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from cavendish.errors import StoreUnavailable, SubmissionError
 from cavendish.model import Lane, State, Submitted, Task
@@ -18,6 +17,9 @@ from cavendish.store.forecasts import Forecasts
 from cavendish.submission import Checked, SubmitOptions, check, check_ids, shown
 from cavendish.webhook_endpoint import is_url
 
+#: What a submit is told beside its ids, in this order.
+_TOLD = "service account webhook deadline metadata model producer restart traceparent".split()
+
 
 class Submitter:
     """Submits with one store. Safe to share between threads."""
@@ -26,13 +28,12 @@ class Submitter:
         self._store, self._settings = store, settings
         self._forecasts = Forecasts(store.shared_state)
 
-    def submit(self, ids: Sequence[str | Task], **told: Any) -> list[Submitted]:
-        """The answer to each id, in their order. `told`: the keywords of `Client.submit`, all of
-        them.
+    def submit(self, ids: Sequence[str | Task], *told: object) -> list[Submitted]:
+        """The answer to each id, in their order. `told`: what `Client.submit` is told, all of it.
 
         Raises SubmissionError, QuotaExceeded and StoreUnavailable.
         """
-        options = self._options(**told)
+        options = self._options(*told)
         checked = check_ids(ids)
         now = round(self._store.fleet.now(), 3)
         added = self._add(checked, options, now) if checked.sound else {}
@@ -43,14 +44,15 @@ class Submitter:
             for name, complaint in checked.answers
         ]
 
-    def _options(self, *, webhook: Any, **told: Any) -> SubmitOptions:
-        s = self._settings
+    def _options(self, *told: object) -> SubmitOptions:
+        s, values = self._settings, dict(zip(_TOLD, told, strict=True))
+        if values["deadline"] is None:
+            values["deadline"] = s.deadline
         options = check(
-            webhook=webhook,
-            allowed=s.webhook_allow + self._store.fleet.allowed() if webhook else (),
+            **values,
+            allowed=s.webhook_allow + self._store.fleet.allowed() if values["webhook"] else (),
             ports=s.webhook_ports,
             services=s.services,
-            **told,
         )
         names = (name for name in options.webhooks if not is_url(name))
         for name in self._store.endpoints.missing(names):

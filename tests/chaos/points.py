@@ -46,7 +46,7 @@ STEPS = {
     "endpoint postponed": "cavendish.store.deliveries:Deliveries.postpone",
     "deliveries claimed": "cavendish.store.deliveries:Deliveries.claim_delivery",
     "deliveries loaded": "cavendish.store.deliveries:Deliveries.load",
-    "webhook sent": "cavendish_worker.webhooks.post:_exchange",
+    "webhook sent": "cavendish_worker.http.transport:PooledTransport.exchange",
     "deliveries delivered": "cavendish.store.deliveries:Deliveries.delivered",
     "deliveries put off": "cavendish.store.deliveries:Deliveries.later",
     "deliveries buried": "cavendish.store.deliveries:Deliveries.bury",

@@ -103,12 +103,14 @@ def test_equal_parts_of_many_submits_are_one_and_short_ones_stay_in_the_record(
     assert raw.hget(KEYS.task("short"), f"to:{subscription_of(HOOKS[2])}") == HOOKS[2]
 
 
-def test_a_batch_is_read_in_two_round_trips_each_part_once(store: Store) -> None:
+def test_a_batch_is_read_in_two_round_trips_each_part_once_and_remembered(store: Store) -> None:
     submit(store, IDS, 1000.0, HOOKS, METADATA[0])
     raw = store.connection.redis
     before = raw.info("commandstats")["cmdstat_hmget"]["calls"]
     assert set(store.tasks.load(LANE, IDS).tasks) == set(IDS)
-    assert raw.info("commandstats")["cmdstat_hmget"]["calls"] == before + 1
+    assert raw.info("commandstats")["cmdstat_hmget"]["calls"] == before + 2  # leases, parts
+    assert set(store.tasks.load(LANE, IDS).tasks) == set(IDS)
+    assert raw.info("commandstats")["cmdstat_hmget"]["calls"] == before + 3
 
 
 @pytest.mark.parametrize("damage", [None, "{", "[]", '{"metadata":7}'])

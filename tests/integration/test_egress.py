@@ -28,7 +28,7 @@ from cavendish_worker.http.egress import (
     ResolverAway,
 )
 from cavendish_worker.http.stream import Connection
-from cavendish_worker.http.transport import PooledTransport, read_first
+from cavendish_worker.http.transport import PooledTransport, read_raw
 from proxying import Proxy
 from receiving import Authority, receiving
 
@@ -46,7 +46,7 @@ async def call(through: httpx.AsyncBaseTransport, url: str) -> tuple[int, bytes]
             httpx.Request("POST", url, content=b"{}", extensions={"timeout": limits})
         )
         try:
-            return response.status_code, await read_first(response, 1000)
+            return response.status_code, await read_raw(response, 1000) or b""
         finally:
             await response.aclose()
 

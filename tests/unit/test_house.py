@@ -38,8 +38,8 @@ DOORS = {
     "tasks cli/demo telemetry/metrics/serving",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock "
     "celeryapp/task_message celeryapp/refused_submits",
-    "httpx": "cli/demo cli/emulate webhooks/consent webhooks/delivery_worker webhooks/post "
-    "webhooks/delivery_loop webhooks/attempt http/dial http/egress http/faults http/resolver "
+    "httpx": "cli/demo cli/emulate webhooks/consent webhooks/post "
+    "http/dial http/egress http/faults http/resolver "
     "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "
     "devstack/emulator/serve polling/upstream",
     "aiohttp": "http/stream",

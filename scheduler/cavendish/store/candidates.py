@@ -11,7 +11,7 @@ from cavendish.policy.service_health import ServiceHealth
 from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
-from cavendish.store.task_record import CANDIDATE_FIELDS, candidate
+from cavendish.store.task_record import candidate, fields_of
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class CandidateReader:
                 for task_id, due in heads[one.lane][producer]
             ]
             for one in up
-            if one.error is None
+            if one.error is None and any(heads[one.lane].values())
         }
         self._read_ids(found, ranked)
         return found
@@ -139,27 +139,27 @@ class CandidateReader:
     def _read_ids(
         self, found: Mapping[Lane, Waiting], ranked: dict[Lane, list[tuple[str, str, float]]]
     ) -> None:
-        pipe = self._redis.pipeline()
+        calls = []
         for lane, rows in ranked.items():
-            keys = LaneKeys(lane)
-            for _, task_id, _ in rows:
-                pipe.hmget(keys.task(task_id), *CANDIDATE_FIELDS)
-            if rows:
-                pipe.hmget(keys.leases, [task_id for _, task_id, _ in rows])
-        answers = iter(self._redis.answers(pipe))
+            ids, keys = [task_id for _, task_id, _ in rows], LaneKeys(lane)
+            calls.append(([keys.leases, *map(keys.task, ids)], ids))
+        answers = dict(zip(ranked, self._redis.scripts("load", calls), strict=True))
+        for lane, answer in answers.items():
+            error = answer if isinstance(answer, Exception) else answer[0]
+            if isinstance(error, Exception):
+                found[lane].error = error
         read = {
-            lane: ([_fields(next(answers)) for _ in rows], next(answers) if rows else [])
-            for lane, rows in ranked.items()
+            lane: (answer[0], list(map(fields_of, answer[1:])))
+            for lane, answer in answers.items()
+            if found[lane].error is None
         }
         parts = self._common.read(
             (lane, fields.get("common"))
-            for lane, (records, _) in read.items()
+            for lane, (_, records) in read.items()
             for fields in records
+            if isinstance(fields, dict)
         )
-        for lane, (records, leases) in read.items():
-            if isinstance(leases, Exception):
-                found[lane].error = leases
-                continue
+        for lane, (leases, records) in read.items():
             found[lane].candidates = [
                 candidate(producer, task_id, due, completed(lane, fields, parts))
                 for (producer, task_id, due), fields, lease in zip(
@@ -167,10 +167,3 @@ class CandidateReader:
                 )
                 if due <= self._now or lease is None
             ]
-
-
-def _fields(row: Any) -> dict[str, str]:
-    """The fields of a record that are there; none of an unreadable one."""
-    if not isinstance(row, list):
-        return {}
-    return {name: text for name, text in zip(CANDIDATE_FIELDS, row, strict=True) if text}

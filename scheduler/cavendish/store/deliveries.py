@@ -16,6 +16,7 @@ from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DELIVERIES, LaneKeys, task_of
+from cavendish.store.task_record import fields_of
 from cavendish.webhook_endpoint import endpoint_in, is_url, subscription_of
 
 #: New deliveries that are sorted in one run.
@@ -178,18 +179,18 @@ class Deliveries:
         One round trip, and a second one if their tasks have common parts. What has expired or is
         unreadable reads as never attempted.
         """
-        keys, pipe = LaneKeys(lane), self._redis.pipeline()
-        for name in names:
-            pipe.hgetall(keys.delivery(name))
-            wanted = (f"to:{name.partition(':')[0]}", "common", "state", "closed", "submitted_at")
-            pipe.hmget(keys.task(task_of(name)), *wanted)
-        rows = self._redis.answers(pipe)
+        if not names:
+            return []
+        keys = LaneKeys(lane)
+        places = [key for name in names for key in (keys.delivery(name), keys.task(task_of(name)))]
+        rows = list(map(fields_of, self._redis.script("load_deliveries", places, [])))
         ats = [*times] or [None] * len(names)
-        tasks = [row if isinstance(row, list) else [None] * 5 for row in rows[1::2]]
+        tasks = [row if isinstance(row, dict) else {} for row in rows[1::2]]
+        subscriptions = [name.partition(":")[0] for name in names]
         urls = self._common.urls(
             [
-                (lane, name.partition(":")[0], row[:2])
-                for name, row in zip(names, tasks, strict=True)
+                (lane, one, [task.get(f"to:{one}"), task.get("common")])
+                for one, task in zip(subscriptions, tasks, strict=True)
             ]
         )
         return [
@@ -304,15 +305,13 @@ class Deliveries:
 
 
 def _delivery(
-    name: str, lane: Lane, row: Any, url: str, task: Sequence[Any], at: float | None
+    name: str, lane: Lane, row: Any, url: str, task: Mapping[str, str], at: float | None
 ) -> Delivery:
-    _, common, task_state, closed, submitted_at = task
     # The row of a delivered delivery may expire before its task, which still lists it as closed.
-    if name.partition(":")[0] in (closed or "").split():
+    if name.partition(":")[0] in task.get("closed", "").split():
         state = "delivered"
     else:
-        pending = task_state is None and (common or submitted_at)
-        state = "waiting" if pending else "pending"
+        state = "waiting" if task and "state" not in task else "pending"
     if isinstance(row, dict):
         attempts, outcome = row.get("attempts") or "0", row.get("outcome", "")
         state = row.get("state") or state

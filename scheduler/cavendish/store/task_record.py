@@ -9,8 +9,10 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
 
-#: The fields that `candidate` takes, in this order.
-CANDIDATE_FIELDS = ("submitted_at", "deadline_at", "polled_at", "model", "common")
+
+def fields_of(row: Any) -> Any:
+    """The fields of a hash from a flat answer; an error of Redis as it is."""
+    return dict(zip(row[::2], row[1::2], strict=True)) if isinstance(row, list) else row
 
 
 def candidate(producer: str, task_id: str, due: float, fields: Any) -> Candidate:

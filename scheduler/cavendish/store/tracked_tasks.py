@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import zip_longest
 from typing import Any
 
 from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
@@ -17,7 +17,7 @@ from cavendish.store.due_index import DueIndex, Place, next_looks
 from cavendish.store.keys import DELIVERIES, LANES, LaneKeys, delivery_of
 from cavendish.store.new_tasks import NewTasks, by_lane
 from cavendish.store.producer_usage import ProducerUsage
-from cavendish.store.task_record import settle_args, stored, tracked_task
+from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
 from cavendish.submission import SubmitOptions
 
 #: Seconds for which events are kept at least after the last end in their lane.
@@ -206,22 +206,22 @@ class Tasks:
         An unknown id is in neither part of the answer. A leased id without a record is unreadable:
         it was due, and lost its record.
         """
-        keys = LaneKeys(lane)
-        pipe = self._redis.pipeline()
-        for task_id in ids:
-            pipe.hgetall(keys.task(task_id))
-        for task_id in ids if with_record else ():
-            pipe.get(keys.result(task_id))
-        if token is not None and ids:
-            pipe.hmget(keys.leases, list(ids))
-        answers = self._redis.answers(pipe)
-        hashes, records = answers[: len(ids)], answers[len(ids) :] if with_record else repeat(None)
-        leases = answers[-1] if token is not None and ids else repeat(None)
+        loaded, keys = Loaded({}, {}), LaneKeys(lane)
+        if not ids:
+            return loaded
+        names = [keys.leases, *map(keys.task, ids)]
+        names += map(keys.result, ids) if with_record else ()
+        leases, *rows = self._redis.script("load", names, ids)
+        if isinstance(leases, Exception):  # damaged
+            if token is not None:
+                raise leases
+            leases = []
+        hashes, records = list(map(fields_of, rows[: len(ids)])), rows[len(ids) :]
         parts = self._common.read(
             (lane, fields.get("common")) for fields in hashes if isinstance(fields, dict)
         )
-        loaded = Loaded({}, {})
-        for task_id, fields, record, lease in zip(ids, hashes, records, leases, strict=False):
+        several = zip_longest(ids, hashes, records, leases)
+        for task_id, fields, record, lease in several:
             if token is not None and not str(lease).startswith(f"{token} "):
                 continue
             found = tracked_task(task_id, lane, completed(lane, fields, parts), record)

@@ -204,7 +204,7 @@ def transport(
     ports: Sequence[range] | None = None,
     proxy: str | None = None,
     connections: int = 200,
-) -> httpx.AsyncBaseTransport:
+) -> PooledTransport:
     """For direct calls: it knows no redirects, cookies or variables of the environment.
 
     `connections`: how many to one origin, at most. The address dialled (with a proxy: the proxy's)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -27,13 +28,63 @@ _HEADERS = re.compile(
     rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*)?\r\n)*"
 )
 _TARGET = re.compile(rb"[!-~]+")
+_UNSOUND = "The request cannot be written as HTTP/1.1 with a length."
+#: Scheme, host and port.
+Origin = tuple[bytes, bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a URL leads: what a call to it needs, read once."""
+
+    url: httpx.URL
+    origin: Origin
+    target: bytes
+    host: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request: its place, its header lines, its body.
+
+    `peer`: the address at the other end, as soon as it has a connection.
+    """
+
+    place: Place
+    method: str
+    head: bytes
+    body: bytes
+    peer: Any = None
+
+    def check(self) -> None:
+        """Raise LocalProtocolError if its bytes would mean something else."""
+        if not _HEADERS.fullmatch(self.head) or not _TARGET.fullmatch(self.place.target):
+            raise httpx.LocalProtocolError(_UNSOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status, the headers, the first bytes of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def place_of(url: httpx.URL) -> Place:
+    """Where a URL leads. Raises UnsupportedProtocol."""
+    if url.scheme not in _PORTS or not url.host:
+        why = "Only http:// and https:// URLs with a host can be called."
+        raise httpx.UnsupportedProtocol(why)
+    origin = (url.raw_scheme, url.raw_host, url.port or _PORTS[url.scheme])
+    return Place(url, origin, url.raw_path, url.netloc)
 
 
 @dataclass(slots=True, eq=False)
 class _Pool:
     """The connections of one origin: how many there are, which are idle, who waits for one."""
 
-    origin: tuple[bytes, bytes, int]
+    origin: Origin
     size: int = 0
     idle: deque[Connection] = field(default_factory=deque)
     waiting: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
@@ -50,26 +101,52 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self, backend: Backend | None = None, connections: int = CONNECTIONS_PER_ORIGIN
     ) -> None:
         self._backend, self._connections = backend or Backend(), connections
-        self._pools: dict[tuple[bytes, bytes, int], _Pool] = {}
+        self._pools: dict[Origin, _Pool] = {}
         self._idle: OrderedDict[Connection, _Pool] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url, timeouts = request.url, request.extensions.get("timeout", {})
-        if url.scheme not in _PORTS or not url.host:
-            why = "Only http:// and https:// URLs with a host can be called."
-            raise httpx.UnsupportedProtocol(why)
-        origin = (url.raw_scheme, url.raw_host, url.port or _PORTS[url.scheme])
-        head = _head(request)
+        place, timeouts = place_of(request.url), request.extensions.get("timeout", {})
         await request.aread()
+        call = Call(place, request.method, _head(request), request.content)
+        try:
+            connection, message = await self._ask(call, timeouts)
+        finally:
+            if call.peer is not None:
+                request.extensions["server_addr"] = call.peer
+        stream = _Body(connection, timeouts.get("read"), partial(self._end, call, connection))
+        reason = message.reason.encode(errors="surrogateescape")
+        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": reason}
+        headers = list(message.raw_headers)
+        return httpx.Response(message.code, headers=headers, stream=stream, extensions=extensions)
+
+    async def exchange(self, call: Call, limit: int) -> Answer:
+        """Make a call without the objects of httpx, which cost as much as all the rest of it.
+
+        At most `limit` bytes of the answer's body are read, and more is not waited for. The caller
+        ends it in time. Raises the errors of httpx.
+        """
+        connection, message = await self._ask(call, {})
+        try:
+            body = await _read(connection, limit)
+        finally:
+            self._end(call, connection)
+        return Answer(message.code, message.headers, body)
+
+    async def _ask(
+        self, call: Call, timeouts: Mapping[str, float | None]
+    ) -> tuple[Connection, RawResponseMessage]:
+        """Send a request, and wait for the head of its answer."""
+        call.check()
+        origin = call.place.origin
         pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(origin))
         connection = await self._take(pool, timeouts.get("pool"))
         try:
             if connection is None:
-                connection = await self._backend.open(url, timeouts.get("connect"))
-            request.extensions["server_addr"] = connection.peer
-            message = await _exchange(connection, request, head)
+                connection = await self._backend.open(call.place.url, timeouts.get("connect"))
+            call.peer = connection.peer
+            message = await _exchange(connection, call, timeouts)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -77,11 +154,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
             if isinstance(error, DialFault):
                 raise error.as_httpx() from error
             raise
-        stream = _Body(connection, timeouts.get("read"), partial(self._give_back, pool, connection))
-        reason = message.reason.encode(errors="surrogateescape")
-        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": reason}
-        headers = list(message.raw_headers)
-        return httpx.Response(message.code, headers=headers, stream=stream, extensions=extensions)
+        return connection, message
+
+    def _end(self, call: Call, connection: Connection) -> None:
+        self._give_back(self._pools[call.place.origin], connection)
 
     async def _take(self, pool: _Pool, timeout: float | None) -> Connection | None:
         """An idle connection, or None: the right to make one.
@@ -182,14 +258,12 @@ class _Body(httpx.AsyncByteStream):
 
 
 async def _exchange(
-    connection: Connection, request: httpx.Request, head: bytes
+    connection: Connection, call: Call, timeouts: Mapping[str, float | None]
 ) -> RawResponseMessage:
-    """Ask, and wait for the head of the answer."""
-    timeouts = request.extensions.get("timeout", {})
     start, more = connection.forward or (b"", b"")
-    line = b"%b %b%b HTTP/1.1\r\n" % (request.method.encode(), start, request.url.raw_path)
-    asked = b"".join((line, more, head, b"\r\n", request.content))
-    await connection.ask(asked, timeouts.get("write"), no_body=request.method == "HEAD")
+    line = b"%b %b%b HTTP/1.1\r\n" % (call.method.encode(), start, call.place.target)
+    asked = b"".join((line, more, call.head, b"\r\n", call.body))
+    await connection.ask(asked, timeouts.get("write"), no_body=call.method == "HEAD")
     message = await connection.answer(timeouts.get("read"))
     if connection.forward is not None and message.code == 407:
         raise ProxyAway("The proxy refuses: HTTP 407.")
@@ -200,11 +274,22 @@ def _head(request: httpx.Request) -> bytes:
     """The header lines, in the order and spelling of the request."""
     raw = request.headers.raw
     head = b"".join([b"%b: %b\r\n" % pair for pair in raw])
-    lines = len(raw) if _HEADERS.fullmatch(head) else -1
-    sound = head.count(b"\n") == lines and _TARGET.fullmatch(request.url.raw_path)
-    if not sound or "transfer-encoding" in request.headers:
-        raise httpx.LocalProtocolError("The request cannot be written as HTTP/1.1 with a length.")
+    if head.count(b"\n") != len(raw) or "transfer-encoding" in request.headers:
+        raise httpx.LocalProtocolError(_UNSOUND)
     return head
+
+
+async def _read(connection: Connection, limit: int) -> bytes:
+    """At most the first `limit` bytes of a body; what was read before an answer that costs too much
+    is enough.
+    """
+    body = bytearray()
+    try:
+        while len(body) < limit and (some := await connection.read(None)):
+            body += some
+    except AnswerTooCostly:
+        pass
+    return bytes(body[:limit])
 
 
 async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
@@ -212,28 +297,7 @@ async def read_raw(response: httpx.Response, limit: int) -> bytes | None:
 
     None if it is longer than `limit` bytes.
     """
-    body = await _read(response, limit + 1)
-    return body if len(body) <= limit else None
-
-
-async def read_first(response: httpx.Response, limit: int) -> bytes:
-    """At most the first `limit` bytes of the body, as they came over the wire.
-
-    More is not waited for. A body that costs far more than it holds ends there; its connection is
-    not used again.
-    """
-    try:
-        return await _read(response, limit)
-    except AnswerTooCostly as error:
-        return error.read
-
-
-async def _read(response: httpx.Response, limit: int) -> bytes:
     body, chunks = bytearray(), response.aiter_raw()
-    try:
-        while len(body) < limit and (chunk := await anext(chunks, None)) is not None:
-            body += chunk
-    except AnswerTooCostly as error:
-        error.read = bytes(body[:limit])
-        raise
-    return bytes(body[:limit])
+    while len(body) <= limit and (chunk := await anext(chunks, None)) is not None:
+        body += chunk
+    return bytes(body) if len(body) <= limit else None

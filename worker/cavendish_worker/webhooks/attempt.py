@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
-
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane, TrackedTask
 from cavendish.store.deliveries import Delivery
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
+from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 from cavendish_worker.telemetry.tracing import traces
@@ -42,7 +41,7 @@ class Sender:
     soon. `result_lifetime`: by service, as `payload.body` needs it.
     """
 
-    transport: httpx.AsyncBaseTransport
+    transport: PooledTransport
     endpoint_cache: EndpointCache
     clock: Clock
     timeout: float

@@ -17,14 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import httpx
-
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.due_index import Place
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
+from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
@@ -76,7 +75,7 @@ class DeliveryLoop:
     def __init__(
         self,
         store: Store,
-        transport: httpx.AsyncBaseTransport,
+        transport: PooledTransport,
         loop: LoopThread,
         endpoint_cache: EndpointCache,
         config: DeliveryConfig,

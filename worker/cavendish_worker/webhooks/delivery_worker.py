@@ -12,12 +12,11 @@ import math
 import threading
 from collections.abc import Callable
 
-import httpx
-
 from cavendish.errors import StoreUnavailable
 from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
+from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.webhooks.delivery_loop import DeliveryConfig, DeliveryLoop
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
 from cavendish_worker.webhooks.write_back import Delivered
@@ -29,7 +28,7 @@ class DeliveryWorker:
     def __init__(
         self,
         store: Store,
-        transport: httpx.AsyncBaseTransport,
+        transport: PooledTransport,
         loop: LoopThread,
         endpoint_cache: EndpointCache,
         config: DeliveryConfig,

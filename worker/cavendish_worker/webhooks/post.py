@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import httpx
 
 from cavendish_worker.http import loop_lag
 from cavendish_worker.http.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
-from cavendish_worker.http.transport import read_first
+from cavendish_worker.http.transport import Call, Place, PooledTransport, place_of
 from cavendish_worker.webhooks import signing
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, classified, excerpt
 
@@ -24,12 +25,12 @@ ANSWER_LIMIT = 64 * 1024
 OUR_SHARE = 1 / 3
 _OURS = (ResolverAway, NetworkAway, ProxyAway)
 _BAD_URL = (httpx.InvalidURL, httpx.UnsupportedProtocol)
-_HEADERS = {
-    "user-agent": "Cavendish",
-    "accept": "*/*",
-    "accept-encoding": "identity",
-    "content-type": "application/json",
-}
+_HEADERS = (
+    b"user-agent: Cavendish\r\naccept: */*\r\naccept-encoding: identity\r\n"
+    b"content-type: application/json\r\n"
+)
+#: URLs that are remembered as they were read.
+_PLACES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Target:
 
 
 async def post(
-    transport: httpx.AsyncBaseTransport,
+    transport: PooledTransport,
     target: Target,
     webhook_id: str,
     body: bytes,
@@ -62,11 +63,13 @@ async def post(
     `now`: seconds since the epoch; `timeout`: seconds. `trace`: the `traceparent` header, if any;
     it is not signed, since whoever forwards the webhook may change it.
     """
-    began, request, stood = time.monotonic(), None, loop_lag.stood_still()
+    began, call, stood = time.monotonic(), None, loop_lag.stood_still()
+    answer = ""
     try:
         async with shutdown_deadline.call(timeout):
-            request = _signed(target, webhook_id, body, int(now), timeout, trace)
-            result = await _exchange(transport, request)
+            call = _signed(target, webhook_id, body, int(now), trace)
+            said = await transport.exchange(call, ANSWER_LIMIT)
+        result, answer = classified(said.status, said.headers), excerpt(said.body)
     except TimeoutError:
         result = _timed_out(timeout, loop_lag.stood_still() - stood)
         if shutdown_deadline.passed():
@@ -74,34 +77,26 @@ async def post(
             result = AttemptResult(ResultKind.NOT_SENT, why)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
         result = _failed(error)
-    peer = request.extensions.get("server_addr") if request is not None else None
-    address = str(peer[0]) if peer else result.address
-    return replace(result, sent_at=now, seconds=time.monotonic() - began, address=address)
+    address = str(call.peer[0]) if call is not None and call.peer else result.address
+    seconds = time.monotonic() - began
+    return replace(result, sent_at=now, seconds=seconds, address=address, answer=answer)
 
 
-def _signed(
-    target: Target, webhook_id: str, body: bytes, now: int, timeout: float, trace: str
-) -> httpx.Request:
-    headers = _HEADERS | signing.headers(target.keys, webhook_id, now, body)
+def _signed(target: Target, webhook_id: str, body: bytes, now: int, trace: str) -> Call:
+    place = _place(target.url)
+    headers = signing.headers(target.keys, webhook_id, now, body)
     if trace:
         headers["traceparent"] = trace
     if target.origin:
         headers["webhook-request-origin"] = target.origin
-    limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-    return httpx.Request(
-        "POST", target.url, headers=headers, content=body, extensions={"timeout": limits}
-    )
+    first = b"Host: %b\r\nContent-Length: %d\r\n" % (place.host, len(body))
+    own = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("ascii")
+    return Call(place, "POST", first + _HEADERS + own, body)
 
 
-async def _exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> AttemptResult:
-    # Directly to the transport: we want no cookies, redirects or credentials of a client, which
-    # would cost a third of the time.
-    response = await transport.handle_async_request(request)
-    try:
-        answer = await read_first(response, ANSWER_LIMIT)
-    finally:
-        await response.aclose()
-    return replace(classified(response.status_code, response.headers), answer=excerpt(answer))
+@lru_cache(_PLACES)
+def _place(url: str) -> Place:
+    return place_of(httpx.URL(url))
 
 
 def _timed_out(timeout: float, stood: float) -> AttemptResult:

@@ -7,7 +7,6 @@ The prefix of a key is its kind: `whsec_…` is a secret that both sides share (
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 import secrets
@@ -121,7 +120,10 @@ def _fits_public(public: Ed25519PublicKey, content: bytes, signature: str) -> bo
 
 
 def _v1(secret: str, content: bytes) -> str:
-    return "v1," + _text(hmac.new(webhook_secret_key(secret), content, hashlib.sha256).digest())
+    return "v1," + _text(hmac.digest(_secret(secret), content, "sha256"))
+
+
+_secret = lru_cache(_KEPT_KEYS)(webhook_secret_key)
 
 
 @lru_cache(_KEPT_KEYS)

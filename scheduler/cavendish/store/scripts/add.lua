@@ -13,7 +13,7 @@
 local now, new, due, ids, left, known = ARGV[1], cjson.decode(ARGV[6]), {}, {}, {}, {}
 redis.call('HINCRBY', KEYS[5], 'submitted', 0) -- takes memory: where it is full nothing is written
 local keys = {inbox = KEYS[4], ended = KEYS[9], dead = KEYS[7], common = KEYS[10], open = KEYS[11]}
-local untils, quarantined = KEYS[12], redis.call('EXISTS', KEYS[8]) == 1
+local quarantined = redis.call('EXISTS', KEYS[8]) == 1
 local webhooks = {part = ARGV[8], text = ARGV[9], urls = {}}
 for w = 1, ARGV[10] do webhooks[w], webhooks.urls[w] = ARGV[9 + 2 * w], ARGV[10 + 2 * w] end
 
@@ -29,16 +29,15 @@ end
 for i = 11 + 2 * #webhooks, #ARGV, 2 do
   local id, own, nth = ARGV[i], ARGV[i + 1], (i - 11) / 2 - #webhooks
   local key = 13 + nth * (2 + #webhooks)
-  local task, result = KEYS[key], KEYS[key + 1]
   if quarantined and redis.call('HDEL', KEYS[8], id) == 1 then
-    delete(task, result, keys.open, untils, now)
+    delete(KEYS[key], KEYS[key + 1], now)
   end
-  if redis.call('EXISTS', task) == 0 then
+  if redis.call('EXISTS', KEYS[key]) == 0 then
     begin(id, own, key)
   else
     local one = record(id, key, #webhooks, keys.common)
     if ARGV[4] == '1' and is_over(one, keys.dead) then
-      delete(task, result, keys.open, untils, now)
+      delete(KEYS[key], KEYS[key + 1], now)
       begin(id, own, key, one.restarts + 1)
     else
       subscribe(one, webhooks, now, keys)
@@ -52,6 +51,7 @@ for part, text in pairs(cjson.decode(ARGV[7])) do
   redis.call('HSETNX', keys.common, part, text)
   redis.call('HINCRBY', keys.open, part, #ids)
 end
+count_references(keys.open, KEYS[12])
 redis.call('SADD', KEYS[6], ARGV[5])
 redis.call('ZADD', KEYS[1], unpack(due))
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[3])

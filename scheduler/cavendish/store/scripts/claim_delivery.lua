@@ -6,8 +6,9 @@
 --         it may have in flight
 -- RETURNS the deliveries that were leased
 local now, lease_end, token, left = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local endpoints, room, claimed = (#ARGV - 4) / 2, {}, {}
+local endpoints, room, claimed, leases, taken = (#ARGV - 4) / 2, {}, {}, {}, {}
 for e = 1, endpoints do
+  taken[e] = {}
   room[e] = tonumber(ARGV[4 + 2 * e]) - redis.call('ZCOUNT', KEYS[1 + 2 * e], '(' .. now, '+inf')
 end
 redis.call('HDEL', KEYS[2], '') -- takes no memory: see Connection.write_when_full
@@ -23,8 +24,9 @@ for kind = 1, 2 do -- 1 queue, 2 retries
     for e = 1, endpoints do
       local delivery = due[e][turn]
       if delivery and left > 0 then
-        redis.call('HSET', KEYS[2], delivery, token)
-        redis.call('ZADD', KEYS[1 + 2 * e], lease_end, delivery)
+        leases[#leases + 1], leases[#leases + 2] = delivery, token
+        table.insert(taken[e], lease_end)
+        table.insert(taken[e], delivery)
         if kind == 2 then redis.call('ZREM', KEYS[2 + 2 * e], delivery) end
         claimed[#claimed + 1] = delivery
         room[e], left, more = room[e] - 1, left - 1, true
@@ -33,7 +35,9 @@ for kind = 1, 2 do -- 1 queue, 2 retries
     turn = turn + 1
   end
 end
+if #leases > 0 then redis.call('HSET', KEYS[2], unpack(leases)) end
 for e = 1, endpoints do
+  if #taken[e] > 0 then redis.call('ZADD', KEYS[1 + 2 * e], unpack(taken[e])) end
   local endpoint, next_at = ARGV[3 + 2 * e], nil
   for kind = 1, 2 do
     local first_at = redis.call('ZRANGE', KEYS[kind + 2 * e], 0, 0, 'WITHSCORES')[2]

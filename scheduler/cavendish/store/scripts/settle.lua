@@ -7,26 +7,24 @@
 --         per id: id, producer, state, due at, record, delay, number of words, and so many words
 --         (fields that change, each with its value)
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
-local now, answer, counts, gone, written = ARGV[1], {}, {}, {}, {}
+local now, answer, counts, gone, written, inbox, kept = ARGV[1], {}, {}, {}, {}, {}, {}
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
 
 local function finish(i, due, task, result, own, parts)
   local id, state, webhooks = ARGV[i], ARGV[i + 2], field('webhooks', own, parts, KEYS[7]) or ''
-  counts[state] = (counts[state] or 0) + 1
-  gone[due] = gone[due] or {producer = ARGV[i + 1]}
+  counts[state], gone[due] = (counts[state] or 0) + 1, gone[due] or {producer = ARGV[i + 1]}
   table.insert(gone[due], id)
-  redis.call('SET', result, ARGV[i + 4])
+  redis.call('SET', result, ARGV[i + 4], unpack(webhooks == '' and {'EX', ARGV[3]} or {}))
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[4], '*', 'id', id, 'state', state, 'at', now,
     'delay', ARGV[i + 5])
   if webhooks == '' then
-    expire(task, KEYS[8], KEYS[9], now, ARGV[3])
-    redis.call('EXPIRE', result, ARGV[3])
+    expire(task, parts, now, ARGV[3])
     return ''
   end
   if not own then redis.call('HSET', task, 'webhooks', webhooks) end
-  redis.call('ZADD', KEYS[6], now, id)
+  kept[#kept + 1], kept[#kept + 2] = now, id
   for subscription in string.gmatch(webhooks, '%S+') do
-    redis.call('ZADD', KEYS[2], now, subscription .. ':' .. id)
+    inbox[#inbox + 1], inbox[#inbox + 2] = now, subscription .. ':' .. id
   end
   return webhooks
 end
@@ -35,19 +33,21 @@ local i, key = 6, 10
 while i <= #ARGV do
   local id, state, words, became, pending = ARGV[i], ARGV[i + 2], ARGV[i + 6], 'stale', ''
   if string.match(redis.call('HGET', KEYS[1], id) or '', '^(%S+) ') == ARGV[2] then
-    local due, task = KEYS[key], KEYS[key + 1]
-    local row = redis.call('HMGET', task, 'state', 'webhooks', 'common', 'submitted_at')
+    local row = redis.call('HMGET', KEYS[key + 1], 'state', 'webhooks', 'common', 'submitted_at')
     if not row[1] and (row[3] or row[4]) then
       became, written[#written + 1] = state, id
-      redis.call('HSET', task, unpack(ARGV, i + 7, i + 6 + words))
-      if state == 'pending' then redis.call('ZADD', due, ARGV[i + 3], id)
-      else pending = finish(i, due, task, KEYS[key + 2], row[2], row[3]) end
+      redis.call('HSET', KEYS[key + 1], unpack(ARGV, i + 7, i + 6 + words))
+      if state == 'pending' then redis.call('ZADD', KEYS[key], ARGV[i + 3], id)
+      else pending = finish(i, KEYS[key], KEYS[key + 1], KEYS[key + 2], row[2], row[3]) end
     end
   end
   answer[#answer + 1], answer[#answer + 2] = became, pending
   i, key = i + 7 + words, key + 3
 end
 if #written > 0 then redis.call('HDEL', KEYS[1], unpack(written)) end
+if #inbox > 0 then redis.call('ZADD', KEYS[2], unpack(inbox)) end
+if #kept > 0 then redis.call('ZADD', KEYS[6], unpack(kept)) end
+count_references(KEYS[8], KEYS[9])
 for due, ids in pairs(gone) do
   redis.call('ZREM', due, unpack(ids))
   if redis.call('EXISTS', due) == 0 then redis.call('SREM', KEYS[5], ids.producer) end

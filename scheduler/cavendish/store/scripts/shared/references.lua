@@ -3,7 +3,7 @@
 -- KEYS    common   hash: part -> its fields, as JSON
 --         open     hash: part -> records without expiry that refer to it
 --         untils   zset: part -> until when records with expiry may refer to it: they end unseen
-local decoded = {}
+local decoded, fewer, latest = {}, {}, {}
 
 -- A field of a record, from what it says itself or from its common parts; nil if it has none.
 local function field(name, own, parts, common)
@@ -14,12 +14,6 @@ local function field(name, own, parts, common)
       decoded[part] = ok and type(fields) == 'table' and fields or {}
     end
     if decoded[part][name] then return decoded[part][name] end
-  end
-end
-
-local function count_references(task, open, by)
-  for part in string.gmatch(redis.call('HGET', task, 'common') or '', '%S+') do
-    if redis.call('HINCRBY', open, part, by) <= 0 then redis.call('HDEL', open, part) end
   end
 end
 
@@ -34,18 +28,32 @@ local function refer(task, common, open, part, text)
 end
 
 local function persist(task, open)
-  if redis.call('PERSIST', task) == 1 then count_references(task, open, 1) end
+  if redis.call('PERSIST', task) == 0 then return end
+  for part in string.gmatch(redis.call('HGET', task, 'common') or '', '%S+') do
+    redis.call('HINCRBY', open, part, 1)
+  end
 end
 
-local function expire(task, open, untils, now, seconds)
-  if redis.call('PERSIST', task) == 0 then count_references(task, open, -1) end
-  for part in string.gmatch(redis.call('HGET', task, 'common') or '', '%S+') do
-    redis.call('ZADD', untils, 'GT', now + seconds, part)
+-- Let a record that names these parts expire. The script ends with `count_references`.
+local function expire(task, parts, now, seconds)
+  local first = redis.call('TTL', task) == -1
+  for part in string.gmatch(parts or '', '%S+') do
+    if first then fewer[part] = (fewer[part] or 0) + 1 end
+    latest[part] = math.max(latest[part] or 0, now + seconds)
   end
   redis.call('EXPIRE', task, seconds)
 end
 
-local function delete(task, result, open, untils, now)
-  if redis.call('TYPE', task).ok == 'hash' then expire(task, open, untils, now, 0) end
+local function delete(task, result, now)
+  if redis.call('TYPE', task).ok == 'hash' then
+    expire(task, redis.call('HGET', task, 'common'), now, 0)
+  end
   redis.call('DEL', task, result)
+end
+
+local function count_references(open, untils)
+  for part, number in pairs(fewer) do
+    if redis.call('HINCRBY', open, part, -number) <= 0 then redis.call('HDEL', open, part) end
+  end
+  for part, at in pairs(latest) do redis.call('ZADD', untils, 'GT', at, part) end
 end
