@@ -83,7 +83,7 @@ def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
     with runtime.retrieve_limit.acquired() as free:
         retriever = runtime.retriever
         done = retriever.retrieve(*batch, until) if free else retriever.give_back(*batch)
-    if done.deliveries:
+    if done.deliveries and not runtime.delivery_worker.poke():
         send_deliver()
     return str(done)
 

@@ -40,8 +40,9 @@ from cavendish.policy.durations import (
 PRICE_SHARE = 0.02
 LEAST_PRICE, MOST_PRICE = 0.01, LONG
 #: What a call must be worth (task-seconds): while the rate limit is unused, and how much more when
-#: all of it is in use.
-CALL_PRICE, CALL_PRICE_RISE = 1.0, 6.0
+#: all of it is in use; and the calls per second that make it worth twice as much where no limit is
+#: near: each costs a worker some 10 ms of CPU, and then more ids share it.
+CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS = 1.0, 6.0, 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +150,14 @@ def until_all(
     return high
 
 
-def call_price(used_share: float) -> float:
+def call_price(used_share: float, calls: float = 0.0) -> float:
     """The expected wait (task-seconds) that makes a call worth it.
 
-    `used_share` (0..1) is the part of the believed rate limit that is in use.
+    `used_share` (0..1) is the part of the believed rate limit that is in use, `calls` those per
+    second that are made now.
     """
-    return CALL_PRICE + CALL_PRICE_RISE * clamp(used_share, 0.0, 1.0) ** 2
+    dear = clamp(calls / DEAR_CALLS, 0.0, 10.0)
+    return CALL_PRICE * (1 + dear**2) + CALL_PRICE_RISE * clamp(used_share, 0.0, 1.0) ** 2
 
 
 def _until_worth(left: float, alive: float, hazard: float) -> float:

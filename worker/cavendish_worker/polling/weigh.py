@@ -109,7 +109,8 @@ class Scales:
         return worths
 
     def _price(self, producer: str) -> float:
-        return call_price(self.shares.used_share(producer, self.limit, self.now))
+        used_share = self.shares.used_share(producer, self.limit, self.now)
+        return call_price(used_share, self.limit.used(self.now))
 
     def _worth_at(self, batch: list[Candidate], worths: dict[str, float], value: float) -> float:
         """About when a batch is worth a call, or earlier.

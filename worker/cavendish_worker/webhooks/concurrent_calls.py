@@ -45,6 +45,11 @@ class ConcurrentCalls(Generic[T]):
         self._waiting: deque[Job[T]] = deque()
         self._running: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
 
+    @property
+    def full(self) -> bool:
+        """True if no further call may run now. May be asked from any thread."""
+        return self._free <= 0
+
     def add(self, jobs: Sequence[Job[T]]) -> None:
         """Run these as soon as there is room."""
         self._loop.call(lambda: self._add(jobs))

@@ -104,6 +104,11 @@ class DeliveryLoop:
         self.poked = True
         self._ended.put(None)
 
+    @property
+    def busy(self) -> bool:
+        """True if as many calls run as may run at once."""
+        return self._calls.full
+
     def stop(self) -> None:
         """Claim nothing new."""
         self._stopped = True

@@ -39,6 +39,17 @@ class DeliveryWorker:
         self._running: DeliveryLoop | None = None
         self._stopping = False
 
+    def poke(self) -> bool:
+        """Let the loop that runs here look for new deliveries; false if none runs, or it is busy.
+
+        Then another worker may have room, and a message tells it.
+        """
+        with self._lock:
+            if self._running is None or self._stopping or self._running.busy:
+                return False
+            self._running.poke()
+            return True
+
     def deliver(self, go_on: Callable[[], None]) -> Delivered | None:
         """Run a delivery loop; None if one runs already, which then looks for new deliveries.
 
