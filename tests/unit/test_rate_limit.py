@@ -16,6 +16,7 @@ from cavendish.model import Quota, UpstreamErrorKind
 from cavendish.policy.quota_window import START
 from cavendish.policy.rate_limit import (
     BETA,
+    HELD,
     LATE,
     LONGEST_RETRY_AFTER,
     RateLimit,
@@ -190,13 +191,14 @@ def test_every_field_is_kept_in_the_json() -> None:
     assert RateLimit.from_json(None) == RateLimit()
 
 
-def test_a_new_account_starts_slowly_and_doubles_while_nothing_is_refused() -> None:
-    rate_limit, early, _ = run(RateLimit(), T0, 5, lambda _: True)
+def test_a_new_account_starts_below_most_limits_and_then_doubles_while_nothing_is_refused() -> None:
+    rate_limit, early, _ = run(RateLimit(), T0, HELD, lambda _: True)
     assert rate_limit.ceiling is None
-    assert rate_limit.used_share(T0 + 5) == 0.0
-    assert START * 5 <= len(early) <= START * 5 * 2
-    rate_limit, late, _ = run(rate_limit, T0 + 5, 5, lambda _: True)
-    assert 1.5 < len(late) / len(early) < 2.5
+    assert rate_limit.used_share(T0 + HELD) == 0.0
+    assert len(early) == START * HELD
+    rate_limit, second, _ = run(rate_limit, T0 + HELD, 5, lambda _: True)
+    rate_limit, third, _ = run(rate_limit, T0 + HELD + 5, 5, lambda _: True)
+    assert 1.5 < len(third) / len(second) < 2.5
 
 
 def test_the_first_429_makes_what_was_accepted_the_ceiling() -> None:
@@ -242,8 +244,8 @@ def test_an_account_that_was_idle_rests_at_its_ceiling_when_demand_is_back() -> 
 
 
 def test_little_demand_does_not_make_the_rate_limit_grow() -> None:
-    rate_limit, _, _ = run(RateLimit(), T0, 300, lambda _: True, demand=3.0)
-    assert rate_limit.rate_at(T0 + 300) < 6
+    rate_limit, _, _ = run(RateLimit(), T0, 300, lambda _: True, demand=10.0)
+    assert rate_limit.rate_at(T0 + 300) < 20
 
 
 def test_a_retry_after_is_a_floor_for_everyone_up_to_a_cap() -> None:

@@ -40,9 +40,9 @@ from cavendish.policy.durations import (
 PRICE_SHARE = 0.02
 LEAST_PRICE, MOST_PRICE = 0.01, LONG
 #: What a call must be worth (task-seconds): while the rate limit is unused, and how much more when
-#: all of it is in use; and the calls per second that make it worth twice as much where no limit is
-#: near: each costs a worker some 10 ms of CPU, and then more ids share it.
-CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS = 1.0, 6.0, 25.0
+#: all of it is in use; and the calls per second of one worker that make it worth twice as much
+#: where no limit is near: each costs some 15 ms of CPU, and then more ids share it. At most.
+CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 6.0, 15.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,10 @@ def call_price(used_share: float, calls: float = 0.0) -> float:
     """The expected wait (task-seconds) that makes a call worth it.
 
     `used_share` (0..1) is the part of the believed rate limit that is in use, `calls` those per
-    second that are made now.
+    second that each worker makes now.
     """
-    dear = clamp(calls / DEAR_CALLS, 0.0, 10.0)
-    return CALL_PRICE * (1 + dear**2) + CALL_PRICE_RISE * clamp(used_share, 0.0, 1.0) ** 2
+    dear = clamp(calls / DEAR_CALLS, 0.0, DEAREST)
+    return CALL_PRICE * (1 + dear**4) + CALL_PRICE_RISE * clamp(used_share, 0.0, 1.0) ** 2
 
 
 def _until_worth(left: float, alive: float, hazard: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 #: Calls per second: what an account starts with, and the lowest ceiling.
-START, FLOOR = 2.0, 0.02
+START, FLOOR = 8.0, 0.02
 #: An episode was a spent quota if it lasts as many seconds and as long as so many calls take.
 BLACKOUT, BLACKOUT_CALLS = 2.0, 5.0
 #: The least share of an episode that its 429s must cover. Probes come after twice the time each, so

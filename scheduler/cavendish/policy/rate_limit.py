@@ -4,7 +4,8 @@ One rate limit per account is shared by the whole fleet through the store, so th
 together stay under the limit of the API, which is not published and which moves. There is no
 background job: the allowed rate is a closed form of the time.
 
-- **Start.** `START` calls/s, doubling every `DOUBLING` s until the first 429.
+- **Start.** `START` calls/s for `HELD` s, then doubling every `DOUBLING` s until the first 429. It
+  is far below what the vendor documents, and enough to ask about two thousand ids within seconds.
 - **Ceiling.** The first 429 of an episode sets the ceiling c to the rate that was lately accepted.
   The rate restarts at beta * c, returns to c along a cubic curve, stays there for a while, and
   then probes beyond it, faster and faster. A 429 for a call sent before the last cut is a straggler
@@ -37,8 +38,8 @@ from cavendish.policy.quota_window import (
 )
 from cavendish.stored_json import compact, read
 
-#: Seconds until the starting rate has doubled.
-DOUBLING = 5.0
+#: Seconds for which the starting rate is held, and then until it has doubled.
+HELD, DOUBLING = 10.0, 5.0
 #: Calls per second.
 CEILING = 1000.0
 #: Seconds of which calls may be sent together.
@@ -119,7 +120,8 @@ class RateLimit(QuotaWindow):
 
     def _climbed(self, now: float) -> float:
         if not self.limited:
-            doublings = min((now - self.since) / DOUBLING, 10.0) if self.since else 0.0
+            ago = now - self.since if self.since else 0.0
+            doublings = min(max(ago - HELD, 0.0) / DOUBLING, 10.0)
             return self.rate * math.exp2(doublings)
         ahead = max(now - self.since, 0.0) / self.climb - 1
         beta = BETA_WINDOW if self.window else BETA

@@ -115,7 +115,7 @@ class Rounds:
         due = [name for name, at in groups if at <= now]
         some = sorted(due, key=lambda name: shares.used.get(name, 0.0))[:_PRODUCERS]
         places = index.due(some, now, _LANES // len(some))
-        scales = Scales(self.forecasts, limit, shares, now)
+        scales = Scales(self.forecasts, limit, shares, now, max(self.workers, 1))
         weighed = self._weigh(places, scales, calls)
         looks = {place[:2]: place for place in _looks(places, weighed)}
         chosen = _choose(weighed, scales, calls)

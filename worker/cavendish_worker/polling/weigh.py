@@ -56,12 +56,16 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """Weighs the lanes of one account by its rate limit and by what its producers used of it."""
+    """Weighs the lanes of one account by its rate limit and by what its producers used of it.
+
+    `workers`: how many make the calls.
+    """
 
     forecasts: Forecasts
     limit: RateLimit
     shares: CallShares
     now: float
+    workers: int = 1
 
     def charged(self, one: Weighed) -> Scales:
         """The same once the producers of a batch are charged for its call."""
@@ -110,7 +114,7 @@ class Scales:
 
     def _price(self, producer: str) -> float:
         used_share = self.shares.used_share(producer, self.limit, self.now)
-        return call_price(used_share, self.limit.used(self.now))
+        return call_price(used_share, self.limit.used(self.now) / self.workers)
 
     def _worth_at(self, batch: list[Candidate], worths: dict[str, float], value: float) -> float:
         """About when a batch is worth a call, or earlier.
