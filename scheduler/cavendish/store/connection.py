@@ -229,6 +229,14 @@ class Batch:
         """Add a run of `scripts/NAME.lua`, with its text: the server may not know it yet."""
         self.command(keys[0], "EVAL", script_text(name), len(keys), *keys, *args)
 
+    def before_all_else(self) -> None:
+        """Write what was added before anything that is added later: at once in a cluster, where a
+        batch keeps its order at each primary only.
+        """
+        if self._redis.clustered:
+            self.execute()
+            self._commands = []
+
     def execute(self) -> list[Any]:
         """Write, and return the answers in the order of the commands.
 

@@ -51,9 +51,7 @@ class NewTasks:
             some = chunks[start : start + CHUNKS_AT_ONCE]
             batch = self._redis.batch()
             self._note(batch, new, {lane for lane, _ in some}, look_at)
-            if self._redis.clustered:  # a batch keeps its order at each primary only
-                batch.execute()
-                batch = self._redis.batch()
+            batch.before_all_else()
             for lane, chunk in some:
                 batch.queue("add", new.keys(lane, chunk), new.args(chunk, first_poll, own or {}))
             for (_, chunk), known in zip(some, batch.execute()[-len(some) :], strict=True):

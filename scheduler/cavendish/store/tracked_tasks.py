@@ -172,9 +172,11 @@ class Tasks:
         """
         if not outcomes:
             return []
-        self.due(lane.account).note(next_looks(lane, outcomes, now), now)
+        batch = self._redis.batch()
+        self.due(lane.account).note_in(batch, next_looks(lane, outcomes, now), now)
         if any(outcome.state.terminal for outcome, _ in outcomes):  # it may have webhooks by now
-            self._deliveries.note([Place(lane.account, lane, now)], now)
+            self._deliveries.note_in(batch, [Place(lane.account, lane, now)], now)
+        batch.before_all_else()
         keys = LaneKeys(lane)
         names = [keys.leases, keys.inbox, keys.counts, keys.events, keys.producers, keys.ended]
         names += [keys.common, keys.common_open, keys.common_until]
@@ -185,7 +187,8 @@ class Tasks:
             task = outcome.task
             names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
             args += settle_args(outcome, next_poll_at, now, record)
-        flat = self._redis.script("settle", names, args, durable=True)
+        batch.queue("settle", names, args)
+        flat = batch.execute()[-1]
         ids = [outcome.task.id for outcome, _ in outcomes]
         settled = [
             Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
