@@ -85,9 +85,11 @@ class Connection:
         text, sha = _script(name)
         with self.errors():
             try:
-                return self.redis.evalsha(sha, len(keys), *keys, *args)
+                answer = self.redis.evalsha(sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:  # a server that was just started or promoted
-                return self.redis.eval(text, len(keys), *keys, *args)
+                answer = self.redis.eval(text, len(keys), *keys, *args)
+            _raise_refusal(answer)
+        return answer
 
     def write_when_full(self, key: str, *words: Any) -> Any:
         """Run a small command on one key, also where memory is full (`maxmemory` with noeviction).
@@ -120,11 +122,9 @@ class Connection:
         """Run a pipeline; where one command failed, its error stands in place of its answer."""
         with self.errors():
             answers = pipe.execute(raise_on_error=False)
+            _raise_refusal(answers)
             for answer in answers:
-                if isinstance(answer, Exception) and (
-                    not isinstance(answer, redis.ResponseError) or refuses(answer)
-                ):
-                    raise answer
+                _raise_refusal(answer)
         return answers
 
     def scripts(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -271,6 +271,15 @@ class Batch:
                 f"but only {having} of {self._replicas} replicas have it."
             )
         return answers
+
+
+def _raise_refusal(answer: Any) -> None:
+    """Raise the first error in an answer that is not about one damaged key."""
+    for each in answer if isinstance(answer, list) else ():
+        if isinstance(each, Exception) and (
+            not isinstance(each, redis.ResponseError) or refuses(each)
+        ):
+            raise each
 
 
 @cache

@@ -12,7 +12,7 @@ from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, completed
-from cavendish.store.connection import Connection
+from cavendish.store.connection import Batch, Connection
 from cavendish.store.due_index import DueIndex, Place, next_looks
 from cavendish.store.keys import DELIVERIES, LANES, LaneKeys, delivery_of
 from cavendish.store.new_tasks import NewTasks, by_lane
@@ -172,12 +172,7 @@ class Tasks:
         """
         if not outcomes:
             return []
-        batch = self._redis.batch()
-        self.due(lane.account).note_in(batch, next_looks(lane, outcomes, now), now)
-        if any(outcome.state.terminal for outcome, _ in outcomes):  # it may have webhooks by now
-            self._deliveries.note_in(batch, [Place(lane.account, lane, now)], now)
-        batch.before_all_else()
-        keys = LaneKeys(lane)
+        batch, keys = self._noted(lane, outcomes, now), LaneKeys(lane)
         names = [keys.leases, keys.inbox, keys.counts, keys.events, keys.producers, keys.ended]
         names += [keys.common, keys.common_open, keys.common_until]
         events_kept_for = max(int(retention), EVENTS_KEPT_FOR)
@@ -198,6 +193,15 @@ class Tasks:
         ended = [(each.task, record) for (each, _), one, record in rows if one.ended]
         self._usage.ended(ended, now + retention, now)
         return settled
+
+    def _noted(self, lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float) -> Batch:
+        """A batch that begins with the notes of when the lane is worth its next looks."""
+        batch = self._redis.batch()
+        self.due(lane.account).note_in(batch, next_looks(lane, outcomes, now), now)
+        if any(outcome.state.terminal for outcome, _ in outcomes):  # it may have webhooks by now
+            self._deliveries.note_in(batch, [Place(lane.account, lane, now)], now)
+        batch.before_all_else()
+        return batch
 
     def load(
         self, lane: Lane, ids: Sequence[str], *, token: str | None = None, with_record: bool = False

@@ -32,6 +32,8 @@ from cavendish_worker.telemetry import logs
 REFUSED_AGAIN = 2.0
 #: New objects after which the garbage collector looks for cycles among them.
 _YOUNG_OBJECTS = 20_000
+#: Seconds after which a thread that computes lets another one go on.
+SWITCH = 0.001
 
 
 class PatientConnection(kombu.Connection):
@@ -262,6 +264,7 @@ def _collect_garbage_seldom(**_: Any) -> None:
     """
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    sys.setswitchinterval(SWITCH)
 
 
 @signals.worker_init.connect
