@@ -55,6 +55,7 @@ bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile r
 
 bench-capacity: setup ## ids a second against delay, and CPU per id (AGAINST=commit: in turns with that one)
 	@$(BIN)/python tests/bench/capacity.py $(if $(AGAINST),--against $(AGAINST)) $(if $(RATES),--rates $(RATES))
+	@$(BIN)/python tests/bench/dispatching.py
 
 bench-strangers: setup ## what a producer of 200 and of 2,000 unknown services costs the others, and an idle fleet with 2,000 lanes (NAMES=200)
 	@$(BIN)/python tests/bench/strangers.py $(if $(NAMES),--names $(NAMES))

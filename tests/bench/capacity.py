@@ -1,6 +1,6 @@
 """How many ids a second the whole system takes, and what each costs: open-loop load on two cores.
 
-    .venv/bin/python tests/bench/capacity.py [--rates 300,600,900] [--seconds 30]
+    .venv/bin/python tests/bench/capacity.py [--rates 600,900] [--seconds 15]
         [--batches 50,200] [--workers 1,2] [--against COMMIT]
 
 Ids arrive evenly, whether the system keeps up or not; each has one webhook, to a receiver of this
@@ -292,8 +292,8 @@ def main() -> None:
     )
     parser.add_argument("--one", nargs=4, type=float, help=argparse.SUPPRESS)
     parser.add_argument("--cold", nargs=2, type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--rates", default="300,600,900")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--rates", default="600,900")
+    parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--batches", default="50,200")
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--against", default="", metavar="COMMIT")
