@@ -102,24 +102,43 @@ def test_two_processes_that_look_at_once_lease_no_id_twice(store: Store) -> None
     ids = [f"id-{number}" for number in range(40)]
     add(store, *ids, seconds=10.0)
     look = store.deadlines._go_on
-    first = look(LANE, 1010.0, ids, 1020.0, "one")
-    assert (first, look(LANE, 1010.0, ids, 1020.0, "two")) == (ids, [])
+    first = look(LANE, (1010.0, 1050.0), ids, 1020.0, "one")
+    assert (first, look(LANE, (1010.0, 1050.0), ids, 1020.0, "two")) == (ids, [])
 
 
-def test_a_lane_without_pending_ids_keeps_no_deadlines_and_one_with_a_new_id_keeps_them(
+def test_a_lane_without_pending_ids_keeps_no_deadlines_and_what_is_pending_keeps_its_own(
     store: Store,
 ) -> None:
     add(store, "a", "b")
     add(store, "c", seconds=50.0)
     end(store, "a", "b", "c")
     add(store, "d", seconds=77.0)
-    before = times(store)
-    store.deadlines.forget(LANE, [""])
-    assert times(store) == before
+    assert not store.deadlines.drop_ended(LANE, 100)
+    assert times(store) == {1078.0: ["d"]}
     end(store, "d")
-    store.deadlines.forget(LANE, ["", "other"])
+    assert store.deadlines.drop_ended(LANE, 100)
     assert times(store) == {}
-    store.deadlines.forget(LANE, [""])
+    assert store.deadlines.drop_ended(LANE, 100)
+
+
+def test_many_ended_ids_are_dropped_part_by_part(store: Store) -> None:
+    ids = [f"id-{number}" for number in range(1300)]
+    add(store, *ids)
+    end(store, *ids)
+    assert not store.deadlines.drop_ended(LANE, 700)
+    assert sum(map(len, times(store).values())) == 600
+    assert store.deadlines.drop_ended(LANE, 600)
+
+
+def test_an_id_whose_due_set_is_lost_ends_by_its_deadline_all_the_same(store: Store) -> None:
+    add(store, "a", "odd", seconds=100.0)
+    raw = store.connection.redis
+    raw.delete(KEYS.due(""))
+    raw.hset(KEYS.task("odd"), "deadline_at", "tomorrow")
+    assert not store.deadlines.drop_ended(LANE, 100)
+    assert raw.hlen(KEYS.leases) == 0
+    found = [each for _ in range(2) for each in store.deadlines.overdue(LANE, 1102.0, "t", 10)]
+    assert sorted(found) == ["a", "odd"]
 
 
 @pytest.mark.parametrize("seed", range(5))

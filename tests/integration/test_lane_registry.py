@@ -49,7 +49,7 @@ def looked_at(store: Store) -> None:
     for index in (store.tasks.due("default"), store.deadlines.index, store.deliveries.index):
         found = index.due([group for group, _ in index.groups()], now, -1)
         index.looked_at([place._replace(at=None) for place in found], now)
-    store.deadlines.forget(LANE, [""])
+    store.deadlines.drop_ended(LANE, 1000)
 
 
 def expired(store: Store) -> None:

@@ -21,7 +21,7 @@ from cavendish.store.keys import DEADLINES, LaneKeys
 _EARLY = 1 / 32
 #: Seconds until overdue ids are looked at again, in case the process that took them dies.
 _AGAIN = 30
-#: Deadlines that are deleted at once.
+#: Ids that are looked at in one step.
 _PAGE = 500
 
 
@@ -72,38 +72,46 @@ class Deadlines:
                     return []
                 time = float(due[0])
                 ids: Any = self._redis.redis.lrange(keys.deadline(time), 0, at_most - 1)
-            if leased := self._go_on(lane, time, ids, before, token):
+            again = math.ceil(before / _AGAIN + 1) * _AGAIN
+            if leased := self._go_on(lane, (time, again), ids, before, token):
                 return leased
 
+    def drop_ended(self, lane: Lane, at_most: int) -> bool:
+        """Drop ids that have ended before their time comes, of so many; true if none is left.
+
+        For a lane in which nothing seems to be pending any more. What is pending all the same keeps
+        its deadline: the lane was damaged.
+        """
+        keys, redis = LaneKeys(lane), self._redis.redis
+        with self._redis.errors():
+            times: Any = redis.zrange(keys.deadlines, 0, -1)
+            for time in map(float, times):
+                left = int(redis.llen(keys.deadline(time)))
+                while left > 0 and at_most > 0:
+                    some = min(left, at_most, _PAGE)
+                    ids: Any = redis.lrange(keys.deadline(time), 0, some - 1)
+                    self._go_on(lane, (time, time), ids, -math.inf, "")
+                    left, at_most = left - some, at_most - some
+            return not redis.exists(keys.deadlines)
+
     def _go_on(
-        self, lane: Lane, looked_at: float, ids: list[str], before: float, token: str
+        self, lane: Lane, times: tuple[float, float], ids: list[str], before: float, token: str
     ) -> list[str]:
+        """Lease or drop ids of a list, or let them wait for their own deadline.
+
+        `times`: of that list, and of the one in which leased ids are looked at again.
+        """
         keys = LaneKeys(lane)
         tasks = [keys.task(each) for each in ids]
         found = self._redis.script("deadlines_of", [keys.common, *tasks], []) if ids else []
-        again = math.ceil(before / _AGAIN + 1) * _AGAIN
-        names = [keys.deadlines, keys.leases, keys.quarantined]
-        names += [keys.deadline(looked_at), keys.deadline(again)]
-        args = [int(looked_at), again, token, before]
+        names = [keys.deadlines, keys.leases, keys.quarantined, *map(keys.deadline, times)]
+        args = [*map(int, times), token, before]
         for task_id, task, text in zip(ids, tasks, found, strict=True):
             deadline = "" if text is None else _later(text, before)
             names += [task, keys.deadline(float(deadline or 0))]
             args += [task_id, deadline]
         leased: list[str] = self._redis.script("overdue", names, args)
         return leased
-
-    def forget(self, lane: Lane, producers: Iterable[str]) -> None:
-        """Delete the deadlines of a lane whose producers have no pending ids any more."""
-        keys, dues = LaneKeys(lane), [LaneKeys(lane).due(each) for each in producers]
-        while True:
-            with self._redis.errors():
-                times: Any = self._redis.redis.zrange(keys.deadlines, 0, _PAGE - 1)
-            if not times:
-                return
-            lists = [keys.deadline(float(each)) for each in times]
-            names = [keys.producers, keys.deadlines, *dues, *lists]
-            if not self._redis.script("forget_deadlines", names, [len(dues), *times]):
-                return
 
 
 def _later(text: str, before: float) -> str:

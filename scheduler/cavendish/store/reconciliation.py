@@ -14,6 +14,9 @@ from cavendish.store.keys import DELIVERIES, RECONCILED, LaneKeys, delivery_of, 
 from cavendish.store.tracked_tasks import Tasks
 from cavendish.webhook_endpoint import endpoint_in
 
+#: Ids whose deadlines a run drops at most in a lane in which nothing is pending any more.
+DROPPED = 50_000
+
 
 class Reconciliation:
     """Goes through the ended ids of a lane, page by page. Every method raises StoreUnavailable."""
@@ -78,8 +81,8 @@ class Reconciliation:
         deliveries.index.mend([Place(lane.account, lane, visit_at)], now)
         if look_at is not None:
             waiting = tasks.waiting([lane], now, 1)[lane]
-            if waiting.ended:
-                deadlines.forget(lane, waiting.first_at)
+            if waiting.ended and deadlines.drop_ended(lane, DROPPED):
+                deadlines.index.looked_at([Place(lane.account, lane, None)], now)
             places = [Place(name, lane, at) for name, at in waiting.first_at.items()]
             tasks.due(lane.account).mend(places, now)
 

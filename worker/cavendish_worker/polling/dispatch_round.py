@@ -44,6 +44,8 @@ _BATCHES, _WAITING = 16, 6
 
 #: Seconds until the next round if the workers are behind.
 _BUSY = 0.05
+#: Ids whose deadlines a round drops at most in a lane in which nothing is pending any more.
+_DROPPED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +157,17 @@ class Rounds:
         for one in weighed:
             if one.waiting.error is not None:
                 report_unreadable(one.lane, one.waiting.error)
-        self._forget_deadlines([one.waiting for one in weighed if one.waiting.ended], scales.now)
+        self._drop_deadlines([one.waiting for one in weighed if one.waiting.ended], scales.now)
         return weighed
 
-    def _forget_deadlines(self, ended: Sequence[Waiting], now: float) -> None:
-        """Nothing is pending any more in these lanes."""
-        for one in ended:
-            self.store.deadlines.forget(one.lane, one.first_at)
-        if ended:
-            gone = [Place(one.lane.account, one.lane, None) for one in ended]
+    def _drop_deadlines(self, ended: Sequence[Waiting], now: float) -> None:
+        """Nothing is pending any more in these lanes; a reconcile run drops the rest."""
+        gone = [
+            Place(one.lane.account, one.lane, None)
+            for one in ended
+            if self.store.deadlines.drop_ended(one.lane, _DROPPED)
+        ]
+        if gone:
             self.store.deadlines.index.looked_at(gone, now)
 
     def _take_calls(self, account: str, now: float, wanted: int) -> int:

@@ -3,8 +3,9 @@
 -- A leased id keeps its place in `due`: if this process dies, it is polled as usual.
 -- KEYS    1 deadlines  2 leases  3 quarantined  4 ids of this deadline  5 ids of the deadline at
 --         which leased ids are looked at again, then per id: task, ids of its deadline
--- ARGV    1 this deadline  2 the other one  3 token  4 before which time overdue ids were due, then
---         per id: id, its deadline, '' if it is overdue
+-- ARGV    1 this deadline  2 the other one  3 token ('': lease none)  4 before which time overdue
+--         ids were due, then per id: id, the time of its own deadline, '' if it is overdue, has
+--         ended or is gone
 -- RETURNS the ids that were leased
 local leased = {}
 redis.call('HDEL', KEYS[2], '') -- takes no memory: see Connection.write_when_full
@@ -23,9 +24,11 @@ for i = 5, #ARGV, 2 do
       local task = KEYS[key]
       local state = redis.pcall('HGET', task, 'state') -- an error where the record is unreadable
       if type(state) == 'table' or not state and redis.call('EXISTS', task) == 1 then
-        redis.call('HSET', KEYS[2], id, ARGV[3] .. ' ' .. ARGV[4])
         wait(id, ARGV[2], KEYS[5])
-        leased[#leased + 1] = id
+        if ARGV[3] ~= '' then
+          redis.call('HSET', KEYS[2], id, ARGV[3] .. ' ' .. ARGV[4])
+          leased[#leased + 1] = id
+        end
       end
     end
   end
