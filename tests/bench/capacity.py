@@ -5,7 +5,8 @@
 
 Ids arrive evenly, whether the system keeps up or not; each has one webhook, to a receiver of this
 machine. The pretend API has no limit, and answers within milliseconds; its CPU, and that of the
-receiver, are counted apart. With `--against`, each load runs on the code of that commit too, in
+receiver, are counted apart. All rates are measured with the first size of batches, and the last rate
+with the others, too. With `--against`, each load runs on the code of that commit too, in
 turns, and the ratios are printed pair by pair.
 """
 
@@ -316,9 +317,10 @@ def main() -> None:
             )
         sys.stdout.write(" | ".join(HEADS) + "\n")
         sys.stdout.flush()
-        for batch in map(int, words.batches.split(",")):
+        rates = [float(rate) for rate in words.rates.split(",")]
+        for number, batch in enumerate(map(int, words.batches.split(","))):
             for workers in map(int, words.workers.split(",")):
-                for rate in map(float, words.rates.split(",")):
+                for rate in rates[-1:] if number else rates:
                     _load(trees, rate, words.seconds, batch, workers)
 
 
