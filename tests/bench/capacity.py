@@ -5,9 +5,9 @@
 
 Ids arrive evenly, whether the system keeps up or not; each has one webhook, to a receiver of this
 machine. The pretend API has no limit, and answers within milliseconds; its CPU, and that of the
-receiver, are counted apart. All rates are measured with the first size of batches, and the last rate
-with the others, too. With `--against`, each load runs on the code of that commit too, in
-turns, and the ratios are printed pair by pair.
+receiver, are counted apart. All rates are measured with the first size of batches, the last rate
+with the others, too. With `--against`, each load runs on the code of that commit too, in turns, and
+the ratios are printed pair by pair.
 """
 
 from __future__ import annotations
