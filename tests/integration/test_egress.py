@@ -10,7 +10,8 @@ import errno
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -27,8 +28,12 @@ from cavendish_worker.http.egress import (
     PublicBackend,
     ResolverAway,
 )
+from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.stream import Connection
 from cavendish_worker.http.transport import PooledTransport, read_raw
+from cavendish_worker.webhooks.attempt_result import AttemptResult
+from cavendish_worker.webhooks.post import Target, post
+from cavendish_worker.webhooks.signing import new_secret
 from proxying import Proxy
 from receiving import Authority, receiving
 
@@ -201,6 +206,33 @@ def test_the_next_address_of_a_name_is_tried_and_what_was_dialled_in_vain_is_not
     with pytest.raises(httpx.ConnectError) as caught:
         asyncio.run(call(egress.transport(LOOPBACK), url))
     assert caught.value.__notes__ == ["Dialled 127.0.0.3."]
+
+
+def test_a_webhook_does_not_spend_its_time_on_the_first_address_of_a_name_that_is_silent(
+    names: dict[str, list[list[Answer]]],
+) -> None:
+    names["two.example"] = [["127.0.0.2", "127.0.0.3"]]
+    target = Target("http://two.example:PORT/", (new_secret(),))
+
+    async def run() -> AttemptResult:
+        with socket.create_server(("127.0.0.2", 0), backlog=0) as silent, ExitStack() as full:
+            port = silent.getsockname()[1]
+            for _ in range(4):  # it takes no further connection
+                one = full.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.2", port))
+            answers = await asyncio.start_server(answer, "127.0.0.3", port)
+            async with answers, egress.transport(LOOPBACK) as through:
+                to = replace(target, url=target.url.replace("PORT", str(port)))
+                return await post(through, to, "msg_1", b"{}", 1.7e9, 2.0, ShutdownDeadline())
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+
+    result = asyncio.run(run())
+    assert (result.outcome, result.address) == ("HTTP 204", "127.0.0.3")
 
 
 @pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM])

@@ -27,7 +27,7 @@ async def call(through: PooledTransport, url: str, body: bytes = b"{}", **timeou
         place = place_of(httpx.URL(url))
         head = b"Host: %b\r\nContent-Length: %d\r\n" % (place.host, len(body))
         call = Call(place, "POST", head, body)
-        return (await through.exchange(call, 1000)).body
+        return (await through.exchange(call, 1000, 5.0)).body
     response = await through.handle_async_request(
         httpx.Request("POST", url, content=body, extensions={"timeout": timeouts})
     )

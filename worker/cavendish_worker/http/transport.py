@@ -121,13 +121,14 @@ class PooledTransport(httpx.AsyncBaseTransport):
         headers = list(message.raw_headers)
         return httpx.Response(message.code, headers=headers, stream=stream, extensions=extensions)
 
-    async def exchange(self, call: Call, limit: int) -> Answer:
+    async def exchange(self, call: Call, limit: int, timeout: float) -> Answer:
         """Make a call without the objects of httpx, which cost as much as all the rest of it.
 
         At most `limit` bytes of the answer's body are read, and more is not waited for. The caller
-        ends it in time. Raises the errors of httpx.
+        ends it after `timeout` seconds, of which each address of a name gets its share. Raises the
+        errors of httpx.
         """
-        connection, message = await self._ask(call, {})
+        connection, message = await self._ask(call, {"connect": timeout})
         try:
             body = await _read(connection, limit)
         finally:

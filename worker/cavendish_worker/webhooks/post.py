@@ -68,7 +68,7 @@ async def post(
     try:
         async with shutdown_deadline.call(timeout):
             call = _signed(target, webhook_id, body, int(now), trace)
-            said = await transport.exchange(call, ANSWER_LIMIT)
+            said = await transport.exchange(call, ANSWER_LIMIT, timeout)
         result, answer = classified(said.status, said.headers), excerpt(said.body)
     except TimeoutError:
         result = _timed_out(timeout, loop_lag.stood_still() - stood)
