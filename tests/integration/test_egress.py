@@ -224,12 +224,15 @@ def test_a_webhook_does_not_spend_its_time_on_the_first_address_of_a_name_that_i
             answers = await asyncio.start_server(answer, "127.0.0.3", port)
             async with answers, egress.transport(LOOPBACK) as through:
                 to = replace(target, url=target.url.replace("PORT", str(port)))
-                return await post(through, to, "msg_1", b"{}", 1.7e9, 2.0, ShutdownDeadline())
+                said = await post(through, to, "msg_1", b"{}", 1.7e9, 2.0, ShutdownDeadline())
+                await asyncio.sleep(0.05)  # the connections end
+                return said
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n{}")
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
     result = asyncio.run(run())
     assert (result.outcome, result.address) == ("HTTP 204", "127.0.0.3")
