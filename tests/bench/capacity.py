@@ -5,9 +5,9 @@
 
 Ids arrive evenly, whether the system keeps up or not; each has one webhook, to a receiver of this
 machine. The pretend API has no limit, and answers within milliseconds; its CPU, and that of the
-receiver, are counted apart. All rates are measured with the first size of batches, the last rate
-with the others, too. With `--against`, each load runs on the code of that commit too, in turns, and
-the ratios are printed pair by pair.
+receiver, are counted apart. With the first size of batches everything is measured, with the others
+the last rate and number of workers. With `--against`, each load runs on the code of that commit
+too, in turns, and the ratios are printed pair by pair.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -317,14 +318,17 @@ def main() -> None:
             )
         sys.stdout.write(" | ".join(HEADS) + "\n")
         sys.stdout.flush()
-        rates = [float(rate) for rate in words.rates.split(",")]
-        for number, batch in enumerate(map(int, words.batches.split(","))):
-            for workers in map(int, words.workers.split(",")):
-                for rate in rates[-1:] if number else rates:
-                    _load(trees, rate, words.seconds, batch, workers)
+        batches, workers = (
+            list(map(int, text.split(","))) for text in (words.batches, words.workers)
+        )
+        rates = list(map(float, words.rates.split(",")))
+        for load in product(batches[:1], workers, rates):
+            _load(trees, words.seconds, *load)
+        for load in product(batches[1:], workers[-1:], rates[-1:]):
+            _load(trees, words.seconds, *load)
 
 
-def _load(trees: dict[str, Path], rate: float, seconds: float, batch: int, workers: int) -> None:
+def _load(trees: dict[str, Path], seconds: float, batch: int, workers: int, rate: float) -> None:
     rows = {
         name: _run(tree, "--one", rate, seconds, batch, workers) for name, tree in trees.items()
     }

@@ -99,6 +99,10 @@ def plot(rows: list[dict[str, Any]]) -> str:
     )
 
 
+#: Where the results of other benches begin.
+OTHERS = "\n# Results of `make bench-capacity`\n"
+
+
 def main() -> None:
     """Run, print and keep."""
     parser = argparse.ArgumentParser(
@@ -128,7 +132,9 @@ def main() -> None:
         parts = [
             f"\n## {TITLES[name]}\n\n```\n{text.strip()}\n```\n" for name, text in texts.items()
         ]
-        (HERE / "RESULTS.md").write_text(head + "".join(parts))
+        results = HERE / "RESULTS.md"
+        others = "".join(results.read_text().partition(OTHERS)[1:])
+        results.write_text(head + "".join(parts) + others)
         (HERE / "polling.svg").write_text(plot(rows["rows"] if isinstance(rows, dict) else rows))
 
 
