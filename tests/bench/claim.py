@@ -6,7 +6,10 @@ python tests/bench/claim.py [--ids 1000000]
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +30,8 @@ from conftest import Server
 LANE = Lane("default", "nano-banana")
 CONFIG = RoundConfig(batch_size=50, lease=120.0, rate=0.0)
 ROUNDS = 200
+#: Ids that are submitted one by one, and JSON lines that the command gets.
+ALONE, LINES = 20_000, 20_000
 
 
 def fill(store: Store, count: int) -> float:
@@ -90,6 +95,35 @@ def scrapes(store: Store) -> list[float]:
     return spent
 
 
+def bytes_one_by_one(store: Store) -> float:
+    """Memory of a pending id with one webhook that was submitted alone."""
+    before, now = store.connection.redis.info("memory")["used_memory"], store.fleet.now()
+    options = SubmitOptions(
+        "flux", "default", ("https://example.com/hook",), 86400.0, "", "", "", restart=False
+    )
+    for number in range(ALONE):
+        at = round(now + number / 100, 3)
+        store.tasks.add([f"00000000-0000-4000-8000-{number:012d}"], options, at, at)
+    return float(store.connection.redis.info("memory")["used_memory"] - before) / ALONE
+
+
+def lines_a_second(url: str) -> float:
+    """How fast the command takes JSON lines with metadata of their own, its start included."""
+    ids = (f"00000000-0000-4000-8000-{number:012d}" for number in range(LINES))
+    lines = [json.dumps({"id": each, "metadata": {"order": each}}) for each in ids]
+    words = [sys.executable, "-m", "cavendish_worker.cli", "submit", "--service", "veo", "-"]
+    began = time.perf_counter()
+    subprocess.run(
+        words,
+        input="\n".join(lines),
+        env=os.environ | {"CAVENDISH_REDIS_URL": url},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return LINES / (time.perf_counter() - began)
+
+
 def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
     """Rows: what, median, 99th percentile."""
     server = Server()
@@ -100,11 +134,15 @@ def tables(count: int = 1_000_000) -> list[tuple[str, str, str]]:
         memory = store.connection.redis.info("memory")["used_memory"] / count
         inside, wall = claims(store)
         rounds, asked = ticks(store), scrapes(store)
+        one_by_one = bytes_one_by_one(store)
+        lines = lines_a_second(server.url)
     finally:
         server.close()
     rows = [
         ("submit, ids/s", f"{count / seconds:,.0f}", ""),
+        ("JSON lines with metadata of their own, lines/s", f"{lines:,.0f}", ""),
         ("memory, bytes per pending id with one webhook", f"{memory:.0f}", ""),
+        ("the same, submitted one by one", f"{one_by_one:.0f}", ""),
     ]
     measured = {
         "claim of 50, ms in Redis": inside,
