@@ -40,7 +40,6 @@ STEPS = {
     "batch settled": "cavendish.store.tracked_tasks:Tasks.settle",
     "duration model changed": "cavendish.store.shared_state:SharedState.change_durations",
     "overdue taken": "cavendish.store.deadlines:Deadlines.overdue",
-    "deadlines dropped": "cavendish.store.deadlines:Deadlines.drop_ended",
     "delivery worker called": "cavendish_worker.tasks:send_deliver",
     "deliveries sorted": "cavendish.store.deliveries:Deliveries.sort",
     "endpoint postponed": "cavendish.store.deliveries:Deliveries.postpone",
