@@ -147,6 +147,11 @@ def _commands_of_producers(guarded: Guarded) -> None:
         long = {"note": "n" * 100}
         client.submit(ids, service=SERVICE, webhook=f"{parts.receiver}?job=7", metadata=long)
         client.submit(ids, service=SERVICE, metadata=long, restart=True)
+        ended = parts.emulator.create(1)
+        client.submit(ended, service=SERVICE)
+        client.wait(ended, service=SERVICE, timeout=60)
+        (again,) = client.submit(ended, service=SERVICE, restart=True)
+        assert again.outcome == "new"
         assert client.get(ids[0], service=SERVICE) is not None
         assert set(client.get_many(ids, service=SERVICE)) == set(ids)
     more = parts.emulator.create(2)
@@ -186,6 +191,9 @@ def _commands_of_operators(guarded: Guarded) -> None:
         "endpoint list",
     ):
         shell(*words.split())
+    plain = parts.emulator.create(1)
+    for words in (["submit"], ["wait", "--timeout", "60"], ["submit", "--restart"]):
+        shell(*words, "--service", SERVICE, *plain, fails=words[0] == "wait")
     shell("endpoint", "add", "shop", parts.receiver)
     for words in ("show shop", "rotate shop", "disable shop", "enable shop"):
         shell("endpoint", *words.split())
