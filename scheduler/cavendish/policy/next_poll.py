@@ -41,7 +41,8 @@ PRICE_SHARE = 0.02
 LEAST_PRICE, MOST_PRICE = 0.01, LONG
 #: What a call must be worth (task-seconds): while the rate limit is unused, and how much more when
 #: all of it is in use; and the calls per second of one worker that make it worth twice as much
-#: where no limit is near: each costs some 15 ms of CPU, and then more ids share it. At most.
+#: where no limit is near: each costs some 15 ms of CPU, and then more ids share it. Beyond so many
+#: times these calls it rises no further.
 CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 6.0, 15.0, 2.0
 
 

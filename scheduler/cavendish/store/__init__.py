@@ -37,11 +37,11 @@ class Store:
 
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
-        self.tasks = Tasks(self.connection, shards)
+        self.common_parts = CommonParts(self.connection)
+        self.tasks = Tasks(self.connection, self.common_parts, shards)
         self.deadlines = Deadlines(self.connection)
         self.producer_usage = ProducerUsage(self.connection)
-        self.common_parts = CommonParts(self.connection)
-        self.deliveries = Deliveries(self.connection)
+        self.deliveries = Deliveries(self.connection, self.common_parts)
         self.closed = Closed(self.connection, self.deliveries)
         self.reconciliation = Reconciliation(self.connection)
         self.lane_registry = LaneRegistry(self.connection)

@@ -123,8 +123,6 @@ class Connection:
         with self.errors():
             answers = pipe.execute(raise_on_error=False)
             _raise_refusal(answers)
-            for answer in answers:
-                _raise_refusal(answer)
         return answers
 
     def scripts(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -147,6 +145,9 @@ class Connection:
                 keys, args = calls[number]
                 pipe.eval(script_text(name), len(keys), *keys, *args)
             answers |= zip(numbers, self.answers(pipe), strict=True)
+        with self.errors():
+            for answer in answers.values():
+                _raise_refusal(answer)
         return [answers[number] for number in range(len(calls))]
 
     def batch(self) -> Batch:

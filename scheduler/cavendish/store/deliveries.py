@@ -86,9 +86,8 @@ class Visits:
 class Deliveries:
     """One method per script, of the same name. Every method raises StoreUnavailable."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._redis = connection
-        self._common = CommonParts(connection)
+    def __init__(self, connection: Connection, common: CommonParts) -> None:
+        self._redis, self._common = connection, common
         #: By account the lanes with open deliveries, and when each is worth a visit.
         self.index = DueIndex(connection, DELIVERIES)
 

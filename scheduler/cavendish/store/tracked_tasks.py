@@ -57,10 +57,10 @@ class Tasks:
     Times are float seconds since the epoch; every method raises StoreUnavailable.
     """
 
-    def __init__(self, connection: Connection, shards: int) -> None:
+    def __init__(self, connection: Connection, common: CommonParts, shards: int) -> None:
         self._redis = connection
         self._shards = shards
-        self._common = CommonParts(connection)
+        self._common = common
         self._new = NewTasks(connection, shards)
         self._usage = ProducerUsage(connection)
         self._deliveries = DueIndex(connection, DELIVERIES)

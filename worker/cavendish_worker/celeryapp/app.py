@@ -257,10 +257,11 @@ def _spare_a_warning(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _collect_garbage_seldom(**_: Any) -> None:
+def _tune_python(**_: Any) -> None:
     """Thousands of small objects live for one batch and die with it, most without the collector.
 
     Its usual thresholds cost a twentieth of a busy worker, much of it for modules that never die.
+    And a dispatch waits for the other threads at each answer of Redis.
     """
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])

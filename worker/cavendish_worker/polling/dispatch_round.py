@@ -40,8 +40,6 @@ _PRODUCERS, _LANES = 8, 16
 #: Batches that one round sends at most; and batches that may wait for each worker: what waits for
 #: long is chosen too early.
 _BATCHES, _WAITING = 16, 6
-
-
 #: Seconds until the next round if the workers are behind.
 _BUSY = 0.05
 #: Ids whose deadlines a round drops at most in a lane in which nothing is pending any more.
