@@ -4,7 +4,8 @@
     submit ─► pending ───────► succeeded | failed ─► delivery pending ────► delivered
                 │ │ not found n times over t s         │ ▲
                 │ └──────────────────► unknown    ─►   │ └── revive
-                └ deadline passed ───► expired    ─►   └─ attempts used up ─► dead letter
+                │ └ deadline passed ─► expired    ─►   └─ attempts used up ─► dead letter
+                └ cancel ────────────► cancelled  ─►
 
 A terminal state never changes; only an explicit `restart` tracks an id anew after its end.
 Times are float seconds since the Unix epoch, by the clock of Redis.
@@ -29,7 +30,8 @@ class State(StrEnum):
     - SUCCEEDED, FAILED: the remote API reported it;
     - UNKNOWN: the remote API reported the id as not found, several times over a while, under a
       token for which it knows other ids;
-    - EXPIRED: its deadline passed first.
+    - EXPIRED: its deadline passed first;
+    - CANCELLED: somebody cancelled it, so it is polled no more.
     """
 
     PENDING = "pending"
@@ -37,6 +39,7 @@ class State(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
 
     @property
     def terminal(self) -> bool:

@@ -18,6 +18,7 @@ STATE_STYLES = {
     "failed": "red",
     "unknown": "magenta",
     "expired": "dark_orange",
+    "cancelled": "bright_black",
 }
 #: Characters to which a column may be cut before columns are dropped; and between two columns.
 _LEAST, _GAP = 16, 2
