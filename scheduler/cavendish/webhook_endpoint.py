@@ -12,7 +12,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field, fields, replace
 
+from cavendish.policy.backoff import WEBHOOK_WAITS, RetrySchedule
 from cavendish.stored_json import END_OF_TIME, compact, read
+from cavendish.webhook_events import chosen
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")
@@ -77,10 +79,20 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """A header that webhooks to an endpoint carry; its value is encrypted like a secret."""
+
+    name: str
+    encrypted: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A registered endpoint.
 
-    `consent`: it has agreed in the CloudEvents handshake; `per_minute`: the rate that it allows.
+    `consent`: it has agreed in the CloudEvents handshake; `per_minute`: the calls that it allows
+    there, `rate`: those that its operator allows (None: any number). `events`: the kinds of
+    webhooks that it gets, none for all. `schedule`: how it is tried again, None for the default.
     """
 
     name: str
@@ -89,6 +101,24 @@ class Endpoint:
     keys: tuple[Key, ...] = ()
     consent: bool = False
     per_minute: float | None = None
+    rate: float | None = None
+    events: tuple[str, ...] = ()
+    headers: tuple[Header, ...] = ()
+    schedule: RetrySchedule | None = None
+
+    @property
+    def calls_per_minute(self) -> float | None:
+        """The most calls a minute, None for any number."""
+        return min((rate for rate in (self.rate, self.per_minute) if rate), default=None)
+
+    @property
+    def waits(self) -> tuple[float, ...]:
+        """Seconds before each attempt of a delivery."""
+        return self.schedule.waits if self.schedule else WEBHOOK_WAITS
+
+    def chooses(self, kind: str) -> bool:
+        """True if it gets webhooks of this kind."""
+        return chosen(self.events, kind)
 
     def living_keys(self, now: float) -> tuple[Key, ...]:
         """The keys that sign now, the newest first."""

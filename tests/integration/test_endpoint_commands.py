@@ -238,7 +238,8 @@ def test_consent_for_everybody_at_any_rate_is_consent_and_only_a_given_rate_is_a
     assert run("endpoint", "add", "shop", url, "--consent").exit_code == 0
     assert "webhook-request-rate" not in heard[0].headers
     assert store.endpoints.all()["shop"].per_minute is None
-    assert run("endpoint", "add", "other", url, "--rate", "9").exit_code == 2
+    assert run("endpoint", "add", "other", url, "--rate", "9").exit_code == 0
+    assert (len(heard), store.endpoints.all()["other"].calls_per_minute) == (1, 9.0)
 
 
 @pytest.mark.parametrize(

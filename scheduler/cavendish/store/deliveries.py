@@ -206,6 +206,12 @@ class Deliveries:
         """
         return self._close("delivered", lane, token, now, attempts, retention)
 
+    def skip(
+        self, lane: Lane, token: str, now: float, attempts: Sequence[Attempt], retention: float
+    ) -> int:
+        """Close deliveries that their endpoints did not choose; how many still had this token."""
+        return self._close("skipped", lane, token, now, attempts, retention)
+
     def bury(
         self, lane: Lane, token: str, now: float, attempts: Sequence[Attempt], kept_for: float
     ) -> int:
@@ -308,7 +314,8 @@ def _delivery(
 ) -> Delivery:
     # The row of a delivered delivery may expire before its task, which still lists it as closed.
     if name.partition(":")[0] in task.get("closed", "").split():
-        state = "delivered"
+        skipped = name.partition(":")[0] in task.get("skipped", "").split()
+        state = "skipped" if skipped else "delivered"
     else:
         state = "waiting" if task and "state" not in task else "pending"
     if isinstance(row, dict):

@@ -46,8 +46,9 @@ in the broker's Redis.
 | {lane}:leases             | hash   | id -> lease token and the due time before it was claimed    |
 | {lane}:task:ID            | hash   | `state` (none: pending), times, polls, absences, metadata,  |
 |                           |        | trace, `webhooks` (subscriptions), `to:` each its URL,      |
-|                           |        | `closed` (those that are delivered or dead), `common`       |
-|                           |        | (parts that hold the rest)                                  |
+|                           |        | `closed` (those that are delivered, skipped or dead),       |
+|                           |        | `skipped` (those that their endpoints did not choose),      |
+|                           |        | `common` (parts that hold the rest)                         |
 | {lane}:result:ID          | string | the upstream record                                         |
 | {lane}:common             | hash   | common part -> its fields, as JSON: what the ids of a       |
 |                           |        | submit share, once; named by a hash of its text             |
@@ -64,8 +65,8 @@ in the broker's Redis.
 | {lane}:dead               | zset   | delivery -> when it became a dead letter                    |
 | {lane}:delivery:DELIVERY  | hash   | attempts, state, last outcome, log: from the first attempt  |
 | {lane}:quarantined        | hash   | id -> why its record could not be read                      |
-| {lane}:counts             | hash   | totals: submitted, ended by state, delivered, buried; for   |
-|                           |        | as long as anything of the service is kept                  |
+| {lane}:counts             | hash   | totals: submitted, ended by state, delivered, skipped,      |
+|                           |        | buried; for as long as anything of the service is kept      |
 | {lane}:durations:MODEL    | hash   | version, value: duration model; without a name: of all      |
 | {lane}:models             | zset   | model -> when its duration model last learned; the latest   |
 | {lane}:service-health     | hash   | version, value: batch limit, and whether the service fails  |

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cavendish.endpoint_options import shown
 from cavendish.policy.circuit import Circuit
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -59,7 +60,7 @@ class EndpointView:
             "last_success": self.circuit.ok_at or None,
             "created_at": endpoint.created_at if endpoint else None,
             "consent": bool(endpoint and endpoint.consent),
-            "per_minute": endpoint.per_minute if endpoint else None,
+            **shown(endpoint or Endpoint(self.name, self.url, 0.0)),
             "keys": [
                 {
                     "kind": _kind(k),

@@ -76,6 +76,10 @@ class Sender:
         if not task.state.terminal:
             why = "the task of this delivery has not ended: its id was submitted again"
             return no_call(ResultKind.REJECTED, why)
+        kind = payload.kind_of(delivery.lane, task)
+        if not self.endpoint_cache.chooses(delivery.endpoint, kind):
+            why = f"not sent: {delivery.endpoint} does not choose {kind}"
+            return no_call(ResultKind.SKIPPED, why)
         if self.shutdown_deadline.in_force:
             return no_call(ResultKind.NOT_SENT, "not sent: this worker shuts down")
         if now - claimed_at > self.patience:

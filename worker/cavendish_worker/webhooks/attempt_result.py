@@ -32,6 +32,7 @@ class ResultKind(StrEnum):
     REJECTED = "rejected"  # no further attempt can succeed: it goes to the dead letters
     OUR_FAULT = "our_fault"  # the attempt does not count, and the endpoint is not blamed
     NOT_SENT = "not_sent"  # it was claimed, but no call was made
+    SKIPPED = "skipped"  # the endpoint does not choose this kind of webhook: closed without a call
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ class DeliveryLoop:
         self._clock, self._token = store.clock(), secrets.token_hex(8)
         times = (config.timeout, config.slack, config.result_lifetime)
         self._sender = Sender(transport, endpoint_cache, self._clock, *times, shutdown_deadline)
-        self._write_back = WriteBack(store, self._token, config.retention, config.dead_retention)
+        kept_for = (config.retention, config.dead_retention)
+        self._write_back = WriteBack(store, self._token, *kept_for, endpoint_cache.waits)
         self._ended: queue.SimpleQueue[FinishedAttempt | None] = queue.SimpleQueue()
         self._calls = ConcurrentCalls(loop, config.calls, self._ended)
         self._unwritten: list[FinishedAttempt] = []

@@ -1,4 +1,6 @@
-"""Encrypts the secrets of registered endpoints before they are stored, and decrypts them."""
+"""Encrypts the secrets of registered endpoints, and the values of their headers, before they are
+stored, and decrypts them.
+"""
 
 from __future__ import annotations
 
@@ -36,33 +38,34 @@ class Encryption:
         """True where there is a key to encrypt with."""
         return self._fernet is not None
 
-    def encrypt(self, name: str, text: str) -> str:
-        """The secret of the endpoint `name` in the form in which it is stored.
+    def encrypt(self, name: str, text: str, header: str = "") -> str:
+        """The secret of the endpoint `name`, or the value of its `header`, as it is stored.
 
-        The name is encrypted with it, so that nobody can exchange two secrets.
+        The names are encrypted with it, so that nobody can exchange two secrets.
         """
         if self._fernet is None:
             return _PLAIN + text
-        both = compact({"name": name, "secret": text})
-        return _ENCRYPTED + self._fernet.encrypt(both.encode()).decode()
+        inside = compact({"name": name, "secret": text} | ({"header": header} if header else {}))
+        return _ENCRYPTED + self._fernet.encrypt(inside.encode()).decode()
 
-    def decrypt(self, name: str, text: str) -> str:
-        """The secret that was encrypted for the endpoint `name`.
+    def decrypt(self, name: str, text: str, header: str = "") -> str:
+        """The secret that was encrypted for the endpoint `name`, or for its `header`.
 
         Raises DecryptionError, whose text shows no secret.
         """
         if text.startswith(_PLAIN):
             return text.removeprefix(_PLAIN)
-        whose = f"secret of the endpoint {name!r}"
+        whose = f"{f'header {header}' if header else 'secret'} of the endpoint {name!r}"
         if not text.startswith(_ENCRYPTED):
             raise DecryptionError(f"The {whose} is stored in an unknown form.")
         if self._fernet is None:
             raise DecryptionError(f"The {whose} is encrypted, and CAVENDISH_SECRET_KEY is not set.")
         try:
-            both = json.loads(self._fernet.decrypt(text.removeprefix(_ENCRYPTED).encode()))
-            owner, secret = both["name"], str(both["secret"])
+            inside = json.loads(self._fernet.decrypt(text.removeprefix(_ENCRYPTED).encode()))
+            owner = (inside["name"], inside.get("header", ""))
+            secret = str(inside["secret"])
         except (InvalidToken, ValueError, LookupError, TypeError):
             raise DecryptionError(f"The {whose} fits no key in CAVENDISH_SECRET_KEY.") from None
-        if owner != name:
+        if owner != (name, header):
             raise DecryptionError(f"The {whose} was encrypted for another endpoint.")
         return secret

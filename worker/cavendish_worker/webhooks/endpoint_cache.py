@@ -6,12 +6,13 @@ What was read from the store is used for a second, so that a delivery needs no r
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cavendish.env_parsers import secrets_of
 from cavendish.policy import circuit as circuits
+from cavendish.policy.backoff import WEBHOOK_WAITS
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
@@ -26,6 +27,7 @@ from cavendish_worker.webhooks.post import Target
 FRESH_FOR, REVISIT = 1.0, 15.0
 _NEW = Circuit()
 _ANSWERED = (ResultKind.DELIVERED, ResultKind.REJECTED)
+_UNBLAMED = (ResultKind.OUR_FAULT, ResultKind.NOT_SENT, ResultKind.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class EndpointCache:
         self._registered: dict[str, Endpoint] = {}
         self._disabled: dict[str, Disabled] = {}
         self._circuits: dict[str, Circuit] = {}
-        self._secrets: dict[tuple[str, str], str] = {}
+        self._secrets: dict[tuple[str, str, str], str] = {}
 
     def refresh(self, endpoints: Iterable[str], now: float) -> None:
         """Read these endpoints from the store, unless that was done within the last second.
@@ -95,7 +97,17 @@ class EndpointCache:
 
     def _rate(self, endpoint: str) -> float | None:
         registered = self._registered.get(endpoint)
-        return registered.per_minute if registered else None
+        return registered.calls_per_minute if registered else None
+
+    def chooses(self, endpoint: str, kind: str) -> bool:
+        """True if an endpoint gets webhooks of this kind; one that is known by its URL gets all."""
+        registered = self._registered.get(endpoint)
+        return registered is None or registered.chooses(kind)
+
+    def waits(self, endpoint: str) -> Sequence[float]:
+        """Seconds before each attempt of a delivery to an endpoint."""
+        registered = self._registered.get(endpoint)
+        return registered.waits if registered else WEBHOOK_WAITS
 
     def _reserved(self, endpoint: str, room: int, now: float, rate: float) -> int:
         granted = 0
@@ -124,14 +136,17 @@ class EndpointCache:
         endpoint = self._registered.get(delivery.endpoint)
         if endpoint is None:
             return self._unregistered(delivery)
-        keys = [self._decrypted(endpoint.name, key.encrypted) for key in endpoint.living_keys(now)]
+        name = endpoint.name
+        keys = [self._decrypted(name, key.encrypted) for key in endpoint.living_keys(now)]
         if not keys or not keys[0]:  # an old key that cannot be decrypted may be left out
-            whose = f"the secret of {endpoint.name!r}"
-            return Target(
-                complaint=f"CAVENDISH_SECRET_KEY cannot decrypt {whose}; the deliveries wait"
-            )
+            return _undecrypted(f"the secret of {name!r}")
+        headers = {
+            one.name: self._decrypted(name, one.encrypted, one.name) for one in endpoint.headers
+        }
+        if shut := next((one for one, value in headers.items() if not value), None):
+            return _undecrypted(f"the header {shut} of {name!r}")
         origin = self._rules.origin if endpoint.consent else ""
-        return Target(endpoint.url, tuple(filter(None, keys)), origin)
+        return Target(endpoint.url, tuple(filter(None, keys)), origin, tuple(headers.items()))
 
     def _unregistered(self, delivery: Delivery) -> Target:
         if not delivery.url:
@@ -142,14 +157,16 @@ class EndpointCache:
             return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
         return Target(delivery.url, secrets_of(self._rules.secret))
 
-    def _decrypted(self, name: str, encrypted: str) -> str:
-        if (name, encrypted) not in self._secrets:
+    def _decrypted(self, name: str, encrypted: str, header: str = "") -> str:
+        """The secret of an endpoint, or the value of a header of it; "" if it stays shut."""
+        place = (name, header, encrypted)
+        if place not in self._secrets:
             try:
-                self._secrets[name, encrypted] = self._encryption.decrypt(name, encrypted)
+                self._secrets[place] = self._encryption.decrypt(name, encrypted, header)
             except DecryptionError as error:
                 logger().error("secret.unreadable", endpoint=name, outcome=str(error))
-                self._secrets[name, encrypted] = ""
-        return self._secrets[name, encrypted]
+                self._secrets[place] = ""
+        return self._secrets[place]
 
     def learn(self, results: Sequence[tuple[Delivery, AttemptResult]], now: float) -> None:
         """Change the circuits by these results.
@@ -157,8 +174,11 @@ class EndpointCache:
         Disables an endpoint that asked for it, or that has failed for too long.
         """
         by_endpoint: dict[str, list[tuple[Delivery, AttemptResult]]] = defaultdict(list)
+        skipped = Counter(each.endpoint for each, result in results if _skipped(result))
+        for endpoint, calls in skipped.items():
+            self.unused(endpoint, calls)
         for delivery, result in results:
-            if result.kind not in (ResultKind.OUR_FAULT, ResultKind.NOT_SENT) or result.disable:
+            if result.kind not in _UNBLAMED or result.disable:
                 by_endpoint[delivery.endpoint].append((delivery, result))
         for endpoint, some in by_endpoint.items():
             self._learn(endpoint, [result for _, result in some], now)
@@ -205,3 +225,11 @@ class EndpointCache:
     def _url(self, delivery: Delivery) -> str:
         registered = self._registered.get(delivery.endpoint)
         return registered.url if registered else delivery.url
+
+
+def _skipped(result: AttemptResult) -> bool:
+    return result.kind is ResultKind.SKIPPED
+
+
+def _undecrypted(what: str) -> Target:
+    return Target(complaint=f"CAVENDISH_SECRET_KEY cannot decrypt {what}; the deliveries wait")

@@ -8,15 +8,29 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cavendish.model import State, TrackedTask
+from cavendish.model import OPERATIONS, Lane, State, TrackedTask
 from cavendish.record_json import valid
-from cavendish.stored_json import compact
+from cavendish.stored_json import compact, read
 
 #: Bytes of the largest body that is sent; a record that makes it larger stays in the store.
 LARGEST = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    type: str = ""
+
+
+def kind_of(lane: Lane, task: TrackedTask) -> str:
+    """The `type` of the webhook about a task that ended; an operator alert is stored as a body."""
+    if lane != OPERATIONS:
+        return f"task.{task.state.value}"
+    alert = read(_Typed, task.record_json)
+    return alert.type if alert else ""
 
 
 def event_id(*parts: str) -> str:
@@ -54,7 +68,7 @@ def body(
         more["results_expire_at"] = ended + result_lifetime
         if now is not None and now >= ended + result_lifetime:
             more["results_expired"] = True
-    kind, at = f"task.{task.state.value}", task.settled_at or 0.0
+    kind, at = kind_of(Lane(task.account, task.service), task), task.settled_at or 0.0
     whole = _event(kind, data, at, task.record_json or "null", more)
     if len(whole) <= LARGEST:
         return whole

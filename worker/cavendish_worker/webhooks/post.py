@@ -7,7 +7,7 @@ answer.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import httpx
@@ -38,12 +38,14 @@ class Target:
     """Where a delivery goes, and the keys that sign it.
 
     `complaint`: why it cannot be sent; `gone`: it never can, else the fault is ours. `origin`: our
-    name, sent with each call to an endpoint that gave its consent.
+    name, sent with each call to an endpoint that gave its consent. `headers`: the operator's own,
+    each a name and a value, which may be secret.
     """
 
     url: str = ""
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
     origin: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     complaint: str = ""
     gone: bool = False
 
@@ -90,7 +92,8 @@ def _signed(target: Target, webhook_id: str, body: bytes, now: int, trace: str) 
     if target.origin:
         headers["webhook-request-origin"] = target.origin
     first = b"Host: %b\r\nContent-Length: %d\r\n" % (place.host, len(body))
-    own = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("ascii")
+    both = (*headers.items(), *target.headers)
+    own = "".join([f"{name}: {value}\r\n" for name, value in both]).encode("ascii")
     return Call(place, "POST", first + _HEADERS + own, body)
 
 

@@ -1,10 +1,10 @@
-"""Writes back what came of delivery attempts: delivered, to retry, or a dead letter."""
+"""Writes back what came of delivery attempts: delivered, skipped, to retry, or a dead letter."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cavendish.model import Lane
@@ -21,6 +21,8 @@ OUR_FAULT_WAIT = 30.0
 #: may be the fault of a single endpoint.
 OUR_FAULT_LASTS = 2 * backoff.WEBHOOK_WINDOW
 _UNCOUNTED = (ResultKind.OUR_FAULT, ResultKind.NOT_SENT)
+#: Seconds before each attempt of a delivery, by its endpoint.
+Waits = Callable[[str], Sequence[float]]
 
 
 @dataclass(slots=True)
@@ -33,26 +35,30 @@ class Delivered:
     delivered: int = 0
     retries: int = 0
     buried: int = 0
+    skipped: int = 0
     more: bool = False
 
     def __str__(self) -> str:
         """What Flower shows."""
-        if not self.delivered + self.retries + self.buried:
+        if not self.delivered + self.retries + self.buried + self.skipped:
             return "nothing pending"
-        return f"{self.delivered} delivered · {self.retries} to retry · {self.buried} buried"
+        said = f"{self.delivered} delivered · {self.retries} to retry · {self.buried} buried"
+        return said + (f" · {self.skipped} skipped" if self.skipped else "")
 
 
 @dataclass(slots=True)
 class WriteBack:
     """Writes for one delivery loop, under the token of its leases.
 
-    `did` counts the deliveries whose lease was still ours.
+    `waits`: how the deliveries of an endpoint are tried again. `did` counts the deliveries whose
+    lease was still ours.
     """
 
     store: Store
     token: str
     retention: float
     dead_retention: float
+    waits: Waits
     did: Delivered = field(default_factory=Delivered)
 
     def write(self, attempts: Sequence[FinishedAttempt], now: float) -> None:
@@ -67,12 +73,15 @@ class WriteBack:
             self._write(lane, some, now)
 
     def _write(self, lane: Lane, some: Sequence[FinishedAttempt], now: float) -> None:
-        delivered, retries, dead = list[Attempt](), list[RetryAt](), list[Attempt]()
+        delivered, skipped = list[Attempt](), list[Attempt]()
+        retries, dead = list[RetryAt](), list[Attempt]()
         for attempt in some:
             result = _counted(attempt, now)
-            written = _written(attempt.delivery, result, now)
+            written = _written(attempt.delivery, result, now, self.waits)
             if result.kind is ResultKind.DELIVERED:
                 delivered.append(written)
+            elif result.kind is ResultKind.SKIPPED:
+                skipped.append(written)
             elif isinstance(written, RetryAt):
                 retries.append(written)
             else:
@@ -82,20 +91,22 @@ class WriteBack:
             count = deliveries.delivered(lane, self.token, now, delivered, self.retention)
             self.did.delivered += count
             logger().info("webhook.delivered", lane=str(lane), ids=count)
+        if skipped:
+            self.did.skipped += deliveries.skip(lane, self.token, now, skipped, self.retention)
         if retries:
             self.did.retries += deliveries.later(lane, self.token, now, retries)
         if dead:
             self.did.buried += deliveries.bury(lane, self.token, now, dead, self.dead_retention)
 
 
-def _written(delivery: Delivery, result: AttemptResult, now: float) -> Attempt:
+def _written(delivery: Delivery, result: AttemptResult, now: float, waits: Waits) -> Attempt:
     """What is written of an attempt: a RetryAt where another one follows. Logs each failure."""
     log = delivery.log
-    if result.kind is not ResultKind.NOT_SENT:
+    if result.kind not in (ResultKind.NOT_SENT, ResultKind.SKIPPED):
         log = log_with(log, result)
-    if result.kind is ResultKind.DELIVERED:
+    if result.kind in (ResultKind.DELIVERED, ResultKind.SKIPPED):
         return Attempt(delivery.name, result.outcome, log)
-    wait = None if result.kind is ResultKind.REJECTED else _wait(delivery, result)
+    wait = None if result.kind is ResultKind.REJECTED else _wait(delivery, result, waits)
     about = logger().bind(
         lane=str(delivery.lane),
         id=delivery.task_id,
@@ -120,10 +131,11 @@ def _counted(attempt: FinishedAttempt, now: float) -> AttemptResult:
     return result
 
 
-def _wait(delivery: Delivery, result: AttemptResult) -> float | None:
+def _wait(delivery: Delivery, result: AttemptResult, waits: Waits) -> float | None:
     """Seconds until the next attempt; None if all attempts are used up."""
     if result.disable or result.kind is ResultKind.NOT_SENT:
         return 0.0  # a disabled endpoint is not visited; once enabled, this delivery goes first
     if result.kind is ResultKind.OUR_FAULT:
         return OUR_FAULT_WAIT
-    return backoff.webhook(delivery.attempts + 1, result.retry_after, random.random())
+    schedule, attempts = waits(delivery.endpoint), delivery.attempts + 1
+    return backoff.webhook(attempts, result.retry_after, random.random(), schedule)

@@ -14,7 +14,12 @@ for i = 2, #ARGV, 3 do
   for word in string.gmatch(type(closed) == 'string' and closed or '', '%S+') do
     if word == subscription then found = true else others = others .. ' ' .. word end
   end
-  if found and ARGV[1] == (redis.call('ZSCORE', KEYS[2], name) and 'dead' or 'delivered') then
+  local state = redis.call('ZSCORE', KEYS[2], name) and 'dead' or 'delivered'
+  local skipped = redis.pcall('HGET', task, 'skipped')
+  for word in string.gmatch(type(skipped) == 'string' and skipped or '', '%S+') do
+    if word == subscription then state = 'skipped' end
+  end
+  if found and ARGV[1] == state then
     redis.call('ZADD', KEYS[key + 3], next_at, name)
     redis.call('ZADD', KEYS[1], 'LT', next_at, endpoint)
     if type(redis.pcall('HSET', delivery, 'state', 'pending', 'attempts', 0)) == 'table' then

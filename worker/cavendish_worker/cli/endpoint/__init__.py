@@ -14,6 +14,7 @@ SECTIONS = {
     },
     "Register": {
         "add": "Register an endpoint, and create its secret.",
+        "update": "Change an endpoint; it keeps its secret.",
         "rotate": "Give an endpoint a new secret.",
         "remove": "Forget a registered endpoint and its secrets.",
         "new-key": "Print a new key for CAVENDISH_SECRET_KEY.",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from cavendish.endpoint_options import shown
 from cavendish.errors import EndpointError
-from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.policy.circuit import Circuit
-from cavendish.settings import Settings
-from cavendish.store import Store
 from cavendish.webhook_endpoint import Endpoint, name_complaint
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.endpoint.new_secret import (
@@ -20,9 +18,8 @@ from cavendish_worker.cli.endpoint.new_secret import (
     show_once,
     unencrypted_option,
 )
+from cavendish_worker.cli.endpoint.setting import ask_consent, check, options_of, setting_options
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.http import egress
-from cavendish_worker.webhooks import consent
 
 
 @click.command("add", short_help="Register an endpoint, and create its secret.")
@@ -39,15 +36,12 @@ from cavendish_worker.webhooks import consent
     is_flag=True,
     help="First ask the endpoint whether it accepts our webhooks (CloudEvents).",
 )
-@click.option(
-    "--rate",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="With --consent: ask for this many calls per minute.",
-)
+@setting_options
 @unencrypted_option
 @json_option
-def command(name: str, url: str, ask: bool, rate: int | None, as_json: bool, **flags: bool) -> None:
+def command(
+    name: str, url: str, ask: bool, ed25519: bool, unencrypted: bool, as_json: bool, **named: Any
+) -> None:
     """Register an endpoint, and create the secret that signs its webhooks.
 
     The secret is shown only once.
@@ -55,52 +49,32 @@ def command(name: str, url: str, ask: bool, rate: int | None, as_json: bool, **f
     \b
     cavendish endpoint add shop https://shop.example/hooks/cavendish
     cavendish submit --service nano-banana --webhook shop ID
+    cavendish endpoint add art https://art.example/in --events task.failed --header 'X-Tenant: 7'
     """
-    if rate and not ask:
-        raise click.UsageError("--rate goes with --consent.")
-    store, settings = open_store()
-    allowed = store.fleet.allowed() + settings.webhook_allow
-    _check(store, settings, allowed, name, url)
-    now = store.fleet.now()
-    encryption = encryption_for(store, settings, now, unencrypted=flags["unencrypted"])
-    answer = asyncio.run(_ask(settings, allowed, url, rate)) if ask else consent.Consent()
-    if not answer.granted:
-        raise EndpointError(f"{url} does not consent: {answer.complaint}. Nothing was registered.")
+    options, (store, settings) = options_of(url, named), open_store()
+    allowed, now = store.fleet.allowed() + settings.webhook_allow, store.fleet.now()
+    new = Endpoint(name, url, now, consent=ask)
+    if complaint := name_complaint(name):
+        raise EndpointError(f"Refused: {complaint}.")
+    check(options, new, settings, allowed)
+    if not store.endpoints.missing([name]):
+        raise _taken(name)
+    encryption = encryption_for(store, settings, now, unencrypted=unencrypted)
+    if ask:
+        answer = ask_consent(settings, allowed, url, options.rate, "Nothing was registered.")
+        new = replace(new, per_minute=answer.per_minute)
     secret, key, asymmetric = new_keys(encryption, name, now)
-    keys = (key, asymmetric) if flags["ed25519"] else (key,)
-    if not store.endpoints.add(
-        Endpoint(name, url, now, keys, consent=ask, per_minute=answer.per_minute)
-    ):
+    keys = (key, asymmetric) if ed25519 else (key,)
+    added = options.applied(replace(new, keys=keys), encryption.encrypt)
+    if not store.endpoints.add(added):
         raise _taken(name)
     # An earlier endpoint of this name may have left an open circuit, or may have been disabled.
     store.shared_state.change_circuit(name, lambda _: Circuit())
     store.endpoints.enable(name)
-    said: dict[str, Any] = {"name": name, "url": url, "secret": secret}
-    said |= {"public_key": asymmetric.public if flags["ed25519"] else None}
-    said |= {"consent": ask, "per_minute": answer.per_minute}
+    said: dict[str, Any] = {"name": name} | shown(added) | {"secret": secret}
+    said |= {"public_key": asymmetric.public if ed25519 else None, "consent": ask}
     show_once(said, f"{name} is registered for {url}", encryption, as_json=as_json)
 
 
 def _taken(name: str) -> EndpointError:
     return EndpointError(f"An endpoint is registered as {name!r} already.")
-
-
-def _check(
-    store: Store, settings: Settings, allowed: tuple[Network, ...], name: str, url: str
-) -> None:
-    """Raise EndpointError for a name or a URL that cannot be registered."""
-    complaint = name_complaint(name) or webhook_complaint(url, allowed, settings.webhook_ports)
-    if not complaint and "#" in url:
-        complaint = "the webhook URL must not have a #fragment, which is never sent"
-    if complaint:
-        raise EndpointError(f"Refused: {complaint}.")
-    if not store.endpoints.missing([name]):
-        raise _taken(name)
-
-
-async def _ask(
-    settings: Settings, allowed: tuple[Network, ...], url: str, rate: int | None
-) -> consent.Consent:
-    proxy, timeout = settings.egress_proxy or None, settings.webhook_timeout
-    async with egress.transport(allowed, settings.webhook_ports, proxy) as transport:
-        return await consent.ask(transport, url, settings.webhook_origin, rate, timeout)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cavendish.model import OPERATIONS
 from cavendish.policy.circuit import afresh
 from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.endpoint.which import print_switched, view_of, which_argument
+from cavendish_worker.cli.endpoint.which import make_due, print_switched, view_of, which_argument
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.webhooks.endpoint_cache import FRESH_FOR
 
 
 @click.command("enable", short_help="Send to an endpoint again.")
@@ -27,11 +25,6 @@ def command(which: str, as_json: bool) -> None:
     view = view_of(store, which)
     store.shared_state.change_circuit(view.name, afresh)
     changed = store.endpoints.enable(view.name)
-    # Workers cache endpoints for a moment. A delivery worker that came earlier would still find
-    # this one disabled, and leave it for a minute.
-    at = store.fleet.now() + FRESH_FOR
-    for lane in [*store.tasks.lanes(), OPERATIONS]:
-        store.deliveries.hasten(lane, view.name, at)
-        store.deliveries.postpone(lane, {view.name: at})
+    make_due(store, view.name)
     sentence = f"{which} {'is enabled' if changed else 'was not disabled'}"
     print_switched(view, sentence, enabled=True, was_disabled=changed, as_json=as_json)

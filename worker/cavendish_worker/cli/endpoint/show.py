@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ _TIMES = ("disabled_at", "open_until", "last_success", "created_at")
 @which_argument
 @json_option
 def command(which: str, as_json: bool) -> None:
-    """Show one endpoint: its state, its circuit and its keys, but no secret.
+    """Show one endpoint: its state, its options, its circuit and its keys, but no secret.
 
     \b
     cavendish endpoint show shop
@@ -30,7 +31,7 @@ def command(which: str, as_json: bool) -> None:
         print_json(shown)
         return
     keys = shown.pop("keys")
-    pairs((name.replace("_", " "), _in_words(name, value)) for name, value in shown.items())
+    pairs((name.replace("_", " "), in_words(name, value)) for name, value in shown.items())
     if keys:
         rows = [
             (key["kind"], moment(key["made_at"]), moment(key["until"]), key["public_key"] or "")
@@ -39,9 +40,12 @@ def command(which: str, as_json: bool) -> None:
         table(("key", "made", "signs until", "public key"), rows)
 
 
-def _in_words(name: str, value: Any) -> object:
+def in_words(name: str, value: Any) -> object:
+    """A value of an endpoint for people; the text of a time or a duration."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name in _TIMES:
         return moment(value)
+    if name == "retry_for":
+        return str(timedelta(seconds=value))
     return " ".join(value) if isinstance(value, list) else value

@@ -73,7 +73,11 @@ def _target(store: Store, settings: Settings, which: str, now: float) -> Target:
         raise not_registered(which)
     encryption = Encryption(settings.secret_key)
     keys = tuple(encryption.decrypt(which, key.encrypted) for key in registered.living_keys(now))
-    return Target(registered.url, keys, settings.webhook_origin if registered.consent else "")
+    headers = tuple(
+        (one.name, encryption.decrypt(which, one.encrypted, one.name)) for one in registered.headers
+    )
+    origin = settings.webhook_origin if registered.consent else ""
+    return Target(registered.url, keys, origin, headers)
 
 
 async def _send(

@@ -76,7 +76,7 @@ REFUSED = Counter(
 WEBHOOK_ATTEMPTS = Counter(
     "cavendish_webhook_attempts",
     "Attempts to deliver a webhook, by their result: delivered, retry, rejected (now dead), "
-    "our_fault, not_sent.",
+    "our_fault, not_sent, skipped (not chosen by its endpoint).",
     ("outcome",),
 )
 WEBHOOK_DURATION = Histogram(

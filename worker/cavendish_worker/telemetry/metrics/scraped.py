@@ -276,6 +276,8 @@ def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
     yield _gauge("webhooks_dead", "Dead letters.", _SERVICE, dead)
     about = "Webhooks that a receiver took, since their lanes began."
     yield _counter("webhooks_delivered", about, _SERVICE, _totals(services, "delivered"))
+    about = "Webhooks that were not sent, as their endpoints do not choose such, since then."
+    yield _counter("webhooks_skipped", about, _SERVICE, _totals(services, "skipped"))
     about = "Webhooks that became dead letters, since their lanes began."
     yield _counter("webhooks_buried", about, _SERVICE, _totals(services, "buried"))
 
