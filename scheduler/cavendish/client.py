@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
+from uuid import UUID
 
 from cavendish.errors import SubmissionError, WaitTimeout
 from cavendish.local_paths import store_url
@@ -15,9 +16,9 @@ from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.events import KEPT, START, Reader, places_of
+from cavendish.submission import text_of
 from cavendish.submitter import Submitter
 
-T = TypeVar("T")
 #: Seconds after which a wait checks all its ids, since events may have been trimmed.
 _CHECK_ALL = 5.0
 #: Entries of a lane that a wait reads at once.
@@ -47,7 +48,7 @@ class Client:
 
     def submit(
         self,
-        ids: Iterable[str | Task],
+        ids: Iterable[str | UUID | Task],
         *,
         service: str,
         account: str = "default",
@@ -61,15 +62,17 @@ class Client:
     ) -> list[Submitted]:
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
-        An id is a text, or a `Task` with metadata of its own; a wrong one is refused alone. A known
-        id keeps everything and gains the webhooks. Raises SubmissionError if anything else is
-        wrong, and QuotaExceeded, which is one, if the producer has too many ids or bytes in the
-        store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was written.
+        An id is a text, a UUID (the same as its text), or a `Task` with metadata of its own; a
+        wrong one is refused alone. A known id keeps everything and gains the webhooks. Raises
+        SubmissionError if anything else is wrong, and QuotaExceeded, which is one, if the producer
+        has too many ids or bytes in the store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was
+        written.
 
         - `service`: the API that made the ids; `account`: whose token asks about them;
         - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
         - `deadline`: seconds from now (1 s to 30 days, default `CAVENDISH_DEADLINE`);
-        - `metadata`: a JSON object of at most 8 KiB, which each webhook contains;
+        - `metadata`: a JSON object of at most 8 KiB, which each webhook contains. UUID and Decimal
+          in it become their texts, dates and times ISO 8601, bytes base64;
         - `model`: the model that runs the task, if known; it improves the duration estimate;
         - `producer`: a label; calls are shared fairly between producers;
         - `restart`: track ended ids anew, with the webhooks given now. An id with a delivery that
@@ -79,17 +82,19 @@ class Client:
         told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
         return self._submitter.submit(_listed(ids), *told)
 
-    def get(self, task_id: str, *, service: str, account: str = "default") -> TrackedTask | None:
+    def get(
+        self, task_id: str | UUID, *, service: str, account: str = "default"
+    ) -> TrackedTask | None:
         """One tracked task (`task_id` of a `service`, under an `account`) with its record.
 
         `record` has Python values, `record_json` the text that they came as. None if it is not
         tracked.
         """
-        return self.get_many([task_id], service=service, account=account).get(task_id)
+        return self.get_many([task_id], service=service, account=account).get(text_of(task_id))
 
     def get_many(
         self,
-        ids: Iterable[str],
+        ids: Iterable[str | UUID],
         *,
         service: str,
         account: str = "default",
@@ -103,7 +108,7 @@ class Client:
 
     def wait(
         self,
-        ids: Iterable[str],
+        ids: Iterable[str | UUID],
         *,
         service: str,
         account: str = "default",
@@ -240,8 +245,8 @@ class Client:
         ]
 
 
-def _listed(ids: Iterable[T]) -> list[T]:
+def _listed(ids: Iterable[Any]) -> list[Any]:
     """The ids as a list; a single string is taken for a mistake, not for its characters."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise SubmissionError("The ids must be a list of strings.", "ids")
-    return list(ids)
+    return [text_of(each) for each in ids]

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+from uuid import UUID
 from zlib import crc32
 
 #: An upstream record as parsed from JSON. Nothing is promised about its shape.
@@ -81,7 +82,7 @@ class Task:
     `metadata`: a JSON object of at most 8 KiB, instead of that of the submit.
     """
 
-    id: str
+    id: str | UUID
     metadata: Mapping[str, object] | None = None
 
 

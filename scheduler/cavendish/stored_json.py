@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from datetime import date, time
+from decimal import Decimal
 from functools import cache
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 #: Seconds since the epoch that no calendar of Python reaches: the end of the year 9999.
 END_OF_TIME = 253_402_300_800.0
@@ -28,7 +32,10 @@ def compact(value: Any) -> str:
     """The JSON text of a plain value or a dataclass, without spaces: the spelling of the store and
     of webhooks.
 
-    Broken Unicode stays in its escaped form. Raises ValueError for a number that is not finite.
+    What Celery's JSON carries beside plain values becomes a text: a UUID and a Decimal as Python
+    prints them (all digits are kept), a date, time or datetime in ISO 8601, bytes in base64. Broken
+    Unicode stays in its escaped form. Raises ValueError for a number that is not finite, and
+    TypeError for any other object.
     """
     text = _READABLE.encode(value)
     try:
@@ -82,7 +89,13 @@ def read_lines(kind: type[T], text: str) -> list[T]:
     return [found for line in text.splitlines() if (found := read(kind, line)) is not None]
 
 
-def _plain(value: Any) -> dict[str, Any]:
+def _plain(value: Any) -> object:
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     if not is_dataclass(value):
         raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
     return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from cavendish.errors import SubmissionError
 from cavendish.model import Task
@@ -56,12 +57,15 @@ class Checked:
 
 
 def check_ids(ids: Iterable[object]) -> Checked:
-    """Check ids, each a text or a `Task`. An id that comes twice has the metadata of the first."""
+    """Check ids, each a text, a UUID or a `Task`.
+
+    An id that comes twice has the metadata of the first.
+    """
     answers: list[tuple[Any, str | None]] = []
     sound: dict[str, str] = {}
     for one in ids:
         task = one if isinstance(one, Task) else None
-        name: Any = task.id if task else one
+        name = text_of(task.id if task else one)
         complaint, text = id_complaint(name), ""
         if task and not complaint:
             try:
@@ -72,6 +76,11 @@ def check_ids(ids: Iterable[object]) -> Checked:
         if not complaint:
             sound.setdefault(name, text)
     return Checked(answers, list(sound), {name: text for name, text in sound.items() if text})
+
+
+def text_of(task_id: Any) -> Any:
+    """A UUID as its text; any other id as it is."""
+    return str(task_id) if isinstance(task_id, UUID) else task_id
 
 
 def id_complaint(task_id: object) -> str | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from uuid import UUID
 
 from cavendish.errors import StoreUnavailable, SubmissionError
 from cavendish.model import Lane, State, Submitted, Task
@@ -28,7 +29,7 @@ class Submitter:
         self._store, self._settings = store, settings
         self._forecasts = Forecasts(store.shared_state)
 
-    def submit(self, ids: Sequence[str | Task], *told: object) -> list[Submitted]:
+    def submit(self, ids: Sequence[str | UUID | Task], *told: object) -> list[Submitted]:
         """The answer to each id, in their order. `told`: what `Client.submit` is told, all of it.
 
         Raises SubmissionError, QuotaExceeded and StoreUnavailable.

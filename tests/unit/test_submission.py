@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cavendish.errors import SubmissionError
+from cavendish.model import Task
 from cavendish.policy.addresses import parse_networks
 from cavendish.service_names import KNOWN
-from cavendish.submission import SubmitOptions, check, id_complaint
+from cavendish.submission import SubmitOptions, check, check_ids, id_complaint
 
 HOOK = "https://hook.example/x"
 
@@ -72,6 +77,26 @@ def test_a_printable_id_of_up_to_200_characters_is_sound(task_id: str) -> None:
 )
 def test_an_id_that_cannot_be_one_is_refused_with_its_reason(task_id: object, says: str) -> None:
     assert says in str(id_complaint(task_id))
+
+
+def test_a_uuid_is_the_same_id_as_its_text() -> None:
+    """Also in a `Task`, and in upper case as some write it: only its text counts."""
+    one = UUID("4D320EAD-4AF4-4A55-8F3E-F2AFEBDF4FD0")
+    checked = check_ids([one, Task(one, {"n": 1}), str(one)])
+    assert checked.answers == [(str(one), None)] * 3
+    assert checked.sound == ["4d320ead-4af4-4a55-8f3e-f2afebdf4fd0"]
+
+
+def test_what_is_neither_text_nor_uuid_is_refused_alone() -> None:
+    """A Decimal, a date and bytes are carried by Celery's JSON too, and are no ids."""
+    checked = check_ids([Decimal(7), date(2026, 11, 28), b"a", "good"])
+    assert [why for _, why in checked.answers] == [
+        "an id must be a string, not Decimal",
+        "an id must be a string, not date",
+        "an id must be a string, not bytes",
+        None,
+    ]
+    assert checked.sound == ["good"]
 
 
 @given(st.text())
@@ -220,7 +245,8 @@ def test_a_deadline_that_is_no_number_is_refused(deadline: object) -> None:
         (True, "must be a JSON object, not bool"),
         ({"a": float("nan")}, "JSON cannot express"),
         ({"a": float("inf")}, "JSON cannot express"),
-        ({"a": b"bytes"}, "JSON cannot express"),
+        ({"a": object()}, "JSON cannot express"),
+        ({UUID(int=1): "a"}, "JSON cannot express"),
         ({"a": {1, 2}}, "JSON cannot express"),
         ({(1, 2): "a"}, "JSON cannot express"),
         ({"a": "x" * 8192}, "larger than 8 KiB"),
@@ -229,6 +255,28 @@ def test_a_deadline_that_is_no_number_is_refused(deadline: object) -> None:
 )
 def test_metadata_that_is_no_small_json_object_is_refused(metadata: object, says: str) -> None:
     assert says in complaint(metadata=metadata)
+
+
+def test_what_celerys_json_carries_becomes_texts_in_the_metadata() -> None:
+    """UUID and Decimal as Python prints them, times in ISO 8601, bytes in base64."""
+    at = datetime(2026, 11, 28, 17, 30, 1, 5, UTC)
+    given = {
+        "uuid": UUID(int=7),
+        "naive": at.replace(tzinfo=None),
+        "list": [at, {"date": at.date(), "time": time(9, 30)}],
+        "price": Decimal("19.90"),
+        "bytes": b"\xff\x00a",
+    }
+    assert json.loads(options(metadata=given).metadata) == {
+        "uuid": "00000000-0000-0000-0000-000000000007",
+        "naive": "2026-11-28T17:30:01.000005",
+        "list": [
+            "2026-11-28T17:30:01.000005+00:00",
+            {"date": "2026-11-28", "time": "09:30:00"},
+        ],
+        "price": "19.90",
+        "bytes": "/wBh",
+    }
 
 
 def test_metadata_that_holds_itself_or_is_endlessly_deep_is_refused() -> None:

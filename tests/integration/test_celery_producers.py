@@ -1,0 +1,100 @@
+"""Messages of real Celery producers: processes that know Celery and nothing of ours."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from cavendish import Client, TrackedTask
+from cavendish.local_paths import broker_url
+from cavendish.store import Store
+from cavendish_worker.celeryapp.refused_submits import what_was_sent
+from consuming import Broker, tracked
+from servers import eventually
+
+SERVICE = "nano-banana"
+UUIDS = [UUID(int=number) for number in (1, 2)]
+#: A producer: it gets its broker, options of its transport, and what to send.
+PRODUCER = """
+import sys
+import datetime
+from decimal import Decimal
+from uuid import UUID
+from celery import Celery
+broker, transport, priority, ids, options = map(eval, sys.argv[1:])
+app = Celery(broker=broker)
+app.conf.broker_transport_options = transport
+send = dict(args=[ids], kwargs=options, queue="cavendish.submit", priority=priority)
+app.send_task("cavendish.submit", **send)
+assert "cavendish" not in sys.modules
+"""
+
+
+def send(
+    lists: Broker,
+    ids: list[Any],
+    options: dict[str, Any],
+    *,
+    priority: int | None = None,
+    **transport: Any,
+) -> None:
+    """Let a process with nothing but Celery send one message."""
+    lists.producer(PRODUCER, broker_url(lists.settings), transport, priority, ids, options)
+
+
+def found(lists: Broker, ids: list[str]) -> dict[str, TrackedTask]:
+    """What the store knows of the ids, once the last of them is tracked."""
+    tracked(lists, ids[-1])
+    with Client(settings=lists.settings) as client:
+        return client.get_many(ids, service=SERVICE)
+
+
+def test_what_celerys_json_carries_is_taken_as_ids_and_inside_metadata(lists: Broker) -> None:
+    """UUIDs are ids; in the metadata each marked value becomes its text."""
+    lists.worker()
+    at = datetime(2026, 11, 28, 17, 30, tzinfo=UTC)
+    metadata = {
+        "order": UUID(int=9),
+        "at": at,
+        "on": date(2026, 11, 28),
+        "by": time(9, 30),
+        "price": Decimal("19.90"),
+        "thumb": b"\xff\xd8",
+        "text": b"abc",
+    }
+    send(lists, UUIDS, {"service": SERVICE, "metadata": {"deep": [metadata]}})
+    names = [str(each) for each in UUIDS]
+    tasks = found(lists, names)
+    assert list(tasks) == names
+    assert tasks[names[0]].metadata == {
+        "deep": [
+            {
+                "order": str(UUID(int=9)),
+                "at": "2026-11-28T17:30:00+00:00",
+                "on": "2026-11-28",
+                "by": "09:30:00",
+                "price": "19.90",
+                "thumb": "/9g=",
+                "text": "YWJj",
+            }
+        ]
+    }
+
+
+def test_an_id_that_is_no_text_and_no_uuid_is_refused_alone(lists: Broker) -> None:
+    """The others are tracked, and the refused ones can be found with their values."""
+    lists.worker()
+    send(lists, [Decimal(7), date(2026, 11, 28), UUIDS[0]], {"service": SERVICE})
+    assert list(found(lists, [str(UUIDS[0])])) == [str(UUIDS[0])]
+    with closing(Store(lists.settings.redis_url)) as store:
+        eventually(store.refused.count, "the refused ones are kept", 30)
+        one = store.refused.show(store.refused.list()[0].id)
+    assert one is not None
+    assert (one.ids, one.kind) == (2, "ids")
+    assert "must be a string, not Decimal" in one.reason
+    sent = what_was_sent(one)
+    assert sent is not None
+    assert sent[0] == [Decimal(7), date(2026, 11, 28)]
