@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from cavendish import Client, TrackedTask
 from cavendish.local_paths import broker_url
 from cavendish.store import Store
 from cavendish_worker.celeryapp.refused_submits import what_was_sent
+from cavendish_worker.doctor import stray_queues
 from consuming import Broker, tracked
 from servers import eventually
+from shell import shell
 
 SERVICE = "nano-banana"
 UUIDS = [UUID(int=number) for number in (1, 2)]
@@ -98,3 +103,83 @@ def test_an_id_that_is_no_text_and_no_uuid_is_refused_alone(lists: Broker) -> No
     sent = what_was_sent(one)
     assert sent is not None
     assert sent[0] == [Decimal(7), date(2026, 11, 28)]
+
+
+# --- where a producer puts its messages
+
+
+def test_a_message_is_taken_whatever_its_priority_and_the_steps_of_its_producer(
+    lists: Broker,
+) -> None:
+    """Kombu keeps a list for each step; a producer with ten steps fills ten lists."""
+    ten = {"priority_steps": list(range(10))}
+    for number in range(10):
+        send(lists, [f"id-{number}"], {"service": SERVICE}, priority=number, **ten)
+    send(lists, ["usual"], {"service": SERVICE}, priority=4)
+    assert len(lists.redis.keys("cavendish.submit*")) == 10
+    lists.worker()
+    for name in (*(f"id-{number}" for number in range(10)), "usual"):
+        tracked(lists, name)
+    assert lists.redis.keys("cavendish.submit*") == []
+
+
+STRAYS: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"global_keyprefix": "acme:"}, 0, "acme:cavendish.submit", "the global_keyprefix 'acme:'"),
+    ({"sep": ":"}, 4, "cavendish.submit:3", "the sep ':'"),
+    (
+        {"global_keyprefix": "a\x01#", "sep": "/", "priority_steps": list(range(10))},
+        7,
+        "a\\x01#cavendish.submit/7",
+        "the global_keyprefix 'a\\x01#' and the sep '/'",
+    ),
+    (
+        {"global_keyprefix": "x"},
+        9,
+        "xcavendish.submit\\x06\\x169",
+        "the global_keyprefix 'x'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("transport", "priority", "shown", "why"), STRAYS)
+def test_doctor_names_a_list_that_looks_like_ours_and_what_to_change(
+    lists: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: dict[str, Any],
+    priority: int,
+    shown: str,
+    why: str,
+) -> None:
+    """One sentence each; what Redis is told to move then is where workers read."""
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", lists.settings.redis_url)
+    send(lists, ["fine"], {"service": SERVICE}, priority=3)
+    assert strays() == []
+    send(lists, ["lost"], {"service": SERVICE}, priority=priority, **transport)
+    (found,) = strays()
+    assert found["what"] == f'stray queue "{shown}"'
+    assert found["found"] == f"no worker reads it, since its producer has {why}"
+    assert "Remove that from its broker_transport_options" in found["advice"]
+    stray = shown.encode().decode("unicode_escape").encode()
+    assert f'LMOVE "{shown}" cavendish.submit RIGHT LEFT' in found["advice"]
+    lists.redis.lmove(stray, "cavendish.submit", "RIGHT", "LEFT")
+    assert strays() == []
+    lists.worker()
+    tracked(lists, "lost")
+
+
+def test_doctor_does_not_search_a_broker_with_too_many_keys_to_its_end(
+    lists: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Redis of millions of ids may be the broker, too."""
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", lists.settings.redis_url)
+    lists.redis.mset({f"key-{number}": "" for number in range(100)})
+    monkeypatch.setattr(stray_queues, "_WITHIN", 0.0)
+    monkeypatch.setattr(stray_queues, "_AT_ONCE", 1)
+    (found,) = strays()
+    assert found["found"].startswith("not examined: the broker has more keys than")
+
+
+def strays() -> list[dict[str, str]]:
+    """What doctor finds of stray queues."""
+    found = json.loads(shell("doctor", "--json", "--offline").stdout)
+    return [each for each in found if each["what"].startswith("stray")]

@@ -48,6 +48,9 @@ POPPED = f"{KEPT}.popped"
 NOTED_DEATHS = f"{KEPT}.deaths"
 #: Seconds after which another worker takes such a message.
 _ABANDONED_AFTER = 15
+#: Kombu's priorities, the most urgent first. It has a list for some of them only, by an option of
+#: its transport that each producer may set otherwise.
+PRIORITIES = range(10)
 #: Messages that are popped before Celery's other work gets its turn.
 _AT_ONCE = 16
 
@@ -81,7 +84,7 @@ class Channel(kombu_redis.Channel):
     priority_steps: list[int]
     unacked_key: str
     qos: Any
-    _q_for_pri: Callable[[str, int], str]
+    sep: str
     _queue_cycle: Any
     pool: Any
     _create_client: Callable[[], BrokerClient]
@@ -161,7 +164,10 @@ class Channel(kombu_redis.Channel):
         hints = self._queue_cycle.consume(len(self.active_queues))
         turn = [*hints, KEPT] if self._kept_last else [KEPT, *hints]
         lists = [
-            (queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in turn
+            (queue, self.list_of(queue, step))
+            for step in PRIORITIES
+            for queue in turn
+            if queue == KEPT or step in self.priority_steps
         ]
         keys = [POPPED, nothing(POPPED), NOTED_DEATHS, *(key for _, key in lists)]
         with self.conn_or_acquire() as client:
@@ -183,6 +189,10 @@ class Channel(kombu_redis.Channel):
             finally:  # its note stays if it was left: the message that comes next has none
                 self._noted = None
         return True
+
+    def list_of(self, queue: str, step: int) -> str:
+        """The list of a priority; Kombu's own method knows no steps but those of this channel."""
+        return f"{queue}{self.sep}{step}" if step else queue
 
     def _hand_over(self, message: bytes, queue: str, deaths: int) -> None:
         self.connection._deliver(add_deaths(loads(message.decode()), deaths), queue)

@@ -8,6 +8,7 @@ from cavendish.errors import SettingsError
 from cavendish.local_paths import broker_url, without_password
 from cavendish.settings import Settings
 from cavendish.store.server_info import Server
+from cavendish_worker.doctor import stray_queues
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.redis_server import eviction
 
@@ -31,6 +32,7 @@ def findings(settings: Settings, store: Server, *, workers: bool) -> list[Findin
             connection.ensure_connection(max_retries=1, timeout=3)
             info = _info(connection)
             missing = None if workers else missing_right(connection.default_channel)
+            strays = stray_queues.findings(connection)
     except Exception as error:  # whatever the broker's library raises is the finding
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         advice = (
@@ -49,7 +51,7 @@ def findings(settings: Settings, store: Server, *, workers: bool) -> list[Findin
         found.append(ill("broker rights", why, advice))
     if info and info.get("run_id") != store.run_id:
         found.append(eviction("broker eviction", info.get("maxmemory_policy")))
-    return found
+    return [*found, *strays]
 
 
 def _info(connection: Any) -> dict[str, Any]:
