@@ -229,6 +229,7 @@ def _commands_of_operators(guarded: Guarded) -> None:
     assert [
         one for one in found if not one["ok"] and one["what"].startswith(("redis", "broker"))
     ] == []
+    assert "stray queues" not in {one["what"] for one in found}  # it may look for them
 
 
 # --- a missing right
