@@ -16,13 +16,16 @@ from cavendish.errors import (
     WaitTimeout,
 )
 from cavendish.model import Event, State, Submitted, Task, TrackedTask
+from cavendish.policy.operator_controls import Pause, RateCeiling
 
 __all__ = [
     "CavendishError",
     "Client",
     "Event",
     "EventsMissed",
+    "Pause",
     "QuotaExceeded",
+    "RateCeiling",
     "Settings",
     "SettingsError",
     "State",

@@ -130,7 +130,7 @@ def check(
         raise SubmissionError(f"Refused: {complaint}, not {shown(traceparent)}.")
     return SubmitOptions(
         service=_service(service, services),
-        account=_account(account),
+        account=checked_account(account),
         webhooks=_webhooks(webhook, tuple(allowed), ports),
         deadline=_deadline(deadline),
         metadata=_metadata(metadata),
@@ -157,7 +157,8 @@ def _service(value: object, others: Collection[str]) -> str:
     return value
 
 
-def _account(value: object) -> str:
+def checked_account(value: object) -> str:
+    """The name of an account. Raises SubmissionError for what cannot be one."""
     if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
         raise SubmissionError(
             f"The account {shown(value)} must be a name of 1 to 40 of the characters "

@@ -150,8 +150,8 @@ def test_the_call_of_the_doctor_takes_its_turn_and_is_left_out_in_a_pause_or_off
     held = report_error(rate_limit, UpstreamErrorKind.RATE, "HTTP 429", 60.0, now, now, 0.0)
     parts.store.shared_state.change_rate_limit("default", lambda _: (held, None))
     findings = said(parts)
-    assert "the account is paused" in findings["api, account default"]["found"]
-    assert "paused for 60 s: HTTP 429" in findings["account default"]["found"]
+    assert "the account is paused by the API" in findings["api, account default"]["found"]
+    assert "paused by the API for 60 s: HTTP 429" in findings["account default"]["found"]
     assert "the API asked for the pause" in findings["account default"]["advice"]
     assert said(parts, "--offline")["api"]["examined"] is False
     assert parts.tally()["calls"] == 1

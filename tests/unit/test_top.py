@@ -37,6 +37,7 @@ def lane(name: str, **counts: int) -> dict[str, Any]:
         "rates": rates,
         "service": {"down_for": 0.0, "paused_since": None},
         "blind": "",
+        "operator_pause": "",
         "batch_limit": None,
     }
 
@@ -68,6 +69,7 @@ def poll(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
         "window": None,
         "paused_for": 0.0,
         "pause_reason": "",
+        "operator_pause": "",
         "no_token": False,
     }
     worker = {
@@ -93,6 +95,7 @@ def poll(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
     found |= {
         "emptied_at": None,
         "webhooks": [endpoint(n) for n in range(endpoints)],
+        "pauses": [],
         "endpoints": [],
         "history": {n: [0.0, 1.0] for n in NAMES},
     }

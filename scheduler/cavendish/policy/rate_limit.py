@@ -87,6 +87,7 @@ class RateLimit(QuotaWindow):
     pause_reason: str = ""
     pause_kind: str = ""
     pauses: int = 0
+    cap: float = 0.0  # the operator's, where it bound the last call
 
     @classmethod
     def from_json(cls, text: object) -> RateLimit:
@@ -153,7 +154,7 @@ def acquire(limit: RateLimit, now: float, ceiling: float = 0.0) -> tuple[RateLim
     `ceiling` is the operator's cap in calls per second, 0 for none.
     """
     after, calls = take(limit, now, 1, ceiling)
-    return after, 0.0 if calls else _ready_at(limit) - now
+    return after, 0.0 if calls else _ready_at(after) - now
 
 
 def take(limit: RateLimit, now: float, most: int, ceiling: float = 0.0) -> tuple[RateLimit, int]:
@@ -162,6 +163,7 @@ def take(limit: RateLimit, now: float, most: int, ceiling: float = 0.0) -> tuple
     It is more than one where calls follow each other faster than a dispatch can take them one by
     one: those of the last `LATE` seconds may be sent together, but not at the operator's cap.
     """
+    limit = _recapped(limit, now, ceiling)
     if now < _ready_at(limit):
         return limit, 0
     rate, since = limit.rate_at(now), limit.since
@@ -169,7 +171,8 @@ def take(limit: RateLimit, now: float, most: int, ceiling: float = 0.0) -> tuple
         # Idle: stay at the ceiling, and climb from there when there is demand.
         since = max(since, now - limit.climb)
     together = rate > 1 / LATE and limit.began and not limit.misses
-    if ceiling and rate >= ceiling:
+    capped = 0 < ceiling <= rate
+    if capped:
         rate, together = ceiling, False
     start = max(limit.next_at, limit.paused_until, now - LATE) if together else now
     calls = min(most, 1 + int((now - start) * rate))
@@ -182,7 +185,17 @@ def take(limit: RateLimit, now: float, most: int, ceiling: float = 0.0) -> tuple
         next_at=start + calls / rate,
         sent_rate=sent_rate,
         sent_at=now,
+        cap=ceiling if capped else 0.0,
     ), calls
+
+
+def _recapped(limit: RateLimit, now: float, ceiling: float) -> RateLimit:
+    """A cap that was raised or removed since the last call does not delay the next one."""
+    if limit.cap in (0.0, ceiling):
+        return limit
+    rate = limit.rate_at(now)
+    next_at = min(limit.next_at, limit.sent_at + 1 / min(rate, ceiling or rate))
+    return replace(limit, next_at=next_at, cap=0.0)
 
 
 def _ready_at(limit: RateLimit) -> float:

@@ -13,6 +13,7 @@ from cavendish.model import OPERATIONS, Lane
 from cavendish.store.closed import Closed
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
+from cavendish.store.controls import OperatorControls
 from cavendish.store.deadlines import Deadlines
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
@@ -48,6 +49,7 @@ class Store:
         self.endpoints = Endpoints(self.connection)
         self.events = Events(self.connection)
         self.shared_state = SharedState(self.connection)
+        self.controls = OperatorControls(self.connection)
         self.fleet = Fleet(self.connection)
         self.listing = Listing(self.connection)
         self.refused = Refused(self.connection)

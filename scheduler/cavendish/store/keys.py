@@ -29,6 +29,8 @@ in the broker's Redis.
 | {service}:visibility      | hash   | version, value: whether the API knows ids of a service      |
 |                           |        | under the token of an account, `account/service`            |
 | paused                    | zset   | lane whose service the API does not serve -> since when     |
+| controls                  | hash   | `pause ACCOUNT`, `pause ACCOUNT/SERVICE`, `ceiling ACCOUNT` |
+|                           |        | -> what an operator set, as JSON                            |
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
@@ -89,6 +91,7 @@ ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
 BLIND = "cavendish:blind"
+CONTROLS = "cavendish:controls"
 FLEET = "cavendish:fleet"
 RECONCILED = "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.

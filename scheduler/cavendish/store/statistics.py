@@ -17,11 +17,13 @@ from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.next_poll import Forecast, forecast
+from cavendish.policy.operator_controls import Controls
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.policy.visibility import Visibility
 from cavendish.store import keys
 from cavendish.store.connection import Connection
+from cavendish.store.controls import controls_in
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.fleet import Emptied, Member
 from cavendish.store.keys import LaneKeys
@@ -95,8 +97,8 @@ class Statistics:
 
     `rate_limits` by account, `forecasts` by service and model where asked for, `circuits` of all
     endpoints that are registered, disabled, asked for, or have pending deliveries. `emptied`: that
-    the store was emptied lately, and nobody has acknowledged it. Lanes that cannot be read are in
-    `unreadable` and nowhere else.
+    the store was emptied lately, and nobody has acknowledged it; `controls`: what operators set.
+    Lanes that cannot be read are in `unreadable` and nowhere else.
     """
 
     now: float
@@ -109,6 +111,7 @@ class Statistics:
     circuits: dict[str, Circuit]
     members: list[Member]
     emptied: Emptied | None
+    controls: Controls
 
     @property
     def tracked(self) -> list[LaneStatistics]:
@@ -194,11 +197,13 @@ class StatisticsReader:
             {name: Circuit.from_json(text) for name, text in found["circuit"].items()},
             members,
             None if emptied is None or emptied.acknowledged else emptied,
+            controls_in(found["store"]["controls"]),
         )
 
     def _ask_first(self, lanes: Sequence[Lane]) -> _RoundTrip:
         trip = _RoundTrip(self._redis)
         trip.ask("store", "emptied", "get", keys.EMPTIED)
+        trip.ask("store", "controls", "hgetall", keys.CONTROLS)
         for lane in lanes:
             of = LaneKeys(lane)
             trip.ask(lane, "producers", "smembers", of.producers)

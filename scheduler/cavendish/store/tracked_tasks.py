@@ -73,6 +73,10 @@ class Tasks:
                 lanes.append(Lane.parse(name))
         return sorted(lanes)
 
+    def producers(self, lane: Lane) -> list[str]:
+        """The producers with pending ids in a lane."""
+        return sorted(self._members(LaneKeys(lane).producers))
+
     def due(self, account: str) -> DueIndex:
         """The lanes of an account that are worth a look, by producer."""
         return DueIndex(self._redis, account)

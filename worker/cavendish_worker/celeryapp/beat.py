@@ -89,6 +89,7 @@ class Watch:
             (first_at := tasks.due(account).first_at()) is not None
             and first_at <= now + self._tick
             and self._store.shared_state.rate_limit(account).paused_until <= now + self._tick
+            and not self._store.controls.known().account_pause(account, now + self._tick)
             for account in accounts
         )
 

@@ -32,6 +32,11 @@ SECTIONS = {
         "metrics": "Print or serve metrics of the store for Prometheus.",
         "alive": "Check whether the worker or beat of this host is alive.",
     },
+    "Operate": {
+        "pause": "Ask no more about an account or a service, until told or for a time.",
+        "resume": "Ask again about an account or a service that was paused.",
+        "rate-limit": "Show, set or remove the rate ceiling of an account.",
+    },
     "Webhooks": {
         "endpoint": "Register webhook endpoints, rotate secrets, disable, test.",
         "dead": "List, revive or drop dead letters.",

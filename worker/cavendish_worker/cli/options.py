@@ -49,6 +49,9 @@ since_option = partial(
 limit_option = partial(
     click.option, "--limit", metavar="N", show_default=True, help="Maximum number of results."
 )
+by_option = click.option(
+    "--by", metavar="NAME", help="Who does it; default: the user and the host."
+)
 rate_option = click.option(
     "--rate",
     default=50.0,

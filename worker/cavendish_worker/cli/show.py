@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from cavendish import State, SubmissionError, TrackedTask
+from cavendish import Pause, State, SubmissionError, TrackedTask
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.keys import delivery_of
@@ -34,16 +35,17 @@ def command(task_id: str, service: str | None, account: str | None, as_json: boo
     store, settings = open_store()
     task = _find(store, task_id, service, account)
     lane = Lane.of(task.account, task.service, task_id, settings.shards)
-    deliveries = _deliveries(store, lane, task)
+    deliveries, pause = _deliveries(store, lane, task), _pause(store, task)
     if as_json:
         exact = {"record_json": task.record_json, "deliveries": deliveries}
-        print_json(task.to_json() | exact)
+        print_json(task.to_json() | {"paused": asdict(pause) if pause else None} | exact)
         return
     pairs(
         [
             ("id", task.id),
             ("state", task.state),
             ("reason", task.reason),
+            ("not polled", pause.sentence if pause else ""),
             ("service", f"{task.service} (account {task.account})"),
             ("model", task.model),
             ("polls", task.polls),
@@ -78,6 +80,13 @@ def _find(store: Store, task_id: str, service: str | None, account: str | None) 
         raise SubmissionError(f"{task_id!r} is tracked for {where}: give --service or --account.")
     of = f" for the service {service!r}" if service else ""
     raise SubmissionError(f"'{plain(task_id)}' is not tracked{of}.")
+
+
+def _pause(store: Store, task: TrackedTask) -> Pause | None:
+    """The pause for which a pending task is not asked about."""
+    if task.state is not State.PENDING:
+        return None
+    return store.controls.read().pause_of(task.account, task.service, store.fleet.now())
 
 
 def _deliveries(store: Store, lane: Lane, task: TrackedTask) -> list[dict[str, Any]]:

@@ -29,11 +29,17 @@ def time_of(text: str, now: float, option: str = "--since") -> float:
     back = duration(text)
     if back is not None:
         return now - back
+    return moment_of(text, option, "a duration such as 90s, 2h or 3d, or ")
+
+
+def moment_of(text: str, option: str, other: str = "") -> float:
+    """Unix time of an RFC 3339 time; one without an offset is UTC. Raises click.BadParameter.
+
+    `other`: what else the option takes, for the complaint.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(
-            "must be a duration such as 90s, 2h or 3d, or a time such as 2026-11-22T22:50:01Z.",
-            param_hint=option,
-        ) from None
+        why = f"must be {other}a time such as 2026-11-22T22:50:01Z."
+        raise click.BadParameter(why, param_hint=option) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

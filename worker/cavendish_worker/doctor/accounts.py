@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cavendish.model import Lane, UpstreamErrorKind
+from cavendish.policy.operator_controls import Pause
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.fleet import Member
@@ -27,22 +28,36 @@ def findings(
     if not workers:
         tokens = set(settings.tokens())
     accounts = sorted({lane.account for lane in lanes} | {"default"})
-    now = statistics.now
+    now, controls = statistics.now, statistics.controls
     return [
-        *(_account(account, store, now, has_token=account in tokens) for account in accounts),
+        *(
+            _account(account, store, now, ceiling, has_token=account in tokens)
+            for account in accounts
+            for ceiling in [controls.ceiling_of(account, settings.rate)]
+        ),
+        *map(_operator_pause, controls.in_force(now)),
         *_blind(statistics),
     ]
 
 
-def _account(account: str, store: Store, now: float, *, has_token: bool) -> Finding:
+def _operator_pause(pause: Pause) -> Finding:
+    service = "" if pause.service is None else f" --service {pause.service}"
+    advice = f"Nothing, if that is intended; else: cavendish resume --account {pause.account}"
+    what = f"account {pause.account}" + (f", service {pause.service}" if service else "")
+    return well(what, f"{pause.told}; its ids wait", advice + service)
+
+
+def _account(account: str, store: Store, now: float, ceiling: float, *, has_token: bool) -> Finding:
     name = f"account {account}"
     if not has_token:
         where = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
         return ill(name, "has no token", f"Set {where} for the workers.")
     rate_limit = store.shared_state.rate_limit(account)
     if not rate_limit.paused(now):
-        return well(name, f"may make {rate_limit.rate_at(now):.2f} calls/s")
-    found = f"paused for {rate_limit.paused_until - now:.0f} s: {rate_limit.pause_reason}"
+        rate, most = rate_limit.rate_at(now), f" (ceiling: {ceiling:g})" if ceiling else ""
+        return well(name, f"may make {min(rate, ceiling or rate):.2f} calls/s{most}")
+    rest = f"{rate_limit.paused_until - now:.0f} s"
+    found = f"paused by the API for {rest}: {rate_limit.pause_reason}"
     if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT:
         return ill(name, found, "Check the token and the credit of the account.")
     return well(name, found, "Nothing: the API asked for the pause, and it ends by itself.")

@@ -50,11 +50,14 @@ def findings(
 def _examine(
     account: str, store: Store, settings: Settings, clock: Clock, lanes: Sequence[Lane]
 ) -> Finding:
-    default = Lane(account, DEFAULT_SERVICE)
-    lane = next((lane for lane in lanes if lane.account == account), default)
+    controls, now = store.controls.known(), clock.now()
+    own = [one for one in lanes if one.account == account] or [Lane(account, DEFAULT_SERVICE)]
+    lane = min(own, key=lambda one: controls.pause_of(account, one.service, now) is not None)
     what = f"api, account {account}"
-    if store.shared_state.rate_limit(account).paused(clock.now()):
-        return skipped(what, "the account is paused")
+    if pause := controls.pause_of(account, lane.service, now):
+        return skipped(what, pause.sentence)
+    if store.shared_state.rate_limit(account).paused(now):
+        return skipped(what, "the account is paused by the API")
     upstream, loop = upstream_for(settings, CALL), LoopThread()
     timeout = min(settings.call_timeout, CALL)
     parts = (store, upstream, loop, clock, lane, Polls())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from cavendish.clock import Clock
 from cavendish.model import Answer, Answered, Lane, UpstreamError, UpstreamErrorKind
@@ -62,8 +63,9 @@ class Asked:
 class Asker:
     """Asks about ids of one lane. Every method raises StoreUnavailable.
 
-    `ceiling`: the calls per second that the settings allow (0: any number); `timeout`: the longest
-    call, in seconds; `last_start`: when the last call may begin, in seconds since the epoch.
+    `ceiling`: the calls per second that the settings allow (0: any number), if no operator has set
+    another ceiling; `timeout`: the longest call, in seconds; `last_start`: when the last call may
+    begin, in seconds since the epoch.
     """
 
     store: Store
@@ -125,11 +127,19 @@ class Asker:
         return asked
 
     def take_call(self) -> bool:
-        """Wait until the rate limit allows a call; false if it does not before `last_start`."""
+        """Wait until the rate limit allows a call.
+
+        False if it does not before `last_start`, or if an operator pauses the account or service.
+        """
         stopping = self.upstream.stopping
+        account, service = self.lane.account, self.lane.service
         while (now := self.clock.now()) < self.last_start and not stopping.is_set():
+            controls = self.store.controls.known()
+            if controls.pause_of(account, service, now):
+                return False
+            ceiling = controls.ceiling_of(account, self.ceiling)
             wait = self.store.shared_state.change_rate_limit(
-                self.lane.account, lambda known: rate_limit.acquire(known, now, self.ceiling)
+                account, partial(rate_limit.acquire, now=now, ceiling=ceiling)
             )
             if wait == 0:
                 return True

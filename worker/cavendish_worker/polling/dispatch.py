@@ -19,6 +19,7 @@ from cavendish.clock import Clock
 from cavendish.store import Store
 from cavendish.store.due_index import due_before
 from cavendish_worker.polling.dispatch_round import Dispatched, Rounds, Send
+from cavendish_worker.polling.pause_log import PauseLog
 from cavendish_worker.telemetry.logs import logger
 
 #: Lets another worker dispatch some accounts.
@@ -38,7 +39,7 @@ class Dispatcher:
     """Dispatches for one worker process, in one thread at a time.
 
     `warned`: when the log last said that there is no token for an account; `stopping`: set once
-    this process shuts down.
+    this process shuts down; `pause_log`: tells of the pauses of operators.
     """
 
     store: Store
@@ -46,6 +47,7 @@ class Dispatcher:
     tick: float
     warned: dict[str, float] = field(default_factory=dict)
     stopping: threading.Event = field(default_factory=threading.Event)
+    pause_log: PauseLog = field(default_factory=PauseLog)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
     _until: dict[str, float] = field(default_factory=dict)
@@ -64,8 +66,11 @@ class Dispatcher:
         if self.stopping.is_set():
             return None
         started, tick = clock.now(), self.tick
-        self._check(frozenset(accounts), started)
-        due = due_before(self.store.connection, accounts, started + tick)
+        self._check(accounts := frozenset(accounts), started)
+        controls = self.store.controls.known()
+        self.pause_log.tell(controls, started)
+        asked = [name for name in accounts if not controls.account_pause(name, started + tick)]
+        due = due_before(self.store.connection, asked, started + tick)
         if not due:
             return Dispatched()
         if pass_on and min(len(due), self.rounds.workers) > 1:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from cavendish.model import Lane
 from cavendish.policy.fair_share import CallShares, next_call
+from cavendish.policy.operator_controls import LOOK_AGAIN, Controls
 from cavendish.policy.rate_limit import RateLimit, acquire, take
 from cavendish.policy.service_health import probing
 from cavendish.store import Store
@@ -48,7 +49,10 @@ _DROPPED = 500
 
 @dataclass(frozen=True, slots=True)
 class RoundConfig:
-    """The settings of a round: ids, seconds, and calls per second (0: no ceiling)."""
+    """The settings of a round: ids, seconds, and calls per second (0: no ceiling).
+
+    `rate` counts for accounts for which no operator has set another ceiling.
+    """
 
     batch_size: int
     lease: float
@@ -100,28 +104,30 @@ class Rounds:
 
         Only the lanes are read that are worth a look. Returns the seconds until the next round.
         """
-        index = self.store.tasks.due(account)
+        controls, index = self.store.controls.known(), self.store.tasks.due(account)
+        if pause := controls.account_pause(account, now):
+            return pause.left(now)
         groups = index.groups()
         if not groups or groups[0][1] > now:
             return groups[0][1] - now if groups else math.inf
         limit = self.store.shared_state.rate_limit(account)
-        calls = take(limit, now, _BATCHES, self.config.rate)[1]
+        ceiling = controls.ceiling_of(account, self.config.rate)
+        calls = take(limit, now, _BATCHES, ceiling)[1]
         if not calls:
-            return acquire(limit, now, self.config.rate)[1]
+            return acquire(limit, now, ceiling)[1]
         calls = min(calls, _WAITING * self.workers - self.waiting())
         if calls <= 0:
             return _BUSY
         shares = self._shares_of(account, limit, now)
-        due = [name for name, at in groups if at <= now]
-        some = sorted(due, key=lambda name: shares.used.get(name, 0.0))[:_PRODUCERS]
-        places = index.due(some, now, _LANES // len(some))
+        some = _first_served([name for name, at in groups if at <= now], shares)
+        places, put_off = _split(index.due(some, now, _LANES // len(some)), controls, now)
         scales = Scales(self.forecasts, limit, shares, now, max(self.workers, 1))
         weighed = self._weigh(places, scales, calls)
-        looks = {place[:2]: place for place in _looks(places, weighed)}
+        looks = {place[:2]: place for place in [*put_off, *_looks(places, weighed)]}
         chosen = _choose(weighed, scales, calls)
         before = did.batches
         try:
-            chosen = chosen[: self._take_calls(account, now, len(chosen))]
+            chosen = chosen[: self._take_calls(account, now, len(chosen), ceiling)]
             for one in chosen:
                 scales = scales.charged(one)
             self.shares[account] = scales.shares
@@ -168,12 +174,12 @@ class Rounds:
         if gone:
             self.store.deadlines.index.looked_at(gone, now)
 
-    def _take_calls(self, account: str, now: float, wanted: int) -> int:
+    def _take_calls(self, account: str, now: float, wanted: int, ceiling: float) -> int:
         """Take up to so many calls; returns how many may be sent."""
         if not wanted:
             return 0
         return self.store.shared_state.change_rate_limit(
-            account, lambda known: take(known, now, wanted, self.config.rate)
+            account, lambda known: take(known, now, wanted, ceiling)
         )
 
     def _send(
@@ -232,6 +238,23 @@ def _choose(weighed: Iterable[Weighed], scales: Scales, calls: int) -> list[Weig
             if again.bid:
                 bids[one.lane] = again, again.bid
     return chosen
+
+
+def _first_served(producers: Iterable[str], shares: CallShares) -> list[str]:
+    """The producers that were charged the fewest calls."""
+    return sorted(producers, key=lambda name: shares.used.get(name, 0.0))[:_PRODUCERS]
+
+
+def _split(
+    places: Sequence[Place], controls: Controls, now: float
+) -> tuple[list[Place], list[Place]]:
+    """The places that may be asked about, and those of paused services with their next look."""
+    pauses = [controls.pause_of(place.lane.account, place.lane.service, now) for place in places]
+    pairs = list(zip(places, pauses, strict=True))
+    put_off = [
+        place._replace(at=now + min(pause.left(now), LOOK_AGAIN)) for place, pause in pairs if pause
+    ]
+    return [place for place, pause in pairs if pause is None], put_off
 
 
 def _looks(places: Iterable[Place], weighed: Iterable[Weighed]) -> Iterator[Place]:

@@ -119,6 +119,8 @@ def _reason(store: Store, lane: Lane, now: float, obstacle: str) -> str:
 
 def _obstacle(store: Store, lane: Lane, now: float) -> str:
     """Why the API cannot be asked about this lane right now; empty if it can."""
+    if pause := store.controls.known().pause_of(lane.account, lane.service, now):
+        return pause.sentence
     living = [member for member in store.fleet.members(now) if member.alive(now)]
     workers = [member for member in living if member.role == "worker"]
     if workers and not any(lane.account in member.accounts for member in workers):

@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cavendish.clock import Clock
 from cavendish.model import Lane, State, TrackedTask
@@ -42,6 +43,19 @@ class RetrieveConfig:
     absence_policy: AbsencePolicy
     retention: float
     events_kept: int
+
+
+class Obstacle(NamedTuple):
+    """Why a batch is given back, and for how many seconds its ids may not be claimed then.
+
+    None: they are due when they were before.
+    """
+
+    why: str
+    wait: float | None = None
+
+
+BUSY = Obstacle("skipped: the concurrency limit is reached", SOON)
 
 
 @dataclass(slots=True)
@@ -105,8 +119,8 @@ class Retriever:
         now, config, traced = clock.now(), self.config, traces().polls(lane)
         if now >= until:
             return Retrieved(stale=len(ids))
-        if self.upstream.stopping.is_set():
-            return self.give_back(clock, lane, ids, token)
+        if obstacle := self._obstacle(lane, now):
+            return self.give_back(clock, lane, ids, token, obstacle)
         tasks = load_claimed(self.store, lane, ids, token)
         did = Retrieved(asked=len(tasks), stale=len(ids) - len(tasks))
         last_start = min(now + config.lease, until) - 2 * config.call_timeout
@@ -145,15 +159,27 @@ class Retriever:
             self.charge(account, task.producer)
         return found
 
-    def give_back(self, clock: Clock, lane: Lane, ids: Sequence[str], token: str) -> Retrieved:
-        """Release a batch that this process has no time for.
+    def _obstacle(self, lane: Lane, now: float) -> Obstacle | None:
+        """Why this process may not ask about a lane; None if it may."""
+        if self.upstream.stopping.is_set():
+            return Obstacle(SHUTDOWN)
+        if pause := self.store.controls.known().pause_of(lane.account, lane.service, now):
+            return Obstacle(f"skipped: {pause.told}")
+        if lane.account not in self.upstream.accounts:  # the token was removed meanwhile
+            return Obstacle("skipped: this worker has no token for the account", SOON)
+        return None
 
-        Its ids may be claimed again in a moment, or at once if this process shuts down.
-        """
-        tasks = self.store.tasks.load(lane, ids, token=token).tasks
-        stopping = self.upstream.stopping.is_set()
-        now = clock.now()
-        not_before = None if stopping else now + SOON
+    def give_back(
+        self,
+        clock: Clock,
+        lane: Lane,
+        ids: Sequence[str],
+        token: str,
+        obstacle: Obstacle | None = None,
+    ) -> Retrieved:
+        """Release a batch that this process does not ask about: it has an obstacle, or no time."""
+        tasks, now = self.store.tasks.load(lane, ids, token=token).tasks, clock.now()
+        why, wait = obstacle or self._obstacle(lane, now) or BUSY
+        not_before = None if wait is None else now + wait
         released = self.store.tasks.release(lane, token, list(tasks.values()), now, not_before)
-        why = SHUTDOWN if stopping else "skipped: the concurrency limit is reached"
         return Retrieved(released=released, failure=why)

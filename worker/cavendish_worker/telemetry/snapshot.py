@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cavendish.model import Lane
+from cavendish.policy.operator_controls import Controls, Pause
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.store.statistics import LaneStatistics
+from cavendish.store.statistics import LaneStatistics, Statistics
 from cavendish_worker import doctor
 
 #: The newest ends of each lane from which the delays are measured.
@@ -41,26 +42,20 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
     """
     memory = memory or Memory()
     statistics = store.statistics(after=memory.places, ends=MEASURED, endpoints=memory.urls)
-    now, lanes = statistics.now, statistics.tracked
+    now, lanes, controls = statistics.now, statistics.tracked, statistics.controls
     for lane in lanes:
         memory.add(lane)
     views = doctor.endpoints(store, statistics, memory.urls)
     webhooks = [_webhook(view, now) for view in views]
-    workers = [one for one in statistics.members if one.role == "worker" and one.alive(now)]
-    have_token = {account for member in workers for account in member.accounts}
-    need_token = {one.lane.account for one in lanes if one.pending} if workers else set()
     return {
         "now": now,
-        "lanes": [_lane(one, memory.delays[one.lane], now) for one in lanes],
+        "lanes": [_lane(one, memory.delays[one.lane], controls, now) for one in lanes],
+        "pauses": [asdict(pause) for pause in controls.in_force(now)],
         "emptied_at": statistics.emptied.at if statistics.emptied else None,
         "refused_submits": store.refused.count(),
         "unreadable_lanes": [str(lane) for lane in statistics.unreadable],
         "delay": _percentiles(delay for one in lanes for delay in memory.delays[one.lane]),
-        "accounts": {
-            name: _account(rate_limit, settings.rate, now)
-            | {"no_token": name in need_token - have_token}
-            for name, rate_limit in statistics.rate_limits.items()
-        },
+        "accounts": _accounts(statistics, settings.rate),
         "endpoints": [
             one for one in webhooks if one["disabled_at"] is not None or one["circuit"] == "open"
         ],
@@ -74,7 +69,9 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
     }
 
 
-def _lane(lane: LaneStatistics, delays: Iterable[float], now: float) -> dict[str, Any]:
+def _lane(
+    lane: LaneStatistics, delays: Iterable[float], controls: Controls, now: float
+) -> dict[str, Any]:
     health = lane.service_health
     return {
         "lane": str(lane.lane),
@@ -95,6 +92,7 @@ def _lane(lane: LaneStatistics, delays: Iterable[float], now: float) -> dict[str
             "reason": health.reason,
             "paused_since": health.paused_since or None,
         },
+        "operator_pause": _told(controls.pause_of(lane.lane.account, lane.lane.service, now)),
         "blind": lane.visibility.reason if lane.visibility.reported(now) else "",
     }
 
@@ -109,17 +107,37 @@ def _percentiles(delays: Iterable[float]) -> dict[str, Any]:
     return {"of": len(ranked), **cut}
 
 
+def _accounts(statistics: Statistics, most: float) -> dict[str, Any]:
+    """Each account with ids; `most` is CAVENDISH_RATE."""
+    now, controls = statistics.now, statistics.controls
+    workers = [one for one in statistics.members if one.role == "worker" and one.alive(now)]
+    have_token = {account for member in workers for account in member.accounts}
+    pending = {one.lane.account for one in statistics.tracked if one.pending}
+    need_token = pending if workers else set()
+    return {
+        name: _account(rate_limit, controls.ceiling_of(name, most), now)
+        | {"no_token": name in need_token - have_token}
+        | {"operator_pause": _told(controls.account_pause(name, now))}
+        for name, rate_limit in statistics.rate_limits.items()
+    }
+
+
 def _account(rate_limit: RateLimit, most: float, now: float) -> dict[str, Any]:
-    """Calls per second, and seconds; `most` is CAVENDISH_RATE, 0 for none."""
+    """Calls per second, and seconds; `most` is what operators allow, 0 for any number."""
     rate, ceiling = rate_limit.rate_at(now), rate_limit.ceiling
     return {
         "rate": round(min(rate, most or rate), 2),
         "ceiling": None if ceiling is None else round(ceiling, 2),
+        "at_most": most or None,
         "used": round(rate_limit.used(now), 2),
         "window": rate_limit.window or None,
         "paused_for": max(rate_limit.paused_until - now, 0.0),
         "pause_reason": rate_limit.pause_reason if rate_limit.paused(now) else "",
     }
+
+
+def _told(pause: Pause | None) -> str:
+    return pause.told if pause else ""
 
 
 def _webhook(view: doctor.EndpointView, now: float) -> dict[str, Any]:

@@ -20,13 +20,19 @@ def draw(view: View, width: int, room: int | None) -> RenderableType:
     return lane_table(view.part(view.found["lanes"], None if room is None else room - 2), width)
 
 
+def _style(lane: dict[str, Any]) -> str:
+    if lane["service"]["down_for"]:
+        return "bold red"
+    return "dark_orange" if lane["operator_pause"] else ""
+
+
 def lane_table(lanes: Sequence[dict[str, Any]], width: int) -> RenderableType:
     """A row for each lane; a narrow terminal gets fewer columns."""
     wide = width >= WIDE
     rates, delays = [*_RATES] if wide else ["settled"], ["p50", "p95"] if wide else ["p50"]
     rows = [
         (
-            line(lane["lane"], "bold red" if lane["service"]["down_for"] else ""),
+            line(lane["lane"], _style(lane)),
             *(f"{lane[name]:,}" for name in _NUMBERS),
             *(rate(lane["rates"][name]) for name in rates),
             *(seconds(lane["delay"][name]) for name in delays),

@@ -24,6 +24,7 @@ from cavendish_worker.cli.top.reading import (
     endpoint_trouble,
     lane_notes,
     pause,
+    pause_notes,
 )
 from cavendish_worker.cli.top.view import View
 from cavendish_worker.cli.top.webhooks import endpoint_table
@@ -41,9 +42,11 @@ def draw(view: View, width: int, room: int | None) -> RenderableType:
     lanes, endpoints = _busiest(found["lanes"], "pending"), _busiest(found["webhooks"], "waiting")
     left = 10**9 if room is None else room - 12 - len(found["accounts"])
     if left > 3:
-        notes = _notes(found, None if room is None else _NOTES)
+        most = None if room is None else _NOTES
+        pauses, notes = pause_notes(found)[:most], _notes(found, most)
+        parts += [line(note, "dark_orange") for note in pauses]
         parts += [line(note, "bold red") for note in notes]
-        left -= len(notes)
+        left -= len(pauses) + len(notes)
     if lanes and left > 3:
         lanes = lanes if room is None else lanes[: max(min(left // 2, _ROWS), 1)]
         parts += [Text(""), lane_table(lanes, width)]
@@ -151,6 +154,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(cells).rjust(width)
 
 
+def _pause_style(account: dict[str, Any]) -> str:
+    """Red for what somebody must repair; an operator's own pause needs no repair."""
+    if account["no_token"] or account["paused_for"]:
+        return "bold red"
+    return "dark_orange" if account["operator_pause"] else "dim"
+
+
 def _accounts(found: dict[str, Any]) -> RenderableType:
     rows = [
         (
@@ -159,7 +169,7 @@ def _accounts(found: dict[str, Any]) -> RenderableType:
             "unknown" if account["ceiling"] is None else f"{account['ceiling']:.2f}",
             f"{account['used']:.2f}",
             f"{account['window']:.0f} s" if account["window"] else "",
-            line(pause(account) or "none", "bold red" if pause(account) else "dim"),
+            line(pause(account) or "none", _pause_style(account)),
         )
         for name, account in found["accounts"].items()
     ]

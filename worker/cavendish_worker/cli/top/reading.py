@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cavendish.policy.operator_controls import Pause
 from cavendish_worker.cli.output import moment
 
 #: Numbers of a lane as `gather` names them, and as people read them.
@@ -24,9 +25,16 @@ def pause(account: Mapping[str, Any]) -> str:
     """Why the API is not called for an account, and for how long; empty if it is called."""
     if account["no_token"]:  # also while it is paused: its ids wait for a worker with a token
         return "no token at any worker"
-    if account["paused_for"]:
-        return f"{account['paused_for']:.0f} s more: {account['pause_reason']}"
-    return ""
+    by_operator = [account["operator_pause"]] if account["operator_pause"] else []
+    rest, reason = account["paused_for"], account["pause_reason"]
+    by_api = [f"paused by the API, {rest:.0f} s more: {reason}"] if rest else []
+    return "; ".join(by_operator + by_api)
+
+
+def pause_notes(found: Mapping[str, Any]) -> list[str]:
+    """The pauses by operators that no row of an account shows: of services, and before any id."""
+    pauses = [Pause(**one) for one in found["pauses"]]
+    return [f"{one.name} is {one.told}" for one in pauses if one.name not in found["accounts"]]
 
 
 def lane_notes(lane: Mapping[str, Any]) -> list[str]:

@@ -76,6 +76,7 @@ class OfTheStore(Collector):
         yield from _tasks(services, statistics)
         yield from _calls(services, statistics.now, self._batch_size)
         yield from _accounts(services, statistics, self._ceiling)
+        yield _paused(services, statistics)
         yield _forecast_durations(services, statistics)
         yield _quota_used(used, self._quota)
         yield from _webhooks(services, statistics)
@@ -203,19 +204,20 @@ def _accounts(services: Services, statistics: Statistics, ceiling: float) -> Ite
         if name in shown or rate_limit.began
     }
     rates = {name: rate_limit.rate_at(now) for name, rate_limit in rate_limits.items()}
+    most = {name: statistics.controls.ceiling_of(name, ceiling) for name in rate_limits}
     yield _gauge(
         "rate_limit_calls_per_second",
         "Calls per second that are allowed now, when not paused.",
         account,
-        [((name,), min(rate, ceiling or rate)) for name, rate in rates.items()],
+        [((name,), min(rate, most[name] or rate)) for name, rate in rates.items()],
     )
     known = {
-        name: [most for most in (rate_limit.ceiling, ceiling) if most]
+        name: [one for one in (rate_limit.ceiling, most[name]) if one]
         for name, rate_limit in rate_limits.items()
     }
     yield _gauge(
         "rate_limit_ceiling_calls_per_second",
-        "Calls per second that the API is believed to take, or CAVENDISH_RATE; "
+        "Calls per second that the API is believed to take, or what operators allow, if less; "
         "absent until the API has refused one.",
         account,
         [((name,), min(ceilings)) for name, ceilings in known.items() if ceilings],
@@ -230,6 +232,30 @@ def _accounts(services: Services, statistics: Statistics, ceiling: float) -> Ite
     ]
     about = "For how much longer nothing is polled: rate after a 429, account if it is refused."
     yield _gauge("pause_seconds", about, ("account", "kind"), pauses)
+
+
+def _paused(services: Services, statistics: Statistics) -> Metric:
+    """Who paused what; without a service: all of the account."""
+    now = statistics.now
+    rows = {
+        (pause.account, pause.service or "", "operator"): 1
+        for pause in statistics.controls.in_force(now)
+    }
+    rows |= {
+        (name, "", "api"): 1
+        for name, one in statistics.rate_limits.items()
+        if one.pause_kind == UpstreamErrorKind.ACCOUNT
+    }
+    rows |= {
+        (*name, "api"): 1
+        for name, lanes in services.items()
+        if any(lane.service_health.paused_since for lane in lanes)
+    }
+    about = (
+        "1 for what is paused: by an operator, or by the API, which refuses the credential or does "
+        "not serve the service; without a service: all of the account."
+    )
+    return _gauge("paused", about, (*_SERVICE, "by"), rows.items())
 
 
 def _forecast_durations(services: Services, statistics: Statistics) -> Metric:

@@ -1,0 +1,47 @@
+"""rate-limit: the ceiling that an operator sets for the calls of an account."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from cavendish import Client
+from cavendish_worker.cli.options import account_option, by_option, json_option
+from cavendish_worker.cli.output import moment, plain, print_json
+
+
+@click.command("rate-limit", short_help="Show, set or remove the rate ceiling of an account.")
+@account_option(required=True)
+@click.option("--calls", type=float, metavar="N", help="Make at most N calls per second.")
+@click.option(
+    "--default", "default", is_flag=True, help="Go back to what CAVENDISH_RATE of the workers says."
+)
+@by_option
+@json_option
+def command(
+    account: str, calls: float | None, default: bool, by: str | None, as_json: bool
+) -> None:
+    """Set the most calls per second for an account, instead of CAVENDISH_RATE, without a restart.
+
+    All workers obey within a second. It is a ceiling only: what the API allows is still learned,
+    and never exceeded on purpose. Without --calls and --default it shows the ceiling that is set.
+
+    \b
+    cavendish rate-limit --account default --calls 5
+    cavendish rate-limit --account default --default
+    """
+    if calls is not None and default:
+        raise click.UsageError("Give either --calls or --default, not both.")
+    with Client() as client:
+        if calls is not None or default:
+            client.set_rate_ceiling(account, calls, by=by)
+        known = {one.account: one for one in client.rate_ceilings()}.get(account)
+    if as_json:
+        unset = {"account": account, "calls": None, "since": None, "by": None}
+        print_json(asdict(known) if known else unset)
+    elif known is None:
+        click.echo(f"{account}: no ceiling is set here; that of CAVENDISH_RATE counts, if any")
+    else:
+        since = f"set by {known.by} at {moment(known.since)}"
+        click.echo(plain(f"{account}: at most {known.calls:g} calls/s, {since}"))
