@@ -136,9 +136,10 @@ def settings(server: Server) -> Settings:
 
 
 @pytest.fixture
-def client(store: Store, settings: Settings) -> Client:
+def client(store: Store, settings: Settings) -> Iterator[Client]:
     """A client of the empty store."""
-    return Client(settings=settings)
+    with Client(settings=settings) as opened:
+        yield opened
 
 
 @pytest.fixture

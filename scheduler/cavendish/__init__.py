@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cavendish.errors import (
     CavendishError,
+    ClientClosed,
     EventsMissed,
     QuotaExceeded,
     SettingsError,
@@ -19,8 +20,10 @@ from cavendish.model import Event, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 
 __all__ = [
+    "AsyncClient",
     "CavendishError",
     "Client",
+    "ClientClosed",
     "Event",
     "EventsMissed",
     "Pause",
@@ -38,13 +41,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cavendish.async_client import AsyncClient
     from cavendish.client import Client
     from cavendish.settings import Settings
 
     __version__: str
 else:
     #: Imported at their first use: redis-py takes longer to import than all of Cavendish.
-    _AT_FIRST_USE = {"Client": "cavendish.client", "Settings": "cavendish.settings"}
+    _AT_FIRST_USE = {
+        "AsyncClient": "cavendish.async_client",
+        "Client": "cavendish.client",
+        "Settings": "cavendish.settings",
+    }
 
     def __getattr__(name: str) -> object:
         if name == "__version__":

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
 from cavendish.controller import Controller
-from cavendish.errors import SubmissionError, WaitTimeout
+from cavendish.errors import SubmissionError
+from cavendish.event_stream import EventStream
 from cavendish.local_paths import store_url
-from cavendish.model import Event, Lane, Submitted, Task, TrackedTask
+from cavendish.model import Event, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.store.events import KEPT, START, Reader, places_of
 from cavendish.submission import text_of
 from cavendish.submitter import Submitter
-
-#: Seconds after which a wait checks all its ids, since events may have been trimmed.
-_CHECK_ALL = 5.0
-#: Entries of a lane that a wait reads at once.
-_AT_ONCE = 1000
-#: Seconds after which a reader of events looks for new lanes.
-_LIST_AGAIN = 2.0
+from cavendish.waiters import Wait
+from cavendish.waits import Waits
 
 
 class Client:
@@ -48,6 +43,7 @@ class Client:
         self._store = Store(where, s.shards)
         self._submitter = Submitter(self._store, s)
         self._controller = Controller(self._store)
+        self._waits = Waits(self._store, s.shards)
 
     def submit(
         self,
@@ -123,17 +119,16 @@ class Client:
         Returns them with their records, by id. After `timeout` seconds (None: no limit)
         WaitTimeout is raised, and the ids are still tracked. `progress(ended, all)` is called
         whenever more have ended. Raises SubmissionError for an id that is not tracked.
+
+        All waits of a client share one thread, which hears what ends: a thousand of them cost Redis
+        no more than one.
         """
-        wanted = list(dict.fromkeys(_listed(ids)))
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        ended, open_ids = -1, wanted
-        for open_ids in self._open_ids(wanted, service, account, until):
-            if progress and len(wanted) - len(open_ids) != ended:
-                ended = len(wanted) - len(open_ids)
-                progress(ended, len(wanted))
-        if open_ids:
-            raise WaitTimeout(open_ids, timeout or 0.0)
-        return self.get_many(wanted, service=service, account=account)
+        changed = threading.Event()
+        with self._waiting(ids, service, account, changed.set) as wait:
+            for seconds in wait.until_ended(timeout, progress):
+                changed.wait(seconds)
+                changed.clear()
+        return wait.ended
 
     def events(
         self,
@@ -163,18 +158,8 @@ class Client:
         malformed position, and StoreUnavailable, also while it follows. An iterator that has raised
         is exhausted: call `events` again with the last position.
         """
-        lanes = self._lanes(service, account)
-        if after is None:
-            places = self._store.events.last(lanes)
-        elif after in ("", "0"):
-            places = dict.fromkeys(lanes, KEPT)
-        else:
-            known = places_of(after)
-            places = {lane: known.get(lane, START) for lane in lanes}
-        reader = Reader(self._store.events, places)
-        if follow:
-            return self._following(reader, service, account)
-        return self._kept(reader, self._store.events.last(lanes))
+        stream = self._stream(service, account, after)
+        return stream.following() if follow else stream.kept()
 
     def pause(
         self,
@@ -222,7 +207,8 @@ class Client:
         return self._controller.rate_ceilings()
 
     def close(self) -> None:
-        """Close the connections to Redis."""
+        """Close the connections to Redis; whoever still waits gets ClientClosed."""
+        self._waits.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -236,61 +222,15 @@ class Client:
     ) -> None:
         self.close()
 
-    def _open_ids(
-        self, wanted: list[str], service: str, account: str, until: float
-    ) -> Iterator[list[str]]:
-        """The ids that have not ended, after each check, until none is left or the time is over."""
-        shards = self._settings.shards
-        lanes = {Lane.of(account, service, task_id, shards) for task_id in wanted}
-        # Read before the first check: what ends in between is then seen twice rather than never.
-        places = self._store.events.last(lanes)
-        to_check, open_ids = wanted, dict.fromkeys(wanted)
-        check_all_at = time.monotonic() + _CHECK_ALL
-        while True:
-            known = self.get_many(to_check, service=service, account=account, with_record=False)
-            for task_id in to_check:
-                if task_id not in known:
-                    raise SubmissionError(
-                        f"{task_id!r} is not tracked for the service {service!r}; submit it first."
-                    )
-                if known[task_id].state.terminal:
-                    open_ids.pop(task_id, None)
-            yield list(open_ids)
-            if not open_ids or time.monotonic() >= until:
-                return
-            to_check = self._ended(places, open_ids, min(until, check_all_at))
-            if not to_check or time.monotonic() >= check_all_at:
-                to_check, check_all_at = list(open_ids), time.monotonic() + _CHECK_ALL
+    # --- what AsyncClient shares
 
-    def _ended(self, places: dict[Lane, str], open_ids: Container[str], until: float) -> list[str]:
-        """Block until events tell the end of some of the open ids; none if `until` comes first."""
-        while (left := until - time.monotonic()) > 0:
-            entries = self._store.events.read(places, _AT_ONCE, left)
-            places.update((entry.lane, entry.place) for entry in entries)
-            ended = [entry.id for entry in entries if entry.id in open_ids]
-            if ended:
-                return ended
-        return []
+    def _waiting(
+        self, ids: Iterable[str | UUID], service: str, account: str, changed: Callable[[], None]
+    ) -> AbstractContextManager[Wait]:
+        return self._waits.wait(account, service, _listed(ids), changed)
 
-    def _following(
-        self, reader: Reader, service: str | None, account: str | None
-    ) -> Iterator[Event]:
-        while True:
-            list_again = time.monotonic() + _LIST_AGAIN
-            while (left := list_again - time.monotonic()) > 0:
-                yield from reader.read(left)
-            reader.add(dict.fromkeys(self._lanes(service, account), START))
-
-    def _kept(self, reader: Reader, end: Mapping[Lane, str]) -> Iterator[Event]:
-        while events := list(reader.read(until=end)):
-            yield from events
-
-    def _lanes(self, service: str | None, account: str | None) -> list[Lane]:
-        return [
-            lane
-            for lane in self._store.tasks.lanes()
-            if service in (None, lane.service) and account in (None, lane.account)
-        ]
+    def _stream(self, service: str | None, account: str | None, after: str | None) -> EventStream:
+        return EventStream(self._store, service, account, after)
 
 
 def _listed(ids: Iterable[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ CavendishError
 │   ├── StoreFormatError     the store has a format that this version cannot read
 │   └── ServerTooOld         the Redis server lacks commands that Cavendish uses
 ├── WaitTimeout              `Client.wait` ran out of time; holds the ids still pending
+├── ClientClosed             a client was closed before or while it was used
 ├── EventsMissed             events were trimmed before they were read; holds where to continue
 └── StackError               `cavendish up` cannot start or keep a part of the stack
 """
@@ -81,6 +82,10 @@ class WaitTimeout(CavendishError, TimeoutError):
     def __init__(self, pending: Sequence[str], timeout: float) -> None:
         super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")
         self.pending = tuple(pending)
+
+
+class ClientClosed(CavendishError, RuntimeError):
+    """A client was closed while a `wait` ran, or an AsyncClient was used after its `close`."""
 
 
 class EventsMissed(CavendishError):

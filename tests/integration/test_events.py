@@ -30,12 +30,12 @@ from cavendish import (
     TrackedTask,
 )
 from cavendish.model import Lane
-from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.events import KEPT, START, Entry, places_of, position_of
 from cavendish.store.keys import LaneKeys
 from conftest import Server
+from ending import blocked, settle
 from servers import eventually
 
 NANO, FLUX = Lane("default", "nano-banana"), Lane("default", "flux")
@@ -58,23 +58,6 @@ def raw(store: Store) -> Callable[..., str]:
         return str(store.connection.redis.xadd(LaneKeys(lane).events, entry))  # type: ignore[arg-type]
 
     return write
-
-
-def settle(
-    store: Store, lane: Lane, *ids: str, state: State = State.SUCCEEDED, kept: int = 1000
-) -> None:
-    now = store.fleet.now()
-    store.tasks.claim(lane, now + 200, "t1", store.tasks.candidates(lane, now + 100, 1000))
-    tasks = store.tasks.load(lane, ids).tasks.values()
-    settled = store.tasks.settle(
-        lane,
-        "t1",
-        now,
-        [(Outcome(task, state, record={"id": task.id}), 0.0) for task in tasks],
-        3600,
-        kept,
-    )
-    assert [one.verdict for one in settled] == [state] * len(ids)
 
 
 def end(
@@ -215,7 +198,7 @@ def test_events_begin_when_they_are_asked_for_not_when_they_are_first_read(
 def test_a_follower_sees_lanes_that_appear_later(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.client._LIST_AGAIN", 0.3)
+    monkeypatch.setattr("cavendish.event_stream.LIST_AGAIN", 0.3)
     stream = client.events()
     timer = threading.Timer(0.2, end, (client, store, NANO, "a"))
     timer.start()
@@ -228,7 +211,7 @@ def test_a_follower_sees_lanes_that_appear_later(
 
 def test_a_follower_reads_what_is_kept_and_then_what_comes(client: Client, store: Store) -> None:
     end(client, store, NANO, "a", "b")
-    client._store.events._longest_block = 0.2
+    client._store.events.longest_block = 0.2
     stream = client.events(after="0")
     assert ids(islice(stream, 2)) == ["a", "b"]
     timer = threading.Timer(0.6, end, (client, store, NANO, "c"))  # longer than a read blocks
@@ -347,7 +330,7 @@ class Waiting:
 @pytest.fixture
 def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `wait` polls again at nothing but what events tell of."""
-    monkeypatch.setattr("cavendish.client._CHECK_ALL", 3600.0)
+    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
 
 
 def test_a_wait_wakes_when_its_ids_are_settled_and_not_later(
@@ -394,7 +377,7 @@ def test_a_wait_listens_to_all_shards_of_its_service(
 def test_a_wait_ends_although_its_event_was_lost(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.client._CHECK_ALL", 0.5)
+    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 0.5)
     client.submit(["a"], service=NANO.service)
     waiting = Waiting(client, ["a"], timeout=60)
     blocked(store)
@@ -450,14 +433,6 @@ def command(store: Store, server: Server) -> Iterator[Callable[..., subprocess.P
     for process in started:
         process.kill()
         process.communicate()
-
-
-def blocked(store: Store) -> None:
-    """Wait until somebody blocks on a stream."""
-    until = time.monotonic() + 60
-    while not int(store.connection.redis.info("clients")["blocked_clients"]):  # type: ignore[index]
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_cavendish_events_prints_what_is_kept_and_ends(

@@ -29,7 +29,7 @@ START, KEPT = "0-0", "-"
 #: About how many entries a reader holds at once, and the fewest that it reads of each lane.
 _AT_ONCE, _EACH = 10_000, 10
 #: Seconds between two polls in a cluster.
-_POLL = 0.05
+POLL = 0.05
 _PLACE = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _LONGEST_POSITION = 2**20
 
@@ -52,7 +52,8 @@ class Events:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
         timeout = connection.socket_timeout
-        self._longest_block = min(LONGEST_BLOCK, 0.4 * timeout) if timeout else LONGEST_BLOCK
+        #: Most seconds of one blocking read on this connection.
+        self.longest_block = min(LONGEST_BLOCK, 0.4 * timeout) if timeout else LONGEST_BLOCK
 
     def last(self, lanes: Iterable[Lane]) -> dict[Lane, str]:
         """The place of the newest entry of each lane, START for none, in one round trip."""
@@ -75,13 +76,9 @@ class Events:
         """
         places = dict(places)
         while found := self._xread(places, each, block):
-            rows = [(lane, place, fields) for lane, rows in found.items() for place, fields in rows]
-            entries = [
-                entry for lane, place, fields in rows if (entry := _entry(lane, place, fields))
-            ]
-            if entries:
-                return sorted(entries, key=_by_time)
-            places |= {lane: place for lane, place, _ in rows}
+            if entries := entries_of(found):
+                return entries
+            places |= {lane: rows[-1][0] for lane, rows in found.items()}
         return []
 
     def missed(self, places: Mapping[Lane, str]) -> list[Lane]:
@@ -114,28 +111,16 @@ class Events:
         No other command reads several lanes; in a cluster it cannot: they lie in several slots.
         """
         if not places:
-            time.sleep(min(block or 0.0, self._longest_block))
+            time.sleep(min(block or 0.0, self.longest_block))
             return {}
         if self._redis.clustered:
             return self._by_slot(places, each, block)
-        keys = {LaneKeys(lane).events: lane for lane in places}
-        streams: dict[Any, Any] = {
-            LaneKeys(lane).events: START if place == KEPT else place
-            for lane, place in places.items()
-        }
+        streams: Any = streams_of(places)
         # To Redis a block of 0 ms is endless.
-        seconds = min(block or 0.0, self._longest_block)
+        seconds = min(block or 0.0, self.longest_block)
         wait = max(math.ceil(seconds * 1000), 1) if seconds > 0 else None
         with self._redis.errors():
-            answer: Any = self._redis.redis.xread(streams, count=each, block=wait)
-        # Depending on the versions of redis-py and of the protocol, nothing is None, [] or {}, and
-        # anything else a list of pairs or a dict.
-        pairs = answer.items() if isinstance(answer, dict) else answer or ()
-        return {
-            keys[key]: rows[0] if rows and isinstance(rows[0], list) else rows
-            for key, rows in pairs
-            if rows
-        }
+            return rows_of(self._redis.redis.xread(streams, count=each, block=wait), places)
 
     def _by_slot(
         self, places: Mapping[Lane, str], each: int, block: float | None
@@ -144,7 +129,7 @@ class Events:
 
         No read blocks on keys in several slots.
         """
-        until = time.monotonic() + min(block or 0.0, self._longest_block)
+        until = time.monotonic() + min(block or 0.0, self.longest_block)
         while True:
             pipe = self._redis.pipeline()
             for lane, place in places.items():
@@ -158,7 +143,7 @@ class Events:
             left = until - time.monotonic()
             if found or left <= 0:
                 return found
-            time.sleep(min(_POLL, left))
+            time.sleep(min(POLL, left))
 
 
 class Reader:
@@ -219,6 +204,34 @@ class Reader:
             raise EventsMissed(
                 list(map(str, missed)), position_of(self._places | dict.fromkeys(missed, KEPT))
             )
+
+
+def streams_of(places: Mapping[Lane, str]) -> dict[str, str]:
+    """What XREAD is asked: the key of each lane, and behind which entry."""
+    return {
+        LaneKeys(lane).events: START if place == KEPT else place for lane, place in places.items()
+    }
+
+
+def rows_of(answer: Any, lanes: Iterable[Lane]) -> dict[Lane, Sequence[Row]]:
+    """The answer of an XREAD over these lanes; a lane without new rows is left out.
+
+    Depending on the versions of redis-py and of the protocol, nothing is None, [] or {}, and
+    anything else a list of pairs or a dict.
+    """
+    keys = {LaneKeys(lane).events: lane for lane in lanes}
+    pairs = answer.items() if isinstance(answer, dict) else answer or ()
+    return {
+        keys[key]: rows[0] if rows and isinstance(rows[0], list) else rows
+        for key, rows in pairs
+        if rows
+    }
+
+
+def entries_of(found: Mapping[Lane, Sequence[Row]]) -> list[Entry]:
+    """The rows that can be read, by time."""
+    several = (_entry(lane, *row) for lane, rows in found.items() for row in rows)
+    return sorted((entry for entry in several if entry), key=_by_time)
 
 
 def _by_time(entry: Entry) -> tuple[tuple[int, int], Lane]:

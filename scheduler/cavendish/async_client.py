@@ -1,0 +1,182 @@
+"""The client of a producer that runs an event loop: `Client`, with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import update_wrapper
+from itertools import islice
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self, TypeVar
+from uuid import UUID
+
+from cavendish.client import Client
+from cavendish.errors import ClientClosed
+from cavendish.event_stream import LIST_AGAIN, EventStream
+from cavendish.model import Event, TrackedTask
+from cavendish.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+#: Threads that run calls.
+_THREADS = 8
+#: Events that one call brings.
+_AT_ONCE = 500
+
+
+def _awaited(
+    method: Callable[Concatenate[Client, P], R],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[object, None, R]]:
+    """A method of Client to be awaited: the same name, options and docstring."""
+
+    async def call(self: AsyncClient, /, *args: P.args, **options: P.kwargs) -> R:
+        return await self._run(method, self._client, *args, **options)
+
+    update_wrapper(call, method)
+    return call
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same methods with the same options, to be awaited.
+
+    It may be shared between tasks, and between event loops. Calls run in at most 8 threads; all
+    waits and all iterators of events share one more, so a thousand `wait` at once cost no thread
+    each. A task that awaits may be cancelled; a `submit` that is cancelled may have been written or
+    not: submit again, which is idempotent. After `close` every method raises ClientClosed.
+
+    `url` and `settings` are those of Client; it connects at the first request.
+
+        async with AsyncClient() as client:
+            await client.submit(["id-1"], service="nano-banana")
+            done = await client.wait(["id-1"], service="nano-banana", timeout=300)
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+        self._client = Client(url, settings=settings)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cavendish")
+        self._closed = False
+
+    submit = _awaited(Client.submit)
+    get = _awaited(Client.get)
+    get_many = _awaited(Client.get_many)
+    pause = _awaited(Client.pause)
+    resume = _awaited(Client.resume)
+    pauses = _awaited(Client.pauses)
+    set_rate_ceiling = _awaited(Client.set_rate_ceiling)
+    rate_ceilings = _awaited(Client.rate_ceilings)
+
+    async def wait(
+        self,
+        ids: Iterable[str | UUID],
+        *,
+        service: str,
+        account: str = "default",
+        timeout: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, TrackedTask]:
+        """Wait until all `ids` of a `service`, under an `account`, have ended: as `Client.wait`.
+
+        `timeout` is in seconds. `progress(ended, all)` is called in the event loop. It holds no
+        thread while it waits.
+        """
+        self._refuse_closed()
+        changed = asyncio.Event()
+        with self._client._waiting(ids, service, account, _setter(changed)) as wait:
+            for seconds in wait.until_ended(timeout, progress):
+                await _change(changed, seconds)
+        return wait.ended
+
+    def events(
+        self,
+        service: str | None = None,
+        account: str | None = None,
+        *,
+        after: str | None = None,
+        follow: bool = True,
+    ) -> AsyncGenerator[Event, None]:
+        """The ends of tracked tasks, ordered by time: as `Client.events`, for `async for`.
+
+        `service`, `account`, `after` and `follow` are explained there; what is wrong with them is
+        raised when the first event is requested. It reads a few hundred events ahead, and goes on
+        when these are taken. It holds no thread while it waits for new ones. `aclose` ends it.
+        """
+        self._refuse_closed()
+        opening = self._threads.submit(self._client._stream, service, account, after)
+        return self._following(opening) if follow else self._kept(opening)
+
+    async def close(self) -> None:
+        """Close the connections to Redis. Waits get ClientClosed; other calls are completed."""
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _close(self) -> None:
+        self._client._waits.close()
+        self._threads.shutdown()
+        self._client.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ClientClosed("This AsyncClient was closed; make another one.")
+
+    async def _run(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+        """Do what takes a round trip or a few, in one of the threads."""
+        self._refuse_closed()
+        return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
+
+    async def _kept(self, opening: Future[EventStream]) -> AsyncGenerator[Event, None]:
+        stream = await asyncio.wrap_future(opening)
+        events = await self._run(stream.kept)
+        while some := await self._run(_some, events):
+            for event in some:
+                yield event
+
+    async def _following(self, opening: Future[EventStream]) -> AsyncGenerator[Event, None]:
+        stream, heard = await asyncio.wrap_future(opening), asyncio.Event()
+        while True:
+            list_again = time.monotonic() + LIST_AGAIN
+            with self._client._waits.watch(await self._run(stream.look), _setter(heard)):
+                while (left := list_again - time.monotonic()) > 0:
+                    events, found = stream.read(), False
+                    while some := await self._run(_some, events):
+                        found = True
+                        for event in some:
+                            yield event
+                    if not found:
+                        await _change(heard, left)
+
+
+def _some(events: Iterator[Event]) -> list[Event]:
+    return list(islice(events, _AT_ONCE))
+
+
+def _setter(event: asyncio.Event) -> Callable[[], None]:
+    """Sets an event of the running loop from another thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the loop was closed while somebody waited in it
+            loop.call_soon_threadsafe(event.set)
+
+    return tell
+
+
+async def _change(changed: asyncio.Event, seconds: float | None) -> None:
+    """Wait until something has changed, or for so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    changed.clear()
