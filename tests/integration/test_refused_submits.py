@@ -20,7 +20,7 @@ from cavendish_worker.celeryapp.refused_submits import Sender, what_was_sent
 from cavendish_worker.celeryapp.submit_message import take_in
 from cavendish_worker.telemetry.metrics import scraped, serving
 from cavendish_worker.telemetry.snapshot import gather
-from cavendish_worker.webhooks import operator_alerts
+from cavendish_worker.webhooks import operator_alerts, troubles
 from cavendish_worker.webhooks.reconcile import reconcile
 from messages import GOOD, envelope
 from shell import Run, said
@@ -262,18 +262,20 @@ def test_a_quarantined_message_is_found_put_back_and_dropped_by_the_same_command
     assert run("refused", "drop").exit_code == 2
 
 
-def test_operators_are_told_of_refused_submits_once_an_hour(client: Client, store: Store) -> None:
+def test_operators_are_told_once_of_refused_submits_until_there_are_none_for_an_hour(
+    client: Client, store: Store
+) -> None:
     one = refuse(client, store, service="bogus", producer="cart")
     reconcile(store, HOOK, 3600)
     refuse(client, store, service="bogus")
     reconcile(store, HOOK, 3600)
-    pending = sum(store.statistics([OPERATIONS]).pending_by_endpoint.values())
-    assert pending in (1, 2)  # the hour may end in between
-    hour = operator_alerts.REFUSED_EVERY
-    later = RefusedSubmit(one.at + hour, "service", "no", id="x")
-    assert operator_alerts.submits_refused(store, HOOK, [later], one.at + hour) or pending == 2
-    assert not operator_alerts.submits_refused(store, HOOK, [later], one.at + hour)
-    assert not operator_alerts.submits_refused(store, "", [later], one.at + 9 * hour)
+    assert sum(store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
+    later = one.at + troubles.REFUSED_FOR + 60
+    assert operator_alerts.look(store, HOOK, [], later) == 0
+    store.refused.keep(RefusedSubmit(later, "service", "no"))
+    assert operator_alerts.look(store, "", [], later) == 0
+    assert operator_alerts.look(store, HOOK, [], later) == 1
+    assert operator_alerts.look(store, HOOK, [], later) == 0
 
 
 def test_old_refused_submits_are_forgotten(store: Store) -> None:

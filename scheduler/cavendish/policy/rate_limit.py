@@ -86,6 +86,7 @@ class RateLimit(QuotaWindow):
     paused_until: float = 0.0
     pause_reason: str = ""
     pause_kind: str = ""
+    pause_since: float = 0.0  # when the credential was first refused, while it is
     pauses: int = 0
     cap: float = 0.0  # the operator's, where it bound the last call
 
@@ -214,7 +215,7 @@ def report_answer(
         limit = recovered(limit, sent_at)
     limit = counted(limit, sent_at)
     if limit.pauses and not limit.paused(now) and sent_at >= limit.paused_until:
-        limit = replace(limit, pauses=0, pause_reason="", pause_kind="")
+        limit = replace(limit, pauses=0, pause_reason="", pause_kind="", pause_since=0.0)
     heard = _faded(limit.heard_rate, limit.heard_at, now, limit.recent) + 1 / limit.recent
     return replace(_told(limit, quota, now), heard_rate=heard, heard_at=now)
 
@@ -277,7 +278,14 @@ def _account_refused(
     pauses = limit.pauses + 1 if before else 1
     wait = exponential(pauses, FIRST_ACCOUNT_PAUSE, LONGEST_ACCOUNT_PAUSE, chance)
     until = max(limit.paused_until, now + wait)
-    return replace(limit, paused_until=until, pause_kind=kind, pause_reason=detail, pauses=pauses)
+    return replace(
+        limit,
+        paused_until=until,
+        pause_kind=kind,
+        pause_reason=detail,
+        pause_since=limit.pause_since if before else now,
+        pauses=pauses,
+    )
 
 
 def _told(limit: RateLimit, quota: Quota | None, now: float) -> RateLimit:

@@ -25,8 +25,8 @@ class ServiceHealth:
     """The health of one lane. Times are in seconds since the epoch.
 
     `batch_limit` is the most ids that the API takes in a call (0: not known yet). After `failures`
-    in a row no call is sent before `down_until`. `paused_since`: when the API first said that it
-    does not serve this service (0: it is served).
+    in a row since `failing_since` no call is sent before `down_until`. `paused_since`: when the API
+    first said that it does not serve this service (0: it is served).
     """
 
     batch_limit: int = 0
@@ -35,6 +35,7 @@ class ServiceHealth:
     down_until: float = 0.0
     reason: str = ""
     paused_since: float = 0.0
+    failing_since: float = 0.0
 
     @classmethod
     def from_json(cls, text: object) -> ServiceHealth:
@@ -66,7 +67,14 @@ def failed(
         (FIRST_PAUSE, LONGEST_PAUSE) if health.paused_since else (FIRST_WAIT, LONGEST_WAIT)
     )
     until = now + exponential(failures, first, longest, chance)
-    return replace(health, failures=failures, failed_at=now, down_until=until, reason=reason)
+    return replace(
+        health,
+        failures=failures,
+        failed_at=now,
+        down_until=until,
+        reason=reason,
+        failing_since=health.failing_since or now,
+    )
 
 
 def not_served(
@@ -85,6 +93,7 @@ def not_served(
         down_until=until,
         reason=reason,
         paused_since=since,
+        failing_since=health.failing_since or now,
     )
 
 
@@ -97,7 +106,7 @@ def worked(health: ServiceHealth) -> ServiceHealth:
     """A call was answered."""
     if not health.failures:
         return health
-    return replace(health, failures=0, down_until=0.0, reason="", paused_since=0.0)
+    return ServiceHealth(health.batch_limit, failed_at=health.failed_at)
 
 
 def too_many(health: ServiceHealth, limit: int) -> ServiceHealth:

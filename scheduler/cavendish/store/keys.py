@@ -31,6 +31,8 @@ in the broker's Redis.
 | paused                    | zset   | lane whose service the API does not serve -> since when     |
 | controls                  | hash   | `pause ACCOUNT`, `pause ACCOUNT/SERVICE`, `ceiling ACCOUNT` |
 |                           |        | -> what an operator set, as JSON                            |
+| failing                   | zset   | lane of which every call fails -> since when                |
+| episodes                  | hash   | version, value: troubles of which operators are told        |
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
@@ -90,8 +92,10 @@ LANES = "cavendish:lanes"
 ENDPOINTS = "cavendish:endpoints"
 DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
+FAILING = "cavendish:failing"
 BLIND = "cavendish:blind"
 CONTROLS = "cavendish:controls"
+EPISODES = "cavendish:episodes"
 FLEET = "cavendish:fleet"
 RECONCILED = "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.

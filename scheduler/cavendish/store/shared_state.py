@@ -12,6 +12,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
+from cavendish.policy.episodes import Episodes
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.policy.visibility import Visibility
@@ -41,21 +42,31 @@ R = TypeVar("R")
 
 class SharedState:
     """The rate limit of each account, what its token sees of each service, the service health of
-    each lane, the duration model of each model, the circuit of each endpoint.
+    each lane, the duration model of each model, the circuit of each endpoint; and the episodes of
+    trouble.
 
     A `step` turns a state into its next one. Every method raises StoreUnavailable.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
-        #: Lanes whose service the API does not serve, by when that was first said; and services of
-        #: which a token knows no id, each as its lane of shard 0, by when an id was last absent.
+        #: Lanes whose service the API does not serve, by when that was first said; those whose
+        #: calls all fail, by since when; and services of which a token knows no id, each as its
+        #: lane of shard 0, by when an id was last absent.
         self.paused = TroubleIndex(connection, keys.PAUSED)
+        self.failing = TroubleIndex(connection, keys.FAILING)
         self.blind = TroubleIndex(connection, keys.BLIND)
 
     def rate_limit(self, account: str) -> RateLimit:
         """The rate limit of an account."""
         return self._read(keys.rate_limit(account), RateLimit)[1]
+
+    def rate_limits(self, accounts: Iterable[str]) -> list[RateLimit]:
+        """The rate limits of some accounts, in one round trip."""
+        pipe = self._redis.pipeline()
+        for account in accounts:
+            pipe.hget(keys.rate_limit(account), "value")
+        return [RateLimit.from_json(value) for value in self._redis.answers(pipe)]
 
     def change_rate_limit(
         self, account: str, step: Callable[[RateLimit], tuple[RateLimit, R]]
@@ -80,10 +91,14 @@ class SharedState:
         """Change the service health of a lane; what else `step` returned."""
         key = keys.LaneKeys(lane).service_health
         before, after, answer = self._change(key, ServiceHealth, _with_both(step))
-        if after.paused_since and after != before:
-            self.paused.add(lane, after.paused_since)
-        elif before.paused_since and not after.paused_since:
-            self.paused.remove([lane])
+        for index, was, since in (
+            (self.paused, before.paused_since, after.paused_since),
+            (self.failing, before.failing_since, after.failing_since),
+        ):
+            if since and after != before:
+                index.add(lane, since)
+            elif was and not since:
+                index.remove([lane])
         return answer
 
     def visibilities(self, lanes: Iterable[Lane]) -> list[Visibility]:
@@ -126,6 +141,10 @@ class SharedState:
             self._redis.write_when_full(key, "ZADD", *words)
             self._redis.write_when_full(key, "ZREMRANGEBYRANK", 0, -MODELS_KEPT - 1)
             self._redis.write_when_full(key, "EXPIRE", FORGOTTEN_AFTER)
+
+    def change_episodes(self, step: Callable[[Episodes], Episodes]) -> Episodes:
+        """Change the episodes of trouble that operators are told of; the new ones."""
+        return self._change(keys.EPISODES, Episodes, lambda known: ((new := step(known)), new))
 
     def circuits(self, endpoints: Iterable[str]) -> list[Circuit]:
         """The circuits of webhook endpoints, in one round trip."""

@@ -52,11 +52,10 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     store.lane_registry.forget(some, lanes)
     for endpoint, why in store.endpoints.disabled().items():
         operator_alerts.disabled(store, operations, endpoint, why, now)
-    operator_alerts.blind(store, operations, now)
-    operator_alerts.services_paused(store, operations, now)
     operator_alerts.emptied(store, operations, now)
     store.refused.forget(now - dead_retention)
-    operator_alerts.submits_refused(store, operations, store.refused.list(), now)
+    accounts = sorted({lane.account for lane in lanes})
+    operator_alerts.look(store, operations, accounts, now)
     return Reconciled(restored)
 
 
