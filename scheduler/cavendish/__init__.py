@@ -16,7 +16,7 @@ from cavendish.errors import (
     SubmissionError,
     WaitTimeout,
 )
-from cavendish.model import Event, State, Submitted, Task, TrackedTask
+from cavendish.model import Event, Group, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ClientClosed",
     "Event",
     "EventsMissed",
+    "Group",
     "Pause",
     "QuotaExceeded",
     "RateCeiling",

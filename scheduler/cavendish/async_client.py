@@ -16,7 +16,8 @@ from uuid import UUID
 from cavendish.client import Client
 from cavendish.errors import ClientClosed
 from cavendish.event_stream import LIST_AGAIN, EventStream
-from cavendish.model import Event, TrackedTask
+from cavendish.group_wait import GroupWait
+from cavendish.model import Event, Group, TrackedTask
 from cavendish.settings import Settings
 
 P = ParamSpec("P")
@@ -62,6 +63,8 @@ class AsyncClient:
     submit = _awaited(Client.submit)
     get = _awaited(Client.get)
     get_many = _awaited(Client.get_many)
+    find = _awaited(Client.find)
+    group = _awaited(Client.group)
     pause = _awaited(Client.pause)
     resume = _awaited(Client.resume)
     pauses = _awaited(Client.pauses)
@@ -88,6 +91,25 @@ class AsyncClient:
             for seconds in wait.until_ended(timeout, progress):
                 await _change(changed, seconds)
         return wait.ended
+
+    async def wait_group(
+        self,
+        name: str,
+        *,
+        account: str = "default",
+        timeout: float | None = None,
+        progress: Callable[[Group], None] | None = None,
+    ) -> Group:
+        """Wait until the group `name` of an `account` is complete: as `Client.wait_group`.
+
+        `timeout` is in seconds. `progress(group)` is called in the event loop.
+        """
+        self._refuse_closed()
+        wait, changed = GroupWait(name, account, timeout, progress), asyncio.Event()
+        with self._client._watching(name, account, _setter(changed)):
+            while seconds := wait.next_read(await self.group(name, account=account)):
+                await _change(changed, seconds)
+        return wait.group
 
     def events(
         self,

@@ -12,15 +12,16 @@ from uuid import UUID
 from cavendish.controller import Controller
 from cavendish.errors import SubmissionError
 from cavendish.event_stream import EventStream
+from cavendish.group_wait import GroupWait
 from cavendish.local_paths import store_url
-from cavendish.model import Event, Submitted, Task, TrackedTask
+from cavendish.model import Event, Group, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.submission import text_of
+from cavendish.submission import group_name, text_of, with_key
 from cavendish.submitter import Submitter
-from cavendish.waiters import Wait
+from cavendish.waiters import Wait, Watch
 from cavendish.waits import Waits
 
 
@@ -58,14 +59,16 @@ class Client:
         producer: str | None = None,
         restart: bool = False,
         traceparent: str | None = None,
+        key: str | UUID | None = None,
+        group: str | None = None,
+        group_size: int | None = None,
     ) -> list[Submitted]:
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
-        An id is a text, a UUID (the same as its text), or a `Task` with metadata of its own; a
-        wrong one is refused alone. A known id keeps everything and gains the webhooks. Raises
-        SubmissionError if anything else is wrong, and QuotaExceeded, which is one, if the producer
-        has too many ids or bytes in the store (CAVENDISH_PRODUCER_IDS, _BYTES); then nothing was
-        written.
+        An id is a text, a UUID (its text), or a `Task` with metadata and key of its own; a wrong
+        one is refused alone. A known id keeps everything, and gains the webhooks and the group.
+        Raises SubmissionError if anything else is wrong, and QuotaExceeded, which is one, if the
+        producer has too much in the store (CAVENDISH_PRODUCER_IDS, _BYTES), and writes nothing.
 
         - `service`: the API that made the ids; `account`: whose token asks about them;
         - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
@@ -76,10 +79,13 @@ class Client:
         - `producer`: a label; calls are shared fairly between producers;
         - `restart`: track ended ids anew, with the webhooks given now. An id with a delivery that
           is pending or in the dead letters stays "known", and the answer says why;
-        - `traceparent`: a W3C trace context for each webhook, and for our own traces.
+        - `traceparent`: a W3C trace context for each webhook, and for our own traces;
+        - `key`: a name of your own for the one id, under which `find` finds it; `group`: a label
+          for ids of one account, in one submit or several. Once `group_size` ids have ended (1 to
+          10,000; one submit has to say it), the webhooks of all these hear `group.completed`.
         """
         told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
-        return self._submitter.submit(_listed(ids), *told)
+        return self._submitter.submit(with_key(_listed(ids), key), *told, group, group_size)
 
     def get(
         self, task_id: str | UUID, *, service: str, account: str = "default"
@@ -129,6 +135,50 @@ class Client:
                 changed.wait(seconds)
                 changed.clear()
         return wait.ended
+
+    def find(
+        self, key: str | UUID, *, service: str | None = None, account: str | None = None
+    ) -> list[TrackedTask]:
+        """The tracked tasks with this `key`: of all, or of one `service` or `account`.
+
+        They have their records. Several ids may have the same key.
+        """
+        found = list[TrackedTask]()
+        for lane in self._store.tasks.lanes():
+            if service in (None, lane.service) and account in (None, lane.account):
+                ids = self._store.key_index.find(lane, text_of(key))
+                found += self._store.tasks.load(lane, ids, with_record=True).tasks.values()
+        return found
+
+    def group(self, name: str, *, account: str = "default") -> Group | None:
+        """The group `name` of an `account`: how many of its ids have joined, and have ended.
+
+        Of an id that was tracked anew the first end counts. A group is kept for CAVENDISH_RETENTION
+        after its last webhook; one that does not complete, for 7 days (or CAVENDISH_RETENTION, if
+        that is longer) after the last deadline and the last end of its ids. None: it is not kept.
+        """
+        return self._store.groups.get(account, group_name(name))
+
+    def wait_group(
+        self,
+        name: str,
+        *,
+        account: str = "default",
+        timeout: float | None = None,
+        progress: Callable[[Group], None] | None = None,
+    ) -> Group:
+        """Wait until the group `name` of an `account` is complete; returns it.
+
+        After `timeout` seconds (None: no limit) WaitTimeout is raised. `progress(group)` is called
+        at first, and then whenever more of its ids have joined or ended. Raises SubmissionError if
+        the group is not kept.
+        """
+        wait, changed = GroupWait(name, account, timeout, progress), threading.Event()
+        with self._watching(name, account, changed.set):
+            while seconds := wait.next_read(self.group(name, account=account)):
+                changed.wait(seconds)
+                changed.clear()
+        return wait.group
 
     def events(
         self,
@@ -228,6 +278,11 @@ class Client:
         self, ids: Iterable[str | UUID], service: str, account: str, changed: Callable[[], None]
     ) -> AbstractContextManager[Wait]:
         return self._waits.wait(account, service, _listed(ids), changed)
+
+    def _watching(
+        self, group: str, account: str, changed: Callable[[], None]
+    ) -> AbstractContextManager[Watch]:
+        return self._waits.watch([self._store.groups.lane(account, group_name(group))], changed)
 
     def _stream(self, service: str | None, account: str | None, after: str | None) -> EventStream:
         return EventStream(self._store, service, account, after)

@@ -77,10 +77,16 @@ class ServerTooOld(StoreUnavailable):
 
 
 class WaitTimeout(CavendishError, TimeoutError):
-    """A `wait` ran out of time; `pending` are the ids that have not ended; they stay tracked."""
+    """A `wait` ran out of time.
 
-    def __init__(self, pending: Sequence[str], timeout: float) -> None:
-        super().__init__(f"{len(pending)} of the tracked tasks had not ended after {timeout:g} s.")
+    `pending` are the ids that have not ended, and stay tracked, or the one group that was waited
+    for.
+    """
+
+    def __init__(self, pending: Sequence[str], timeout: float, group: str = "") -> None:
+        """`group`: where a group stands, which is then all that is pending."""
+        said = group or f"{len(pending)} of the tracked tasks had not ended"
+        super().__init__(f"{said} after {timeout:g} s.")
         self.pending = tuple(pending)
 
 

@@ -70,20 +70,29 @@ class Lane:
         """The lane that an id belongs to, the same in every process."""
         return cls(account, service, crc32(task_id.encode()) % shards if shards > 1 else 0)
 
+    @property
+    def has_ids(self) -> bool:
+        """False for the lanes of our own events: they have deliveries, and no ids of the API."""
+        return self.service != GROUPS and self != OPERATIONS
 
-#: The lane of our own events, such as `endpoint.disabled`. It has deliveries and no ids.
+
+#: The lane of our own events, such as `endpoint.disabled`.
 OPERATIONS = Lane("cavendish", "operations")
+#: In place of a service, in the lanes of an account in which its groups lie. No submit may name it.
+GROUPS = "+groups"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """An `id` as a producer hands it over, with what is said of it alone.
 
-    `metadata`: a JSON object of at most 8 KiB, instead of that of the submit.
+    `metadata`: a JSON object of at most 8 KiB, instead of that of the submit; `key`: a name of the
+    producer's own, such as "order-7", under which `Client.find` finds the id.
     """
 
     id: str | UUID
     metadata: Mapping[str, object] | None = None
+    key: str | UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,9 @@ class TrackedTask:
       remote API at `finished_at`, and the store learned this at `settled_at`;
     - `polls` counts the requests about it, the last at `polled_at`; `absences` counts how often in
       a row the API reported it as not found, first at `absent_since`;
-    - `model`, `producer`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are as they
-      were submitted; `restarts` counts how often the id was tracked anew;
+    - `model`, `producer`, `key`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are
+      as they were submitted; `group` is the first group that it was submitted to, or "";
+      `restarts` counts how often the id was tracked anew;
     - `record` is the upstream record, a JSON object as Python values: of a float the digits that it
       holds, of keys that come twice the last; a number that Python cannot hold is its text, such as
       "1e400"; NaN and Infinity are None. `record_json` is its JSON text as it came. Both are None
@@ -127,6 +137,8 @@ class TrackedTask:
     record: Record | None = None
     record_json: str | None = None
     trace: str = ""
+    key: str = ""
+    group: str = ""
 
     def to_json(self) -> dict[str, object]:
         """A plain dictionary, as `--json` prints it."""
@@ -136,6 +148,39 @@ class TrackedTask:
             if name not in ("webhooks", "absent_since", "restarts", "record_json")
         }
         return plain | {"state": self.state.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of ids of one `account`, by its `name`.
+
+    - `size`: how many ids it has once it is whole; None: no submit has said so yet;
+    - `joined` of them were submitted, and `counts` says by state how many have ended;
+    - the first was submitted at `first_submitted_at`; all had ended at `completed_at` (None: not
+      yet). Times are in seconds since the Unix epoch.
+    """
+
+    name: str
+    account: str
+    size: int | None
+    joined: int
+    counts: Mapping[str, int]
+    first_submitted_at: float
+    completed_at: float | None = None
+
+    @property
+    def ended(self) -> int:
+        """How many of its ids have ended."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        """Where it stands, in a few words."""
+        of = "of an unknown number of" if self.size is None else f"of {self.size}"
+        return f"group {self.name!r}: {self.ended} {of} ids have ended, {self.joined} are known"
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dictionary, as `--json` prints it."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,9 @@ METADATA_BYTES = 8 * 1024
 SHORTEST_DEADLINE, LONGEST_DEADLINE = 1.0, 30 * 86400.0
 WEBHOOKS = 8
 LABEL_LENGTH = 100
+KEY_LENGTH = 200
+#: Ids that a group may have: one script writes all of them.
+GROUP_SIZE = 10_000
 
 _ACCOUNT = re.compile(r"[a-z0-9_-]{1,40}")
 #: Version, trace, parent and flags of W3C Trace Context; a trace or parent of zeros is invalid.
@@ -42,40 +45,53 @@ class SubmitOptions:
     producer: str
     restart: bool
     trace: str = ""
+    group: str = ""
+    group_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """The ids of a submit: for each, in their order, its name and why it is refused, or None.
 
-    `sound` are the others, each once; `metadata` is what some have of their own, as JSON texts.
+    `sound` are the others, each once; `metadata` is what some have of their own, as JSON texts;
+    `keys` are those of some.
     """
 
     answers: list[tuple[Any, str | None]]
     sound: list[str]
     metadata: dict[str, str]
+    keys: dict[str, str]
 
 
 def check_ids(ids: Iterable[object]) -> Checked:
-    """Check ids, each a text, a UUID or a `Task`.
-
-    An id that comes twice has the metadata of the first.
-    """
+    """Check ids, each a text, a UUID or a `Task`. Of an id that comes twice the first counts."""
     answers: list[tuple[Any, str | None]] = []
-    sound: dict[str, str] = {}
+    sound: dict[str, tuple[str, str]] = {}
     for one in ids:
         task = one if isinstance(one, Task) else None
         name = text_of(task.id if task else one)
-        complaint, text = id_complaint(name), ""
+        complaint, own = id_complaint(name), ("", "")
         if task and not complaint:
             try:
-                text = _metadata(task.metadata)
+                own = _metadata(task.metadata), _key(text_of(task.key))
             except SubmissionError as error:
                 complaint = str(error)
         answers.append((name, complaint))
         if not complaint:
-            sound.setdefault(name, text)
-    return Checked(answers, list(sound), {name: text for name, text in sound.items() if text})
+            sound.setdefault(name, own)
+    metadata = {name: text for name, (text, _) in sound.items() if text}
+    return Checked(answers, list(sound), metadata, {n: key for n, (_, key) in sound.items() if key})
+
+
+def with_key(ids: list[str | UUID | Task], key: str | UUID | None) -> list[str | UUID | Task]:
+    """The one id of a submit, with a key. Raises SubmissionError where there are several."""
+    if key is None:
+        return ids
+    if len(ids) != 1:
+        raise SubmissionError("A key belongs to one id; give several ids as `Task(id, key=…)`.")
+    (one,) = ids
+    task = one if isinstance(one, Task) else Task(one)
+    return [task if task.key else replace(task, key=key)]
 
 
 def text_of(task_id: Any) -> Any:
@@ -116,6 +132,8 @@ def check(
     producer: object = None,
     restart: object = False,
     traceparent: object = None,
+    group: object = None,
+    group_size: object = None,
     allowed: Iterable[Network],
     ports: tuple[range, ...] | None = None,
     services: Collection[str] = (),
@@ -138,6 +156,8 @@ def check(
         producer=_label("producer", producer),
         restart=restart,
         trace=str(traceparent or ""),
+        group=group_name(group) if group is not None else "",
+        group_size=_group_size(group, group_size),
     )
 
 
@@ -214,6 +234,36 @@ def _metadata(metadata: object) -> str:
     if len(text.encode()) > METADATA_BYTES:
         raise SubmissionError(f"The metadata is larger than {METADATA_BYTES // 1024} KiB.")
     return text
+
+
+def _key(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= KEY_LENGTH:
+        raise SubmissionError(f"The key must be a printable text of 1 to {KEY_LENGTH} characters.")
+    return value
+
+
+def group_name(value: object) -> str:
+    """The name of a group. Raises SubmissionError for what cannot be one."""
+    if isinstance(value, str) and value.strip() and value == value.strip():
+        return _label("group", value)
+    raise SubmissionError(
+        f"The group must be a printable text of 1 to {LABEL_LENGTH} characters, "
+        "without white space around it."
+    )
+
+
+def _group_size(group: object, size: object) -> int | None:
+    if size is None:
+        return None
+    if group is None:
+        raise SubmissionError("A group size needs the name of a group.")
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= GROUP_SIZE:
+        raise SubmissionError(
+            f"The group size must be a whole number of 1 to {GROUP_SIZE}, not {shown(size)}."
+        )
+    return size
 
 
 def _label(name: str, value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -15,11 +15,14 @@ from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
+from cavendish.store.new_tasks import Own
 from cavendish.submission import Checked, SubmitOptions, check, check_ids, shown
 from cavendish.webhook_endpoint import is_url
 
 #: What a submit is told beside its ids, in this order.
-_TOLD = "service account webhook deadline metadata model producer restart traceparent".split()
+_TOLD = (
+    "service account webhook deadline metadata model producer restart traceparent group group_size"
+).split()
 
 
 class Submitter:
@@ -37,7 +40,7 @@ class Submitter:
         options = self._options(*told)
         checked = check_ids(ids)
         now = round(self._store.fleet.now(), 3)
-        added = self._add(checked, options, now) if checked.sound else {}
+        added = self._add(checked, options, now) if checked.sound or options.group_size else {}
         return [
             Submitted(shown(name).strip('"'), "refused", reason=complaint)
             if complaint
@@ -65,8 +68,7 @@ class Submitter:
         return options
 
     def _add(self, checked: Checked, options: SubmitOptions, now: float) -> dict[str, Submitted]:
-        ids, own = checked.sound, checked.metadata
-        tasks, usage = self._store.tasks, self._store.producer_usage
+        tasks, usage, ids = self._store.tasks, self._store.producer_usage, checked.sound
         retention, place = self._settings.retention, (options.account, options.service, ids)
         counted = usage.reserve(
             len(ids),
@@ -75,53 +77,64 @@ class Submitter:
             retention,
             now,
             lambda: len(tasks.get(*place, with_record=False)),
-            sum(map(_size, own.values())),
+            _own_bytes(checked, ids),
         )
+
+        def correct(new_ids: Sequence[str]) -> None:
+            unstored = _own_bytes(checked, ids) - _own_bytes(checked, new_ids)
+            usage.submitted(counted, len(new_ids), options, retention, now, unstored)
+
+        if options.group and (why := self._store.groups.join(ids, options, now, retention)):
+            correct([])
+            raise SubmissionError(why)
         known = tasks.get(*place) if counted is not None and options.restart else {}
         try:
-            added = self._track(ids, own, options, now)
+            added = self._track(checked, options, now) if ids else {}
         except StoreUnavailable:  # it may be stored: a replica is missing, or the answer is lost
             with suppress(StoreUnavailable):
                 there = tasks.get(*place, with_record=False)
-                new_ids = [name for name, task in there.items() if task.submitted_at == now]
-                unstored = _rest(own, new_ids)
-                usage.submitted(counted, len(new_ids), options, retention, now, unstored)
+                correct([name for name, task in there.items() if task.submitted_at == now])
             raise
         new_ids = [task_id for task_id, answer in added.items() if answer.outcome == "new"]
-        unstored = _rest(own, new_ids)
-        usage.submitted(counted, len(new_ids), options, retention, now, unstored)
+        correct(new_ids)
         usage.restarted([known[each] for each in new_ids if each in known], retention, now)
         return added
 
-    def _track(
-        self, ids: Sequence[str], own: Mapping[str, str], options: SubmitOptions, now: float
-    ) -> dict[str, Submitted]:
+    def _track(self, checked: Checked, options: SubmitOptions, now: float) -> dict[str, Submitted]:
         """Let the store track ids; those with equal metadata of their own share it, as if they had
         been submitted together.
         """
         lane = Lane(options.account, options.service)
         forecast = self._forecasts.forecast(lane, options.model, now)
         first_poll = now + min(first_age(forecast), options.deadline)
-        times = Counter(own.values())
+        times = Counter(checked.metadata.values())
         alike: dict[str, list[str]] = {}
-        for task_id in ids:
-            text = own.get(task_id, "")
+        for task_id in checked.sound:
+            text = checked.metadata.get(task_id, "")
             alike.setdefault(text if times[text] > 1 else "", []).append(task_id)
+        own = _own_fields(checked, times)
         added: dict[str, Submitted] = {}
         for text, some in alike.items():
             told = replace(options, metadata=text) if text else options
-            alone = {} if text else own
-            added |= self._store.tasks.add(some, told, now, first_poll, alone)
+            added |= self._store.tasks.add(some, told, now, first_poll, own)
         return added
 
 
-def _size(text: str) -> int:
-    return len(text.encode(errors="surrogatepass"))
+def _own_fields(checked: Checked, times: Counter[str]) -> Own:
+    """The fields that ids do not share; `times`: of how many ids each metadata is."""
+    own = {name: {"key": key} for name, key in checked.keys.items()}
+    for name, text in checked.metadata.items():
+        if times[text] == 1:
+            own.setdefault(name, {})["metadata"] = text
+    return own
 
 
-def _rest(own: Mapping[str, str], stored: Sequence[str]) -> int:
-    """Bytes of the metadata of ids that were counted, and not stored."""
-    return sum(map(_size, own.values())) - sum(_size(own.get(each, "")) for each in stored)
+def _own_bytes(checked: Checked, ids: Iterable[str]) -> int:
+    """Bytes of what some ids have of their own."""
+    own = [texts for texts in (checked.metadata, checked.keys) if texts]
+    return sum(
+        len(texts.get(name, "").encode(errors="surrogatepass")) for texts in own for name in ids
+    )
 
 
 def _explained(answer: Submitted, options: SubmitOptions) -> Submitted:

@@ -21,6 +21,9 @@ _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")
 #: Secrets of an endpoint that may sign at the same time, and the longest time (seconds) for which
 #: a replaced one may still sign.
 KEYS, LONGEST_OVERLAP = 10, 7 * 86400.0
+#: The endpoint of the groups: ends of ids are told to it as to a receiver, but it is none. Nobody
+#: can register this name, and no hash of a URL is like it.
+GROUP = "+group"
 
 
 def name_complaint(name: str) -> str | None:
@@ -45,6 +48,16 @@ def subscription_of(webhook: str) -> str:
     """The subscription of a webhook: the endpoint, and a hash of the query if the URL has one."""
     query = _parted(webhook)[1] if is_url(webhook) else ""
     return endpoint_of(webhook) + (f".{_hash(query, 8)}" if query else "")
+
+
+def subscription_of_group(name: str) -> str:
+    """The subscription by which the end of an id is told to a group."""
+    return f"{GROUP}.{_hash(name, 16)}"
+
+
+def is_of_group(delivery_or_subscription: str) -> bool:
+    """True for what is told to a group, and to no receiver."""
+    return delivery_or_subscription.startswith(GROUP)
 
 
 def endpoint_in(delivery_or_subscription: str) -> str:

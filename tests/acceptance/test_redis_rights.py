@@ -152,6 +152,12 @@ def _commands_of_producers(guarded: Guarded) -> None:
         client.wait(ended, service=SERVICE, timeout=60)
         (again,) = client.submit(ended, service=SERVICE, restart=True)
         assert again.outcome == "new"
+        grouped = {"group": "order-7", "webhook": parts.receiver}
+        client.submit(parts.emulator.create(1), service=SERVICE, key="mine", **grouped)
+        assert len(client.find("mine")) == 1
+        client.submit([], service=SERVICE, group="order-7", group_size=1)
+        assert client.wait_group("order-7", timeout=60).joined == 1
+        client.submit([], service=SERVICE, **grouped)
         assert client.get(ids[0], service=SERVICE) is not None
         assert set(client.get_many(ids, service=SERVICE)) == set(ids)
     more = parts.emulator.create(2)
@@ -181,6 +187,12 @@ def _commands_of_operators(guarded: Guarded) -> None:
     shell("submit", "--service", SERVICE, "--webhook", parts.receiver, *ids)
     shell("wait", "--service", SERVICE, *ids, fails=True)  # some fail at the emulated API
     shell("show", "--service", SERVICE, ids[0])
+    grouped = parts.emulator.create(1)
+    both = ("--key", "mine", "--group", "order-8", "--group-size", "1")
+    shell("submit", "--service", SERVICE, "--webhook", parts.receiver, *both, *grouped)
+    shell("wait", "--group", "order-8", fails=True)
+    shell("submit", "--service", SERVICE, "--webhook", parts.receiver, *both, *grouped)
+    shell("group", "order-8")
     for words in (
         "list",
         "events",

@@ -264,7 +264,7 @@ def test_what_scripts_share_is_used_and_says_what_it_is_about() -> None:
         assert lines[0].startswith(f"-- {path.stem}: ")
         assert len(lines) <= 60
         assert [line for line in lines if len(line) > 100] == []
-        named = re.compile(rf"^-- WITH +{path.stem}$", re.MULTILINE)
+        named = re.compile(rf"^-- WITH .*\b{path.stem}\b", re.MULTILINE)
         assert sum(bool(named.search(script.read_text())) for script in SCRIPTS) > 0
 
 

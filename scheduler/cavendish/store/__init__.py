@@ -19,6 +19,8 @@ from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
+from cavendish.store.groups import Groups
+from cavendish.store.key_index import KeyIndex
 from cavendish.store.lane_registry import LaneRegistry
 from cavendish.store.listing import Listing
 from cavendish.store.producer_usage import ProducerUsage
@@ -42,6 +44,8 @@ class Store:
         self.tasks = Tasks(self.connection, self.common_parts, shards)
         self.deadlines = Deadlines(self.connection)
         self.producer_usage = ProducerUsage(self.connection)
+        self.groups = Groups(self.connection, shards)
+        self.key_index = KeyIndex(self.connection)
         self.deliveries = Deliveries(self.connection, self.common_parts)
         self.closed = Closed(self.connection, self.deliveries)
         self.reconciliation = Reconciliation(self.connection)
@@ -88,7 +92,7 @@ class Store:
         The options are those of `StatisticsReader`. Raises StoreUnavailable.
         """
         now = self.fleet.now()
-        wanted = [*self.tasks.lanes(), OPERATIONS] if lanes is None else list(lanes)
+        wanted = [*self.tasks.listed_lanes(), OPERATIONS] if lanes is None else list(lanes)
         reader = StatisticsReader(
             self.connection, after, ends=ends, models=models, endpoints=endpoints
         )

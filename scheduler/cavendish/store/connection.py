@@ -30,8 +30,8 @@ from cavendish.store.redis_clients import (
 from cavendish.store.redis_errors import ERRORS, MOVED, NEEDED, greets_in_vain, refuses, sentence
 
 T = TypeVar("T")
-#: The line of a script's header that names a file of `scripts/shared`, whose functions it calls.
-_WITH = re.compile(r"^-- WITH +(\w+)$", re.MULTILINE)
+#: The line of a script's header that names files of `scripts/shared`, whose functions it calls.
+_WITH = re.compile(r"^-- WITH +([\w ]+)$", re.MULTILINE)
 
 
 class Connection:
@@ -288,7 +288,7 @@ def _script(name: str) -> tuple[str, str]:
     """The text of a script, behind those that its header names, and its SHA-1."""
     folder = files("cavendish").joinpath("store", "scripts")
     text = folder.joinpath(f"{name}.lua").read_text()
-    for shared in reversed(_WITH.findall(text)):
+    for shared in reversed(" ".join(_WITH.findall(text)).split()):
         text = folder.joinpath("shared", f"{shared}.lua").read_text() + text
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -218,6 +218,13 @@ class Deliveries:
         """Close deliveries as dead letters, kept for so many seconds; how many had this token."""
         return self._close("dead", lane, token, now, attempts, kept_for)
 
+    def told(
+        self, lane: Lane, token: str, now: float, names: Sequence[str], retention: float
+    ) -> int:
+        """Close deliveries whose groups counted them; how many still had this token."""
+        attempts = [Attempt(name, "") for name in names]
+        return self._close("told", lane, token, now, attempts, retention)
+
     def _close(
         self,
         state: str,

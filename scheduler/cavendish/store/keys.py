@@ -54,6 +54,11 @@ in the broker's Redis.
 |                           |        | `skipped` (those that their endpoints did not choose),      |
 |                           |        | `common` (parts that hold the rest)                         |
 | {lane}:result:ID          | string | the upstream record                                         |
+| {lane}:own-keys           | zset   | KEY, a zero byte and ID, of each id that has a key          |
+| {lane}:own-keys-checked   | string | how far the reconcile run has come in `own-keys`            |
+| {lane}:members:GROUP      | hash   | hash of service and id -> state, '' while it has not ended; |
+|                           |        | in lanes of the service `+groups`, where `task:GROUP` is    |
+|                           |        | the group, and its end that of all its ids                  |
 | {lane}:common             | hash   | common part -> its fields, as JSON: what the ids of a       |
 |                           |        | submit share, once; named by a hash of its text             |
 | {lane}:common-open        | hash   | common part -> records without expiry that refer to it      |
@@ -227,6 +232,17 @@ class LaneKeys:
     @property
     def delivery_leases(self) -> str:
         return self._key("delivery-leases")
+
+    @property
+    def own_keys(self) -> str:
+        return self._key("own-keys")
+
+    @property
+    def own_keys_checked(self) -> str:
+        return self._key("own-keys-checked")
+
+    def members(self, group: str) -> str:
+        return self._key(f"members:{group}")
 
     @property
     def common(self) -> str:

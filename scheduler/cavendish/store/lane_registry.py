@@ -80,6 +80,7 @@ class LaneRegistry:
     def _forget(self, lane: Lane) -> bool:
         holding, keys = _holding_keys(lane), LaneKeys(lane)
         names = [*holding, keys.counts, keys.reconciled, keys.common, keys.common_until]
+        names += [keys.own_keys, keys.own_keys_checked]
         return bool(self._redis.script("forget_lane", names, [len(holding)]))
 
 

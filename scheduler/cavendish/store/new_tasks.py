@@ -13,7 +13,7 @@ from cavendish.store.due_index import DueIndex, Place, first_look
 from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys
 from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import is_url, subscription_of
+from cavendish.webhook_endpoint import is_url, subscription_of, subscription_of_group
 
 #: Ids in one run of a script: enough to be cheap, few enough (about 10 ms) not to block others; and
 #: runs in one round trip.
@@ -21,6 +21,8 @@ CHUNK, CHUNKS_AT_ONCE = 500, 20
 #: Ids of a submit from which on all that they share is stored once; fewer are cheaper apart.
 MANY = 8
 Chunk = tuple[Lane, list[str]]
+#: By id the fields of its record that are its own: `metadata`, a JSON text, and `key`.
+Own = Mapping[str, Mapping[str, str]]
 
 
 class NewTasks:
@@ -37,11 +39,11 @@ class NewTasks:
         options: SubmitOptions,
         now: float,
         first_poll: float,
-        own: Mapping[str, str] | None = None,
+        own: Own | None = None,
     ) -> dict[str, Submitted]:
         """Begin to track checked ids, ten thousand in each round trip; the answer by id.
 
-        `own`: by id the metadata that it has instead of that of the submit, a JSON text.
+        `own`: by id the fields that it has instead of those of the submit.
         """
         new = NewRecord(options, now, many=len(ids) >= MANY)
         chunks = list(by_lane(options.account, options.service, ids, self._shards))
@@ -67,7 +69,7 @@ class NewTasks:
         DueIndex(self._redis, options.account).note_in(batch, places, now)
         places = [Place(options.account, lane, new.deadline) for lane in lanes]
         self._deadlines.note_in(batch, places, now)
-        if options.webhooks:  # an id may have ended
+        if new.subscriptions:  # an id may have ended
             places = [Place(options.account, lane, now) for lane in lanes]
             self._deliveries.note_in(batch, places, now)
         for lane in lanes:
@@ -87,12 +89,14 @@ class NewRecord:
         #: When the deadline is looked at.
         self.deadline = first_look_at(deadline_at, options.deadline)
         urls = [(subscription_of(one), one if is_url(one) else "") for one in options.webhooks]
-        self._subscriptions = [name for name, _ in urls]
+        if options.group:
+            urls.append((subscription_of_group(options.group), options.group))
+        self.subscriptions = [name for name, _ in urls]
         to = {f"to:{name}": url for name, url in urls if url}
         apart, metadata = Part.of(to), Part.of({"metadata": options.metadata or ""})
         fields = {"submitted_at": repr(now), "deadline_at": repr(deadline_at)}
         fields |= {"model": options.model, "producer": options.producer, "trace": options.trace}
-        fields |= {"webhooks": " ".join(self._subscriptions)}
+        fields |= {"webhooks": " ".join(self.subscriptions)}
         if many:
             whole = Part.whole(_filled(fields | {"metadata": options.metadata} | to))
             fields, parts = {}, [whole]
@@ -115,18 +119,19 @@ class NewRecord:
         keys = LaneKeys(lane)
         names = [keys.due(self.options.producer), keys.deadlines, keys.deadline(self.deadline)]
         names += [keys.inbox, keys.counts, keys.producers, keys.dead, keys.quarantined, keys.ended]
-        names += [keys.common, keys.common_open, keys.common_until]
+        names += [keys.common, keys.common_open, keys.common_until, keys.own_keys]
         of_id = [keys.task(""), keys.result("")]
-        of_id += [keys.delivery(f"{name}:") for name in self._subscriptions]
+        of_id += [keys.delivery(f"{name}:") for name in self.subscriptions]
         return names + [start + task_id for task_id in ids for start in of_id]
 
-    def args(self, ids: Iterable[str], first_poll: float, own: Mapping[str, str]) -> list[Any]:
+    def args(self, ids: Iterable[str], first_poll: float, own: Own) -> list[Any]:
         """The arguments of a run of `add.lua`."""
         restart = int(self.options.restart)
         args = [repr(self.now), first_poll, int(self.deadline), restart, *self._common]
         for task_id in ids:
-            metadata = own.get(task_id)
-            args += task_id, "" if metadata is None else compact(["metadata", metadata])
+            fields = own.get(task_id)
+            words = [text for pair in fields.items() for text in pair] if fields else []
+            args += task_id, compact(words) if words else ""
         return args
 
 

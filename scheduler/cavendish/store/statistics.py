@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cavendish.model import OPERATIONS, Lane
+from cavendish.model import Lane
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.next_poll import Forecast, forecast
@@ -27,7 +27,7 @@ from cavendish.store.controls import controls_in
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.fleet import Emptied, Member
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in
+from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in, is_of_group
 
 #: New deliveries of a lane that are counted by endpoint; the rest is counted under UNSORTED.
 INBOX_READ = 1000
@@ -56,6 +56,7 @@ class LaneStatistics:
     """The numbers of one lane.
 
     `pending`, `due` and `in_flight` (leased) count ids, `counts` are totals since the lane began.
+    Of deliveries, those to groups are left out, which go to no receiver.
     `queued` are the deliveries in the queues, by endpoint; `inbox` those that are not sorted yet,
     and `new` the first of them, by endpoint. `due_since` is when the longest due id was due, and
     `delivery_due_since` the same for deliveries; None where none is. `ends` are the newest ends,
@@ -115,8 +116,8 @@ class Statistics:
 
     @property
     def tracked(self) -> list[LaneStatistics]:
-        """The lanes of tracked tasks: all but that of the operator alerts."""
-        return [one for one in self.lanes if one.lane != OPERATIONS]
+        """The lanes of tracked tasks: all but those of groups and of the operator alerts."""
+        return [one for one in self.lanes if one.lane.has_ids]
 
     @property
     def pending_by_endpoint(self) -> Counter[str]:
@@ -213,7 +214,7 @@ class StatisticsReader:
             trip.ask(lane, "counts", "hgetall", of.counts)
             trip.ask(lane, "health", "hget", of.service_health, "value")
             trip.ask(lane, "visibility", "hget", keys.visibility(lane), "value")
-        tracked = [lane for lane in lanes if lane != OPERATIONS]
+        tracked = [lane for lane in lanes if lane.has_ids]
         for account in sorted({lane.account for lane in tracked}):
             trip.ask("rate limit", account, "hget", keys.rate_limit(account), "value")
         # All shards of a lane share their duration models.
@@ -245,11 +246,11 @@ class StatisticsReader:
         trip, circuits = _RoundTrip(self._redis), dict.fromkeys(endpoints)
         for lane in lanes:
             of, found = LaneKeys(lane), dict(self._found[lane])
-            for endpoint, _ in _listed(found["index"]):
+            for endpoint, _ in _receivers(found["index"]):
                 trip.ask(lane, ("queue", endpoint), "zcard", of.queue(endpoint))
                 trip.ask(lane, ("retries", endpoint), "zcard", of.retries(endpoint))
                 circuits[endpoint] = None
-            circuits |= dict.fromkeys(endpoint_in(name) for name, _ in _listed(found["new"]))
+            circuits |= dict.fromkeys(endpoint_in(name) for name, _ in _receivers(found["new"]))
         for endpoint in circuits:
             trip.ask("circuit", endpoint, "hget", keys.circuit(endpoint), "value")
         for service, models in self._found["models"].items():
@@ -265,9 +266,14 @@ def _listed(answer: Any) -> Iterable[Any]:
     return answer if isinstance(answer, list | set) else ()
 
 
+def _receivers(answer: Any) -> list[tuple[str, float]]:
+    """The endpoints or deliveries in an answer, without those of groups."""
+    return [(name, at) for name, at in _listed(answer) if not is_of_group(name)]
+
+
 def _lane_statistics(lane: Lane, found: Mapping[Any, Any], now: float) -> LaneStatistics | None:
     """The numbers of a lane; None if one of its keys is unreadable."""
-    producers, index, new = found["producers"], found["index"], found["new"]
+    producers, index, new = found["producers"], _receivers(found["index"]), _receivers(found["new"])
     firsts = [row for producer in producers for row in found["due since", producer]]
     try:
         counts = Counter({name: int(total) for name, total in found["counts"].items()})
@@ -281,7 +287,7 @@ def _lane_statistics(lane: Lane, found: Mapping[Any, Any], now: float) -> LaneSt
         quarantined=found["quarantined"],
         dead=found["dead"],
         queued=+Counter({each: found["queue", each] + found["retries", each] for each, _ in index}),
-        inbox=max(found["inbox"], len(new)),
+        inbox=max(found["inbox"] - len(found["new"]), 0) + len(new),
         new=Counter(endpoint_in(name) for name, _ in new),
         counts=counts,
         service_health=ServiceHealth.from_json(found["health"]),

@@ -8,6 +8,7 @@ from cavendish.model import Candidate, Lane, Record, State, TrackedTask
 from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
+from cavendish.webhook_endpoint import is_of_group
 
 
 def fields_of(row: Any) -> Any:
@@ -47,7 +48,7 @@ def _why(error: Exception) -> str:
 
 
 def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any) -> TrackedTask:
-    metadata = fields.get("metadata")
+    metadata, subscriptions = fields.get("metadata"), fields.get("webhooks", "").split()
     return TrackedTask(
         id=task_id,
         service=lane.service,
@@ -66,10 +67,12 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         model=fields.get("model", ""),
         producer=fields.get("producer", ""),
         metadata=parse(metadata) if metadata else None,
-        webhooks=tuple(fields.get("webhooks", "").split()),
+        webhooks=tuple(one for one in subscriptions if not is_of_group(one)),
         record=read_record(record) if record else None,
         record_json=record or None,
         trace=fields.get("trace", ""),
+        key=fields.get("key", ""),
+        group=next((fields.get(f"to:{one}", "") for one in subscriptions if is_of_group(one)), ""),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.due_index import DueIndex, Place, next_looks
 from cavendish.store.keys import DELIVERIES, LANES, LaneKeys, delivery_of
-from cavendish.store.new_tasks import NewTasks, by_lane
+from cavendish.store.new_tasks import NewTasks, Own, by_lane
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
 from cavendish.submission import SubmitOptions
@@ -66,7 +66,11 @@ class Tasks:
         self._deliveries = DueIndex(connection, DELIVERIES)
 
     def lanes(self) -> list[Lane]:
-        """All lanes that exist, in order; a damaged name is skipped."""
+        """All lanes that have ids, in order."""
+        return [lane for lane in self.listed_lanes() if lane.has_ids]
+
+    def listed_lanes(self) -> list[Lane]:
+        """The lanes that have ids, and those of groups, in order; a damaged name is skipped."""
         lanes = []
         for name in self._members(LANES):
             with suppress(ValueError):
@@ -87,11 +91,11 @@ class Tasks:
         options: SubmitOptions,
         now: float,
         first_poll: float,
-        own: Mapping[str, str] | None = None,
+        own: Own | None = None,
     ) -> dict[str, Submitted]:
         """Begin to track checked ids; the answer by id.
 
-        `own`: by id the metadata that it has instead of that of the submit, a JSON text.
+        `own`: by id the fields that it has instead of those of the submit.
         """
         return self._new.add(ids, options, now, first_poll, own)
 

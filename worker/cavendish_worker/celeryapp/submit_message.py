@@ -14,7 +14,8 @@ from cavendish_worker.telemetry.tracing import traces
 
 #: The keywords that a message may have, and the most ids in it.
 KEYWORDS = frozenset(
-    "service account webhook deadline metadata model producer restart traceparent".split()
+    "service account webhook deadline metadata model producer restart traceparent key group "
+    "group_size".split()
 )
 IDS = 20_000
 #: Keeps refused ids with their options and the reason; returns the name under which they are found.

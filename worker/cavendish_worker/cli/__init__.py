@@ -21,6 +21,7 @@ SECTIONS = {
         "submit": "Track ids of the remote API.",
         "show": "Show one id, its webhooks, and what the API said.",
         "wait": "Wait until all ids have ended.",
+        "group": "Show how far a group of ids is.",
         "list": "List ids by state, time, producer or endpoint.",
         "events": "Print which ids have ended; with --follow, also those to come.",
         "refused": "List, retry or drop refused submits and quarantined messages.",

@@ -10,7 +10,10 @@ from typing import Any
 from cavendish import Submitted
 
 #: What a line may say of its id.
-_KEYS = set("service account webhook deadline metadata model producer restart traceparent".split())
+_KEYS = set(
+    "service account webhook deadline metadata model producer restart traceparent key group "
+    "group_size".split()
+)
 
 
 def read_ids(

@@ -52,7 +52,7 @@ def command(endpoint: str, since: str, rate: float, limit: int, as_json: bool) -
     """
     store, _ = open_store()
     found, now = find_endpoint(store, endpoint), store.fleet.now()
-    start, lanes = time_of(since, now), [*store.tasks.lanes(), OPERATIONS]
+    start, lanes = time_of(since, now), [*store.tasks.listed_lanes(), OPERATIONS]
     ended = heapq.merge(*(_ended(store, lane, start, found) for lane in lanes))
     replayed, cut = _replay(store, ended, now, rate, limit)
     go_on = None if cut is None else f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -40,29 +40,33 @@ def command(task_id: str, service: str | None, account: str | None, as_json: boo
         exact = {"record_json": task.record_json, "deliveries": deliveries}
         print_json(task.to_json() | {"paused": asdict(pause) if pause else None} | exact)
         return
-    pairs(
-        [
-            ("id", task.id),
-            ("state", task.state),
-            ("reason", task.reason),
-            ("not polled", pause.sentence if pause else ""),
-            ("service", f"{task.service} (account {task.account})"),
-            ("model", task.model),
-            ("polls", task.polls),
-            ("submitted", moment(task.submitted_at)),
-            ("deadline", moment(task.deadline_at)),
-            ("finished", moment(task.finished_at)),
-            ("settled", moment(task.settled_at)),
-            ("trace", task.trace),
-            ("metadata", json.dumps(task.metadata) if task.metadata else ""),
-        ]
-    )
+    pairs(_rows(task, pause))
     for delivery in deliveries:
         _print(delivery)
     if deliveries:
         click.echo()
     if task.record is not None:
         print_json(task.record)
+
+
+def _rows(task: TrackedTask, pause: Pause | None) -> list[tuple[str, object]]:
+    return [
+        ("id", task.id),
+        ("state", task.state),
+        ("reason", task.reason),
+        ("not polled", pause.sentence if pause else ""),
+        ("service", f"{task.service} (account {task.account})"),
+        ("key", task.key),
+        ("group", task.group),
+        ("model", task.model),
+        ("polls", task.polls),
+        ("submitted", moment(task.submitted_at)),
+        ("deadline", moment(task.deadline_at)),
+        ("finished", moment(task.finished_at)),
+        ("settled", moment(task.settled_at)),
+        ("trace", task.trace),
+        ("metadata", json.dumps(task.metadata) if task.metadata else ""),
+    ]
 
 
 def _find(store: Store, task_id: str, service: str | None, account: str | None) -> TrackedTask:

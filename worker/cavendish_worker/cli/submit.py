@@ -68,13 +68,25 @@ def _metadata(_ctx: click.Context, _param: click.Parameter, text: str | None) ->
     metavar="TEXT",
     help="W3C trace context of the caller; default: the variable TRACEPARENT, if it is valid.",
 )
+@click.option(
+    "--key", metavar="TEXT", help="A name of your own for the one id, under which it is found."
+)
+@click.option(
+    "--group", metavar="NAME", help="A label for ids that belong together; see `cavendish group`."
+)
+@click.option(
+    "--group-size",
+    type=int,
+    metavar="N",
+    help="How many ids the group has: once as many have ended, its webhook is sent.",
+)
 @click.option("--restart", is_flag=True, help="Track ids again that have ended.")
 @json_option
 def command(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **options: Any) -> None:
     """Track ids of the remote API; ids that are known already are not changed.
 
     With `-` the ids come from stdin, one per line; a line may also be a JSON object with "id" and
-    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}}.
+    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}, "key": "…"}.
 
     \b
     cavendish submit --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
@@ -105,13 +117,14 @@ def command(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **opt
 
 
 def _groups(ids: tuple[str, ...], common: dict[str, Any], refused: list[Submitted]) -> list[Group]:
-    """The ids in groups that share their options, but for their metadata: a submit for each."""
+    """The ids in groups that share their options, but for metadata and key: a submit for each."""
     groups: dict[str, Group] = {}
     for task_id, own in read_ids(ids, refused):
-        metadata = own.pop("metadata", None)
+        metadata, key = own.pop("metadata", None), own.pop("key", None)
         both = common | own
         members = groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1]
-        members.append(task_id if metadata is None else Task(task_id, metadata))
+        alone = metadata is None and key is None
+        members.append(task_id if alone else Task(task_id, metadata, key))
     return [*groups.values()]
 
 

@@ -27,6 +27,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.estimate import Waited, in_words
+from cavendish_worker.cli.group_wait import wait_for_group
 from cavendish_worker.cli.id_lines import read_ids
 from cavendish_worker.cli.options import Number, account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
@@ -50,9 +51,10 @@ class _Eta(ProgressColumn):
 
 
 @click.command("wait", short_help="Wait until all ids have ended.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...|-")
-@service_option(required=True)
+@click.argument("ids", nargs=-1, metavar="[ID]...|-")
+@service_option()
 @account_option(default="default", show_default=True)
+@click.option("--group", metavar="NAME", help="Wait for all ids of this group instead.")
 @click.option(
     "--timeout",
     type=Number(min=0),
@@ -61,9 +63,14 @@ class _Eta(ProgressColumn):
 )
 @json_option
 def command(
-    ids: tuple[str, ...], service: str, account: str, timeout: float | None, as_json: bool
+    ids: tuple[str, ...],
+    service: str | None,
+    account: str,
+    group: str | None,
+    timeout: float | None,
+    as_json: bool,
 ) -> None:
-    """Wait until all ids have ended.
+    """Wait until all ids have ended, or all of a group.
 
     Exit code 0 only if all succeeded. With `-` the ids come from stdin, as for `submit`. At a
     terminal a bar shows how many have ended and an estimate of the time left, from the durations
@@ -72,9 +79,22 @@ def command(
     \b
     cavendish wait --service nano-banana --timeout 300 ID1 ID2
     cavendish wait --service nano-banana - < ids
+    cavendish wait --group order-7
     """
-    wanted, (store, _) = _wanted(ids), open_store()
-    waited = Waited(store, wanted, Lane(account, service))
+    if bool(ids) == (group is not None):
+        raise click.UsageError("Give ids, or - alone to read them from stdin, or --group.")
+    if group is not None:
+        wait_for_group(group, account, timeout, as_json=as_json)
+    elif service is None:
+        raise click.UsageError("Missing option '--service'.")
+    else:
+        _wait_for_ids(_wanted(ids), Lane(account, service), timeout, as_json=as_json)
+
+
+def _wait_for_ids(wanted: list[str], lane: Lane, timeout: float | None, *, as_json: bool) -> None:
+    """Wait, print the ids, and exit with 1 unless all succeeded. Raises WaitTimeout."""
+    store, _ = open_store()
+    waited = Waited(store, wanted, lane)
     console = Console(stderr=True, highlight=False)
     late: WaitTimeout | None = None
     with Client() as client:
@@ -83,7 +103,8 @@ def command(
         except WaitTimeout as error:
             if not as_json:
                 raise
-            ended, late = client.get_many(wanted, service=service, account=account), error
+            ended = client.get_many(wanted, service=lane.service, account=lane.account)
+            late = error
     if as_json:
         print_json([task.to_json() for task in ended.values()])
         if late:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cavendish.clock import Clock
-from cavendish.model import OPERATIONS, Lane, TrackedTask
+from cavendish.model import GROUPS, OPERATIONS, Lane, TrackedTask
 from cavendish.store.deliveries import Delivery
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import PooledTransport
@@ -100,5 +100,7 @@ class Sender:
         """The webhook-id and the body; an operator alert is stored as it is sent."""
         if lane == OPERATIONS:
             return task.id, (task.record_json or "").encode()
+        if lane.service == GROUPS:
+            return payload.group_id(task), payload.group_body(task)
         lifetime = self.result_lifetime(task.service)
         return payload.webhook_id(task), payload.body(task, now=now, result_lifetime=lifetime)

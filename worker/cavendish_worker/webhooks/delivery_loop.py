@@ -12,7 +12,7 @@ import queue
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.due_index import Place
+from cavendish.webhook_endpoint import GROUP
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import PooledTransport
@@ -28,6 +29,7 @@ from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
+from cavendish_worker.webhooks.group_ends import GroupEnds
 from cavendish_worker.webhooks.write_back import Delivered, WriteBack
 
 #: Seconds for which a loop claims new deliveries, and that it waits for deliveries that are due
@@ -87,6 +89,7 @@ class DeliveryLoop:
         self._sender = Sender(transport, endpoint_cache, self._clock, *times, shutdown_deadline)
         kept_for = (config.retention, config.dead_retention)
         self._write_back = WriteBack(store, self._token, *kept_for, endpoint_cache.waits)
+        self._group_ends = GroupEnds(store, self._token, config.retention, config.lease)
         self._ended: queue.SimpleQueue[FinishedAttempt | None] = queue.SimpleQueue()
         self._calls = ConcurrentCalls(loop, config.calls, self._ended)
         self._unwritten: list[FinishedAttempt] = []
@@ -155,10 +158,15 @@ class DeliveryLoop:
         if now - self._lanes_at >= LANES_FOR or not self._lanes:
             self._refresh_lanes(now)
         began, visits = self._claimed_count, self._store.deliveries.sort(self._lanes, now)
-        worth, lanes = visits.worth, self._lanes
+        told, lanes = self._tell_groups(visits.worth, now), self._lanes
+        worth = {lane: some for lane, some in visits.worth.items() if some}
         for lane in visits.unreadable.keys() - self._reported:
             report_unreadable(lane, visits.unreadable[lane])
         self._reported |= visits.unreadable.keys()
+        if told:
+            self._lanes_at = float("-inf")  # a group may be complete
+        if not worth and told:
+            return 0.0
         if not worth:
             next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
             return next_at - now
@@ -168,11 +176,18 @@ class DeliveryLoop:
         for place, lane in enumerate(order):
             share = -(-(most - self._claimed_count) // (len(order) - place))
             self._visit(lane, worth[lane], share, now)
-        if self._claimed_count > began:
+        if self._claimed_count > began or told:
             return 0.0  # there may be more at once
         firsts = self._store.deliveries.next_visits(lanes)
         next_at = min((at for at in firsts if isinstance(at, float)), default=self._other_lanes_at)
         return next_at - now if next_at > now else CHECK_AGAIN
+
+    def _tell_groups(self, worth: Mapping[Lane, list[str]], now: float) -> int:
+        """Tell groups the ends of their ids, and take their endpoint out of those of each lane."""
+        lanes = [lane for lane, endpoints in worth.items() if GROUP in endpoints]
+        for lane in lanes:
+            worth[lane].remove(GROUP)
+        return sum(self._group_ends.tell(lane, now) for lane in lanes)
 
     def _refresh_lanes(self, now: float) -> None:
         """Take the lanes that are worth a visit within LANES_FOR seconds, and leave the others.

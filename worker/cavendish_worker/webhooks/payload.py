@@ -26,9 +26,11 @@ class _Typed:
 
 
 def kind_of(lane: Lane, task: TrackedTask) -> str:
-    """The `type` of the webhook about a task that ended; an operator alert is stored as a body."""
-    if lane != OPERATIONS:
+    """The `type` of the webhook about what ended; an operator alert is stored as a body."""
+    if lane.has_ids:
         return f"task.{task.state.value}"
+    if lane != OPERATIONS:
+        return "group.completed"
     alert = read(_Typed, task.record_json)
     return alert.type if alert else ""
 
@@ -62,6 +64,8 @@ def body(
         "polls": task.polls,
         "metadata": task.metadata,
     }
+    data |= {"key": task.key} if task.key else {}
+    data |= {"group": task.group} if task.group else {}
     more: dict[str, Any] = {}
     ended = task.settled_at if task.finished_at is None else task.finished_at
     if result_lifetime is not None and ended is not None and task.state is State.SUCCEEDED:
@@ -73,6 +77,28 @@ def body(
     if len(whole) <= LARGEST:
         return whole
     return _event(kind, data, at, "null", more | _left_out(task))
+
+
+def group_id(group: TrackedTask) -> str:
+    """The webhook-id of a group that is complete: a hash of the group and of its first submit."""
+    kind = kind_of(Lane(group.account, group.service), group)
+    return event_id(kind, group.account, group.id, repr(group.submitted_at))
+
+
+def group_body(group: TrackedTask) -> bytes:
+    """The JSON that is sent about a group that is complete."""
+    found: Any = group.record or {}
+    counts = found.get("counts") or {}
+    data = {
+        "group": group.id,
+        "account": group.account,
+        "size": found.get("size"),
+        "counts": {state.value: counts[state.value] for state in State if state.value in counts},
+        "first_submitted_at": group.submitted_at,
+        "completed_at": group.settled_at,
+    }
+    kind = kind_of(Lane(group.account, group.service), group)
+    return _event(kind, data, group.settled_at or 0.0)
 
 
 def operations_event(kind: str, data: Mapping[str, Any], at: float) -> bytes:

@@ -39,7 +39,7 @@ def reconcile(store: Store, operations: str, dead_retention: float) -> Reconcile
     `dead_retention`: seconds for which a dead letter or a refused submit is kept. Raises
     StoreUnavailable.
     """
-    now, restored, lanes = store.fleet.now(), 0, store.tasks.lanes()
+    now, restored, lanes = store.fleet.now(), 0, store.tasks.listed_lanes()
     lanes += store.lane_registry.restore(lanes)
     some = store.reconciliation.next_lanes(lanes, LANES)
     for lane in [*some, OPERATIONS]:
@@ -68,6 +68,8 @@ def _reconcile_lane(store: Store, lane: Lane, now: float, forget_before: float) 
             missing += store.reconciliation.reconcile(lane, now, PAGE)
     if missing:
         logger().warning("webhook.restored", lane=str(lane), ids=len(missing), first=missing[0])
+    while store.key_index.reconcile(lane) and time.monotonic() < until:
+        pass
     store.closed.forget_dead(lane, forget_before)
     store.common_parts.forget(lane, now)
     return len(missing)

@@ -1,9 +1,8 @@
 -- add: begin to track ids, each once; a second submit changes nothing but adds its webhooks.
--- WITH    references
--- WITH    known
+-- WITH    references words known own_fields
 -- KEYS    1 due  2 deadlines  3 ids of the deadline  4 inbox  5 counts  6 producers  7 dead
---         8 quarantined  9 ended  10 common  11 common-open  12 common-until, then per id: task,
---         result, its deliveries
+--         8 quarantined  9 ended  10 common  11 common-open  12 common-until  13 own-keys, then
+--         per id: task, result, its deliveries
 -- ARGV    1 now  2 first poll at  3 deadline to look at  4 restart (0|1)  5 producer  6 fields of a
 --         new record, as a JSON array  7 the common parts that it names, as a JSON object: part ->
 --         text  8 part with the URLs for a known record, or ''  9 its text  10 number of webhooks,
@@ -19,7 +18,7 @@ for w = 1, ARGV[10] do webhooks[w], webhooks.urls[w] = ARGV[9 + 2 * w], ARGV[10 
 
 local function begin(id, own, key, restarts)
   redis.call('HSET', KEYS[key], unpack(new))
-  if own ~= '' then redis.call('HSET', KEYS[key], unpack(cjson.decode(own))) end
+  write_own(KEYS[key], id, own)
   if restarts then redis.call('HSET', KEYS[key], 'restarts', restarts) end
   for k = key + 1, key + 1 + #webhooks do left[#left + 1] = KEYS[k] end -- of an earlier record
   for _, name in ipairs(webhooks) do bury_no_more(keys.dead, name, id) end
@@ -28,7 +27,7 @@ end
 
 for i = 11 + 2 * #webhooks, #ARGV, 2 do
   local id, own, nth = ARGV[i], ARGV[i + 1], (i - 11) / 2 - #webhooks
-  local key = 13 + nth * (2 + #webhooks)
+  local key = 14 + nth * (2 + #webhooks)
   if quarantined and redis.call('HDEL', KEYS[8], id) == 1 then
     delete(KEYS[key], KEYS[key + 1], now)
   end
@@ -54,6 +53,7 @@ end
 count_references(keys.open, KEYS[12])
 redis.call('SADD', KEYS[6], ARGV[5])
 redis.call('ZADD', KEYS[1], unpack(due))
+index_keys(KEYS[13])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[3])
 redis.call('RPUSH', KEYS[3], unpack(ids))
 redis.call('HINCRBY', KEYS[5], 'submitted', #ids)

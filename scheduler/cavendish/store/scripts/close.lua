@@ -1,19 +1,14 @@
 -- close: end deliveries, each as delivered, as skipped or as a dead letter, and write its last
--- attempt down; a skipped one had none.
+-- attempt down; a skipped one had none, and of one that was told to its group nothing is written.
 -- A record whose deliveries are all closed is kept as long as a dead letter or the last one asks.
--- WITH    references
+-- WITH    references words
 -- KEYS    1 delivery leases  2 dead  3 counts  4 common-open  5 common-until, then per delivery:
 --         delivery, task, result, queue
--- ARGV    1 state: 'delivered' | 'skipped' | 'dead'  2 now  3 token  4 seconds to keep, then per
---         delivery: delivery, outcome, log
+-- ARGV    1 state: 'delivered' | 'skipped' | 'dead' | 'told'  2 now  3 token  4 seconds to keep,
+--         then per delivery: delivery, outcome, log
 -- RETURNS how many still had this token
 local state, now, token, keep, names, closed, gone = ARGV[1], ARGV[2], ARGV[3], ARGV[4], {}, {}, {}
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
-local function count(list) return select(2, string.gsub(list or '', '%S+', '')) end
-local function has(list, word)
-  return string.find(' ' .. list .. ' ', ' ' .. word .. ' ', 1, true)
-end
-local function with(list, word) return has(list, word) and list or list .. ' ' .. word end
 
 local function close_in_task(task, result, subscription)
   local row = redis.pcall('HMGET', task, 'webhooks', 'state', 'closed', 'kept_for', 'common',
@@ -34,19 +29,23 @@ local function close_in_task(task, result, subscription)
   redis.call('EXPIRE', result, seconds)
 end
 
+local function write_down(delivery, name, outcome, log)
+  local attempts = state == 'skipped' and 0 or 1
+  if type(redis.pcall('HINCRBY', delivery, 'attempts', attempts)) == 'table' then -- unreadable
+    redis.call('DEL', delivery)
+    redis.call('HINCRBY', delivery, 'attempts', attempts)
+  end
+  redis.call('HSET', delivery, 'state', state, 'outcome', outcome, 'log', log)
+  if state == 'dead' then redis.call('ZADD', KEYS[2], now, name) end
+  redis.call('EXPIRE', delivery, keep)
+end
+
 for i = 5, #ARGV, 3 do names[#names + 1] = ARGV[i] end
 for n, lease in ipairs(#names > 0 and redis.call('HMGET', KEYS[1], unpack(names)) or {}) do
   local name, i, key = names[n], 2 + 3 * n, 2 + 4 * n
   local delivery, queue = KEYS[key], KEYS[key + 3]
   if lease == token then
-    local attempts = state == 'skipped' and 0 or 1
-    if type(redis.pcall('HINCRBY', delivery, 'attempts', attempts)) == 'table' then -- unreadable
-      redis.call('DEL', delivery)
-      redis.call('HINCRBY', delivery, 'attempts', attempts)
-    end
-    redis.call('HSET', delivery, 'state', state, 'outcome', ARGV[i + 1], 'log', ARGV[i + 2])
-    if state == 'dead' then redis.call('ZADD', KEYS[2], now, name) end
-    redis.call('EXPIRE', delivery, keep)
+    if state ~= 'told' then write_down(delivery, name, ARGV[i + 1], ARGV[i + 2]) end
     close_in_task(KEYS[key + 1], KEYS[key + 2], string.match(name, '^[^:]+'))
     closed[#closed + 1], gone[queue] = name, gone[queue] or {}
     table.insert(gone[queue], name)
@@ -55,6 +54,7 @@ end
 for queue, some in pairs(gone) do redis.call('ZREM', queue, unpack(some)) end
 if #closed == 0 then return 0 end
 redis.call('HDEL', KEYS[1], unpack(closed))
-redis.call('HINCRBY', KEYS[3], state == 'dead' and 'buried' or state, #closed)
+local total = ({dead = 'buried', told = false})[state]
+if total ~= false then redis.call('HINCRBY', KEYS[3], total or state, #closed) end
 count_references(KEYS[4], KEYS[5])
 return #closed

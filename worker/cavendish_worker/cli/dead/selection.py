@@ -60,7 +60,7 @@ class Selection:
         since = float("-inf") if self.since is None else time_of(self.since, store.fleet.now())
         endpoint = None if self.endpoint is None else endpoint_of(self.endpoint)
         wanted, reason = {*self.deliveries}, (self.reason or "").casefold()
-        pages = [_dead(store, lane) for lane in [*store.tasks.lanes(), OPERATIONS]]
+        pages = [_dead(store, lane) for lane in [*store.tasks.listed_lanes(), OPERATIONS]]
         for delivery in heapq.merge(*pages, key=lambda delivery: -(delivery.at or 0.0)):
             if (delivery.at or 0.0) < since:
                 return

@@ -33,7 +33,7 @@ def make_due(store: Store, name: str) -> None:
     # Workers cache endpoints for a moment. A delivery worker that came earlier would still find
     # this one as it was, and leave it for a minute if it was disabled.
     at = store.fleet.now() + FRESH_FOR
-    for lane in [*store.tasks.lanes(), OPERATIONS]:
+    for lane in [*store.tasks.listed_lanes(), OPERATIONS]:
         store.deliveries.hasten(lane, name, at)
         store.deliveries.postpone(lane, {name: at})
 

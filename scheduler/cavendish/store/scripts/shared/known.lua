@@ -1,7 +1,5 @@
--- known: what a submit does to a record that is there. Behind `references`.
+-- known: what a submit does to a record that is there. Behind `references` and `words`.
 -- KEYS    inbox, ended, dead, common, open: as in add.lua; task, result, deliveries: of one id
-local function count(list) return select(2, string.gsub(list or '', '%S+', '')) end
-
 -- A record that is there, with the keys of its id.
 local function record(id, key, webhooks, common)
   local row = redis.call('HMGET', KEYS[key], 'state', 'webhooks', 'common', 'closed', 'restarts')
@@ -33,7 +31,7 @@ end
 local function subscribe(one, webhooks, now, keys)
   local ended, subscribed = one.state ~= 'pending', one.webhooks
   for w, subscription in ipairs(webhooks) do
-    if not string.find(' ' .. subscribed .. ' ', ' ' .. subscription .. ' ', 1, true) then
+    if not has(subscribed, subscription) then
       local url = webhooks.urls[w]
       redis.call('DEL', one.deliveries[w])
       bury_no_more(keys.dead, subscription, one.id)

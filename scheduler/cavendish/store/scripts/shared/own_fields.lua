@@ -1,0 +1,17 @@
+-- own_fields: what a new record says of its id alone, and the index of the keys among it.
+local entries = {}
+
+local function write_own(task, id, own)
+  if own == '' then return end
+  local fields = cjson.decode(own)
+  redis.call('HSET', task, unpack(fields))
+  for f = 1, #fields, 2 do
+    if fields[f] == 'key' then
+      entries[#entries + 1], entries[#entries + 2] = 0, fields[f + 1] .. '\0' .. id
+    end
+  end
+end
+
+local function index_keys(own_keys)
+  if #entries > 0 then redis.call('ZADD', own_keys, unpack(entries)) end
+end
