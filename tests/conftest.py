@@ -21,6 +21,7 @@ import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+import bodies
 from cavendish import Client
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
@@ -159,7 +160,17 @@ def loop() -> Iterator[LoopThread]:
 
 @contextmanager
 def http_server(handler: serve.Handler) -> Iterator[str]:
-    """A real HTTP server for a handler, in a thread of its own; yields its address."""
+    """A real HTTP server for a handler, in a thread of its own; yields its address.
+
+    The body of each signed webhook that comes is held against the published schema.
+    """
+    complaints = list[str]()
+
+    async def checked(request: httpx.Request) -> httpx.Response:
+        if "webhook-signature" in request.headers:
+            complaints.extend(filter(None, [bodies.complaint(await request.aread())]))
+        return await handler(request)
+
     sockets, port = serve.bind(0)
     started, stop = threading.Event(), asyncio.Event()
     held: list[asyncio.AbstractEventLoop] = []
@@ -167,7 +178,7 @@ def http_server(handler: serve.Handler) -> Iterator[str]:
     async def run() -> None:
         held.append(asyncio.get_running_loop())
         started.set()
-        await serve.serve(handler, sockets, stop)
+        await serve.serve(checked, sockets, stop)
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
@@ -175,6 +186,7 @@ def http_server(handler: serve.Handler) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     held[0].call_soon_threadsafe(stop.set)
     thread.join(5)
+    assert complaints == []
 
 
 @pytest.fixture

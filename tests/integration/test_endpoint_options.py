@@ -23,6 +23,7 @@ from cavendish.store import Store
 from cavendish.store.keys import ENDPOINTS
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key
 from cavendish_worker.webhooks.encryption import Encryption, new_key
+from cavendish_worker.webhooks.payload import event_id, operations_event
 from conftest import SECRET
 from delivering import KEYS, LANE, Delivering, Receiver, Served
 from servers import eventually
@@ -267,8 +268,11 @@ def test_operators_choose_among_alerts_by_a_registered_endpoint(
 ) -> None:
     store, receiver = endpoint_index.store, Receiver()
     registered(endpoint_index, served(receiver), events=("store.*",))
-    for name, kind in (("m1", "endpoint.disabled"), ("m2", "store.emptied")):
-        store.deliveries.notify(name, "shop", json.dumps({"type": kind}), store.fleet.now())
+    disabled = {"endpoint": "art", "url": "", "reason": "410 Gone", "disabled_at": 1.0}
+    emptied = {"reason": "FLUSHALL", "began": 1.0, "noticed_at": 2.0}
+    for kind, about in (("endpoint.disabled", disabled), ("store.emptied", emptied)):
+        alert = operations_event(kind, about, 2.0).decode()
+        store.deliveries.notify(event_id(kind), "shop", alert, store.fleet.now())
     did = endpoint_index.deliver()
     assert (did.delivered, did.skipped) == (1, 1)
     assert json.loads(receiver.got[0].content)["type"] == "store.emptied"

@@ -103,7 +103,9 @@ TROUBLES: dict[str, tuple[Change, Change, list[str]]] = {
 
 
 def bodies(receiver: Receiver) -> list[dict[str, Any]]:
-    return [json.loads(request.content) for request in receiver.got]
+    """What came, in the order in which it happened."""
+    came = [json.loads(request.content) for request in receiver.got]
+    return sorted(came, key=lambda body: str(body["timestamp"]))
 
 
 @pytest.mark.parametrize("kind", TROUBLES)
