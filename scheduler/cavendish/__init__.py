@@ -16,6 +16,7 @@ from cavendish.errors import (
     SubmissionError,
     WaitTimeout,
 )
+from cavendish.filter import Filter, Page
 from cavendish.model import Event, Group, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 
@@ -26,7 +27,9 @@ __all__ = [
     "ClientClosed",
     "Event",
     "EventsMissed",
+    "Filter",
     "Group",
+    "Page",
     "Pause",
     "QuotaExceeded",
     "RateCeiling",

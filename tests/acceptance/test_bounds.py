@@ -107,7 +107,7 @@ def test_what_has_expired_leaves_nothing_but_totals(
         LANE, now + 100, now + 160, "t4", 10, {endpoint: 10}
     )  # a visit that finds nothing
     time.sleep(2.2)
-    reconcile(store, "", 2)
+    reconcile(store, "", 2, 2)
     assert shapes(store) <= PERMANENT
     redis_ = store.connection.redis
     assert [
@@ -132,7 +132,7 @@ def test_a_sweep_forgets_as_fast_as_two_hundred_ids_a_second_end(
     """
     store.connection.redis.sadd("cavendish:lanes", str(LANE))
     store.connection.redis.zadd(KEYS.ended, {f"gone-{number}": number for number in range(6000)})
-    reconcile(store, "", 2)
+    reconcile(store, "", 2, 2)
     assert store.connection.redis.zcard(KEYS.ended) == 0
 
 

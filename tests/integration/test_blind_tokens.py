@@ -160,7 +160,7 @@ def test_operators_get_one_alert_for_each_time_that_a_token_is_blind(
     polling.add(*IDS)
     polling.poll()
     for _ in range(3):
-        reconcile(polling.store, url, 3600)
+        reconcile(polling.store, url, 3600, 3600)
     assert endpoint_index.deliver(operations=url).delivered == 1
     (told,) = got
     assert told["type"] == "account.blind"
@@ -178,7 +178,7 @@ def test_one_gone_id_of_a_new_account_waits_and_is_reported_without_an_alert(
     polling.poll(rounds=4)
     assert polling.states(["gone"]) == {State.PENDING}
     assert len(polling.ill()) == 1
-    reconcile(polling.store, "https://example.com/operations", 3600)
+    reconcile(polling.store, "https://example.com/operations", 3600, 3600)
     assert not polling.store.connection.redis.keys("cavendish:{cavendish/operations/0}:task:*")
 
 

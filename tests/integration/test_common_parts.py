@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
         truth = Counter[str]()
         for task_id in self.known:
             if self.raw.ttl(KEYS.task(task_id)) == -1:
-                truth.update((self.raw.hget(KEYS.task(task_id), "common") or "").split())
+                truth.update((self.raw.hget(KEYS.task(task_id), "in") or "").split())
         counts = {name: int(count) for name, count in self.raw.hgetall(KEYS.common_open).items()}
         assert counts == truth
 

@@ -221,7 +221,7 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     assert store.endpoints.change("shop", lambda endpoint: endpoint) is not None
     found = store.statistics(lanes, ends=5, models=5)
     assert [one.counts["succeeded"] > 0 and one.pending for one in found.lanes] == [0] * len(lanes)
-    assert {one.id for lane in lanes for one in store.listing.ended(lane)} == set(IDS)
+    assert {task.id for task in shared.iter()} == set(IDS)
     assert (store.server().policy, store.fleet.format()) == ("noeviction", None)
     store.fleet.found(store.fleet.now())
     assert store.fleet.format() == str(FORMAT)

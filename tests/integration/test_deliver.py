@@ -335,10 +335,10 @@ def test_deliveries_removed_by_hand_are_pending_again_and_delivered(
         raw.delete(key)
     raw.delete(*raw.scan_iter("*:circuit"))
     assert endpoint_index.pending_deliveries() == 0
-    assert str(reconcile(endpoint_index.store, "", 3600)) == "2 pending again"
+    assert str(reconcile(endpoint_index.store, "", 3600, 3600)) == "2 pending again"
     assert endpoint_index.deliver().delivered == 2
     assert sorted(seen) == ["a", "a", "b", "b"]
-    assert str(reconcile(endpoint_index.store, "", 3600)) == "nothing missing"
+    assert str(reconcile(endpoint_index.store, "", 3600, 3600)) == "nothing missing"
 
 
 def test_a_mistake_of_ours_about_one_delivery_costs_it_no_try_and_the_others_nothing(

@@ -157,10 +157,10 @@ def test_the_reconcile_run_mends_each_index_so_that_nothing_is_forgotten_for_eve
     raw, lost = store.connection.redis, [f"cavendish:{{{tag}}}:{pattern}" for tag in tags]
     raw.delete(*(key for each in lost for key in raw.keys(each)))
     assert not any(places(index, now + 5000.0) for index in indices)
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert all(places(index, now + 5000.0) for index in indices)
     before = [index.groups() for index in indices]
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert [index.groups() for index in indices] == before
 
 
@@ -172,7 +172,7 @@ def test_a_lane_whose_keys_are_damaged_does_not_keep_the_reconcile_run_from_the_
     add(store, "b", lane=LANE)
     store.connection.redis.set(getattr(LaneKeys(OTHER), damaged), "?")
     store.connection.redis.delete("cavendish:{cavendish:deadlines}:due")
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     found = {place.lane for place in places(store.deadlines.index, now + 5000.0)}
     assert found == {LANE, OTHER}
 

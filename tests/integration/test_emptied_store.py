@@ -129,7 +129,7 @@ def test_operators_get_one_alert(
 
     url = served(operations)
     for _ in range(2):
-        reconcile(store, url, 3600)
+        reconcile(store, url, 3600, 3600)
     assert endpoint_index.deliver(operations=url).delivered == 1
     assert got[0]["type"] == "store.emptied"
     assert got[0]["data"]["reason"] == emptied.reason

@@ -158,7 +158,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled_and_its_owner_is_told(
     endpoint_index.deliver(operations=told, disable_after=0.2)
     assert list(endpoint_index.store.endpoints.disabled()) == [endpoint_of(url)]
     endpoint_index.deliver(operations=told)
-    reconcile(endpoint_index.store, told, 3600)  # says it once, however often it is looked at
+    reconcile(endpoint_index.store, told, 3600, 3600)  # says it once, however often it is looked at
     endpoint_index.deliver(operations=told)
     (request,) = operations.got
     Webhook(SECRET).verify(request.content, dict(request.headers))
@@ -184,7 +184,7 @@ def test_operators_are_told_once_of_each_service_that_the_api_does_not_serve(
             lane, lambda known: (not_served(known, "HTTP 404 no_api", now, now, 0.0), None)
         )
     for _ in range(2):
-        reconcile(store, url := served(operations), 3600)
+        reconcile(store, url := served(operations), 3600, 3600)
     assert endpoint_index.deliver(operations=url).delivered == 1
     said = json.loads(operations.got[0].content)
     assert said["type"] == "service.paused"
@@ -204,7 +204,7 @@ def test_a_notice_lost_between_two_steps_is_pending_by_the_sweep(
     endpoint_index.store.endpoints.disable(
         "shop", Disabled(endpoint_index.store.fleet.now(), "410 Gone", "https://shop.example/")
     )
-    reconcile(endpoint_index.store, url := served(operations), 3600)
+    reconcile(endpoint_index.store, url := served(operations), 3600, 3600)
     assert sum(endpoint_index.store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
     assert endpoint_index.deliver(operations=url).delivered == 1
     assert json.loads(operations.got[0].content)["data"]["endpoint"] == "shop"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,6 +59,8 @@ def expired(store: Store) -> None:
     for key in redis.keys("cavendish:*"):
         if redis.ttl(key) > 0:
             redis.delete(key)
+    for lane in store.tasks.lanes():
+        store.journal.forget(lane, math.inf)
 
 
 def close(store: Store, state: str) -> None:
@@ -79,11 +82,11 @@ def test_a_lane_whose_ids_are_all_forgotten_leaves_nothing_that_does_not_expire(
     end(store, "a", "b")
     close(store, "delivered")
     store.shared_state.note_models(LANE, ["m"], store.fleet.now())
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert store.tasks.lanes() == [LANE]
     looked_at(store)
     expired(store)
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert store.tasks.lanes() == []
     assert store.connection.redis.keys("cavendish:{default*") == []
     assert store.statistics().tracked == []
@@ -185,7 +188,7 @@ def test_a_lane_that_was_lost_from_the_list_comes_back_from_an_index(
 ) -> None:
     kept(store)
     store.connection.redis.delete(LANES)
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert store.tasks.lanes() == [LANE]
 
 

@@ -266,7 +266,7 @@ def test_operators_are_told_once_of_refused_submits_until_there_are_none_for_an_
     client: Client, store: Store
 ) -> None:
     one = refuse(client, store, service="bogus", producer="cart")
-    reconcile(store, HOOK, 3600)
+    reconcile(store, HOOK, 3600, 3600)
     refuse(client, store, service="bogus")
     reconcile(store, HOOK, 3600)
     assert sum(store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
@@ -282,7 +282,7 @@ def test_old_refused_submits_are_forgotten(store: Store) -> None:
     now = store.fleet.now()
     for age in (10.0, 100.0):
         store.refused.keep(RefusedSubmit(now - age, "service", "no"))
-    reconcile(store, "", 50.0)
+    reconcile(store, "", 50.0, 50.0)
     assert [round(now - one.at) for one in store.refused.list()] == [10]
 
 

@@ -105,7 +105,7 @@ def test_a_token_that_was_blind_long_ago_makes_no_alert(store: Store) -> None:
 def test_without_a_webhook_for_operators_nothing_is_told(store: Store) -> None:
     pause(store)
     absent(store, ALARMING)
-    reconcile(store, "", 3600.0)
+    reconcile(store, "", 3600.0, 3600.0)
     assert alerts(store) == 0
 
 
@@ -114,11 +114,11 @@ def test_a_run_that_looks_for_alerts_reads_no_quiet_lane(store: Store) -> None:
     for number in range(50):
         now = store.fleet.now()
         store.tasks.add(["a"], replace(options, service=f"quiet{number}"), now, now + 99)
-    reconcile(store, WEBHOOK, 3600.0)
+    reconcile(store, WEBHOOK, 3600.0, 3600.0)
     costs = []
     for webhook in ("", WEBHOOK):
         before = commands(store)
-        reconcile(store, webhook, 3600.0)
+        reconcile(store, webhook, 3600.0, 3600.0)
         costs.append(commands(store) - before)
     assert costs[1] - costs[0] <= 12
 

@@ -24,7 +24,6 @@ from typing import Any
 import httpx
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import Result
 
 from cavendish import Client, State
 from cavendish.errors import StoreFormatError
@@ -35,18 +34,16 @@ from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import FLEET, FORMAT, LaneKeys
-from cavendish.store.listing import PAGE
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.cli.estimate import Waited, in_words
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.cli.search import Filter, Search
 from cavendish_worker.cli.tables import STATE_STYLES, table
 from cavendish_worker.telemetry.snapshot import Memory, gather
 from conftest import Server
 from delivering import RoundTrips, Served
-from shell import Run, said
+from shell import Run
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
@@ -404,106 +401,6 @@ def test_a_heartbeat_of_an_older_and_of_a_newer_version_is_read(store: Store) ->
     older, newer = store.fleet.members(now)
     assert older == Member("worker@a:1", "worker", "0.1", now, ("x",), signs=True)
     assert (newer.queues, newer.name) == (("q",), "worker@b:1")
-
-
-def listed(done: Result) -> list[str]:
-    return [task["id"] for task in said(done)]
-
-
-def test_a_list_has_pending_ids_by_next_poll_and_ended_ids_by_their_end(
-    run: Run, store: Store, client: Client
-) -> None:
-    now = store.fleet.now()
-    for number, task_id in enumerate("abcde"):
-        store.tasks.add(
-            [task_id],
-            SubmitOptions(SERVICE, "default", (), 1000.0, "", "", f"p{number % 2}", restart=False),
-            now,
-            now + number,
-        )
-    end(store, "c")
-    end(store, "b", state=State.FAILED)
-    assert listed(run("list", "--json"))[-2:] == ["b", "c"]
-    client.submit(["f"], service="veo", model="veo-3", webhook=HOOK)
-    assert listed(run("list", "--json", "--service", SERVICE)) == ["a", "d", "e", "b", "c"]
-    assert listed(
-        run("list", "--json", "--service", SERVICE, "--state", "failed", "--state", "expired")
-    ) == ["b"]
-    assert listed(run("list", "--json", "--model", "veo-3")) == ["f"]
-    assert listed(run("list", "--json", "--endpoint", HOOK)) == ["f"]
-    assert listed(run("list", "--json", "--producer", "p1", "--state", "pending")) == ["d"]
-    assert listed(run("list", "--json", "--since", "1h", "--until", "1m")) == []
-    assert listed(run("list", "--json", "--account", "other")) == []
-    some = run("list", "--limit", "2")
-    assert "There are more than 2" in some.stderr
-    assert run("list", "--account", "other").output == "no such ids\n"
-
-
-def test_a_list_goes_on_behind_the_stream_with_what_had_webhooks(
-    run: Run, store: Store, client: Client
-) -> None:
-    for task_id in "abc":
-        client.submit([task_id], service=SERVICE, webhook=HOOK)
-        end(store, task_id)
-    store.connection.redis.xtrim(LaneKeys(LANE).events, maxlen=1, approximate=False)
-    assert listed(run("list", "--json")) == ["c", "b", "a"]
-
-
-def test_an_id_that_was_tracked_anew_is_listed_once(run: Run, store: Store, client: Client) -> None:
-    client.submit(["a"], service=SERVICE)
-    end(store, "a", state=State.FAILED)
-    client.submit(["a"], service=SERVICE, restart=True)
-    assert listed(run("list", "--json")) == ["a"]
-    end(store, "a")
-    assert listed(run("list", "--json")) == ["a"]
-
-
-def test_many_ids_are_read_page_by_page_and_none_is_left_out(store: Store, client: Client) -> None:
-    client.submit([f"id-{n}" for n in range(2 * PAGE + 7)], service=SERVICE)
-    assert len({one.id for one in store.listing.pending(LANE)}) == 2 * PAGE + 7
-    taken = [next(store.listing.pending(LANE)).id]
-    assert (
-        sent(store, lambda: taken.append(next(store.listing.pending(LANE)).id)).count(
-            "ZRANGEBYSCORE"
-        )
-        == 1
-    )
-
-
-@pytest.mark.parametrize("newest_first", [False, True])
-def test_no_id_of_one_moment_is_skipped_while_others_go(
-    store: Store, *, newest_first: bool
-) -> None:
-    """What was handed in at once is due at once.
-
-    Pages of the same score, from which ids go that were told already.
-    """
-    redis, names = store.connection.redis, [f"id-{n:04}" for n in range(3 * PAGE)]
-    if newest_first:
-        redis.zadd(LaneKeys(LANE).ended, dict.fromkeys(names, 7.0))
-        listed, key = store.listing.ended(LANE), LaneKeys(LANE).ended
-    else:
-        redis.sadd(LaneKeys(LANE).producers, "")
-        redis.zadd(LaneKeys(LANE).due(""), dict.fromkeys(names, 7.0))
-        listed, key = store.listing.pending(LANE), LaneKeys(LANE).due("")
-    found = []
-    for one in listed:
-        found.append(one.id)
-        if len(found) % PAGE == PAGE - 100:
-            redis.zrem(key, *found[-300:])  # they settle
-            redis.zadd(
-                key, {f"{'zz' if newest_first else 'aa'}-{len(found)}": 7.0}
-            )  # and one comes that is due before
-    assert found == sorted(names, reverse=newest_first)
-
-
-def test_an_id_that_ends_while_it_is_listed_is_listed_once(store: Store) -> None:
-    track(store, "a", "b", ago=20.0)
-    every = Filter(frozenset(State), None, None, None, float("-inf"), float("inf"))
-    listed = Search(store, every).all([LANE])
-    first = next(listed)
-    end(store, "a", "b")
-    assert [first.id, *(task.id for task in listed)] in (["a", "b"], ["b", "a"])
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])

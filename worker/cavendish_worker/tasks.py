@@ -103,8 +103,8 @@ def deliver() -> str:
 def reconcile() -> str:
     """The net under every webhook: make a delivery pending again that is in no queue."""
     runtime = begun(RECONCILE)
-    settings = runtime.settings
-    reconciled = reconcile_all(runtime.store, settings.operations_webhook, settings.dead_retention)
+    s = runtime.settings
+    reconciled = reconcile_all(runtime.store, s.operations_webhook, s.dead_retention, s.retention)
     if reconciled.restored:
         send_deliver()
     return str(reconciled)

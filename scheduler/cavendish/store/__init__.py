@@ -20,12 +20,13 @@ from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
 from cavendish.store.groups import Groups
+from cavendish.store.journal import Journal
 from cavendish.store.key_index import KeyIndex
 from cavendish.store.lane_registry import LaneRegistry
-from cavendish.store.listing import Listing
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.reconciliation import Reconciliation
 from cavendish.store.refused import Refused
+from cavendish.store.search import Search
 from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
@@ -55,7 +56,8 @@ class Store:
         self.shared_state = SharedState(self.connection)
         self.controls = OperatorControls(self.connection)
         self.fleet = Fleet(self.connection)
-        self.listing = Listing(self.connection)
+        self.journal = Journal(self.connection)
+        self.search = Search(self.connection, self.tasks, self.journal)
         self.refused = Refused(self.connection)
 
     def clock(self) -> Clock:

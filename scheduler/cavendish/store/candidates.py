@@ -154,7 +154,7 @@ class CandidateReader:
             if found[lane].error is None
         }
         parts = self._common.read(
-            (lane, fields.get("common"))
+            (lane, fields.get("in"))
             for lane, (_, records) in read.items()
             for fields in records
             if isinstance(fields, dict)

@@ -59,8 +59,8 @@ class Part:
     @classmethod
     def named(cls, text: str) -> Part:
         """The part with this text."""
-        digest = hashlib.sha256(text.encode()).digest()[:16]
-        return cls(urlsafe_b64encode(digest).decode().rstrip("="), text)
+        digest = hashlib.sha256(text.encode()).digest()[:9]
+        return cls(urlsafe_b64encode(digest).decode()[:11], text)
 
 
 class CommonParts:
@@ -74,7 +74,7 @@ class CommonParts:
         self._remembered = Remembered()
 
     def read(self, records: Iterable[tuple[Lane, Any]]) -> Parts:
-        """The parts that records name in their field `common`: those that are not remembered are
+        """The parts that records name in their field `in`: those that are not remembered are
         read in one round trip.
         """
         wanted = {
@@ -105,7 +105,7 @@ class CommonParts:
     def urls(self, records: Sequence[tuple[Lane, str, Any]]) -> list[str]:
         """The URL of each subscription; "" if it has none, or its record is unreadable.
 
-        Each row is `to:SUBSCRIPTION` and `common` of its record, or an error of Redis.
+        Each row is `to:SUBSCRIPTION` and `in` of its record, or an error of Redis.
         """
         rows = [row if isinstance(row, list) else (None, None) for _, _, row in records]
         parts = self.read(
@@ -115,7 +115,7 @@ class CommonParts:
         )
         found = []
         for (lane, subscription, _), (url, common) in zip(records, rows, strict=True):
-            fields = {f"to:{subscription}": url} if url else {"common": common}
+            fields = {f"to:{subscription}": url} if url else {"in": common}
             whole = completed(lane, fields, parts)
             to = whole.get(f"to:{subscription}") if isinstance(whole, dict) else None
             found.append(to if isinstance(to, str) else "")
@@ -159,10 +159,10 @@ def completed(lane: Lane, fields: Any, parts: Parts) -> Any:
 
     Anything but the fields of a record is returned as it is.
     """
-    if not isinstance(fields, dict) or not fields.get("common"):
+    if not isinstance(fields, dict) or not fields.get("in"):
         return fields
     whole: dict[str, str] = {}
-    for name in fields["common"].split():
+    for name in fields["in"].split():
         part = parts.get((lane, name))
         if part is None:
             return ValueError(f"its common part {name} is gone or unreadable")

@@ -188,7 +188,7 @@ class Deliveries:
         subscriptions = [name.partition(":")[0] for name in names]
         urls = self._common.urls(
             [
-                (lane, one, [task.get(f"to:{one}"), task.get("common")])
+                (lane, one, [task.get(f"to:{one}"), task.get("in")])
                 for one, task in zip(subscriptions, tasks, strict=True)
             ]
         )
@@ -293,7 +293,7 @@ class Deliveries:
         pipe = self._redis.pipeline()
         for place in found:
             subscription, _, task_id = names[place].partition(":")
-            pipe.hmget(LaneKeys(place[0]).task(task_id), f"to:{subscription}", "common")
+            pipe.hmget(LaneKeys(place[0]).task(task_id), f"to:{subscription}", "in")
         rows = self._redis.answers(pipe)
         urls = self._common.urls(
             [

@@ -27,7 +27,7 @@ _ORIGIN = re.compile(r"[0-9]{1,10}\.[0-9]{3}-[0-9a-f]{16}")
 REPORTED_FOR = 7 * 86400.0
 #: The format of the store. It grows only when what lies there changes so that older versions would
 #: misread it.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

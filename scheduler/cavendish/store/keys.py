@@ -47,12 +47,16 @@ in the broker's Redis.
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
 | {lane}:deadlines          | zset   | a time -> the same: when some deadlines may have passed     |
 | {lane}:deadline:TIME      | list   | ids to look at then; most will have ended                   |
+| {lane}:minutes            | zset   | the minutes in which ids were submitted, by their time      |
+| {lane}:minute:TIME        | list   | the ids that were submitted then, in their order, for as    |
+|                           |        | long as anything of them is kept; '' for a forgotten one    |
 | {lane}:leases             | hash   | id -> lease token and the due time before it was claimed    |
 | {lane}:task:ID            | hash   | `state` (none: pending), times, polls, absences, metadata,  |
 |                           |        | trace, `webhooks` (subscriptions), `to:` each its URL,      |
 |                           |        | `closed` (those that are delivered, skipped or dead),       |
 |                           |        | `skipped` (those that their endpoints did not choose),      |
-|                           |        | `common` (parts that hold the rest)                         |
+|                           |        | `in` (the common parts that hold the rest; short names save |
+|                           |        | 16 bytes of each record)                                    |
 | {lane}:result:ID          | string | the upstream record                                         |
 | {lane}:own-keys           | zset   | KEY, a zero byte and ID, of each id that has a key          |
 | {lane}:own-keys-checked   | string | how far the reconcile run has come in `own-keys`            |
@@ -212,6 +216,14 @@ class LaneKeys:
         return self._key(f"deadline:{int(time)}")
 
     @property
+    def minutes(self) -> str:
+        return self._key("minutes")
+
+    def minute(self, time: float) -> str:
+        """The ids that were submitted in the minute of this time."""
+        return self._key(f"minute:{minute_of(time)}")
+
+    @property
     def leases(self) -> str:
         return self._key("leases")
 
@@ -304,6 +316,11 @@ class LaneKeys:
         """The keys of a delivery, and of the task and the result that it announces."""
         task_id = task_of(delivery)
         return [self.delivery(delivery), self.task(task_id), self.result(task_id)]
+
+
+def minute_of(time: float) -> int:
+    """The beginning of the minute in which a time lies."""
+    return int(time // 60) * 60
 
 
 def delivery_of(subscription: str, task_id: str) -> str:

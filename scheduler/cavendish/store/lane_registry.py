@@ -93,4 +93,5 @@ def _holding_keys(lane: Lane) -> list[str]:
     keys = LaneKeys(lane)
     names = [keys.deadlines, keys.producers, keys.leases, keys.quarantined, keys.events]
     names += [keys.inbox, keys.endpoint_index, keys.delivery_leases, keys.dead, keys.ended]
+    names += [keys.minutes]
     return [*names, keys.common_open]

@@ -10,7 +10,7 @@ from cavendish.store.common_parts import Part
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.deadlines import first_look_at
 from cavendish.store.due_index import DueIndex, Place, first_look
-from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys
+from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, minute_of
 from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import is_url, subscription_of, subscription_of_group
@@ -104,12 +104,13 @@ class NewRecord:
             fields |= {} if metadata.name else {"metadata": options.metadata}
             fields |= {} if apart.name else to
             parts = [each for each in (metadata, apart) if each.name]
-        fields["common"] = " ".join(each.name for each in parts)
+        fields["in"] = " ".join(each.name for each in parts)
         self._common = [
             options.producer,
             compact([text for pair in _filled(fields).items() for text in pair]),
             compact({each.name: each.text for each in parts}),
             *(apart.name, apart.text),
+            minute_of(now),
             len(urls),
             *(text for name, url in urls for text in (name, "" if apart.name else url)),
         ]
@@ -120,6 +121,7 @@ class NewRecord:
         names = [keys.due(self.options.producer), keys.deadlines, keys.deadline(self.deadline)]
         names += [keys.inbox, keys.counts, keys.producers, keys.dead, keys.quarantined, keys.ended]
         names += [keys.common, keys.common_open, keys.common_until, keys.own_keys]
+        names += [keys.minutes, keys.minute(self.now)]
         of_id = [keys.task(""), keys.result("")]
         of_id += [keys.delivery(f"{name}:") for name in self.subscriptions]
         return names + [start + task_id for task_id in ids for start in of_id]

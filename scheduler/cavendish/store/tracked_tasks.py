@@ -233,7 +233,7 @@ class Tasks:
             leases = []
         hashes, records = list(map(fields_of, rows[: len(ids)])), rows[len(ids) :]
         parts = self._common.read(
-            (lane, fields.get("common")) for fields in hashes if isinstance(fields, dict)
+            (lane, fields.get("in")) for fields in hashes if isinstance(fields, dict)
         )
         several = zip_longest(ids, hashes, records, leases)
         for task_id, fields, record, lease in several:

@@ -2,113 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from cavendish.model import State, TrackedTask
-from cavendish.webhook_endpoint import endpoint_of
+from cavendish.filter import Filter
+from cavendish.model import TrackedTask
+from cavendish.record_json import valid
+from cavendish.store import Store
 from cavendish_worker.cli.connect import find_endpoint, open_store
-from cavendish_worker.cli.options import (
-    account_option,
-    endpoint_option,
-    json_option,
-    limit_option,
-    service_option,
-    since_option,
-)
-from cavendish_worker.cli.output import moment, print_json
-from cavendish_worker.cli.search import MOST, Filter, Search
+from cavendish_worker.cli.filters import filter_options, wanted
+from cavendish_worker.cli.options import json_option, limit_option
+from cavendish_worker.cli.output import json_text, moment
+from cavendish_worker.cli.progress import with_bar
 from cavendish_worker.cli.tables import table
-from cavendish_worker.cli.times import time_of
 
-_STATES = [state.value for state in State]
+#: Tasks that are read at once, and at most on one page.
+_AT_ONCE, _LARGEST = 500, 100_000
 _COLUMNS = ("id", "state", "lane", "submitted", "ended", "polls", "model, producer", "reason")
+_CSV = (
+    "id service account state submitted_at deadline_at finished_at settled_at polls model producer "
+    "reason metadata record"
+).split()
 
 
 @click.command("list", short_help="List ids by state, time, producer or endpoint.")
-@service_option(help="Only ids of this service of the remote API.")
-@account_option(help="Only ids of this account of the remote API.")
+@filter_options
+@limit_option(default=50, type=click.IntRange(1, _LARGEST))
+@click.option("--cursor", metavar="TEXT", help="Go on where a page ended: its `next`.")
+@click.option("--all", "every", is_flag=True, help="Print all, however many there are.")
+@click.option("--records", is_flag=True, help="With the records of the remote API.")
 @click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(_STATES),
-    help="Only ids in this state; may be repeated.",
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "jsonl", "csv"]),
+    show_default="table",
+    help="Format of the output.",
 )
-@click.option("--producer", metavar="NAME", help="Only ids of this producer.")
-@click.option("--model", metavar="NAME", help="Only ids of this model.")
-@endpoint_option(help="Only ids with a webhook to this endpoint.")
-@since_option()
-@click.option("--until", metavar="TIME", help="Only items older than this; written as --since.")
-@limit_option(default=50, type=click.IntRange(1, MOST))
 @json_option
-def command(limit: int, as_json: bool, **options: Any) -> None:
-    """List tracked ids: the pending ones, then the ended ones.
+def command(
+    limit: int,
+    cursor: str | None,
+    form: str | None,
+    *,
+    every: bool,
+    records: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """List the ids that are tracked or kept, the newest submit first.
 
-    The pending id that is polled next, and the id that ended last, come first. --since and --until
-    compare with the time of the end, or of the submit while an id is pending. Ids that ended
-    without a webhook are listed as long as the stream of events holds them (CAVENDISH_EVENTS_KEPT
-    per lane); `show` finds them until CAVENDISH_RETENTION is over. The next page of ended ids:
-    --until with the end of the last one.
+    --since and --until compare with the time of the end, or of the submit while an id is pending.
+    A page ends with a cursor, `next` in --json: with it the next page begins where this one ended,
+    whatever has come and gone meanwhile.
 
     \b
-    cavendish list
     cavendish list --service nano-banana --state failed --since 2h
     cavendish list --endpoint shop --limit 500 --json
+    cavendish list --all --records --format jsonl > everything.jsonl
     """
+    if as_json and form not in (None, "json"):
+        raise click.UsageError("--json is --format json; name one of them.")
+    form = "json" if as_json else form or "table"
+    if records and form == "table":
+        raise click.UsageError("A table has no room for --records: add --format jsonl.")
     store, _ = open_store()
-    now, service, account = store.fleet.now(), options["service"], options["account"]
-    lanes = [
-        lane
-        for lane in store.tasks.lanes()
-        if service in (None, lane.service) and account in (None, lane.account)
-    ]
-    search = Search(store, _filter(now, **options))
-    found = [*islice(search.all(lanes), limit + 1)]
-    if options["endpoint"] is not None and not found:
+    sought = Sought(store, wanted(store, options), cursor, None if every else limit, records)
+    _PRINTERS[form](sought)
+    if not sought.found and options["endpoint"] is not None:
         find_endpoint(store, options["endpoint"])  # raises if it is not known at all
-    if as_json:
-        print_json([task.to_json() for task in found[:limit]])
-    else:
-        _print(found[:limit], now)
-    if len(found) > limit:
-        click.echo(f"There are more than {limit}: raise --limit, or narrow the search.", err=True)
-    elif search.read >= MOST:
-        advice = "narrow the search, for example by --service or --since"
-        click.echo(f"Stopped after {MOST:,} records: {advice}.", err=True)
+    if sought.next:
+        more = f"There are more: --cursor {sought.next} goes on, --all prints all."
+        click.echo(more, err=True)
 
 
-def _filter(now: float, **options: Any) -> Filter:
-    endpoint, since, until = options["endpoint"], options["since"], options["until"]
-    return Filter(
-        frozenset(options["states"] or _STATES),
-        options["producer"],
-        options["model"],
-        None if endpoint is None else endpoint_of(endpoint),
-        float("-inf") if since is None else time_of(since, now),
-        float("inf") if until is None else time_of(until, now, "--until"),
-    )
+class Sought:
+    """The tasks that are printed; once they are, `found` is their number, and `next` the cursor
+    behind them, if any.
+
+    `limit`: how many at most; None: all, with a bar at a terminal.
+    """
+
+    def __init__(
+        self, store: Store, found: Filter, cursor: str | None, limit: int | None, records: bool
+    ) -> None:
+        self._store, self._filter, self._limit = store, found, limit
+        self.found, self.next, self.records = 0, cursor, records
+        self.now = store.fleet.now()
+
+    def pages(self) -> Iterator[Sequence[TrackedTask]]:
+        """The tasks, page by page; the last one ends where the limit is reached."""
+        left = self._limit
+        while True:
+            size = _AT_ONCE if left is None else min(left, _AT_ONCE)
+            page = self._store.search.page(self._filter, self.next, size, with_record=self.records)
+            self.next = page.next
+            self.found += len(page.items)
+            left = None if left is None else left - len(page.items)
+            yield page.items
+            if page.next is None or left == 0:
+                return
+
+    def __iter__(self) -> Iterator[TrackedTask]:
+        """All of them; with a bar on stderr where all are wanted and a person looks on."""
+        tasks = (task for page in self.pages() for task in page)
+        if self._limit is not None or not sys.stderr.isatty() or sys.stdout.isatty():
+            return tasks
+        return with_bar(tasks, self._store.search.count(self._filter), "listing")
 
 
-def _print(tasks: Sequence[TrackedTask], now: float) -> None:
-    rows = [
-        (
-            task.id,
-            task.state,
-            f"{task.account}/{task.service}",
-            moment(task.submitted_at),
-            moment(task.settled_at) or f"{now - task.submitted_at:.0f} s so far",
-            task.polls,
-            " ".join(filter(None, (task.model, task.producer))),
-            task.reason,
-        )
-        for task in tasks
-    ]
-    spare = ("model, producer", "polls", "submitted", "lane", "reason", "ended")
-    if rows:
-        table(_COLUMNS, rows, cut="reason", spare=spare)
-    else:
+def _print_table(sought: Sought) -> None:
+    printed = False
+    for page in sought.pages():
+        rows = [
+            (
+                task.id,
+                task.state,
+                f"{task.account}/{task.service}",
+                moment(task.submitted_at),
+                moment(task.settled_at) or f"{sought.now - task.submitted_at:.0f} s so far",
+                task.polls,
+                " ".join(filter(None, (task.model, task.producer))),
+                task.reason,
+            )
+            for task in page
+        ]
+        if rows:
+            spare = ("model, producer", "polls", "submitted", "lane", "reason", "ended")
+            table(_COLUMNS, rows, cut="reason", spare=spare, head=not printed)
+            printed = True
+    if not printed:
         click.echo("no such ids")
+
+
+def _print_json(sought: Sought) -> None:
+    before = '{"items": ['
+    for task in sought:
+        click.echo(f"{before}\n{_json(task, sought.records)}", nl=False)
+        before = ","
+    click.echo(f'{before if before != "," else ""}\n], "next": {json.dumps(sought.next)}}}')
+
+
+def _print_lines(sought: Sought) -> None:
+    for task in sought:
+        click.echo(_json(task, sought.records))
+
+
+def _print_csv(sought: Sought) -> None:
+    columns = _CSV if sought.records else _CSV[:-1]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for task in sought:
+        writer.writerow(_cell(task, name) for name in columns)
+
+
+def _json(task: TrackedTask, records: bool) -> str:
+    """A task on one line; its record stands in it as it came."""
+    plain = task.to_json()
+    del plain["record"]
+    text = json.dumps(plain, ensure_ascii=False)
+    if records:
+        text = f'{text[:-1]}, "record": {valid(task.record_json or "null")}}}'
+    return json_text(text)
+
+
+def _cell(task: TrackedTask, name: str) -> object:
+    if name == "record":
+        return task.record_json or ""
+    value = getattr(task, name)
+    if name == "metadata":
+        return "" if value is None else json.dumps(value)
+    return "" if value is None else value
+
+
+_PRINTERS: dict[str, Callable[[Sought], None]] = {
+    "table": _print_table,
+    "json": _print_json,
+    "jsonl": _print_lines,
+    "csv": _print_csv,
+}

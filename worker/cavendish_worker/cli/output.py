@@ -29,6 +29,14 @@ def print_json(value: Any) -> None:
     click.echo(shown if encodable(shown, _encoding()) else json.dumps(value, indent=2))
 
 
+def json_text(text: str) -> str:
+    """A JSON text as stdout can show it; what is escaped stands in strings only."""
+    shown = _IN_JSON.sub(_number, text)
+    if encodable(shown, _encoding()):
+        return shown
+    return "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in shown)
+
+
 def json_line(value: Any) -> str:
     """JSON on one line, escaped where stdout's encoding lacks a character."""
     text = json.dumps(value, ensure_ascii=False)

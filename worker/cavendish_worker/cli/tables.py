@@ -30,8 +30,9 @@ def table(
     *,
     cut: str = "",
     spare: Sequence[str] = (),
+    head: bool = True,
 ) -> None:
-    """Print a table, numbers to the right. A pipe gets all of it.
+    """Print a table, numbers to the right, with a `head` of its columns. A pipe gets all of it.
 
     At a terminal that is too narrow, first the column `cut` is cut short, then the columns `spare`
     are dropped in their order. No other cell is ever cut or broken: rather the line overflows.
@@ -44,6 +45,8 @@ def table(
     if sys.stdout.isatty():
         shown = _fit(columns, widths, get_terminal_size().columns, cut, spare)
     for number, line in enumerate(lines):
+        if number == 0 and not head:
+            continue
         cells = [
             " " * (widths[at] - cell_len(line[at])) + line[at]
             if body and numeric[at]

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import click
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
+#: Unix time, as `--json` prints it: too many seconds for a year.
+_UNIX = re.compile(r"[0-9]{9,11}(?:\.[0-9]+)?")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -22,10 +24,12 @@ def duration(text: str, default_unit: str = "") -> float | None:
 
 
 def time_of(text: str, now: float, option: str = "--since") -> float:
-    """Unix time that an option means: a duration before `now`, or an RFC 3339 time.
+    """Unix time that an option means: a duration before `now`, an RFC 3339 time, or Unix time.
 
     A time without an offset is UTC. Raises click.BadParameter.
     """
+    if _UNIX.fullmatch(text):
+        return float(text)
     back = duration(text)
     if back is not None:
         return now - back

@@ -33,17 +33,19 @@ class Reconciled:
         return f"{self.restored} pending again" if self.restored else "nothing missing"
 
 
-def reconcile(store: Store, operations: str, dead_retention: float) -> Reconciled:
-    """Check the deliveries of all tasks that ended; forget dead letters, common parts and lanes.
+def reconcile(store: Store, operations: str, dead_retention: float, retention: float) -> Reconciled:
+    """Check the deliveries of all tasks that ended; forget dead letters, common parts, minutes of
+    the journal, and lanes.
 
-    `dead_retention`: seconds for which a dead letter or a refused submit is kept. Raises
-    StoreUnavailable.
+    `dead_retention`: seconds for which a dead letter or a refused submit is kept; `retention`: for
+    which an ended task is kept at least. Raises StoreUnavailable.
     """
     now, restored, lanes = store.fleet.now(), 0, store.tasks.listed_lanes()
     lanes += store.lane_registry.restore(lanes)
     some = store.reconciliation.next_lanes(lanes, LANES)
     for lane in [*some, OPERATIONS]:
         try:
+            store.journal.forget(lane, now - retention)
             restored += _reconcile_lane(store, lane, now, now - dead_retention)
         except StoreUnavailable:
             raise

@@ -11,8 +11,7 @@ local state, now, token, keep, names, closed, gone = ARGV[1], ARGV[2], ARGV[3], 
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
 
 local function close_in_task(task, result, subscription)
-  local row = redis.pcall('HMGET', task, 'webhooks', 'state', 'closed', 'kept_for', 'common',
-    'skipped')
+  local row = redis.pcall('HMGET', task, 'webhooks', 'state', 'closed', 'kept_for', 'in', 'skipped')
   if row.err then return end -- the record is unreadable
   local webhooks, ended, list, kept_for, parts, skipped = unpack(row)
   if not ended or not webhooks or not has(webhooks, subscription) then

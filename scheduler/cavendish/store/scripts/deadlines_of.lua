@@ -6,7 +6,7 @@
 -- RETURNS per task: false if it has ended or is gone, else its deadline, '' if it is unreadable
 local answer = {}
 for i = 2, #KEYS do
-  local row = redis.pcall('HMGET', KEYS[i], 'state', 'deadline_at', 'common')
+  local row = redis.pcall('HMGET', KEYS[i], 'state', 'deadline_at', 'in')
   local found = false
   if row.err then
     found = ''

@@ -33,7 +33,7 @@ local i, key = 6, 10
 while i <= #ARGV do
   local id, state, words, became, pending = ARGV[i], ARGV[i + 2], ARGV[i + 6], 'stale', ''
   if string.match(redis.call('HGET', KEYS[1], id) or '', '^(%S+) ') == ARGV[2] then
-    local row = redis.call('HMGET', KEYS[key + 1], 'state', 'webhooks', 'common', 'submitted_at')
+    local row = redis.call('HMGET', KEYS[key + 1], 'state', 'webhooks', 'in', 'submitted_at')
     if not row[1] and (row[3] or row[4]) then
       became, written[#written + 1] = state, id
       redis.call('HSET', KEYS[key + 1], unpack(ARGV, i + 7, i + 6 + words))

@@ -1,8 +1,9 @@
--- known: what a submit does to a record that is there. Behind `references` and `words`.
+-- known: what a submit does to a record that is there, and to common parts. Behind `references` and
+-- `words`.
 -- KEYS    inbox, ended, dead, common, open: as in add.lua; task, result, deliveries: of one id
 -- A record that is there, with the keys of its id.
 local function record(id, key, webhooks, common)
-  local row = redis.call('HMGET', KEYS[key], 'state', 'webhooks', 'common', 'closed', 'restarts')
+  local row = redis.call('HMGET', KEYS[key], 'state', 'webhooks', 'in', 'closed', 'restarts')
   return {
     id = id, task = KEYS[key], result = KEYS[key + 1],
     deliveries = {unpack(KEYS, key + 2, key + 1 + webhooks)},
@@ -25,6 +26,14 @@ local any_dead
 local function bury_no_more(dead, subscription, id)
   if any_dead == nil then any_dead = redis.call('EXISTS', dead) == 1 end
   if any_dead then redis.call('ZREM', dead, subscription .. ':' .. id) end
+end
+
+-- Store the common parts, each with its text, that so many new records name.
+local function store_parts(parts, records, keys)
+  for part, text in pairs(parts) do
+    redis.call('HSETNX', keys.common, part, text)
+    redis.call('HINCRBY', keys.open, part, records)
+  end
 end
 
 -- Add webhooks that a record does not have; they are pending at once if the id has ended.

@@ -1,4 +1,4 @@
--- references: records, and the common parts that they name in their field `common`: what a record
+-- references: records, and the common parts that they name in their field `in`: what a record
 -- does not say itself stands there. A record is pending until it has a field `state`.
 -- KEYS    common   hash: part -> its fields, as JSON
 --         open     hash: part -> records without expiry that refer to it
@@ -20,16 +20,16 @@ end
 -- Let a record without expiry refer to one part more.
 local function refer(task, common, open, part, text)
   if part == '' then return end
-  local list = ' ' .. (redis.call('HGET', task, 'common') or '')
+  local list = ' ' .. (redis.call('HGET', task, 'in') or '')
   if string.find(list .. ' ', ' ' .. part .. ' ', 1, true) then return end
   redis.call('HSETNX', common, part, text)
   redis.call('HINCRBY', open, part, 1)
-  redis.call('HSET', task, 'common', string.sub(list .. ' ' .. part, 2))
+  redis.call('HSET', task, 'in', string.sub(list .. ' ' .. part, 2))
 end
 
 local function persist(task, open)
   if redis.call('PERSIST', task) == 0 then return end
-  for part in string.gmatch(redis.call('HGET', task, 'common') or '', '%S+') do
+  for part in string.gmatch(redis.call('HGET', task, 'in') or '', '%S+') do
     redis.call('HINCRBY', open, part, 1)
   end
 end
@@ -46,7 +46,7 @@ end
 
 local function delete(task, result, now)
   if redis.call('TYPE', task).ok == 'hash' then
-    expire(task, redis.call('HGET', task, 'common'), now, 0)
+    expire(task, redis.call('HGET', task, 'in'), now, 0)
   end
   redis.call('DEL', task, result)
 end

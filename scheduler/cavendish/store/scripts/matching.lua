@@ -1,0 +1,45 @@
+-- matching: which ids of a minute a search wants, by what their records say.
+-- WITH    references
+-- KEYS    1 common  2 ids of the minute, then per id: task
+-- ARGV    1 the minute  2 number of the first id in it  3 states, each between spaces ('': all)
+--         4 since  5 until (seconds; of the end, or of the submit while an id is pending)
+--         6 endpoint of a webhook ('': all)  7 number of fields, then per field: its name, the
+--         value that is wanted, then the ids; each stands one place before the one before it
+-- RETURNS numbers of the ids that match (1 is the first)
+local minute, since, latest, found = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
+local names = {'state', 'in', 'submitted_at', 'settled_at', 'webhooks', 'restarts'}
+local fixed, before_ids = #names, 7 + 2 * ARGV[7]
+for i = 8, before_ids, 2 do names[#names + 1] = ARGV[i] end
+
+local function announces(webhooks)
+  for subscription in string.gmatch(webhooks or '', '%S+') do
+    if string.match(subscription, '^[^.]+') == ARGV[6] then return true end
+  end
+  return false
+end
+
+-- False for an earlier place of an id that was tracked anew.
+local function counts(submitted_at, restarts, nth)
+  if not submitted_at or math.floor(submitted_at / 60) * 60 ~= minute then return false end
+  return not restarts or redis.call('LPOS', KEYS[2], ARGV[before_ids + nth], 'RANK', -1)
+    == ARGV[2] - nth + 1
+end
+
+local function wanted(row, nth)
+  local function get(n) return field(names[n], row[n], row[2], KEYS[1]) end
+  local submitted_at, state = tonumber(get(3)), row[1] or 'pending'
+  if not counts(submitted_at, row[6], nth) then return false end
+  if ARGV[3] ~= '' and not string.find(ARGV[3], ' ' .. state .. ' ', 1, true) then return false end
+  local at = tonumber(row[4]) or submitted_at
+  if at < since or at > latest or ARGV[6] ~= '' and not announces(get(5)) then return false end
+  for n = fixed + 1, #names do
+    if (get(n) or '') ~= ARGV[7 + 2 * (n - fixed)] then return false end
+  end
+  return true
+end
+
+for nth = 1, #KEYS - 2 do
+  local row = redis.pcall('HMGET', KEYS[2 + nth], unpack(names)) -- an error where it is unreadable
+  if not row.err and (row[2] or row[3]) and wanted(row, nth) then found[#found + 1] = nth end
+end
+return found

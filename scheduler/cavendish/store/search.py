@@ -1,0 +1,128 @@
+"""Finds tracked tasks by a filter, page by page, along the journal."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cavendish.errors import SubmissionError
+from cavendish.filter import (
+    Filter,
+    Page,
+    endpoint_in,
+    fields_of,
+    includes,
+    mark_of,
+    states_of,
+    times_of,
+)
+from cavendish.model import Lane, TrackedTask
+from cavendish.store.connection import Connection
+from cavendish.store.journal import Journal, Place, Section
+from cavendish.store.keys import LaneKeys
+from cavendish.store.tracked_tasks import Tasks
+
+#: Ids that one page looks at, at most, give or take one step of the journal.
+LOOKED_AT = 20_000
+
+#: An id that matches, and where it stands.
+Found = tuple[Place, str]
+
+
+class Search:
+    """Every method raises StoreUnavailable."""
+
+    def __init__(self, connection: Connection, tasks: Tasks, journal: Journal) -> None:
+        self._redis, self._tasks, self._journal = connection, tasks, journal
+
+    def page(
+        self, wanted: Filter, cursor: str | None, limit: int, *, with_record: bool = False
+    ) -> Page:
+        """The first `limit` matching tasks behind a cursor. Raises SubmissionError for a cursor
+        that is malformed, or that belongs to another filter.
+        """
+        found, looked_at, end = list[Found](), 0, None
+        for sections in self._journal.walk(self._lanes(wanted), _place(cursor, wanted)):
+            found += self._matching(sections, wanted)
+            looked_at += sum(len(section.ids) for section in sections)
+            if len(found) > limit:
+                found, end = found[:limit], found[limit - 1][0]
+                break
+            if looked_at >= LOOKED_AT:
+                end = sections[-1].place(len(sections[-1].ids) - 1)
+                break
+        items = tuple(self.load(found, with_record=with_record))
+        return Page(items, None if end is None else _cursor(end, wanted))
+
+    def steps(self, wanted: Filter) -> Iterator[list[Found]]:
+        """All matching ids, some hundreds at a time, without those that are submitted meanwhile."""
+        for sections in self._journal.walk(self._lanes(wanted)):
+            if found := self._matching(sections, wanted):
+                yield found
+
+    def count(self, wanted: Filter) -> int:
+        """How many tasks match."""
+        return sum(map(len, self.steps(wanted)))
+
+    def load(self, found: Iterable[Found], *, with_record: bool = False) -> list[TrackedTask]:
+        """The tasks of ids that were found, in their order, each once; without those that are gone
+        or unreadable.
+        """
+        ids = defaultdict[Lane, dict[str, None]](dict)
+        for place, task_id in found:
+            ids[place.lane][task_id] = None
+        loaded = {
+            lane: self._tasks.load(lane, list(some), with_record=with_record).tasks
+            for lane, some in ids.items()
+        }
+        places = dict.fromkeys((place.lane, task_id) for place, task_id in found)
+        return [loaded[lane][task_id] for lane, task_id in places if task_id in loaded[lane]]
+
+    def _lanes(self, wanted: Filter) -> list[Lane]:
+        return [lane for lane in self._tasks.lanes() if includes(wanted, lane)]
+
+    def _matching(self, sections: list[Section], wanted: Filter) -> list[Found]:
+        states = f" {' '.join(states_of(wanted))} " if states_of(wanted) else ""
+        said = [text for pair in fields_of(wanted).items() for text in pair]
+        calls = []
+        for section in sections:
+            keys = LaneKeys(section.lane)
+            names = [keys.common, keys.minute(section.minute), *map(keys.task, section.ids)]
+            args: list[Any] = [
+                section.minute,
+                section.end - 1,
+                states,
+                *map(repr, times_of(wanted)),
+            ]
+            args += [endpoint_in(wanted), len(said) // 2, *said, *section.ids]
+            calls.append((names, args))
+        return [
+            (section.place(number - 1), section.ids[number - 1])
+            for section, numbers in zip(
+                sections, self._redis.scripts("matching", calls), strict=True
+            )
+            if isinstance(numbers, list)
+            for number in numbers
+        ]
+
+
+def _cursor(place: Place, wanted: Filter) -> str:
+    text = f"{place.minute} {place.lane} {place.number} {mark_of(wanted)}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str | None, wanted: Filter) -> Place | None:
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        minute, lane, number, mark = text.split(" ")
+        place = Place(int(minute), Lane.parse(lane), int(number))
+    except (ValueError, binascii.Error):
+        raise SubmissionError("The cursor is not one that a page ended with.") from None
+    if mark != mark_of(wanted):
+        raise SubmissionError("The cursor belongs to a search with another filter.")
+    return place
