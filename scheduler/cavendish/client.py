@@ -6,26 +6,26 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 from cavendish.controller import Controller
-from cavendish.errors import SubmissionError
 from cavendish.event_stream import EventStream
 from cavendish.group_wait import GroupWait
 from cavendish.local_paths import store_url
 from cavendish.model import Event, Group, Submitted, Task, TrackedTask
-from cavendish.policy.operator_controls import Pause, RateCeiling
+from cavendish.operator_methods import OperatorMethods
+from cavendish.read_methods import ReadMethods
 from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.submission import group_name, text_of, with_key
+from cavendish.submission import group_name, listed, with_key
 from cavendish.submitter import Submitter
 from cavendish.waiters import Wait, Watch
 from cavendish.waits import Waits
 
 
-class Client:
+class Client(ReadMethods, OperatorMethods):
     """Talks to the store in Redis; no Celery and no running worker are needed.
 
     It may be shared between threads. `url` is the Redis of the store. Without it `settings` name
@@ -85,31 +85,7 @@ class Client:
           10,000; one submit has to say it), the webhooks of all these hear `group.completed`.
         """
         told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
-        return self._submitter.submit(with_key(_listed(ids), key), *told, group, group_size)
-
-    def get(
-        self, task_id: str | UUID, *, service: str, account: str = "default"
-    ) -> TrackedTask | None:
-        """One tracked task (`task_id` of a `service`, under an `account`) with its record.
-
-        `record` has Python values, `record_json` the text that they came as. None if it is not
-        tracked.
-        """
-        return self.get_many([task_id], service=service, account=account).get(text_of(task_id))
-
-    def get_many(
-        self,
-        ids: Iterable[str | UUID],
-        *,
-        service: str,
-        account: str = "default",
-        with_record: bool = True,
-    ) -> dict[str, TrackedTask]:
-        """The tracked tasks among the `ids` of a `service`, under an `account`, by id.
-
-        `with_record=False` leaves the upstream records out.
-        """
-        return self._store.tasks.get(account, service, _listed(ids), with_record=with_record)
+        return self._submitter.submit(with_key(listed(ids), key), *told, group, group_size)
 
     def wait(
         self,
@@ -135,29 +111,6 @@ class Client:
                 changed.wait(seconds)
                 changed.clear()
         return wait.ended
-
-    def find(
-        self, key: str | UUID, *, service: str | None = None, account: str | None = None
-    ) -> list[TrackedTask]:
-        """The tracked tasks with this `key`: of all, or of one `service` or `account`.
-
-        They have their records. Several ids may have the same key.
-        """
-        found = list[TrackedTask]()
-        for lane in self._store.tasks.lanes():
-            if service in (None, lane.service) and account in (None, lane.account):
-                ids = self._store.key_index.find(lane, text_of(key))
-                found += self._store.tasks.load(lane, ids, with_record=True).tasks.values()
-        return found
-
-    def group(self, name: str, *, account: str = "default") -> Group | None:
-        """The group `name` of an `account`: how many of its ids have joined, and have ended.
-
-        Of an id that was tracked anew the first end counts. A group is kept for CAVENDISH_RETENTION
-        after its last webhook; one that does not complete, for 7 days (or CAVENDISH_RETENTION, if
-        that is longer) after the last deadline and the last end of its ids. None: it is not kept.
-        """
-        return self._store.groups.get(account, group_name(name))
 
     def wait_group(
         self,
@@ -211,51 +164,6 @@ class Client:
         stream = self._stream(service, account, after)
         return stream.following() if follow else stream.kept()
 
-    def pause(
-        self,
-        account: str,
-        service: str | None = None,
-        *,
-        seconds: float | None = None,
-        until: float | None = None,
-        reason: str = "",
-        by: str | None = None,
-    ) -> Pause:
-        """Ask no more about the ids of an `account`, or of one `service` of it.
-
-        It ends by itself after so many `seconds`, or at the Unix time `until`; without either it
-        lasts until `resume`. Ids wait and are accepted, webhooks go on, and deadlines still pass.
-        Every worker obeys within a tick; calls under way are finished. What is paused already gets
-        the new time and reason. `reason` is shown wherever the pause is, and so is `by` (default:
-        user and host of the caller). Raises SubmissionError for what cannot be meant.
-        """
-        return self._controller.pause(account, service, seconds, until, reason, by)
-
-    def resume(self, account: str, service: str | None = None) -> Pause | None:
-        """End the pause of an `account`, or of one `service` of it, and return it.
-
-        None if there was none. The pause of an account and those of its services end one by one.
-        """
-        return self._controller.resume(account, service)
-
-    def pauses(self) -> list[Pause]:
-        """All pauses by operators that are in force, by account and service."""
-        return self._controller.pauses()
-
-    def set_rate_ceiling(
-        self, account: str, calls: float | None, *, by: str | None = None
-    ) -> RateCeiling | None:
-        """Let an `account` make at most so many `calls` per second, instead of CAVENDISH_RATE.
-
-        All workers obey within a second. More than the API allows is never made. None: as
-        CAVENDISH_RATE says. `by` is shown with it (default: user and host of the caller).
-        """
-        return self._controller.set_rate_ceiling(account, calls, by)
-
-    def rate_ceilings(self) -> list[RateCeiling]:
-        """All ceilings that operators have set, by account."""
-        return self._controller.rate_ceilings()
-
     def close(self) -> None:
         """Close the connections to Redis; whoever still waits gets ClientClosed."""
         self._waits.close()
@@ -277,7 +185,7 @@ class Client:
     def _waiting(
         self, ids: Iterable[str | UUID], service: str, account: str, changed: Callable[[], None]
     ) -> AbstractContextManager[Wait]:
-        return self._waits.wait(account, service, _listed(ids), changed)
+        return self._waits.wait(account, service, listed(ids), changed)
 
     def _watching(
         self, group: str, account: str, changed: Callable[[], None]
@@ -286,10 +194,3 @@ class Client:
 
     def _stream(self, service: str | None, account: str | None, after: str | None) -> EventStream:
         return EventStream(self._store, service, account, after)
-
-
-def _listed(ids: Iterable[Any]) -> list[Any]:
-    """The ids as a list; a single string is taken for a mistake, not for its characters."""
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise SubmissionError("The ids must be a list of strings.", "ids")
-    return [text_of(each) for each in ids]

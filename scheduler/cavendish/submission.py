@@ -99,6 +99,13 @@ def text_of(task_id: Any) -> Any:
     return str(task_id) if isinstance(task_id, UUID) else task_id
 
 
+def listed(ids: Iterable[Any]) -> list[Any]:
+    """The ids as a list; a single string is taken for a mistake, not for its characters."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise SubmissionError("The ids must be a list of strings.", "ids")
+    return [text_of(each) for each in ids]
+
+
 def id_complaint(task_id: object) -> str | None:
     """Why this cannot be an id of a remote job, or None."""
     if not isinstance(task_id, str):
