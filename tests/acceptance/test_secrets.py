@@ -38,6 +38,7 @@ PASSWORD = "redis/Pass+word=99"
 PROXY_PASSWORD = "proxy-Pass-word-77"
 FLOWER_PASSWORD = "flower:Pass,word=77"
 ALICE = "tok-of-Alice-31415926535"
+HEADER = "Bearer of-a-receiver-27182818"
 
 
 class Api:
@@ -298,6 +299,10 @@ def test_no_secret_is_found_in_logs_flower_broker_store_errors_command_lines_or_
             "endpoint", "add", "signed", f"{served(failing)}/v1a", "--ed25519", shown=False
         )
         printed += cavendish("endpoint", "rotate", "shop", "--overlap", "1", shown=False)
+        header = tmp_path / "header.txt"
+        header.write_text(f"Authorization: {HEADER}\n")
+        cavendish("endpoint", "update", "shop", "--header", f"@{header}", exit_code=0)
+        secrets |= {"header of an endpoint": HEADER}
         with contextlib.closing(Store(settings["REDIS_URL"])) as store:
             keys = [
                 (name, each.encrypted)

@@ -21,7 +21,7 @@ from cavendish.policy.backoff import RetrySchedule
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
 from cavendish.store.keys import ENDPOINTS
-from cavendish.webhook_endpoint import Disabled, Endpoint, Key
+from cavendish.webhook_endpoint import Disabled, Endpoint, Header, Key
 from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.payload import event_id, operations_event
 from conftest import SECRET
@@ -350,6 +350,20 @@ def test_a_header_that_cannot_be_decrypted_lets_the_deliveries_wait(
     endpoint_index.make_due()
     assert endpoint_index.deliver(encrypting=(key,)).delivered == 1
     assert receiver.got[0].headers["x-tenant"] == "7"
+
+
+def test_doctor_names_an_endpoint_with_a_header_that_cannot_be_decrypted(
+    run: Run, store: Store
+) -> None:
+    run("endpoint", "add", "shop", SHOP, "--header", "X-A: 1")
+    assert "endpoint secrets" not in run("doctor", "--offline").output
+    sealed = Encryption([new_key()]).encrypt("shop", "1", "X-A")
+    store.endpoints.change("shop", lambda known: replace(known, headers=(Header("X-A", sealed),)))
+    assert "no key of this environment decrypts: shop" in run("doctor", "--offline").output
+    store.endpoints.change(
+        "shop", lambda known: replace(known, headers=(Header("X-A", "plain:1"),))
+    )
+    assert "unencrypted in the store: shop" in run("doctor", "--offline").output
 
 
 def test_a_value_that_was_sealed_for_another_header_stays_shut(

@@ -134,7 +134,7 @@ def trouble(view: EndpointView) -> list[Finding]:
 def secrets(
     store: Store, settings: Settings, now: float, *, encrypt: bool, elsewhere: bool
 ) -> list[Finding]:
-    """What is wrong with the encryption of the secrets of registered endpoints.
+    """What is wrong with the encryption of the secrets and headers of registered endpoints.
 
     `encrypt`: CAVENDISH_SECRET_KEY is set for the workers, or here if there are none; `elsewhere`:
     there are workers.
@@ -154,8 +154,8 @@ def secrets(
         found.append(ill(what, why, advice))
     if plain := _readable(Encryption(()), registered, now, every=False):
         advice = (
-            "With CAVENDISH_SECRET_KEY set: cavendish endpoint rotate NAME; "
-            "the old secret is deleted when it no longer signs."
+            "With CAVENDISH_SECRET_KEY set: cavendish endpoint rotate NAME; the old secret is "
+            "deleted when it no longer signs. Headers: cavendish endpoint update NAME --header …"
         )
         found.append(ill(what, f"unencrypted in the store: {_some(plain)}", advice))
     here = Encryption(settings.secret_key)
@@ -165,8 +165,8 @@ def secrets(
         found.append(well(what, why))
     elif shut:
         advice = (
-            "Add the key that encrypted them to CAVENDISH_SECRET_KEY, or: "
-            "cavendish endpoint rotate NAME --overlap 0"
+            "Add the key that encrypted them to CAVENDISH_SECRET_KEY, or: cavendish endpoint "
+            "rotate NAME --overlap 0; its headers: cavendish endpoint update NAME --header …"
         )
         found.append(ill(what, f"no key of this environment decrypts: {_some(shut)}", advice))
     return found
@@ -175,13 +175,19 @@ def secrets(
 def _readable(
     encryption: Encryption, registered: Mapping[str, Endpoint], now: float, *, every: bool
 ) -> list[str]:
-    """The endpoints of which any secret, or every one, can be decrypted."""
+    """The endpoints of which any secret or header, or every one, can be decrypted."""
     enough = all if every else any
     return [
         name
         for name, endpoint in registered.items()
-        if enough(_opens(encryption, name, key.encrypted) for key in endpoint.living_keys(now))
+        if enough(_opens(encryption, name, *sealed) for sealed in _sealed(endpoint, now))
     ]
+
+
+def _sealed(endpoint: Endpoint, now: float) -> list[tuple[str, str]]:
+    """What is encrypted of an endpoint, each with the name of its header, "" for a secret."""
+    secrets = [(key.encrypted, "") for key in endpoint.living_keys(now)]
+    return secrets + [(header.encrypted, header.name) for header in endpoint.headers]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -189,9 +195,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _opens(encryption: Encryption, name: str, encrypted: str) -> bool:
+def _opens(encryption: Encryption, name: str, encrypted: str, header: str) -> bool:
     try:
-        encryption.decrypt(name, encrypted)
+        encryption.decrypt(name, encrypted, header)
     except DecryptionError:
         return False
     return True
