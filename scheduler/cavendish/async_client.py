@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from itertools import islice
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -22,9 +22,10 @@ from cavendish.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 #: Threads that run calls.
 _THREADS = 8
-#: Events that one call brings.
+#: Events or tasks that one call brings.
 _AT_ONCE = 500
 
 
@@ -35,6 +36,18 @@ def _awaited(
 
     async def call(self: AsyncClient, /, *args: P.args, **options: P.kwargs) -> R:
         return await self._run(method, self._client, *args, **options)
+
+    update_wrapper(call, method)
+    return call
+
+
+def _iterated(
+    method: Callable[Concatenate[Client, P], Iterator[T]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]]:
+    """A method of Client for `async for`: the same name, options and docstring."""
+
+    def call(self: AsyncClient, /, *args: P.args, **options: P.kwargs) -> AsyncGenerator[T, None]:
+        return self._each(self._begin(method, self._client, *args, **options))
 
     update_wrapper(call, method)
     return call
@@ -65,6 +78,9 @@ class AsyncClient:
     get_many = _awaited(Client.get_many)
     find = _awaited(Client.find)
     group = _awaited(Client.group)
+    list = _awaited(Client.list)
+    iter = _iterated(Client.iter)
+    count = _awaited(Client.count)
     pause = _awaited(Client.pause)
     resume = _awaited(Client.resume)
     pauses = _awaited(Client.pauses)
@@ -125,9 +141,10 @@ class AsyncClient:
         raised when the first event is requested. It reads a few hundred events ahead, and goes on
         when these are taken. It holds no thread while it waits for new ones. `aclose` ends it.
         """
-        self._refuse_closed()
-        opening = self._threads.submit(self._client._stream, service, account, after)
-        return self._following(opening) if follow else self._kept(opening)
+        if follow:
+            return self._following(self._begin(self._client._stream, service, account, after))
+        events = partial(self._client.events, service, account, after=after, follow=False)
+        return self._each(self._begin(events))
 
     async def close(self) -> None:
         """Close the connections to Redis. Waits get ClientClosed; other calls are completed."""
@@ -154,17 +171,20 @@ class AsyncClient:
         if self._closed:
             raise ClientClosed("This AsyncClient was closed; make another one.")
 
-    async def _run(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+    def _begin(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> Future[R]:
         """Do what takes a round trip or a few, in one of the threads."""
         self._refuse_closed()
-        return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
+        return self._threads.submit(work, *args, **options)
 
-    async def _kept(self, opening: Future[EventStream]) -> AsyncGenerator[Event, None]:
-        stream = await asyncio.wrap_future(opening)
-        events = await self._run(stream.kept)
-        while some := await self._run(_some, events):
-            for event in some:
-                yield event
+    async def _run(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+        """The same, and wait until it is done."""
+        return await asyncio.wrap_future(self._begin(work, *args, **options))
+
+    async def _each(self, begun: Future[Iterator[T]]) -> AsyncGenerator[T, None]:
+        items = await asyncio.wrap_future(begun)
+        while some := await self._run(_some, items):
+            for item in some:
+                yield item
 
     async def _following(self, opening: Future[EventStream]) -> AsyncGenerator[Event, None]:
         stream, heard = await asyncio.wrap_future(opening), asyncio.Event()
@@ -181,8 +201,8 @@ class AsyncClient:
                         await _change(heard, left)
 
 
-def _some(events: Iterator[Event]) -> list[Event]:
-    return list(islice(events, _AT_ONCE))
+def _some(items: Iterator[T]) -> list[T]:
+    return list(islice(items, _AT_ONCE))
 
 
 def _setter(event: asyncio.Event) -> Callable[[], None]:

@@ -26,6 +26,7 @@ from cavendish.store.keys import FLEET, LANES, IndexKeys, LaneKeys, waited
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Endpoint
 from conftest import Server
+from ending import settle
 from servers import PASSWORD, Cluster, Node, Watched, eventually, started
 
 LANE = Lane("default", "nano-banana", 0)
@@ -226,6 +227,50 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
     store.fleet.found(store.fleet.now())
     assert store.fleet.format() == str(FORMAT)
     assert Store(cluster.url).fleet.now() > now
+
+
+def test_waits_in_a_cluster_wake_by_events_and_fail_only_where_its_primary_is_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    monkeypatch.setitem(redis_clients._OPTIONS, "socket_timeout", 0.5)
+    for node in cluster.nodes:
+        node.redis.config_set("cluster-require-full-coverage", "no")
+    lanes = [Lane("waits", f"flux-{number}") for number in range(20)]
+    away = cluster.owner(LaneKeys(lanes[0]).events)
+    other = next(each for each in lanes if cluster.owner(LaneKeys(each).events) is not away)
+    store, ended = Store(cluster.url), dict[str, object]()
+    pair = [away, cluster.replicas[cluster.primaries.index(away)]]
+
+    def wait(lane: Lane) -> None:
+        where = {"service": lane.service, "account": lane.account}
+        try:
+            ended[lane.service] = shared.wait(["a"], timeout=100, **where)
+        except StoreUnavailable as error:
+            ended[lane.service] = error
+
+    with client(cluster.url, CAVENDISH_SERVICES=",".join(each.service for each in lanes)) as shared:
+        threads = []
+        for lane in (lanes[0], other):
+            shared.submit(["a", "b"], service=lane.service, account=lane.account)
+            threads.append(threading.Thread(target=wait, args=(lane,)))
+            threads[-1].start()
+        both = threading.Thread(
+            target=lambda: shared.wait(["b"], service=other.service, account="waits")
+        )
+        both.start()
+        settle(store, other, "b")
+        both.join(60)
+        assert ended == {}
+        stop(pair)
+        eventually(
+            lambda: isinstance(ended.get(lanes[0].service), StoreUnavailable), "it fails", 60
+        )
+        settle(store, other, "a")
+        threads[1].join(60)
+        assert [*ended.pop(other.service)] == ["a"]  # type: ignore[call-overload]
+        go_on(pair)
+    store.close()
 
 
 def test_a_cluster_stores_no_id_before_its_lane_stands_in_the_indices(cluster: Cluster) -> None:
