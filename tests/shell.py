@@ -14,7 +14,7 @@ from cavendish_worker.cli import cli
 Run = Callable[..., Result]
 
 
-def shell(*words: str, stdin: str | None = None) -> Result:
+def shell(*words: str, stdin: str | bytes | None = None) -> Result:
     """Run `cavendish` here, as the environment is."""
     return CliRunner().invoke(cli, list(words), input=stdin)
 

@@ -28,12 +28,14 @@ _OPTIONS = "service account webhook deadline metadata model producer restart tra
 class Input:
     """What comes by stdin: `good` ids that must be tracked, and the lines that need an answer.
 
-    `lines`: their number; None if how they are cut is open, as in UTF-16 or CSV.
+    `lines`: their number; None if how they are cut is open, as in UTF-16 or CSV. `form`: the format
+    that the command is told.
     """
 
     data: bytes
     good: list[str] = field(default_factory=list)
     lines: int | None = None
+    form: str = "auto"
 
 
 def run(seed: int, count: int, server: Server) -> Tally:
@@ -58,8 +60,13 @@ def drawn(seed: int, number: int) -> Input:
             return _csv(chance, name)
         case 1:
             return _wide(chance, name)
-    said = Input(b"", lines=0)
-    rows = [_line(chance, f"{name}-{place}", said) for place in range(LINES)]
+        case 2:
+            return _array(chance, name)
+        case 3:
+            return _random(chance, name)
+    said = Input(b"", [f"{name}-first"], lines=0)  # else the first line might name a format
+    rows = [said.good[0].encode()]
+    rows += [_line(chance, f"{name}-{place}", said) for place in range(LINES)]
     ends = (b"\r\n",) if chance.random() < 0.2 else (b"\n",)
     said.lines = sum(bool(_text(row)) for row in rows)
     said.data = b"".join(row + chance.choice(ends) for row in rows)
@@ -69,13 +76,49 @@ def drawn(seed: int, number: int) -> Input:
 
 
 def _text(row: bytes) -> bytes:
-    """What is left of a line without the space around it; nothing if it is empty."""
-    return row.decode(errors="replace").strip().encode()
+    """What is left of a line without the space around it, and a mark of the byte order."""
+    return row.decode(errors="replace").removeprefix("\ufeff").strip().encode()
 
 
 def _csv(chance: Random, name: str) -> Input:
-    rows = [f"{name}-{place},{chance.random()}".encode() for place in range(LINES)]
-    return Input(b"id,amount\n" + b"\n".join(rows))
+    """A table, of which nothing may be tracked unless its format is named."""
+    mark, end = chance.choice(",;\t"), chance.choice(["\n", "\r\n"])
+    rows = [f"{name}-{place}{mark}{chance.random()}" for place in range(LINES)]
+    said = Input(b"", form=chance.choice(["auto", "csv"]))
+    if said.form == "csv":
+        said.good = [row.partition(mark)[0] for row in rows]
+    rows += ["", mark, f'"{name}', "a" + 2 * mark][: chance.randrange(3)]
+    said.data = end.join([f"id{mark}model", *rows, ""]).encode(chance.choice(_MARKED))
+    return said
+
+
+def _array(chance: Random, name: str) -> Input:
+    """A JSON array: good ids among items that may be anything."""
+    said = Input(b"", [f"{name}-{place}" for place in range(LINES)], form=chance.choice(_JSON))
+    items = [json.dumps(each) for each in said.good]
+    items += [shapes.value(chance) for _ in range(9)]
+    chance.shuffle(items)
+    text = "[" + ",".join(chance.choice(["\n  ", "", " "]) + item for item in items) + "\n]"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        said.good = []  # some value is no JSON, so that nothing of it is taken
+    said.data = text.encode(errors="surrogatepass")
+    if chance.random() < 0.3:
+        said.data, said.good = shapes.damaged(chance, said.data), []
+    return said
+
+
+def _random(chance: Random, name: str) -> Input:
+    """Bytes without a meaning, or a damaged table, for any format."""
+    form = chance.choice(["auto", "lines", "jsonl", "json", "csv"])
+    if chance.random() < 0.5:
+        return Input(chance.randbytes(chance.randrange(5000)), form=form)
+    return Input(shapes.damaged(chance, _csv(chance, name).data), form=form)
+
+
+#: Encodings that are recognised by their mark; UTF-8 needs none.
+_MARKED, _JSON = ("utf-8", "utf-8-sig", "utf-16", "utf-32"), ("auto", "json")
 
 
 def _wide(chance: Random, name: str) -> Input:
@@ -162,7 +205,7 @@ def _submitted(said: Input, server: Server) -> subprocess.CompletedProcess[bytes
         name: text for name, text in os.environ.items() if not name.startswith("CAVENDISH_")
     }
     environment |= {"CAVENDISH_REDIS_URL": server.url, "COLUMNS": "100"}
-    words = ["submit", "--service", "nano-banana", "--json", "-"]
+    words = ["submit", "--service", "nano-banana", "--format", said.form, "--json", "-"]
     command = [sys.executable, "-m", "cavendish_worker.cli", *words]
     try:
         return subprocess.run(

@@ -1,51 +1,145 @@
-"""Ids as `submit` and `wait` take them: as words, or a line each from stdin."""
+"""Ids as `submit` and `wait` take them: as words, or from stdin in one of several formats."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
-from cavendish import Submitted
+import click
 
-#: What a line may say of its id.
-_KEYS = set(
+from cavendish import SubmissionError, Submitted, Task
+from cavendish_worker.cli import csv_rows
+from cavendish_worker.cli.output import encodable
+
+#: What may be said of one id beside it: what a `Task` carries, and each option of a submit.
+TASK_FIELDS = tuple(field.name for field in fields(Task) if field.name != "id")
+SUBMIT_OPTIONS = tuple(
     "service account webhook deadline metadata model producer restart traceparent key group "
     "group_size".split()
+)
+KNOWN = tuple(dict.fromkeys(("id", *TASK_FIELDS, *SUBMIT_OPTIONS)))
+_KNOWN = frozenset(KNOWN)
+
+_JSON_TEXT = ("{", "[", '"')
+_SPACE = re.compile(r"\s*")
+_FORMATS = ("auto", "lines", "jsonl", "json", "csv")
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="auto",
+    show_default=True,
+    help="Format of stdin. lines: each line is an id as it stands. jsonl: each line is JSON, an id "
+    "or an object. json: arrays of these, or objects over several lines. csv: the first row names "
+    f"the columns, of {', '.join(KNOWN)}. auto: any of these but csv.",
 )
 
 
 def read_ids(
-    ids: tuple[str, ...], refused: list[Submitted]
+    ids: tuple[str, ...], refused: list[Submitted], form: str, *, raw: bool = False
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each id with the options of its own line; `-` alone reads the lines of stdin.
+    """Each id with what its own line says of it; `-` alone reads stdin.
 
-    A line that cannot be read is added to `refused`, and the others go on.
+    `raw`: lines with commas are taken for ids, and not for CSV. What cannot be read is added to
+    `refused`, and the others go on. Raises SubmissionError where nothing of stdin can be trusted,
+    maybe after some ids.
     """
     if ids != ("-",):
+        if form != "auto":
+            raise click.UsageError("--format is for the ids of stdin: give - instead of ids.")
         yield from ((task_id, {}) for task_id in ids)
         return
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            if not (line := raw.decode().strip()):
-                continue
-            task_id, own = _read(line)
-        except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
-            reason = "the line is neither an id nor a JSON object with an id"
-            refused.append(Submitted(f"line {number}", "refused", reason=reason))
+    for where, said in _entries(sys.stdin.buffer.read(), form, refused, raw=raw):
+        own = {"id": said} if isinstance(said, str) else said
+        if not isinstance(own, dict) or "id" not in own:
+            kind = where.partition(" ")[0]
+            reason = f"the {kind} is neither an id nor a JSON object with an id"
+            refused.append(Submitted(where, "refused", reason=reason))
             continue
-        if unknown := sorted(set(own) - _KEYS):
-            reason = f"line {number} has the unknown key {unknown[0][:40]!r}"
+        task_id = own.pop("id")
+        if unknown := sorted(set(own) - _KNOWN):
+            reason = f"{where} has the unknown key {unknown[0][:40]!r}"
             refused.append(Submitted(str(task_id), "refused", reason=reason))
             continue
         yield task_id, own
 
 
-def _read(line: str) -> tuple[Any, dict[str, Any]]:
-    """The id of a line, and what else it says. Raises what json and a wrong type raise."""
-    if not line.startswith(("{", "[", '"')):
-        return line, {}
-    read = json.loads(line)
-    own: dict[str, Any] = {"id": read} if isinstance(read, str) else read
-    return own.pop("id"), own
+def _entries(
+    data: bytes, form: str, refused: list[Submitted], *, raw: bool
+) -> Iterator[tuple[str, Any]]:
+    """What stdin says of each id, and where that stands."""
+    text = _decoded(data)
+    if form == "auto":
+        first = text.lstrip().partition("\n")[0].rstrip()
+        if first.startswith("[") or first == "{":
+            form = "json"
+        elif not raw and csv_rows.looks_like_csv(text):
+            raise SubmissionError(csv_rows.ADVICE)
+    if form in _LINES:
+        return _lines(text, _LINES[form], refused)
+    if not encodable(text):
+        raise SubmissionError("Stdin is not UTF-8, nor UTF-16 with a byte order mark.")
+    return csv_rows.rows(text, KNOWN, refused) if form == "csv" else _json_values(text)
+
+
+def _decoded(data: bytes) -> str:
+    """The text of stdin: UTF-8, or UTF-16 or 32 as some shells write it.
+
+    In UTF-8, a byte that is wrong becomes half a surrogate pair, so that its line alone is refused.
+    """
+    encoding = json.detect_encoding(data)
+    try:
+        text = data.decode(
+            encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict"
+        )
+    except UnicodeDecodeError:
+        raise SubmissionError(
+            f"Stdin begins like {encoding}, but cannot be read as that."
+        ) from None
+    return text.replace("\n\ufeff", "\n")  # files one after the other, each with its mark
+
+
+def _lines(
+    text: str, read: Callable[[str], Any], refused: list[Submitted]
+) -> Iterator[tuple[str, Any]]:
+    for number, padded in enumerate(text.split("\n"), 1):
+        if not (line := padded.strip()):
+            continue
+        where = f"line {number}"
+        if not encodable(line):
+            refused.append(Submitted(where, "refused", reason="the line is not UTF-8"))
+            continue
+        try:
+            yield where, read(line)
+        except (ValueError, RecursionError):
+            yield where, None
+
+
+def _id_or_json(line: str) -> Any:
+    return json.loads(line) if line.startswith(_JSON_TEXT) else line
+
+
+#: How each line is read, by the format.
+_LINES: dict[str, Callable[[str], Any]] = {"auto": _id_or_json, "lines": str, "jsonl": json.loads}
+
+
+def _json_values(text: str) -> Iterator[tuple[str, Any]]:
+    """The values of JSON texts, one after the other; of an array its items."""
+    decoder, place, number = json.JSONDecoder(), 0, 0
+    try:
+        while (place := _SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]
+            value, place = decoder.raw_decode(text, place)
+            for said in value if isinstance(value, list) else [value]:
+                number += 1
+                yield f"entry {number}", said
+    except json.JSONDecodeError as error:
+        why = f"{error.msg}, line {error.lineno}, column {error.colno}"
+        raise SubmissionError(f"Stdin cannot be read as JSON: {why}.") from None
+    except (ValueError, RecursionError):
+        why = "a number is too long, or it is nested too deep"
+        raise SubmissionError(f"Stdin cannot be read as JSON: {why}.") from None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from cavendish import Client, QuotaExceeded, State, SubmissionError, Submitted, Task
 from cavendish.submission import traceparent_complaint
-from cavendish_worker.cli.id_lines import read_ids
+from cavendish_worker.cli.id_lines import TASK_FIELDS, format_option, read_ids
 from cavendish_worker.cli.options import account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
 from cavendish_worker.telemetry.tracing import traces
 
 #: Refusals that are shown one by one.
 _SHOWN = 20
+#: What no id of the remote API holds, but lines of many formats that are taken for ids by mistake.
+_ODD = re.compile(r"""[ ,"'`{}\[\]]""")
 #: The ids that share their options, with these options.
 Group = tuple[dict[str, Any], list[Any]]
 
@@ -81,32 +85,44 @@ def _metadata(_ctx: click.Context, _param: click.Parameter, text: str | None) ->
     help="How many ids the group has: once as many have ended, its webhook is sent.",
 )
 @click.option("--restart", is_flag=True, help="Track ids again that have ended.")
+@format_option
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Take ids also with commas, quotes, braces or white space, as the Python client does.",
+)
 @json_option
-def command(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **options: Any) -> None:
+def command(
+    ids: tuple[str, ...],
+    as_json: bool,
+    webhook: tuple[str, ...],
+    form: str,
+    raw: bool,
+    **options: Any,
+) -> None:
     """Track ids of the remote API; ids that are known already are not changed.
 
     With `-` the ids come from stdin, one per line; a line may also be a JSON object with "id" and
-    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}, "key": "…"}.
+    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}, "key": "…"}. So may the
+    items of a JSON array, and with `--format csv` the rows of a table.
 
     \b
     cavendish submit --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10
     generate | cavendish submit --service nano-banana --webhook https://example.com/hook -
+    cavendish submit --service nano-banana --format csv - < orders.csv
     """
     if not ids or ("-" in ids and len(ids) > 1):
         raise click.UsageError("Give ids, or - alone to read them from stdin.")
-    options |= {"webhook": [*webhook] or None, "restart": options["restart"] or None}
-    if options["traceparent"] is None and not traceparent_complaint(os.environ.get("TRACEPARENT")):
-        options["traceparent"] = os.environ["TRACEPARENT"]
-    common = {name: value for name, value in options.items() if value is not None}
+    common = _common(options, webhook)
     answers: list[Submitted] = []
-    groups = _groups(ids, common, answers)
+    groups = _groups(read_ids(ids, answers, form, raw=raw), common)
     if not groups and not answers:
         raise SubmissionError("Stdin held no ids.")
     if any("service" not in both for both, _ in groups):
         raise click.UsageError("Missing option '--service'.")
     with Client() as client:
         for group in groups:
-            answers += _submit(client, group, common)
+            answers += _submit(client, group, common, raw=raw)
     if as_json:
         fields = ("id", "outcome", "state", "reason")
         print_json([{name: getattr(answer, name) for name in fields} for answer in answers])
@@ -116,35 +132,53 @@ def command(ids: tuple[str, ...], as_json: bool, webhook: tuple[str, ...], **opt
         sys.exit(1)
 
 
-def _groups(ids: tuple[str, ...], common: dict[str, Any], refused: list[Submitted]) -> list[Group]:
-    """The ids in groups that share their options, but for metadata and key: a submit for each."""
+def _common(options: dict[str, Any], webhook: tuple[str, ...]) -> dict[str, Any]:
+    """What the command line and its environment say of all ids."""
+    options |= {"webhook": [*webhook] or None, "restart": options["restart"] or None}
+    if options["traceparent"] is None and not traceparent_complaint(os.environ.get("TRACEPARENT")):
+        options["traceparent"] = os.environ["TRACEPARENT"]
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _groups(entries: Iterable[tuple[Any, dict[str, Any]]], common: dict[str, Any]) -> list[Group]:
+    """The ids in groups that share their options, but for what a `Task` has: a submit for each."""
     groups: dict[str, Group] = {}
-    for task_id, own in read_ids(ids, refused):
-        metadata, key = own.pop("metadata", None), own.pop("key", None)
-        both = common | own
-        members = groups.setdefault(json.dumps(both, sort_keys=True), (both, []))[1]
-        alone = metadata is None and key is None
-        members.append(task_id if alone else Task(task_id, metadata, key))
+    for task_id, own in entries:
+        alone = {name: own.pop(name) for name in TASK_FIELDS if name in own}
+        both = common | own if own else common
+        key = json.dumps(both, sort_keys=True) if own else ""
+        members = groups.setdefault(key, (both, []))[1]
+        members.append(Task(task_id, **alone) if alone else task_id)
     return [*groups.values()]
 
 
-def _submit(client: Client, group: Group, common: dict[str, Any]) -> list[Submitted]:
+def _submit(client: Client, group: Group, common: dict[str, Any], *, raw: bool) -> list[Submitted]:
     """Submit one group.
 
     Raises SubmissionError if the options of the command itself are wrong; if those of a line are,
     or if there is no room for the group, only its ids are refused.
     """
     both, ids = group
+    names = [each.id if isinstance(each, Task) else each for each in ids]
+    odd = {} if raw else {place: why for place, name in enumerate(names) if (why := _odd(name))}
+    sound = [each for place, each in enumerate(ids) if place not in odd]
     try:
         with traces().submit(
-            str(both["service"]), len(ids), both.get("traceparent") or ""
+            str(both["service"]), len(sound), both.get("traceparent") or ""
         ) as trace:
-            return client.submit(ids, **both | ({"traceparent": trace} if trace else {}))
+            answers = iter(client.submit(sound, **both | ({"traceparent": trace} if trace else {})))
     except SubmissionError as error:
         if both == common and not isinstance(error, QuotaExceeded):
             raise
-        names = [each.id if isinstance(each, Task) else each for each in ids]
         return [Submitted(str(name), "refused", reason=str(error)) for name in names]
+    return [odd.get(place) or next(answers) for place in range(len(ids))]
+
+
+def _odd(name: Any) -> Submitted | None:
+    """The refusal of an id that no remote API makes, or None; the client refuses all others."""
+    found = _ODD.search(name.strip()) if isinstance(name, str) else None
+    reason = f"the id holds {found[0]!r}; --raw takes it as it is" if found else ""
+    return Submitted(name, "refused", reason=reason) if found else None
 
 
 def _report(answers: list[Submitted]) -> None:

@@ -28,7 +28,7 @@ from cavendish.model import Lane
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.estimate import Waited, in_words
 from cavendish_worker.cli.group_wait import wait_for_group
-from cavendish_worker.cli.id_lines import read_ids
+from cavendish_worker.cli.id_lines import format_option, read_ids
 from cavendish_worker.cli.options import Number, account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
 from cavendish_worker.cli.tables import STATE_STYLES, table
@@ -61,6 +61,7 @@ class _Eta(ProgressColumn):
     metavar="SECONDS",
     help="Maximum time to wait; the ids stay tracked.",
 )
+@format_option
 @json_option
 def command(
     ids: tuple[str, ...],
@@ -68,6 +69,7 @@ def command(
     account: str,
     group: str | None,
     timeout: float | None,
+    form: str,
     as_json: bool,
 ) -> None:
     """Wait until all ids have ended, or all of a group.
@@ -88,7 +90,7 @@ def command(
     elif service is None:
         raise click.UsageError("Missing option '--service'.")
     else:
-        _wait_for_ids(_wanted(ids), Lane(account, service), timeout, as_json=as_json)
+        _wait_for_ids(_wanted(ids, form), Lane(account, service), timeout, as_json=as_json)
 
 
 def _wait_for_ids(wanted: list[str], lane: Lane, timeout: float | None, *, as_json: bool) -> None:
@@ -119,13 +121,13 @@ def _wait_for_ids(wanted: list[str], lane: Lane, timeout: float | None, *, as_js
         sys.exit(1)
 
 
-def _wanted(ids: tuple[str, ...]) -> list[str]:
+def _wanted(ids: tuple[str, ...], form: str) -> list[str]:
     """The ids, each once.
 
     Raises SubmissionError for a line of stdin without an id, and for no ids at all.
     """
     refused: list[Submitted] = []
-    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused))]
+    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused, form))]
     if refused:
         raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
     if not wanted:
