@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from chaos.group_stories import GROUP_RULES, judged
 from chaos.history import Line
 from chaos.stories import ACKNOWLEDGED, CANCELLED, EXPIRED, PENDING, UNKNOWN, Reading, Story
 
@@ -35,6 +36,7 @@ RULES = {
     "cancelled by nobody": "cancelled, and nobody asked for it before",
     "unverified": "a delivery whose signature does not hold",
     "stranger": "known or delivered, and nobody had submitted it before",
+    **GROUP_RULES,
     "clock": "the wall clock was set during the run: times of Redis cannot be compared",
     "history": "the lines themselves do not make sense",
 }
@@ -70,6 +72,8 @@ def violations(history: Sequence[Line]) -> list[Violation]:
             for rule, lines in judge(story):
                 proofs.setdefault(rule, tuple(sorted({*lines})))
         found += [Violation(rule, story.id, lines) for rule, lines in proofs.items()]
+    proved = {(rule, name): lines for rule, name, lines in judged(history, reading.stories)}
+    found += [Violation(rule, name, lines) for (rule, name), lines in proved.items()]
     return sorted(found, key=lambda one: ([*RULES].index(one.rule), one.id, one.lines))
 
 

@@ -16,12 +16,15 @@ What the lines say (times in seconds):
   (perhaps done), of one `call`:
   - submit, invoked: `ids`, `places` (the path of each webhook), `deadline` from now, `promised`
     (false: the run itself works against these ids, so they need not end); ok: `answers` by id
-    (`new`, `known`, `refused`, or `sent` for a Celery message);
+    (`new`, `known`, `refused`, or `sent` for a Celery message); `group` and `group_size`, if they
+    are of one;
   - get, ok: `seen` by id: null where the id is not known, else [state, settled_at or null];
   - cancel, invoked: `ids`; ok: `answers` by id (`cancelled`, or anything else: it was too late);
 - `finish`: `id`, `state` (succeeded or failed): the truth of the API; `at` is when it finished;
 - `delivery`: `webhook_id`, `id`, `state`, `place`, `verified`, `answered` (HTTP status); `at` is
   when the request was there;
+- `completion`: `webhook_id`, `group`, `counts` by state, `place`, `answered`: of a verified
+  `group.completed`;
 - `kill`: `name`, `where`; `partition` with `phase` begin or end, `kind`, `way`, `fronts`, `of`;
 - `clock`: `wall`, the machine's clock of the day at this moment;
 - `end`: all was waited for, so what is missing is lost.

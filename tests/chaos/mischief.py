@@ -18,6 +18,7 @@ from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.keys import LaneKeys
 from cavendish.task_names import DELIVER, EXPIRE, RECONCILE, SUBMIT
+from chaos.recorded import told_of
 from chaos.world import SERVICE, World
 
 DECOYS = "flux"
@@ -59,12 +60,13 @@ class Mischief:
             self._app.send_task(hint, queue=hint, retry=False)
         if self._door:
             ids = world.create(1)
-            options = {"service": SERVICE, "webhook": f"{world.receiver}/hook"}
+            group = f"posted-{number}", 1
+            options = {"service": SERVICE, "webhook": f"{world.receiver}/hook", **told_of(group)}
 
             def send() -> None:
                 self._app.send_task(SUBMIT, args=[ids], kwargs=options, queue=SUBMIT, retry=False)
 
-            world.recorded.message(ids, "/hook", send)
+            world.recorded.message(ids, "/hook", send, group)
             world.posted |= {*ids}
 
     def _decoy(self, ids: list[str], place: str) -> None:

@@ -39,6 +39,7 @@ class Receiver:
     def __init__(self, secret: str, history: History) -> None:
         self._webhook, self._history = Webhook(secret), history
         self.taken: set[str] = set()
+        self.groups: set[str] = set()
         self._seen: set[str] = set()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
@@ -65,6 +66,11 @@ class Receiver:
             )
             if answer.is_success:
                 self.taken.add(task_id)
+        if said["type"] == "group.completed":
+            about = {"group": said["data"]["group"], "counts": said["data"]["counts"]}
+            self._history.note("completion", **facts, answered=answer.status_code, **about)
+            if answer.is_success:
+                self.groups.add(about["group"])
         return answer
 
     def _answer(self, name: str, place: str) -> httpx.Response:
@@ -97,7 +103,8 @@ async def main(secret: str, config: dict[str, Any], history: History) -> None:
                     history.note("finish", at=job.finished_at, id=job.id, state=state)
                 return answer
             case "/received":
-                return httpx.Response(200, json={"taken": sorted(receiver.taken)})
+                taken, groups = sorted(receiver.taken), sorted(receiver.groups)
+                return httpx.Response(200, json={"taken": taken, "groups": groups})
             case "/many":
                 return httpx.Response(
                     200, json={"received": len(receiver.taken), "calls": account.tally.calls}

@@ -23,6 +23,7 @@ from typing import Any
 STEPS = {
     "message received": "kombu.transport.redis:QoS.append",
     "message acknowledged": "kombu.transport.redis:QoS.ack",
+    "group joined": "cavendish.store.groups:Groups.join",
     "submit written": "cavendish.store.tracked_tasks:Tasks.add",
     "heartbeat": "cavendish.store.fleet:Fleet.beat",
     "tick taken": "cavendish.store.fleet:Fleet.take_tick",
@@ -47,11 +48,14 @@ STEPS = {
     "deliveries loaded": "cavendish.store.deliveries:Deliveries.load",
     "webhook sent": "cavendish_worker.http.transport:PooledTransport.exchange",
     "deliveries delivered": "cavendish.store.deliveries:Deliveries.delivered",
+    "ends counted": "cavendish.store.groups:Groups.end",
+    "ends told": "cavendish.store.deliveries:Deliveries.told",
     "deliveries put off": "cavendish.store.deliveries:Deliveries.later",
     "deliveries buried": "cavendish.store.deliveries:Deliveries.bury",
     "circuit changed": "cavendish.store.shared_state:SharedState.change_circuit",
     "endpoint disabled": "cavendish.store.endpoint_registry:Endpoints.disable",
     "notice pending": "cavendish.store.deliveries:Deliveries.notify",
+    "keys checked": "cavendish.store.key_index:KeyIndex.reconcile",
     "deliveries pending again": "cavendish.store.reconciliation:Reconciliation.reconcile",
 }
 BEAT_STEPS = {
@@ -74,6 +78,7 @@ RARE = (
     "one asked",
     "circuit",
     "submit",
+    "joined",
     "overdue",
 )
 

@@ -50,6 +50,7 @@ class Reckoning:
         taken = [line for line in self._lines("delivery") if line["answered"] < 300]
         names = Counter(line["webhook_id"] for line in taken if line["id"] in ours)
         expired = sum(self._ended.get(one) == "expired" for one in ours)
+        completed = {line["webhook_id"] for line in self._lines("completion")}
         lost_answers = len(self._lines("submit", phase="unknown"))
         broken = Counter(one.rule for one in self.violations)
         return [
@@ -64,6 +65,7 @@ class Reckoning:
             ("seen to have ended", _number(len(ours & self._ended.keys())), ""),
             ("taken by the receiver, by webhook-id", _number(len(names)), ""),
             ("taken again under one webhook-id", _number(names.total() - len(names)), "allowed"),
+            ("groups completed, by webhook-id", _number(len(completed)), ""),
             ("expired at a short deadline", _number(expired), "allowed"),
             ("lines of the history", _number(len(self._history)), ""),
             ("violations", _number(len(self.violations)), "0"),

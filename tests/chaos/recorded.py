@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cavendish import Client
 from cavendish.errors import StoreUnavailable, SubmissionError
@@ -14,6 +15,8 @@ from chaos.history import History
 #: Seconds between two polls at what has not ended; ids of one poll; ended ones that are looked at
 #: again.
 EVERY, AT_ONCE, AGAIN = 1.0, 500, 40
+#: The group of a submit: its name, and how many ids it has.
+Grouped = tuple[str, int]
 
 
 class Recorded:
@@ -34,14 +37,17 @@ class Recorded:
         place: str,
         deadline: float | None = None,
         promised: bool = True,
+        group: Grouped | None = None,
     ) -> list[str] | None:
         """Submit once. Returns the ids that are tracked now, or None if the answer was lost."""
         until = self._deadline if deadline is None else deadline
         about = {"ids": [*ids], "places": [place], "deadline": until, "promised": promised}
-        call = self._history.invoked("submit", service=service, **about)
+        grouped = told_of(group)
+        call = self._history.invoked("submit", service=service, **about, **grouped)
         try:
+            webhook = self._receiver + place
             answers = self._client.submit(
-                ids, service=service, webhook=self._receiver + place, deadline=deadline
+                ids, service=service, webhook=webhook, deadline=deadline, **grouped
             )
         except StoreUnavailable as error:
             self._history.returned("submit", call, "unknown", error=str(error)[:200])
@@ -53,13 +59,15 @@ class Recorded:
         self._history.returned("submit", call, "ok", answers=said)
         return [one for one, answer in said.items() if answer != "refused"]
 
-    def message(self, ids: Sequence[str], place: str, send: Callable[[], object]) -> None:
+    def message(
+        self, ids: Sequence[str], place: str, send: Callable[[], object], group: Grouped
+    ) -> None:
         """Hand ids over by a Celery message.
 
         Raises what `send` raises: then it may be there or not.
         """
         about = {"ids": [*ids], "places": [place], "deadline": self._deadline, "promised": True}
-        call = self._history.invoked("submit", **about)
+        call = self._history.invoked("submit", **about, **told_of(group))
         try:
             send()
         except Exception as error:
@@ -81,6 +89,11 @@ class Recorded:
         told = {one: (found[one].state.value, found[one].settled_at) for one in ids if one in found}
         self._history.returned("get", call, "ok", seen={one: told.get(one) for one in ids})
         return {one: state for one, (state, _) in told.items()}
+
+
+def told_of(group: Grouped | None) -> dict[str, Any]:
+    """The options of a submit for its group."""
+    return dict(zip(("group", "group_size"), group, strict=True)) if group else {}
 
 
 class Watcher:

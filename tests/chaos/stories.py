@@ -15,7 +15,7 @@ ACKNOWLEDGED = ("new", "known", "sent")
 STEP = 0.05
 _CALLS, _NOTES = (
     ("submit", "get", "cancel"),
-    ("finish", "delivery", "kill", "partition", "clock", "end"),
+    ("finish", "delivery", "completion", "kill", "partition", "clock", "end"),
 )
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.webhooks.signing import new_secret
 from chaos.history import History, Line, merge, offset
 from chaos.partitions import Network
-from chaos.recorded import Recorded, Watcher
+from chaos.recorded import Grouped, Recorded, Watcher
 
 HERE = Path(__file__).parent
 SERVICE = "nano-banana"
@@ -72,6 +73,8 @@ FIRST_RATE = 20.0
 PRODUCER = "producer"
 #: Seconds of the deadline of the ids that may expire.
 SHORT_DEADLINE = 4.0
+#: Submits whose ids are one group.
+TICKS = 2
 
 
 class Redis:
@@ -317,6 +320,7 @@ class World:
         self.accepted: set[str] = set()
         self.posted: set[str] = set()
         self.excused: set[str] = set()
+        self.grouped = Counter[Grouped]()
         self._watcher = Watcher(
             self.recorded, SERVICE, lambda: frozenset(self.accepted | self.posted)
         )
@@ -354,13 +358,16 @@ class World:
         ids: list[str] = said.json()["ids"]
         return ids
 
-    def submit(self, ids: Sequence[str], *, deadline: float | None = None) -> None:
+    def submit(
+        self, ids: Sequence[str], *, deadline: float | None = None, group: Grouped | None = None
+    ) -> None:
         """Submit until it is acknowledged."""
-        while (
-            tracked := self.recorded.submit(ids, service=SERVICE, place="/hook", deadline=deadline)
-        ) is None:
+        how: dict[str, Any] = {"place": "/hook", "deadline": deadline, "group": group}
+        while (tracked := self.recorded.submit(ids, service=SERVICE, **how)) is None:
             time.sleep(0.05)
         self.accepted |= {*tracked}
+        if group:
+            self.grouped[group] += len(tracked)
 
     def told(self, keep: Path | None = None) -> list[Line]:
         """Look at everything for the last time, and return the history of all.
@@ -377,8 +384,10 @@ class World:
         return merge(self.folder.glob("*.jsonl"), keep or self.folder / "kept" / "history.jsonl")
 
     def done(self, ids: frozenset[str]) -> bool:
-        """True once all that was accepted has ended and was announced."""
-        if ids - {*self.ask("received")["taken"]}:
+        """True once all that was accepted has ended and was announced, and so are whole groups."""
+        received = self.ask("received")
+        whole = {name for (name, size), joined in self.grouped.items() if joined == size}
+        if ids - {*received["taken"]} or whole - {*received["groups"]}:
             return False
         tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
         return all(task_id in tasks and tasks[task_id].state.terminal for task_id in ids)
@@ -393,7 +402,7 @@ class World:
         while time.monotonic() < began + seconds and not self.done(ids()):
             time.sleep(0.5)
             with contextlib.suppress(StoreUnavailable):
-                for lane in self.store.tasks.lanes():
+                for lane in self.store.tasks.listed_lanes():
                     for endpoint in self.store.statistics([lane]).pending_by_endpoint:
                         self.store.deliveries.hasten(lane, endpoint, self.store.fleet.now())
         return time.monotonic() - began
@@ -410,7 +419,7 @@ class Producer:
     ) -> None:
         self._world, self._every, self._at_once = world, at_once / rate, at_once
         self._stopped = threading.Event()
-        self._queue: queue.Queue[list[str] | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[list[str], Grouped] | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._submit, daemon=True) for _ in range(get_runtime)
         ]
@@ -425,15 +434,15 @@ class Producer:
             ids = self._world.create(self._at_once)
             if number % 20 == 0:
                 self._world.excused |= {*ids}
-            self._queue.put(ids)
+            self._queue.put((ids, (f"group-{number // TICKS}", TICKS * self._at_once)))
             at += self._every
             self._stopped.wait(max(at - time.monotonic(), 0))
 
     def _submit(self) -> None:
-        while (ids := self._queue.get()) is not None:
-            self._world.submit(
-                ids, deadline=SHORT_DEADLINE if ids[0] in self._world.excused else None
-            )
+        while (some := self._queue.get()) is not None:
+            ids, group = some
+            deadline = SHORT_DEADLINE if ids[0] in self._world.excused else None
+            self._world.submit(ids, deadline=deadline, group=group)
 
     def stop(self) -> None:
         """No more ids; returns once those that there are were accepted."""

@@ -62,6 +62,13 @@ class Told:
         }
         return self.note("delivery", **{**facts, "verified": True, "answered": 204, **more})
 
+    def end_of(self, task_id: str, state: str = "succeeded") -> Told:
+        return self.finish(task_id, state).get(state, task_id).deliver(state, task_id)
+
+    def complete(self, **more: Any) -> Told:
+        facts = {"webhook_id": "group-1", "group": "g", "place": HOOK, "answered": 204}
+        return self.note("completion", **{**facts, "counts": {"succeeded": 1, "failed": 1}, **more})
+
     def cancel(self, phase: str = "ok", said: str = "cancelled") -> Told:
         return self.call(
             "cancel", {"ids": ["a"]}, phase, **({"answers": {"a": said}} if phase == "ok" else {})
@@ -74,6 +81,12 @@ class Told:
 def sound() -> Told:
     """An id as it should be: submitted, finished, settled at 1004, delivered, seen."""
     return Told().submit().finish().get("succeeded", settled_at=1003.5).deliver()
+
+
+def grouped(then: Callable[[Told], Told] = lambda told: told) -> Told:
+    """Two ids of one group, which end one behind the other; `then`: what comes in between."""
+    told = Told().submit(group="g", group_size=2).submit("b", group="g", group_size=2)
+    return then(told.end_of("a")).end_of("b", "failed")
 
 
 def settled(state: str, **more: Any) -> Callable[[], Told]:
@@ -179,6 +192,21 @@ PLANTED: dict[str, tuple[str, Callable[[], Told]]] = {
         "cancelled by nobody",
         lambda: Told().submit().cancel("failed").get("cancelled").deliver("cancelled"),
     ),
+    "all ended, and no completion": ("incomplete", grouped),
+    "a completion that nobody took": ("incomplete", lambda: grouped().complete(answered=503)),
+    "a group under two webhook-ids": (
+        "two completions",
+        lambda: grouped().complete().complete(webhook_id="group-2"),
+    ),
+    "completed before the last end": (
+        "miscounted",
+        lambda: grouped(then=lambda told: told.complete()),
+    ),
+    "completed before its last submit": (
+        "miscounted",
+        lambda: Told().submit(group="g", group_size=2).complete(counts={}).finish().end_of("a"),
+    ),
+    "counted wrongly": ("miscounted", lambda: grouped().complete(counts={"succeeded": 2})),
     "a signature that does not hold": (
         "unverified",
         lambda: sound().deliver(verified=False, answered=401),
@@ -242,9 +270,11 @@ def test_a_history_that_was_cut_short_or_is_out_of_order_is_not_called_sound() -
         Told().submit().finish().get("succeeded").cancel(said="ended").deliver(),
         Told().submit(promised=False).get("pending").get(None),
         Told().submit("nobody").get("unknown", "nobody").deliver("unknown", "nobody"),
+        grouped().complete(answered=503).complete(),
+        Told().submit(group="g", group_size=2).end_of("a"),
         sound().note("clock", wall=2000.0, at=1100.0).note("clock", wall=2010.01, at=1110.0),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_a_sound_history_is_not_blamed(told: Told) -> None:
     assert violations(told.end()) == []

@@ -106,8 +106,9 @@ class Groups:
         key = LaneKeys(self.lane(account, name)).task(name)
         pipe = self._redis.pipeline()
         pipe.hgetall(key)
-        with suppress(ValueError, TypeError, KeyError):
-            return _group(account, name, self._redis.answers(pipe)[0])
+        (fields,) = self._redis.answers(pipe)
+        with suppress(ValueError, KeyError):
+            return _group(account, name, fields) if isinstance(fields, dict) else None
         return None
 
 
