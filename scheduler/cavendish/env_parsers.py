@@ -6,8 +6,10 @@ Each returns the value, or raises ValueError, which says what the text must be a
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -203,6 +205,23 @@ def token(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("must be printable ASCII without spaces")
     return text
+
+
+def tokens_file(path: Path) -> dict[str, str]:
+    """The token of each account. Raises OSError or ValueError, which show no token."""
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} holds no JSON") from None
+    texts = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(each, str) and each for each in texts):
+        raise ValueError(f'{path} must hold one JSON object {{"account": "token"}}')
+    try:
+        return {account: token(text) for account, text in found.items()}
+    except ValueError as error:
+        raise ValueError(f"{path} holds a token that {error}") from None
 
 
 def address(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -293,21 +292,8 @@ class Settings:
 
         Raises OSError or ValueError if the file of tokens cannot be used.
         """
-        tokens: dict[str, str] = {}
-        if (path := self.api_tokens_file) is not None:
-            try:
-                found = json.loads(path.read_text())
-            except OSError as error:
-                raise OSError(f"{path}: {error.strerror}") from None
-            except ValueError:
-                raise ValueError(f"{path} holds no JSON") from None
-            texts = found.values() if isinstance(found, dict) else [None]
-            if not all(isinstance(token, str) and token for token in texts):
-                raise ValueError(f'{path} must hold one JSON object {{"account": "token"}}')
-            tokens.update({account: read.token(token) for account, token in found.items()})
-        if self.api_token:
-            tokens["default"] = self.api_token
-        return tokens
+        path, own = self.api_tokens_file, self.api_token
+        return (read.tokens_file(path) if path else {}) | ({"default": own} if own else {})
 
 
 def env_name(setting: str) -> str:

@@ -73,7 +73,7 @@ class Polling:
 
     def poll(self, *, rounds: int = 1, owner: str = "emulated", polls: int = 2) -> None:
         """Ask about every pending id in batches of 50, whenever its next poll is due."""
-        upstream = upstream_for(replace(self.settings, api_token=owner))
+        upstream = upstream_for(self.settings, {"default": owner})
         absence = AbsencePolicy(10.0, polls, 0.0)
         config = RetrieveConfig(60.0, 5.0, 0.0, absence, 3600.0, 100)
         forecasts = Forecasts(self.store.shared_state)

@@ -18,6 +18,7 @@ from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
+from cavendish_worker.polling.api_tokens import ApiTokens, TokenNews
 from cavendish_worker.polling.concurrency_limit import OTHERS, ConcurrencyLimit
 from cavendish_worker.polling.dispatch import Dispatcher
 from cavendish_worker.polling.dispatch_round import RoundConfig, Rounds
@@ -52,8 +53,16 @@ class Runtime:
         return LoopThread()
 
     @cached_property
+    def api_tokens(self) -> ApiTokens:
+        return ApiTokens(self.settings)
+
+    @cached_property
     def upstream(self) -> Upstream:
-        return upstream_for(self.settings)
+        return upstream_for(self.settings, self.api_tokens)
+
+    @cached_property
+    def token_news(self) -> TokenNews:
+        return TokenNews(self.store, self.upstream, self.api_tokens)
 
     @cached_property
     def delivery_worker(self) -> DeliveryWorker:

@@ -19,7 +19,7 @@ background job: the allowed rate is a closed form of the time.
   in a window and the silence that follows is short.
 - **Headers.** A `Retry-After` pauses the account. A quota header is believed within bounds.
 - **Account.** A refused credential pauses the account, longer each time; the first answer to a call
-  sent after the pause ends it.
+  sent after the pause ends it. A process that gets another token than the refused one tries it.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class RateLimit(QuotaWindow):
     pause_kind: str = ""
     pause_since: float = 0.0  # when the credential was first refused, while it is
     pauses: int = 0
+    token: str = ""  # the fingerprint of the token that was refused last
     cap: float = 0.0  # the operator's, where it bound the last call
 
     @classmethod
@@ -229,17 +230,27 @@ def report_error(
     now: float,
     chance: float,
     quota: Quota | None = None,
+    token: str = "",
 ) -> RateLimit:
     """A call was refused, for the reason `why`; `detail` says it in words.
 
     RATE cuts the rate once per episode and pauses, ACCOUNT pauses longer each time; all others
-    change nothing. `retry_after` is in seconds.
+    change nothing. `retry_after` is in seconds, `token` the fingerprint of that of the call.
     """
     if why is UpstreamErrorKind.RATE:
         return _too_fast(_told(limit, quota, now), detail, retry_after, sent_at, now, chance)
     if why is UpstreamErrorKind.ACCOUNT:
-        return _account_refused(limit, detail, sent_at, now, chance)
+        return _account_refused(replace(limit, token=token), detail, sent_at, now, chance)
     return limit
+
+
+def with_token(limit: RateLimit, token: str, now: float) -> RateLimit:
+    """A process has a token of this fingerprint: if the API refused another one, it is tried now.
+
+    The next answer tells whether the pause is over; the next refusal begins with a short one.
+    """
+    refused = limit.pause_kind == UpstreamErrorKind.ACCOUNT and limit.token not in ("", token)
+    return replace(limit, paused_until=min(limit.paused_until, now), pauses=1) if refused else limit
 
 
 def _too_fast(

@@ -37,7 +37,8 @@ class Member:
     `accounts` are those that it has tokens for, `allow` the private addresses that it may dial.
     `signs`: it has a webhook secret; `encrypts`: it has a key for the secrets of registered
     endpoints. `queues` are those that it takes messages from, None if an older version does not
-    tell; `ahead` is its wall clock less that of the store, in seconds.
+    tell; `ahead` is its wall clock less that of the store, in seconds. `token_fault`: why its file
+    of tokens cannot be read again.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Member:
     encrypts: bool = False
     queues: tuple[str, ...] | None = None
     ahead: float | None = None
+    token_fault: str = ""
 
     @classmethod
     def from_json(cls, text: object) -> Member | None:

@@ -25,8 +25,8 @@ from cavendish_worker.runtime import get_runtime
 from cavendish_worker.telemetry.logs import logger
 
 #: Seconds until the next heartbeat while the store is away. Beat sends nothing until a worker has a
-#: heartbeat, so this is short.
-RETRY = 1.0
+#: heartbeat, so this is short. And seconds between two looks at the file of tokens.
+RETRY, LOOK_EVERY = 1.0, 1.0
 
 
 class Heartbeat:
@@ -51,8 +51,13 @@ class Heartbeat:
         self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY if self._beat() else RETRY):
-            pass
+        beat_at = 0.0
+        while True:
+            changed = get_runtime().api_tokens.refresh()  # whose accounts a heartbeat tells
+            if changed or time.monotonic() >= beat_at:
+                beat_at = time.monotonic() + (EVERY if self._beat() else RETRY)
+            if self._stopped.wait(LOOK_EVERY):
+                break
         with suppress(StoreUnavailable):
             get_runtime().store.fleet.leave(self._name)
 
@@ -79,6 +84,9 @@ class Heartbeat:
                 "all that was tracked is lost: find out who emptied it, and submit the ids again"
             )
             logger().error("store.emptied", why=emptied.reason, advice=advice)
+        if self._role == "worker":  # it makes the calls
+            runtime.token_news.tell(now)
+            runtime.dispatcher.pause_log.tell(runtime.store.controls.read(), now)
         fleet.beat(
             Member(
                 self._name,
@@ -91,6 +99,7 @@ class Heartbeat:
                 encrypts=bool(settings.secret_key),
                 queues=self._queues(),
                 ahead=ahead,
+                token_fault=runtime.api_tokens.fault,
             )
         )
 

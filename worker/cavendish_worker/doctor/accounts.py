@@ -36,8 +36,16 @@ def findings(
             for ceiling in [controls.ceiling_of(account, settings.rate)]
         ),
         *map(_operator_pause, controls.in_force(now)),
+        *(_token_fault(one) for one in workers if one.token_fault),
         *_blind(statistics),
     ]
+
+
+def _token_fault(worker: Member) -> Finding:
+    advice = (
+        "Repair CAVENDISH_API_TOKENS_FILE; until then the worker uses the tokens it had before."
+    )
+    return ill(f"tokens of {worker.name}", worker.token_fault, advice)
 
 
 def _operator_pause(pause: Pause) -> Finding:

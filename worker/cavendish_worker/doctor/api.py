@@ -58,7 +58,7 @@ def _examine(
         return skipped(what, pause.sentence)
     if store.shared_state.rate_limit(account).paused(now):
         return skipped(what, "the account is paused by the API")
-    upstream, loop = upstream_for(settings, CALL), LoopThread()
+    upstream, loop = upstream_for(settings, settings.tokens(), CALL), LoopThread()
     timeout = min(settings.call_timeout, CALL)
     parts = (store, upstream, loop, clock, lane, Polls())
     asker = Asker(*parts, settings.rate, timeout, clock.now() + TURN)

@@ -15,6 +15,7 @@ from cavendish.clock import Clock
 from cavendish.model import Answer, Answered, Lane, UpstreamError, UpstreamErrorKind
 from cavendish.policy import rate_limit
 from cavendish.policy import service_health as health
+from cavendish.policy.rate_limit import RateLimit
 from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.upstream import Upstream
@@ -41,7 +42,8 @@ class Asked:
     `answers`: the ids of each answered call, with the answer. `forbidden` and `rejected`: ids that
     the API refuses even alone, with its words. `put_back`: ids about which nothing was learned, and
     when each may be claimed again (seconds since the epoch; None: at its old due time). `failure`:
-    why the API answers nothing at the moment. `cut`: sizes of the batches that were cut.
+    why the API answers nothing at the moment. `cut`: sizes of the batches that were cut. `token`:
+    the fingerprint of the token of the last call.
     """
 
     answers: list[tuple[list[str], Answered]] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Asked:
     calls: int = 0
     cut: list[int] = field(default_factory=list)
     too_many: str = ""
+    token: str = ""
 
     @property
     def largest_answered(self) -> int:
@@ -162,6 +165,7 @@ class Asker:
         return answer, sent_at
 
     def _call(self, asked: Asked, ids: list[str], *, alone: bool = False) -> tuple[Answer, float]:
+        asked.token = self.upstream.token_fingerprint(self.lane.account)
         answer, sent_at = self.send(ids, alone=alone)
         asked.calls += 1
         seconds = self.clock.now() - sent_at
@@ -181,53 +185,52 @@ class Asker:
         """Tell the rate limit of the account that a call was answered."""
         now, account_pause = self.clock.now(), UpstreamErrorKind.ACCOUNT
 
-        def step(known: rate_limit.RateLimit) -> tuple[rate_limit.RateLimit, bool]:
+        def step(known: RateLimit) -> tuple[RateLimit, bool]:
             after = rate_limit.report_answer(known, sent_at, now, answer.quota)
             return after, known.pause_kind == account_pause and not after.pause_kind
 
         if self.store.shared_state.change_rate_limit(self.lane.account, step):
             logger().warning("account.resumed", lane=str(self.lane), account=self.lane.account)
 
-    def report_pause(self, error: UpstreamError, sent_at: float) -> None:
-        """Tell the rate limit of the account that the API refuses it for now: RATE or ACCOUNT."""
-        now, chance, account = self.clock.now(), random.random(), self.lane.account
-        said = (error.why, error.detail, error.retry_after, sent_at, now, chance, error.quota)
+    def report_pause(self, error: UpstreamError, sent_at: float, token: str = "") -> None:
+        """Tell the rate limit of the account that the API refuses it for now: RATE or ACCOUNT.
 
-        def step(
-            known: rate_limit.RateLimit,
-        ) -> tuple[rate_limit.RateLimit, tuple[rate_limit.RateLimit, rate_limit.RateLimit]]:
+        `token`: the fingerprint of the one that was sent.
+        """
+        now, chance, account = self.clock.now(), random.random(), self.lane.account
+        said = error.why, error.detail, error.retry_after, sent_at, now, chance, error.quota, token
+
+        def step(known: RateLimit) -> tuple[RateLimit, tuple[RateLimit, RateLimit]]:
             after = rate_limit.report_error(known, *said)
             return after, (known, after)
 
         before, after = self.store.shared_state.change_rate_limit(account, step)
+        self._log_pause(before, after, error, now)
+
+    def _log_pause(
+        self, before: RateLimit, after: RateLimit, error: UpstreamError, now: float
+    ) -> None:
+        """A line for each new reason of a refusal; the pause itself goes on growing silently."""
+        log = logger().bind(lane=str(self.lane), account=self.lane.account)
         if error.why is UpstreamErrorKind.RATE:
-            rate = round(after.rate, 2)
-            logger().info(
-                "account.slowed",
-                lane=str(self.lane),
-                account=account,
-                rate=rate,
-                outcome=error.detail,
-            )
+            log.info("account.slowed", rate=round(after.rate, 2), outcome=error.detail)
         elif after.paused_until > before.paused_until and (
-            (before.pause_kind, before.pause_reason) != (after.pause_kind, after.pause_reason)
-        ):  # an error line for each new reason; the pause itself goes on growing silently
+            (before.pause_kind, before.pause_reason, before.token)
+            != (after.pause_kind, after.pause_reason, after.token)
+        ):
             seconds = round(after.paused_until - now, 1)
-            logger().error(
-                "account.paused",
-                lane=str(self.lane),
-                account=account,
-                seconds=seconds,
-                outcome=error.detail,
-            )
+            log.error("account.paused", seconds=seconds, outcome=error.detail)
 
     def _fail(self, asked: Asked, ids: Sequence[str], error: UpstreamError, sent_at: float) -> None:
         """The call taught nothing about the ids: put them back, and report who must wait."""
         asked.failure, not_before = error.detail, None
         if error.why is UpstreamErrorKind.DOWN and self.upstream.stopping.is_set():
             asked.failure = SHUTDOWN  # it was this process that did not wait for the answer
-        elif error.why in (UpstreamErrorKind.RATE, UpstreamErrorKind.ACCOUNT):
+        elif error.why is UpstreamErrorKind.RATE:
             self.report_pause(error, sent_at)
+        elif error.why is UpstreamErrorKind.ACCOUNT:
+            if asked.token == self.upstream.token_fingerprint(self.lane.account):
+                self.report_pause(error, sent_at, asked.token)  # else there is a new one by now
         else:
             not_before = self._report_failure(error, len(ids), sent_at)
         asked.put_back |= dict.fromkeys(ids, not_before)

@@ -41,12 +41,12 @@ class CallLimits:
 
 
 class Upstream:
-    """Asks about ids of a lane, with the token of its account."""
+    """Asks about ids of a lane, with the token of its account; `tokens` may change."""
 
     def __init__(
         self, client: httpx.AsyncClient, api_url: str, tokens: Mapping[str, str], limits: CallLimits
     ) -> None:
-        self._client, self._api_url, self._tokens = client, api_url, dict(tokens)
+        self._client, self._api_url, self._tokens = client, api_url, tokens
         client.cookies = _NoCookies()
         self._call_timeout, self._answer_limit = limits.call_timeout, limits.answer_limit
         self._timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
@@ -55,14 +55,20 @@ class Upstream:
 
     @property
     def accounts(self) -> frozenset[str]:
-        """The accounts for which this process has a token."""
+        """The accounts for which this process has a token now."""
         return frozenset(self._tokens)
 
     def fingerprint(self, lane: Lane) -> str:
         """A text that changes with the token of a lane; it does not tell the token."""
-        token = self._tokens.get(lane.account, "").encode(errors="surrogateescape")
-        name = f"cavendish/{lane.account}/{lane.service}".encode()
-        return hmac.new(token, name, "sha256").hexdigest()[:12]
+        return self._fingerprint(lane.account, f"cavendish/{lane.account}/{lane.service}")
+
+    def token_fingerprint(self, account: str) -> str:
+        """The same for an account as a whole."""
+        return self._fingerprint(account, f"cavendish/{account}")
+
+    def _fingerprint(self, account: str, name: str) -> str:
+        token = self._tokens.get(account, "").encode(errors="surrogateescape")
+        return hmac.new(token, name.encode(), "sha256").hexdigest()[:12]
 
     async def shut_down(self, within: float) -> None:
         """From now on, wait at most `within` seconds for answers."""
@@ -173,7 +179,9 @@ class _NoCookies(CookieJar):
         """Ignore the cookies of an answer."""
 
 
-def upstream_for(settings: Settings, longest_call: float = math.inf) -> Upstream:
+def upstream_for(
+    settings: Settings, tokens: Mapping[str, str], longest_call: float = math.inf
+) -> Upstream:
     """The remote API as the settings say, with calls of at most `longest_call` seconds."""
     http = httpx.AsyncClient(
         transport=api_proxy.transport(settings.api_url, settings.api_proxy),
@@ -183,4 +191,4 @@ def upstream_for(settings: Settings, longest_call: float = math.inf) -> Upstream
     )
     timeout = min(settings.call_timeout, longest_call)
     limits = CallLimits(settings.connect_timeout, timeout, settings.answer_limit)
-    return Upstream(http, settings.api_url, settings.tokens(), limits)
+    return Upstream(http, settings.api_url, tokens, limits)
