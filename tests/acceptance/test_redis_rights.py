@@ -160,6 +160,10 @@ def _commands_of_producers(guarded: Guarded) -> None:
         client.submit([], service=SERVICE, **grouped)
         assert client.get(ids[0], service=SERVICE) is not None
         assert set(client.get_many(ids, service=SERVICE)) == set(ids)
+        client.pause("other", "flux")
+        assert client.resume("other", "flux") is not None
+        client.set_rate_ceiling("other", 5.0)
+        client.set_rate_ceiling("other", None)
     more = parts.emulator.create(2)
     # A process of its own: this one may have our transport, which a producer has not.
     program = (
@@ -199,6 +203,10 @@ def _commands_of_operators(guarded: Guarded) -> None:
         "status",
         "metrics",
         "alive --role worker --ready",
+        f"pause --account default --service {SERVICE} --for 1h",
+        f"resume --account default --service {SERVICE}",
+        "rate-limit --account default --calls 50",
+        "rate-limit --account default --default",
         "dead list",
         "endpoint list",
     ):

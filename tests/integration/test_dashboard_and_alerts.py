@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cavendish.clock import Clock
+from cavendish.policy.operator_controls import Pause
 from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.store.fleet import Member
 from cavendish.submission import SubmitOptions
@@ -99,6 +100,7 @@ def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
     quota = ProducerQuota(10, 0)
     told = SubmitOptions("nano-banana", "default", (), 60.0, "", "", "shop", restart=False)
     store.producer_usage.reserve(1, told, quota, 60.0, now, int)
+    store.controls.pause(Pause("default", None, now, None, "ada"))
     text = serving.text(scraped.registry_of(store, 50, 10.0, quota)) + serving.text(
         recorded.REGISTRY
     )
@@ -425,9 +427,31 @@ HELD = IDLE | {
 }
 
 
+#: An operator has paused the account, or the service, while ids come in.
+WAITING = {
+    f"cavendish_due_lag_seconds{{{LANE_LABELS}}}": "0+60x90",
+    f"cavendish_tasks_submitted_total{{{LANE_LABELS}}}": "0+6000x90",
+}
+BY_OPERATOR, SERVICE_BY_OPERATOR = (
+    IDLE
+    | WAITING
+    | {f'cavendish_paused{{account="default",service="{service}",by="operator"}}': "1x90"}
+    for service in ("", "veo")
+)
+
+
 @NEEDS_PROMTOOL
-@pytest.mark.parametrize(("series", "ringing"), [(IDLE, []), (HELD, ["CavendishAccountPaused"])])
-def test_an_idle_stack_is_silent_and_a_held_account_rings_once(
+@pytest.mark.parametrize(
+    ("series", "ringing"),
+    [
+        (IDLE, []),
+        (HELD, ["CavendishAccountPaused"]),
+        (BY_OPERATOR, []),
+        (SERVICE_BY_OPERATOR, ["CavendishSlotLoad"]),
+        (IDLE | WAITING, ["CavendishDueLag", "CavendishSlotLoad"]),
+    ],
+)
+def test_an_idle_stack_is_silent_a_held_account_rings_once_and_one_that_an_operator_paused_never(
     tmp_path: Path, series: dict[str, str], ringing: list[str]
 ) -> None:
     samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in ringing]
