@@ -10,14 +10,17 @@ import pytest
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
+from cavendish import Client
 from cavendish.errors import SettingsError, StoreUnavailable
 from cavendish.local_paths import broker_tls, broker_url
+from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from conftest import Server
 from delivering import Served
+from ending import settle
 from shell import shell
 from tls import Authority, Door
 
@@ -94,6 +97,23 @@ def test_a_certificate_of_a_ca_that_the_url_names_is_taken(
         asked(f"rediss://127.0.0.1:{door.port}/0?ssl_ca_certs={authority.file}{said}") == "answers"
     )
     assert door.heard
+
+
+def test_a_wait_over_tls_hears_each_end(
+    opened: Opened, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    ids, store = [f"id-{number}" for number in range(200)], Store(own_server.url)
+    url = f"rediss://127.0.0.1:{opened().port}/0?ssl_cert_reqs=none"
+    with Client(url) as client:
+        client.submit(ids, service=SERVICE)
+
+        def progress(ended: int, of: int) -> None:
+            if ended < of:
+                settle(store, Lane("default", SERVICE), *ids[ended : ended + 40])
+
+        assert set(client.wait(ids, service=SERVICE, timeout=60, progress=progress)) == set(ids)
+    store.close()
 
 
 @ROADS

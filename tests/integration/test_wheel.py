@@ -14,17 +14,32 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from cavendish.model import Lane
+from cavendish.store import Store
 from conftest import Server
+from ending import blocked, settle
+from servers import eventually
 
 ROOT = Path(__file__).parents[2]
 
 #: The ten lines of a producer, with a check of what each of them is given.
 PRODUCER = """
+import asyncio
 import sys
 from collections.abc import Mapping
 from typing import Literal, assert_type
 
-from cavendish import Client, Event, Settings, State, StoreUnavailable, SubmissionError, TrackedTask
+from cavendish import AsyncClient, Client, Event, Settings, State, TrackedTask
+from cavendish import StoreUnavailable, SubmissionError
+
+async def later() -> None:
+    async with AsyncClient(sys.argv[1]) as other:
+        assert_type((await other.submit(["w"], service="veo"))[0].state, State | None)
+        done = await other.wait(["w"], service="veo", timeout=60)
+        assert_type(done, dict[str, TrackedTask])
+        print(done["w"].state)
+        async for event in other.events(after="0", follow=False):
+            assert_type(event, Event)
 
 with Client(sys.argv[1], settings=Settings(deadline=600.0)) as client:
     answers = client.submit(["a", "b", ""], service="veo", metadata={"order": 7, "tags": ["x"]})
@@ -46,6 +61,7 @@ with Client(sys.argv[1], settings=Settings(deadline=600.0)) as client:
         assert_type(event, Event)
         assert_type(event.to_json(), dict[str, object])
     print([answer.outcome for answer in answers])
+    asyncio.run(later())
 """
 
 
@@ -118,16 +134,24 @@ def test_the_client_is_small_and_its_command_says_what_to_install(client: Path) 
 
 @pytest.mark.timeout(300)
 def test_a_producer_runs_beside_celery_5_4_and_redis_py_5_2(
-    client: Path, server: Server, tmp_path: Path
+    client: Path, store: Store, server: Server, tmp_path: Path
 ) -> None:
     install(client, "celery==5.4.0", "redis==5.2.1")
     script = tmp_path / "producer.py"
     script.write_text(
         f"import celery, redis{PRODUCER}print(celery.__version__, redis.__version__)\n"
     )
-    done = run(client, script, server.url, cwd=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    wait, outcomes, versions = done.stdout.splitlines()
+    command = [str(client), str(script), server.url]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        eventually(lambda: store.tasks.get("default", "veo", ["w"]), "it is submitted", 60)
+        blocked(store)
+        settle(store, Lane("default", "veo"), "w")
+        said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 0, complaint
+    wait, outcomes, state, versions = said.splitlines()
+    assert state == "succeeded"
     assert wait == "WaitTimeout 2 of the tracked tasks had not ended after 0.1 s."
     assert json.loads(outcomes.replace("'", '"')) == ["new", "new", "refused"]
     assert versions == "5.4.0 5.2.1"
