@@ -19,6 +19,7 @@ from cavendish_worker.cli import cli
 CALLED_BACK = "a command prints its progress"
 PRINTED = "only a command prints"
 ASKED = "only a command asks a person"
+STDIN = "only a command reads stdin"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Verb:
 
 
 VERBS = {
-    "submit": Verb("submit", {"metadata": "--meta"}),
+    "submit": Verb(
+        "submit", {"metadata": "--meta"}, shell_only={"--format": STDIN, "--raw": STDIN}
+    ),
     "get": Verb("show"),
     "get_many": Verb(
         "show",
@@ -56,7 +59,7 @@ VERBS = {
         "list", {"with_record": "--records"}, shell_only={"--all": "in Python, `iter` is it"}
     ),
     "count": Verb("list"),
-    "wait": Verb("wait", python_only={"progress": CALLED_BACK}),
+    "wait": Verb("wait", python_only={"progress": CALLED_BACK}, shell_only={"--format": STDIN}),
     "wait_group": Verb("wait", {"name": "--group"}, python_only={"progress": CALLED_BACK}),
     "events": Verb("events"),
     "pause": Verb("pause", {"account": "--account", "seconds": "--for"}),
