@@ -17,12 +17,13 @@ from cavendish.errors import (
     WaitTimeout,
 )
 from cavendish.filter import Filter, Page
-from cavendish.model import Event, Group, State, Submitted, Task, TrackedTask
+from cavendish.model import Changed, Event, Group, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
 
 __all__ = [
     "AsyncClient",
     "CavendishError",
+    "Changed",
     "Client",
     "ClientClosed",
     "Event",

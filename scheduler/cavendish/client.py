@@ -21,6 +21,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.submission import group_name, listed, with_key
 from cavendish.submitter import Submitter
+from cavendish.undo import Undo
 from cavendish.waiters import Wait, Watch
 from cavendish.waits import Waits
 
@@ -44,6 +45,7 @@ class Client(ReadMethods, OperatorMethods):
         self._store = Store(where, s.shards)
         self._submitter = Submitter(self._store, s)
         self._controller = Controller(self._store)
+        self._undo = Undo(self._store, s)
         self._waits = Waits(self._store, s.shards)
 
     def submit(

@@ -44,7 +44,7 @@ class Controller:
         until = until if seconds is None else now + _number(seconds, "seconds")
         if until is not None and not now < _number(until, "until") < END_OF_TIME:
             raise SubmissionError("A pause must end in the future.")
-        new = Pause(account, service, now, until, _name(by), _text(reason, "reason"))
+        new = Pause(account, service, now, until, _name(by), checked_text(reason, "reason"))
         before = self._store.controls.read().pauses.get(new.name)
         if before and before.in_force(now):
             new = Pause(account, service, before.since, until, new.by, new.reason, replaced=True)
@@ -114,10 +114,11 @@ def _check_names(account: object, service: object) -> None:
 
 
 def _name(by: str | None) -> str:
-    return _text(whoever_calls() if by is None else by, "by") or whoever_calls()
+    return checked_text(whoever_calls() if by is None else by, "by") or whoever_calls()
 
 
-def _text(value: object, name: str) -> str:
+def checked_text(value: object, name: str) -> str:
+    """A reason or a name, without white space around it. Raises SubmissionError."""
     if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
         raise SubmissionError(f"`{name}` must be a text of at most {LONGEST} printable characters.")
     return value.strip()

@@ -251,6 +251,20 @@ class Submitted:
         return self.outcome == "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of one `id` (of a `service`, under an `account`) that was to be changed.
+
+    `outcome` is "done"; "ended" if it had ended before, and stays as it was; or "unknown" if it is
+    not tracked, or cannot be read.
+    """
+
+    id: str
+    service: str
+    account: str
+    outcome: Literal["done", "ended", "unknown"]
+
+
 class UpstreamErrorKind(StrEnum):
     """Why the remote API did not answer a request.
 

@@ -1,15 +1,78 @@
-"""What operators do with a client: pause and resume accounts, set the ceilings of their calls."""
+"""What a client changes afterwards: it cancels ids, pauses accounts, sets the ceilings of calls."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from uuid import UUID
+
 from cavendish.controller import Controller
+from cavendish.filter import Filter
+from cavendish.model import Changed
 from cavendish.policy.operator_controls import Pause, RateCeiling
+from cavendish.undo import Undo
 
 
 class OperatorMethods:
     """Methods of `Client`."""
 
     _controller: Controller
+    _undo: Undo
+
+    def cancel(
+        self,
+        ids: Iterable[str | UUID] | Filter,
+        *,
+        service: str | None = None,
+        account: str | None = None,
+        silent: bool = False,
+        reason: str = "",
+        by: str | None = None,
+    ) -> list[Changed]:
+        """Poll `ids` of a `service` no more: they end as cancelled; or all that match a Filter.
+
+        Returns what became of each. What has ended stays as it is, and an answer of the API that
+        comes now is dropped. Webhooks hear `task.cancelled`, unless `silent`; a group counts it
+        anyway. `account`: "default" if it is not given. `reason` and `by` (default: user and host
+        of the caller) are told in the reason of each task. A filter names service and account
+        itself, and finds pending tasks only, without those that are submitted meanwhile.
+
+        It goes some hundred ids at a time: an error leaves those before it cancelled. Raises
+        SubmissionError for what cannot be meant.
+        """
+        found = self._undo.cancel(ids, service, account, silent=silent, reason=reason, by=by)
+        return [one for some in found for one in some]
+
+    def set_deadline(
+        self,
+        ids: Iterable[str | UUID] | Filter,
+        deadline: float,
+        *,
+        service: str | None = None,
+        account: str | None = None,
+    ) -> list[Changed]:
+        """Give pending `ids` of a `service` another `deadline`, in seconds from now (1 s to 30
+        days); or all that match a Filter, as for `cancel`.
+
+        Returns what became of each. `account`: "default" if it is not given.
+        """
+        found = self._undo.set_deadline(ids, service, account, deadline)
+        return [one for some in found for one in some]
+
+    def forget(
+        self,
+        ids: Iterable[str | UUID] | Filter,
+        *,
+        service: str | None = None,
+        account: str | None = None,
+    ) -> list[Changed]:
+        """Erase all that is kept of `ids` of a `service`: records, results, metadata, deliveries
+        with their logs, dead letters, events; or of all tasks that match a Filter.
+
+        Pending ones are cancelled first, and their webhooks are not told. Returns what became of
+        each. Only counts stay: totals of the service, and those of a group. `account`: "default"
+        if it is not given. Should it be interrupted, call it again.
+        """
+        return [one for some in self._undo.forget(ids, service, account) for one in some]
 
     def pause(
         self,

@@ -278,7 +278,10 @@ class AbsencePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is written to the store after one poll: a terminal state, or pending."""
+    """What is written to the store: a terminal state, or pending.
+
+    `polled`: it follows from a poll; `silent`: its webhooks are not told.
+    """
 
     task: TrackedTask
     state: State
@@ -288,6 +291,8 @@ class Outcome:
     finished_at: float | None = None
     model: str = ""
     record: Record | None = None
+    polled: bool = True
+    silent: bool = False
 
 
 #: A token under which ids are known.

@@ -17,6 +17,7 @@ from cavendish.store.controls import OperatorControls
 from cavendish.store.deadlines import Deadlines
 from cavendish.store.deliveries import Deliveries
 from cavendish.store.endpoint_registry import Endpoints
+from cavendish.store.erasure import Erasure
 from cavendish.store.events import Events
 from cavendish.store.fleet import Fleet
 from cavendish.store.groups import Groups
@@ -57,6 +58,7 @@ class Store:
         self.controls = OperatorControls(self.connection)
         self.fleet = Fleet(self.connection)
         self.journal = Journal(self.connection)
+        self.erasure = Erasure(self.connection, self.journal)
         self.search = Search(self.connection, self.tasks, self.journal)
         self.refused = Refused(self.connection)
 

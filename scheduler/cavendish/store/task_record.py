@@ -8,7 +8,7 @@ from cavendish.model import Candidate, Lane, Record, State, TrackedTask
 from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
-from cavendish.webhook_endpoint import is_of_group
+from cavendish.webhook_endpoint import is_of_group, subscription_of_group
 
 
 def fields_of(row: Any) -> Any:
@@ -79,7 +79,9 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
 def settle_args(outcome: Outcome, next_poll_at: float, now: float, record: str) -> list[Any]:
     """The arguments of `settle.lua` for one outcome, and the JSON text of its record."""
     task = outcome.task
-    changed = {"polls": str(task.polls + 1), "polled_at": repr(now)}
+    changed = {"webhooks": _told_to_groups(task)} if outcome.silent else {}  # this one first
+    if outcome.polled:
+        changed |= {"polls": str(task.polls + 1), "polled_at": repr(now)}
     if outcome.absences or task.absences:
         changed["absences"] = str(outcome.absences)
         changed["absent_since"] = _text(outcome.absent_since)
@@ -99,6 +101,11 @@ def settle_args(outcome: Outcome, next_poll_at: float, now: float, record: str) 
         len(words),
         *words,
     ]
+
+
+def _told_to_groups(task: TrackedTask) -> str:
+    """The subscriptions that a silent end is told to."""
+    return subscription_of_group(task.group) if task.group else ""
 
 
 def _delay(outcome: Outcome, now: float) -> str:

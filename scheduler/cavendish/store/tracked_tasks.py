@@ -13,8 +13,9 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Batch, Connection
+from cavendish.store.deadlines import first_look_at
 from cavendish.store.due_index import DueIndex, Place, next_looks
-from cavendish.store.keys import DELIVERIES, LANES, LaneKeys, delivery_of
+from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, delivery_of
 from cavendish.store.new_tasks import NewTasks, Own, by_lane
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
@@ -126,6 +127,31 @@ class Tasks:
             names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
             runs.append((names, [until, token, *seen]))
         return self._redis.scripts("claim", runs)
+
+    def seize(self, lane: Lane, ids: Sequence[str], now: float, token: str) -> list[str]:
+        """Lease ids whatever they wait for, those that are pending; which these are."""
+        keys = LaneKeys(lane)
+        names = [keys.leases, keys.quarantined, *map(keys.task, ids)]
+        seized: list[str] = self._redis.script("seize", names, [now, token, *ids])
+        return seized
+
+    def set_deadline(
+        self, lane: Lane, tasks: Sequence[TrackedTask], deadline_at: float, now: float
+    ) -> list[str]:
+        """Give pending tasks another deadline; the ids of those that had not ended."""
+        if not tasks:
+            return []
+        look_at, keys = first_look_at(deadline_at, deadline_at - now), LaneKeys(lane)
+        places = [Place(one, lane, deadline_at) for one in {task.producer for task in tasks}]
+        self.due(lane.account).note(places, now)
+        DueIndex(self._redis, DEADLINES).note([Place(lane.account, lane, look_at)], now)
+        names, args = [keys.deadlines, keys.deadline(look_at), keys.leases], list[Any]()
+        for task in tasks:
+            names += [keys.task(task.id), keys.due(task.producer)]
+            args += [task.id, int(deadline_at < task.deadline_at)]
+        args = [repr(deadline_at), int(look_at), *args]
+        changed = self._redis.script("set_deadline", names, args, durable=True)
+        return [task.id for task, done in zip(tasks, changed, strict=True) if done]
 
     def release(
         self,

@@ -98,7 +98,8 @@ def expire_overdue(
     while ids := store.deadlines.overdue(lane, before, token, PAGE):
         why = why or _reason(store, lane, now, obstacle)
         tasks = load_claimed(store, lane, ids, token).values()
-        settled = writer.write([(Outcome(task, State.EXPIRED, why), now) for task in tasks], now)
+        outcomes = [Outcome(task, State.EXPIRED, why, polled=False) for task in tasks]
+        settled = writer.write([(outcome, now) for outcome in outcomes], now)
         ended = sum(one.ended for one in settled)
         expired += ended
         deliveries += [delivery for one in settled for delivery in one.deliveries]

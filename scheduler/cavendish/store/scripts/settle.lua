@@ -5,7 +5,7 @@
 --         9 common-until, then per id: due, task, result
 -- ARGV    1 now  2 token  3 retention  4 events to keep  5 seconds to keep them at least, then
 --         per id: id, producer, state, due at, record, delay, number of words, and so many words
---         (fields that change, each with its value)
+--         (fields that change, each with its value; `webhooks` is the first one, if it changes)
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
 local now, answer, counts, gone, written, inbox, kept = ARGV[1], {}, {}, {}, {}, {}, {}
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
@@ -37,8 +37,9 @@ while i <= #ARGV do
     if not row[1] and (row[3] or row[4]) then
       became, written[#written + 1] = state, id
       redis.call('HSET', KEYS[key + 1], unpack(ARGV, i + 7, i + 6 + words))
+      local own = ARGV[i + 7] == 'webhooks' and ARGV[i + 8] or row[2]
       if state == 'pending' then redis.call('ZADD', KEYS[key], ARGV[i + 3], id)
-      else pending = finish(i, KEYS[key], KEYS[key + 1], KEYS[key + 2], row[2], row[3]) end
+      else pending = finish(i, KEYS[key], KEYS[key + 1], KEYS[key + 2], own, row[3]) end
     end
   end
   answer[#answer + 1], answer[#answer + 2] = became, pending

@@ -1,0 +1,128 @@
+"""Erases all that the store keeps of ids: records, results, deliveries, events, common parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from cavendish.model import Lane, TrackedTask
+from cavendish.store.connection import Connection
+from cavendish.store.deadlines import first_look_at
+from cavendish.store.journal import Journal, Place
+from cavendish.store.key_index import KeyIndex
+from cavendish.store.keys import LaneKeys, delivery_of, minute_of
+from cavendish.webhook_endpoint import endpoint_in, subscription_of_group
+
+#: Events, ids of a minute, and records that are read at once.
+PAGE = 1000
+
+
+class Erasure:
+    """Every method raises StoreUnavailable. What was erased in part is erased by another run."""
+
+    def __init__(self, connection: Connection, journal: Journal) -> None:
+        self._redis, self._journal = connection, journal
+        self._key_index = KeyIndex(connection)
+
+    def erase(
+        self, lane: Lane, tasks: Sequence[TrackedTask], unreadable: Sequence[str], now: float
+    ) -> set[str]:
+        """Erase ended tasks, and ids whose records are unreadable; the ids that were erased.
+
+        An id that gains a webhook meanwhile stays.
+        """
+        ids = [*(task.id for task in tasks), *unreadable]
+        if not ids:
+            return set()
+        self._erase_events(lane, set(ids))
+        self._key_index.forget(lane, {task.id: task.key for task in tasks})
+        erased = set(self._erase_records(lane, tasks, unreadable, now))
+        self._journal.erase(self._places(lane, [task for task in tasks if task.id in erased]))
+        self._erase_deadlines(lane, [task for task in tasks if task.id in erased])
+        return erased
+
+    def _erase_records(
+        self, lane: Lane, tasks: Sequence[TrackedTask], unreadable: Sequence[str], now: float
+    ) -> list[str]:
+        keys = LaneKeys(lane)
+        names = [keys.delivery_leases, keys.inbox, keys.dead, keys.ended, keys.quarantined]
+        names += [keys.leases, keys.common, keys.common_open, keys.common_until]
+        args: list[Any] = [now]
+        told_to = {task.id: _told(task) for task in tasks} | {each: [] for each in unreadable}
+        for task_id, told in told_to.items():
+            names += [keys.task(task_id), keys.result(task_id)]
+            for subscription in told:
+                endpoint = endpoint_in(subscription)
+                names.append(keys.delivery(delivery_of(subscription, task_id)))
+                names += [keys.queue(endpoint), keys.retries(endpoint)]
+            args += [task_id, int(task_id in unreadable), len(told), *told]
+        erased: list[str] = self._redis.script("erase", names, args, durable=True)
+        return erased
+
+    def _erase_events(self, lane: Lane, ids: set[str]) -> None:
+        key, start = LaneKeys(lane).events, "-"
+        while True:
+            with self._redis.errors():
+                page: Any = self._redis.redis.xrange(key, start, "+", PAGE)
+                if found := [place for place, fields in page if fields.get("id") in ids]:
+                    self._redis.redis.xdel(key, *found)
+            if len(page) < PAGE:
+                return
+            start = f"({page[-1][0]}"
+
+    def erase_common_parts(self, lane: Lane) -> None:
+        """Delete now the common parts that no record names any more, which else wait until the
+        last record that named them would have expired. It reads all records of the lane.
+        """
+        keys, names = LaneKeys(lane), dict[str, float | None]()
+        with self._redis.errors():
+            redis: Any = self._redis.redis
+            open_parts = set(redis.hkeys(keys.common_open))
+            for name in redis.hkeys(keys.common):
+                if name not in open_parts:
+                    names[name] = redis.zscore(keys.common_until, name)
+        for sections in self._journal.walk([lane]) if names else ():
+            for part in self._named(lane, [each for one in sections for each in one.ids]):
+                names.pop(part, None)
+        # What a record names from now on is open, or known for longer.
+        args = [word for name, until in names.items() for word in (name, repr(until or 0))]
+        self._redis.script("erase_common", [keys.common, keys.common_open, keys.common_until], args)
+
+    def _named(self, lane: Lane, ids: Sequence[str]) -> set[str]:
+        """The common parts that the records of ids name."""
+        pipe = self._redis.pipeline()
+        for task_id in ids:
+            pipe.hget(LaneKeys(lane).task(task_id), "in")
+        rows = self._redis.answers(pipe)
+        return {part for row in rows if isinstance(row, str) for part in row.split()}
+
+    def _places(self, lane: Lane, tasks: Iterable[TrackedTask]) -> Iterator[tuple[Place, str]]:
+        """Where tasks stand in the journal."""
+        minutes: dict[int, set[str]] = {}
+        for task in tasks:
+            minutes.setdefault(minute_of(task.submitted_at), set()).add(task.id)
+        for minute, wanted in minutes.items():
+            key = LaneKeys(lane).minute(minute)
+            with self._redis.errors():
+                end = int(self._redis.redis.llen(key))
+                while end and wanted:
+                    start = max(end - PAGE, 0)
+                    ids: Any = self._redis.redis.lrange(key, start, end - 1)
+                    for number, task_id in enumerate(ids, start):
+                        if task_id in wanted:
+                            yield Place(minute, lane, number), task_id
+                    wanted -= set(ids)
+                    end = start
+
+    def _erase_deadlines(self, lane: Lane, tasks: Iterable[TrackedTask]) -> None:
+        """Take ids out of the lists of their deadlines; one that is missed leaves it by itself."""
+        pipe = self._redis.pipeline()
+        for task in tasks:
+            look_at = first_look_at(task.deadline_at, task.deadline_at - task.submitted_at)
+            pipe.lrem(LaneKeys(lane).deadline(look_at), -1, task.id)  # from the newest on
+        self._redis.answers(pipe)
+
+
+def _told(task: TrackedTask) -> list[str]:
+    """All subscriptions of a task."""
+    return [*task.webhooks, *([subscription_of_group(task.group)] if task.group else [])]

@@ -1,0 +1,153 @@
+"""Undoes what was submitted: cancels ids, gives them another deadline, forgets them.
+
+It goes chunk by chunk, so that a hundred thousand ids block nobody, and whatever dies in between
+leaves each id either as it was or changed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from cavendish.controller import checked_text, whoever_calls
+from cavendish.errors import SubmissionError
+from cavendish.filter import Filter, states_of
+from cavendish.model import Changed, Lane, State, TrackedTask
+from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.groups import IdEnd
+from cavendish.store.new_tasks import by_lane
+from cavendish.submission import LONGEST_DEADLINE, SHORTEST_DEADLINE, checked_account, listed
+
+#: Ids of a service, or a filter.
+Chosen = Iterable[str | UUID] | Filter
+
+
+class Undo:
+    """Each method goes on only while its results are taken: some hundred ids at a time.
+
+    All raise StoreUnavailable, and SubmissionError for what cannot be meant.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+
+    def cancel(
+        self,
+        chosen: Chosen,
+        service: str | None,
+        account: str | None,
+        *,
+        silent: bool,
+        reason: str,
+        by: str | None,
+    ) -> Iterator[list[Changed]]:
+        """End pending ids as cancelled; see `Client.cancel`."""
+        by = whoever_calls() if by is None else checked_text(by, "by")
+        said = checked_text(reason, "reason")
+        why = f"cancelled by {by}: {said}" if said else f"cancelled by {by}"
+        for lane, ids in self._chunks(_pending(chosen), service, account):
+            yield self._cancel(lane, ids, why, silent=silent)
+
+    def set_deadline(
+        self, chosen: Chosen, service: str | None, account: str | None, seconds: float
+    ) -> Iterator[list[Changed]]:
+        """Give pending ids a deadline so many seconds from now; see `Client.set_deadline`."""
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not SHORTEST_DEADLINE <= seconds <= LONGEST_DEADLINE:
+            raise SubmissionError(
+                "A deadline must lie within 1 s and 30 days (2592000 s) from now, "
+                f"not {seconds!r} s."
+            )
+        deadline_at = round(self._store.fleet.now() + seconds, 3)
+        for lane, ids in self._chunks(_pending(chosen), service, account):
+            now = self._store.fleet.now()
+            known = self._store.tasks.load(lane, ids).tasks
+            tasks = [task for task in known.values() if not task.state.terminal]
+            done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now))
+            yield _changes(lane, ids, done, known)
+
+    def forget(
+        self, chosen: Chosen, service: str | None, account: str | None
+    ) -> Iterator[list[Changed]]:
+        """Erase all that is kept of ids; see `Client.forget`."""
+        lanes = set[Lane]()
+        for lane, ids in self._chunks(chosen, service, account):
+            lanes.add(lane)
+            self._cancel(lane, ids, "forgotten", silent=True)
+            yield self._forget(lane, ids)
+        for lane in lanes:  # of an earlier run that was killed, too
+            self._store.erasure.erase_common_parts(lane)
+
+    def _cancel(self, lane: Lane, ids: Sequence[str], why: str, *, silent: bool) -> list[Changed]:
+        tasks, now, token = self._store.tasks, self._store.fleet.now(), secrets.token_hex(8)
+        seized = set(tasks.seize(lane, ids, now, token))
+        known = tasks.load(lane, ids).tasks
+        outcomes = [
+            (Outcome(task, State.CANCELLED, why, polled=False, silent=silent), now)
+            for task in known.values()
+            if task.id in seized and not task.state.terminal
+        ]
+        s = self._settings
+        settled = tasks.settle(lane, token, now, outcomes, s.retention, s.events_kept)
+        return _changes(lane, ids, {one.id for one in settled if one.ended}, known)
+
+    def _forget(self, lane: Lane, ids: Sequence[str]) -> list[Changed]:
+        store, now, retention = self._store, self._store.fleet.now(), self._settings.retention
+        loaded = store.tasks.load(lane, ids, with_record=True)
+        if loaded.unreadable:
+            store.tasks.quarantine(lane, loaded.unreadable)
+        damaged = set(store.tasks.quarantined(lane)) & set(ids)
+        tasks = [task for task in loaded.tasks.values() if task.state.terminal]
+        ends = [IdEnd(one.group, one.service, one.id, one.state) for one in tasks if one.group]
+        if ends:  # their groups count them, although nothing tells so any more
+            store.groups.end(lane.account, ends, now, retention)
+        done = store.erasure.erase(lane, tasks, list(damaged - loaded.tasks.keys()), now)
+        gone = [task for task in tasks if task.id in done]
+        store.producer_usage.restarted(gone, retention, now)
+        return _changes(lane, ids, done, loaded.tasks)
+
+    def _chunks(
+        self, chosen: Chosen, service: str | None, account: str | None
+    ) -> Iterator[tuple[Lane, list[str]]]:
+        """The chosen ids by lane, some hundred at a time."""
+        if isinstance(chosen, Filter):
+            if service is not None or account is not None:
+                raise SubmissionError("A filter names service and account itself.")
+            for found in self._store.search.steps(chosen):
+                lanes: dict[Lane, list[str]] = {}
+                for place, task_id in found:
+                    lanes.setdefault(place.lane, []).append(task_id)
+                yield from lanes.items()
+            return
+        if service is None:
+            raise SubmissionError("Name the service of the ids.", "service")
+        ids = dict.fromkeys(str(each) for each in listed(chosen))
+        shards = self._settings.shards
+        yield from by_lane(checked_account(account or "default"), service, ids, shards)
+
+
+def _pending(chosen: Chosen) -> Chosen:
+    """A filter, only for what is pending: nothing else can be changed."""
+    if not isinstance(chosen, Filter):
+        return chosen
+    if states_of(chosen) and State.PENDING not in states_of(chosen):
+        raise SubmissionError("Only pending ids can be changed: name the state pending, or none.")
+    return replace(chosen, state=State.PENDING.value)
+
+
+def _changes(
+    lane: Lane, ids: Iterable[str], done: set[str], known: dict[str, TrackedTask]
+) -> list[Changed]:
+    return [
+        Changed(
+            task_id,
+            lane.service,
+            lane.account,
+            "done" if task_id in done else "ended" if task_id in known else "unknown",
+        )
+        for task_id in ids
+    ]
