@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cavendish.errors import SubmissionError
 from cavendish.model import Lane, State, TrackedTask
-from cavendish.webhook_endpoint import endpoint_of
+from cavendish.webhook_endpoint import endpoint_of, subscription_of_group
 
 _ALL_TIME = 1e12
 
@@ -18,7 +18,7 @@ _ALL_TIME = 1e12
 class Filter:
     """The tracked tasks that match all that is given; None matches any.
 
-    - `service`, `account`, `producer`, `model`: as they were submitted;
+    - `service`, `account`, `producer`, `model`, `key`, `group`: as they were submitted;
     - `state`: one of them, or several, such as `["failed", "expired"]`;
     - `endpoint`: the name or the URL of an endpoint that one of its webhooks goes to;
     - `since`, `until`: seconds since the Unix epoch, both included, compared with the end of a
@@ -32,6 +32,8 @@ class Filter:
     state: str | Iterable[str] | None = None
     producer: str | None = None
     model: str | None = None
+    key: str | None = None
+    group: str | None = None
     endpoint: str | None = None
     since: float | None = None
     until: float | None = None
@@ -70,7 +72,7 @@ def states_of(found: Filter) -> tuple[str, ...]:
 
 def fields_of(found: Filter) -> dict[str, str]:
     """What a filter wants fields of a record to be."""
-    given = {"producer": found.producer, "model": found.model}
+    given = {"producer": found.producer, "model": found.model, "key": found.key}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -80,9 +82,11 @@ def times_of(found: Filter) -> tuple[float, float]:
     return (0.0 if since is None else since), (_ALL_TIME if until is None else until)
 
 
-def endpoint_in(found: Filter) -> str:
-    """The endpoint that a filter wants one of the webhooks to go to; "" for any."""
-    return "" if found.endpoint is None else endpoint_of(found.endpoint)
+def told_to(found: Filter) -> tuple[str, ...]:
+    """What a filter wants the end of a task to be told to: an endpoint, and a group."""
+    endpoint = () if found.endpoint is None else (endpoint_of(found.endpoint),)
+    group = () if found.group is None else (subscription_of_group(found.group),)
+    return endpoint + group
 
 
 def includes(found: Filter, lane: Lane) -> bool:
@@ -93,5 +97,5 @@ def includes(found: Filter, lane: Lane) -> bool:
 def mark_of(found: Filter) -> str:
     """A short text that equal filters share."""
     place = found.service, found.account, states_of(found), sorted(fields_of(found).items())
-    text = repr((*place, endpoint_in(found), times_of(found)))
+    text = repr((*place, told_to(found), times_of(found)))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]

@@ -7,7 +7,7 @@ leaves each id either as it was or changed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -49,7 +49,7 @@ class Undo:
         by = whoever_calls() if by is None else checked_text(by, "by")
         said = checked_text(reason, "reason")
         why = f"cancelled by {by}: {said}" if said else f"cancelled by {by}"
-        for lane, ids in self._chunks(_pending(chosen), service, account):
+        for lane, ids in self._chunks(chosen, service, account, pending_only):
             yield self._cancel(lane, ids, why, silent=silent)
 
     def set_deadline(
@@ -63,7 +63,7 @@ class Undo:
                 f"not {seconds!r} s."
             )
         deadline_at = round(self._store.fleet.now() + seconds, 3)
-        for lane, ids in self._chunks(_pending(chosen), service, account):
+        for lane, ids in self._chunks(chosen, service, account, pending_only):
             now = self._store.fleet.now()
             known = self._store.tasks.load(lane, ids).tasks
             tasks = [task for task in known.values() if not task.state.terminal]
@@ -111,13 +111,17 @@ class Undo:
         return _changes(lane, ids, done, loaded.tasks)
 
     def _chunks(
-        self, chosen: Chosen, service: str | None, account: str | None
+        self,
+        chosen: Chosen,
+        service: str | None,
+        account: str | None,
+        narrowed: Callable[[Filter], Filter] = lambda found: found,
     ) -> Iterator[tuple[Lane, list[str]]]:
-        """The chosen ids by lane, some hundred at a time."""
+        """The chosen ids by lane, some hundred at a time; a filter is `narrowed` before."""
         if isinstance(chosen, Filter):
             if service is not None or account is not None:
                 raise SubmissionError("A filter names service and account itself.")
-            for found in self._store.search.steps(chosen):
+            for found in self._store.search.steps(narrowed(chosen)):
                 lanes: dict[Lane, list[str]] = {}
                 for place, task_id in found:
                     lanes.setdefault(place.lane, []).append(task_id)
@@ -130,13 +134,11 @@ class Undo:
         yield from by_lane(checked_account(account or "default"), service, ids, shards)
 
 
-def _pending(chosen: Chosen) -> Chosen:
-    """A filter, only for what is pending: nothing else can be changed."""
-    if not isinstance(chosen, Filter):
-        return chosen
-    if states_of(chosen) and State.PENDING not in states_of(chosen):
+def pending_only(found: Filter) -> Filter:
+    """The filter for what it finds that is pending. Raises SubmissionError if it wants none."""
+    if states_of(found) and State.PENDING not in states_of(found):
         raise SubmissionError("Only pending ids can be changed: name the state pending, or none.")
-    return replace(chosen, state=State.PENDING.value)
+    return replace(found, state=State.PENDING.value)
 
 
 def _changes(

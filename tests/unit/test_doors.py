@@ -20,6 +20,7 @@ CALLED_BACK = "a command prints its progress"
 PRINTED = "only a command prints"
 ASKED = "only a command asks a person"
 STDIN = "only a command reads stdin"
+CHOSEN = {"--all": "in Python: `Filter()`", "--format": STDIN}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ VERBS = {
             "with_record": "`show` always shows the record",
         },
     ),
-    "find": Verb("list", python_only={"key": "`list --key` is still to come"}),
+    "find": Verb("list"),
     "group": Verb("group"),
     "list": Verb(
         "list",
@@ -62,6 +63,9 @@ VERBS = {
     "wait": Verb("wait", python_only={"progress": CALLED_BACK}, shell_only={"--format": STDIN}),
     "wait_group": Verb("wait", {"name": "--group"}, python_only={"progress": CALLED_BACK}),
     "events": Verb("events"),
+    "cancel": Verb("cancel", shell_only=CHOSEN),
+    "set_deadline": Verb("deadline", {"deadline": "--in"}, shell_only=CHOSEN),
+    "forget": Verb("forget", shell_only=CHOSEN),
     "pause": Verb("pause", {"account": "--account", "seconds": "--for"}),
     "resume": Verb("resume"),
     "pauses": Verb("status"),
@@ -110,7 +114,7 @@ def options(name: str) -> Iterator[str]:
     for parameter in parameters(getattr(Client, name)):
         if "Filter" in str(parameter.annotation):
             yield from (each.name for each in fields(Filter))
-        else:
+        if "Filter" not in str(parameter.annotation) or "Iterable" in str(parameter.annotation):
             yield parameter.name
 
 

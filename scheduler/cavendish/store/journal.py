@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,11 +53,19 @@ class Journal:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
 
-    def walk(self, lanes: Iterable[Lane], before: Place | None = None) -> Iterator[list[Section]]:
+    def walk(
+        self,
+        lanes: Iterable[Lane],
+        before: Place | None = None,
+        minutes: Mapping[Lane, Collection[int]] | None = None,
+    ) -> Iterator[list[Section]]:
         """All ids of some lanes, or those before a place: the newest minute first, in each minute
         lane by lane. About PAGE ids at a time; what is submitted meanwhile is left out.
+
+        `minutes`: only these, of each lane.
         """
-        tails = [_Tail(self._redis, lane, before) for lane in sorted(lanes)]
+        only = minutes or {}
+        tails = [_Tail(self._redis, lane, before, only.get(lane)) for lane in sorted(lanes)]
         _Tail.fill(self._redis, tails)
         heap = [(-tail.minutes[0][0], tail) for tail in tails if tail.minutes]
         heapq.heapify(heap)
@@ -129,12 +137,18 @@ class Journal:
 
 
 class _Tail:
-    """The minutes of one lane that are still to be read, the newest first, each with the number of
-    ids in it.
+    """What is still to be read of one lane: its `minutes`, the newest first, each with the number
+    of ids in it. `only`: no other minutes.
     """
 
-    def __init__(self, connection: Connection, lane: Lane, before: Place | None) -> None:
-        self.lane, self.minutes = lane, list[tuple[int, int]]()
+    def __init__(
+        self,
+        connection: Connection,
+        lane: Lane,
+        before: Place | None,
+        only: Collection[int] | None,
+    ) -> None:
+        self.lane, self.minutes, self._only = lane, list[tuple[int, int]](), only
         self._redis, self._before, self._next = connection, before, "+inf"
         if before is not None:
             self._next = str(before.minute) if lane >= before.lane else f"({before.minute}"
@@ -149,34 +163,38 @@ class _Tail:
             self.minutes[0] = minute, end
             return
         del self.minutes[0]
-        if not self.minutes and self._next:
+        if not self.minutes:
             self.fill(self._redis, [self])
 
     @staticmethod
     def fill(connection: Connection, tails: Sequence[_Tail]) -> None:
-        """Read the next minutes of lanes, in two round trips."""
-        pipe = connection.pipeline()
-        for tail in tails:
-            key = LaneKeys(tail.lane).minutes
-            pipe.zrevrangebyscore(key, tail._next, "-inf", 0, MINUTES)
-        answers = [
-            list(map(int, row)) if isinstance(row, list) else [] for row in connection.answers(pipe)
-        ]
-        pipe = connection.pipeline()
-        for tail, minutes in zip(tails, answers, strict=True):
-            tail._next = f"({minutes[-1]}" if len(minutes) == MINUTES else ""
-            for minute in minutes:
-                pipe.llen(LaneKeys(tail.lane).minute(minute))
-        sizes = iter(connection.answers(pipe))
-        for tail, minutes in zip(tails, answers, strict=True):
-            for minute in minutes:
-                size = next(sizes)
-                end = size if isinstance(size, int) else 0
-                before = tail._before
-                if before and (minute, tail.lane) == (before.minute, before.lane):
-                    end = min(end, before.number)
-                if end:
-                    tail.minutes.append((minute, end))
-        hungry = [tail for tail in tails if not tail.minutes and tail._next]
-        if hungry:
-            _Tail.fill(connection, hungry)
+        """Read the next minutes of lanes, in two round trips, until each has one or has ended."""
+        while tails := [tail for tail in tails if not tail.minutes and tail._next]:
+            pipe = connection.pipeline()
+            for tail in tails:
+                key = LaneKeys(tail.lane).minutes
+                pipe.zrevrangebyscore(key, tail._next, "-inf", 0, MINUTES)
+            answers = connection.answers(pipe)
+            pipe = connection.pipeline()
+            found = [tail._chosen(answer) for tail, answer in zip(tails, answers, strict=True)]
+            for tail, minutes in zip(tails, found, strict=True):
+                for minute in minutes:
+                    pipe.llen(LaneKeys(tail.lane).minute(minute))
+            sizes = iter(connection.answers(pipe))
+            for tail, minutes in zip(tails, found, strict=True):
+                for minute in minutes:
+                    tail._add(minute, next(sizes))
+
+    def _chosen(self, answer: Any) -> list[int]:
+        """The wanted minutes of an answer of Redis; `_next` is where the next one begins."""
+        minutes = list(map(int, answer)) if isinstance(answer, list) else []
+        self._next = f"({minutes[-1]}" if len(minutes) == MINUTES else ""
+        return [minute for minute in minutes if self._only is None or minute in self._only]
+
+    def _add(self, minute: int, size: Any) -> None:
+        end = size if isinstance(size, int) else 0
+        before = self._before
+        if before is not None and (minute, self.lane) == (before.minute, before.lane):
+            end = min(end, before.number)
+        if end:
+            self.minutes.append((minute, end))

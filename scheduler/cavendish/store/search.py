@@ -12,17 +12,18 @@ from cavendish.errors import SubmissionError
 from cavendish.filter import (
     Filter,
     Page,
-    endpoint_in,
     fields_of,
     includes,
     mark_of,
     states_of,
     times_of,
+    told_to,
 )
 from cavendish.model import Lane, TrackedTask
 from cavendish.store.connection import Connection
 from cavendish.store.journal import Journal, Place, Section
-from cavendish.store.keys import LaneKeys
+from cavendish.store.key_index import KeyIndex
+from cavendish.store.keys import LaneKeys, minute_of
 from cavendish.store.tracked_tasks import Tasks
 
 #: Ids that one page looks at, at most, give or take one step of the journal.
@@ -37,6 +38,7 @@ class Search:
 
     def __init__(self, connection: Connection, tasks: Tasks, journal: Journal) -> None:
         self._redis, self._tasks, self._journal = connection, tasks, journal
+        self._key_index = KeyIndex(connection)
 
     def page(
         self, wanted: Filter, cursor: str | None, limit: int, *, with_record: bool = False
@@ -45,7 +47,7 @@ class Search:
         that is malformed, or that belongs to another filter.
         """
         found, looked_at, end = list[Found](), 0, None
-        for sections in self._journal.walk(self._lanes(wanted), _place(cursor, wanted)):
+        for sections in self._walk(wanted, _place(cursor, wanted)):
             found += self._matching(sections, wanted)
             looked_at += sum(len(section.ids) for section in sections)
             if len(found) > limit:
@@ -59,7 +61,7 @@ class Search:
 
     def steps(self, wanted: Filter) -> Iterator[list[Found]]:
         """All matching ids, some hundreds at a time, without those that are submitted meanwhile."""
-        for sections in self._journal.walk(self._lanes(wanted)):
+        for sections in self._walk(wanted):
             if found := self._matching(sections, wanted):
                 yield found
 
@@ -81,8 +83,17 @@ class Search:
         places = dict.fromkeys((place.lane, task_id) for place, task_id in found)
         return [loaded[lane][task_id] for lane, task_id in places if task_id in loaded[lane]]
 
-    def _lanes(self, wanted: Filter) -> list[Lane]:
-        return [lane for lane in self._tasks.lanes() if includes(wanted, lane)]
+    def _walk(self, wanted: Filter, before: Place | None = None) -> Iterator[list[Section]]:
+        """The sections of the journal in which ids may match."""
+        lanes = [lane for lane in self._tasks.lanes() if includes(wanted, lane)]
+        if wanted.key is None:
+            return self._journal.walk(lanes, before)
+        minutes = dict[Lane, set[int]]()
+        for lane in lanes:
+            ids = self._key_index.find(lane, wanted.key)
+            tasks = self._tasks.load(lane, ids).tasks.values()
+            minutes[lane] = {minute_of(task.submitted_at) for task in tasks}
+        return self._journal.walk(lanes, before, minutes)
 
     def _matching(self, sections: list[Section], wanted: Filter) -> list[Found]:
         states = f" {' '.join(states_of(wanted))} " if states_of(wanted) else ""
@@ -97,7 +108,7 @@ class Search:
                 states,
                 *map(repr, times_of(wanted)),
             ]
-            args += [endpoint_in(wanted), len(said) // 2, *said, *section.ids]
+            args += [" ".join(told_to(wanted)), len(said) // 2, *said, *section.ids]
             calls.append((names, args))
         return [
             (section.place(number - 1), section.ids[number - 1])

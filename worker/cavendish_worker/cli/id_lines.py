@@ -40,6 +40,20 @@ format_option = click.option(
 )
 
 
+def named_ids(ids: tuple[str, ...], form: str) -> list[str]:
+    """The ids of the words or of stdin, each once.
+
+    Raises SubmissionError for what cannot be read of stdin, and for no ids at all.
+    """
+    refused: list[Submitted] = []
+    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused, form))]
+    if refused:
+        raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
+    if not wanted:
+        raise SubmissionError("Stdin held no ids.")
+    return wanted
+
+
 def read_ids(
     ids: tuple[str, ...], refused: list[Submitted], form: str, *, raw: bool = False
 ) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -22,13 +22,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cavendish import Client, State, SubmissionError, Submitted, TrackedTask, WaitTimeout
+from cavendish import Client, State, TrackedTask, WaitTimeout
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.estimate import Waited, in_words
 from cavendish_worker.cli.group_wait import wait_for_group
-from cavendish_worker.cli.id_lines import format_option, read_ids
+from cavendish_worker.cli.id_lines import format_option, named_ids
 from cavendish_worker.cli.options import Number, account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
 from cavendish_worker.cli.tables import STATE_STYLES, table
@@ -90,7 +90,7 @@ def command(
     elif service is None:
         raise click.UsageError("Missing option '--service'.")
     else:
-        _wait_for_ids(_wanted(ids, form), Lane(account, service), timeout, as_json=as_json)
+        _wait_for_ids(named_ids(ids, form), Lane(account, service), timeout, as_json=as_json)
 
 
 def _wait_for_ids(wanted: list[str], lane: Lane, timeout: float | None, *, as_json: bool) -> None:
@@ -119,20 +119,6 @@ def _wait_for_ids(wanted: list[str], lane: Lane, timeout: float | None, *, as_js
         table(("id", "state", "reason"), rows, cut="reason")
     if not all(task.state is State.SUCCEEDED for task in ended.values()):
         sys.exit(1)
-
-
-def _wanted(ids: tuple[str, ...], form: str) -> list[str]:
-    """The ids, each once.
-
-    Raises SubmissionError for a line of stdin without an id, and for no ids at all.
-    """
-    refused: list[Submitted] = []
-    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused, form))]
-    if refused:
-        raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
-    if not wanted:
-        raise SubmissionError("Stdin held no ids.")
-    return wanted
 
 
 def _wait(

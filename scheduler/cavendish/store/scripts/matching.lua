@@ -3,19 +3,25 @@
 -- KEYS    1 common  2 ids of the minute, then per id: task
 -- ARGV    1 the minute  2 number of the first id in it  3 states, each between spaces ('': all)
 --         4 since  5 until (seconds; of the end, or of the submit while an id is pending)
---         6 endpoint of a webhook ('': all)  7 number of fields, then per field: its name, the
---         value that is wanted, then the ids; each stands one place before the one before it
+--         6 endpoints and subscriptions that are told, joined by spaces  7 number of fields, then
+--         per field: its name, the value that is wanted, then the ids; each stands one place before
+--         the one before it
 -- RETURNS numbers of the ids that match (1 is the first)
 local minute, since, latest, found = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
 local names = {'state', 'in', 'submitted_at', 'settled_at', 'webhooks', 'restarts'}
 local fixed, before_ids = #names, 7 + 2 * ARGV[7]
 for i = 8, before_ids, 2 do names[#names + 1] = ARGV[i] end
 
-local function announces(webhooks)
-  for subscription in string.gmatch(webhooks or '', '%S+') do
-    if string.match(subscription, '^[^.]+') == ARGV[6] then return true end
+-- True if each of the wanted ones is told.
+local function tells(webhooks)
+  for wanted in string.gmatch(ARGV[6], '%S+') do
+    local found = false
+    for subscription in string.gmatch(webhooks or '', '%S+') do
+      found = found or subscription == wanted or string.match(subscription, '^[^.]+') == wanted
+    end
+    if not found then return false end
   end
-  return false
+  return true
 end
 
 -- False for an earlier place of an id that was tracked anew.
@@ -31,7 +37,7 @@ local function wanted(row, nth)
   if not counts(submitted_at, row[6], nth) then return false end
   if ARGV[3] ~= '' and not string.find(ARGV[3], ' ' .. state .. ' ', 1, true) then return false end
   local at = tonumber(row[4]) or submitted_at
-  if at < since or at > latest or ARGV[6] ~= '' and not announces(get(5)) then return false end
+  if at < since or at > latest or not tells(get(5)) then return false end
   for n = fixed + 1, #names do
     if (get(n) or '') ~= ARGV[7 + 2 * (n - fixed)] then return false end
   end

@@ -5,7 +5,7 @@
 --         9 common-until, then per id: due, task, result
 -- ARGV    1 now  2 token  3 retention  4 events to keep  5 seconds to keep them at least, then
 --         per id: id, producer, state, due at, record, delay, number of words, and so many words
---         (fields that change, each with its value; `webhooks` is the first one, if it changes)
+--         (fields that change, each with its value, `webhooks` first)
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
 local now, answer, counts, gone, written, inbox, kept = ARGV[1], {}, {}, {}, {}, {}, {}
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
@@ -42,8 +42,7 @@ while i <= #ARGV do
       else pending = finish(i, KEYS[key], KEYS[key + 1], KEYS[key + 2], own, row[3]) end
     end
   end
-  answer[#answer + 1], answer[#answer + 2] = became, pending
-  i, key = i + 7 + words, key + 3
+  answer[#answer + 1], answer[#answer + 2], i, key = became, pending, i + 7 + words, key + 3
 end
 if #written > 0 then redis.call('HDEL', KEYS[1], unpack(written)) end
 if #inbox > 0 then redis.call('ZADD', KEYS[2], unpack(inbox)) end

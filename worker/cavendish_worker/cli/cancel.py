@@ -1,0 +1,46 @@
+"""cancel: poll ids no more, and end them as cancelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cavendish.undo import Undo
+from cavendish_worker.cli.changing import carry_out, changing_options, chosen
+from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.options import by_option
+
+
+@click.command("cancel", short_help="Poll ids no more: end them as cancelled.")
+@changing_options
+@click.option("--silent", is_flag=True, help="Do not tell the webhooks; a group counts it anyway.")
+@click.option(
+    "--reason", default="", metavar="TEXT", help="The reason, which each task and webhook tells."
+)
+@by_option
+def command(
+    ids: tuple[str, ...],
+    form: str,
+    *,
+    silent: bool,
+    reason: str,
+    by: str | None,
+    every: bool,
+    yes: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """End pending ids as cancelled: those that are named, or all that match the options.
+
+    They are polled no more, and an answer that still comes is dropped. Webhooks hear
+    task.cancelled. What has ended stays as it is. Exit code 1 if an id is not tracked.
+
+    \b
+    cavendish cancel --service nano-banana ID1 ID2
+    cavendish cancel --producer careless --since 1h --reason "wrong model"
+    """
+    store, settings = open_store()
+    found = chosen(store, ids, form, options, every=every)
+    changes = Undo(store, settings).cancel(*found, silent=silent, reason=reason, by=by)
+    carry_out(store, found, changes, "cancelled", sure=yes or bool(ids), as_json=as_json)
