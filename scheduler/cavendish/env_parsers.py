@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cavendish import redis_options
 from cavendish.policy.addresses import Network, parse_networks
-from cavendish.redis_url import MANY, many, scheme_of
+from cavendish.redis_url import MANY, SOCKETS, many, scheme_of, socket_complaint
 from cavendish.service_names import ANY, SERVICE
 
 Reader = Callable[[str], Any]
@@ -92,6 +92,8 @@ def redis(*schemes: str) -> Reader:
             many(text)
             return text
         read = str(one(text))
+        if scheme_of(text) in SOCKETS and (complaint := socket_complaint(text)):
+            raise ValueError(complaint)
         if not scheme_of(text).startswith("amqp"):
             redis_options.read(text)
         return read

@@ -13,9 +13,11 @@ counts as stored, and how many seconds to wait for them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 SENTINEL, CLUSTER = "redis+sentinel", "redis+cluster"
+#: Schemes of unix sockets, and the longest path of one in bytes (Linux; elsewhere a little less).
+SOCKETS, LONGEST_SOCKET = ("unix", "redis+socket"), 107
 #: Schemes with several hosts, whose ports `urllib` cannot read.
 MANY = (SENTINEL, "sentinel", CLUSTER)
 
@@ -54,6 +56,19 @@ class Many:
 def scheme_of(url: str) -> str:
     """What stands before `://`, in lower case."""
     return url.partition("://")[0].lower()
+
+
+def socket_complaint(url: str) -> str | None:
+    """Why nothing can listen where the URL of a unix socket says, or None."""
+    parts = urlsplit(url)
+    if parts.hostname:
+        return f"must have three slashes before the path of the socket: {parts.scheme}:///path"
+    length = len(unquote_to_bytes(parts.path))
+    if length > LONGEST_SOCKET:
+        return (
+            f"names a unix socket by {length} bytes, but its path may have {LONGEST_SOCKET} at most"
+        )
+    return None
 
 
 def many(url: str) -> Many:

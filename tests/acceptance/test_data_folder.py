@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -76,7 +77,9 @@ def test_a_folder_with_files_of_somebody_else_keeps_its_mode(
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "name", ["50%20 off #1? 'a\" ü;+&=", "x#" * 60], ids=["within", "too long for a socket"]
+    "name",
+    ["50%20 off #1? 'a\" ü;+&=", "two\nlines\x1b[31m", "x#" * 60],
+    ids=["within", "lines", "too long for a socket"],
 )
 def test_any_folder_will_do_whatever_its_path_is_made_of(
     start: Callable[..., Stack], tmp_path: Path, name: str
@@ -94,6 +97,56 @@ def test_any_folder_will_do_whatever_its_path_is_made_of(
     )
     assert "Traceback" not in stack.lines()
     assert known(stack, ids)
+
+
+@pytest.mark.timeout(120)
+def test_any_working_directory_will_do(
+    start: Callable[..., Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder `.cavendish` in it is found by each command that is run there, and by doctor."""
+    here = tmp_path / "a #1? %20 ü\n'\""
+    here.mkdir()
+    monkeypatch.chdir(here)
+    stack = start(
+        "--no-flower", fresh=True, CAVENDISH_DATA_DIR=".cavendish", CAVENDISH_LOG_FORMAT="console"
+    )
+    ids, environment = stack.create(2), dict(stack.environment)
+    del environment["CAVENDISH_DATA_DIR"]  # which is its default
+
+    def cavendish(*words: str) -> str:
+        command = [sys.executable, "-m", "cavendish_worker.cli", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    assert cavendish("submit", "--service", SERVICE, *ids) == "2 new\n"
+    assert known(stack, ids)
+    wait_until(
+        lambda: "ok    worker: 1 alive" in cavendish("doctor", "--offline"), 60, "a worker lives"
+    )
+    where = quote(str(here))
+    assert f"ok    broker: answers at redis+socket://{where}/" in cavendish("doctor", "--offline")
+    assert all(line[:2].isdigit() for line in stack.lines().splitlines())  # a time: none is broken
+
+
+@pytest.mark.timeout(60)
+def test_a_path_that_is_too_long_for_any_socket_is_one_sentence(tmp_path: Path) -> None:
+    """The data folder is too deep, and so is the folder for temporary files."""
+    deep = tmp_path / ("t" * 110)
+    deep.mkdir()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
+    }
+    environment |= {"CAVENDISH_DATA_DIR": str(tmp_path / ("x" * 120)), "TMPDIR": str(deep)}
+    up = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", "--no-flower"]
+    done = subprocess.run(
+        up, env=environment, capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("The path of the unix socket has ")
+    assert "may have 107 at most: set a shorter CAVENDISH_DATA_DIR or TMPDIR" in last
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.timeout(60)

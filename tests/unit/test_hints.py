@@ -31,3 +31,14 @@ def test_a_data_folder_of_its_own_is_said_too(
     monkeypatch.setenv(env_name("data_dir"), "/srv/my data")
     ours = f"{sys.executable} -m cavendish_worker.cli"
     assert our_command() == f"CAVENDISH_DATA_DIR='/srv/my data' {ours}"
+
+
+@pytest.mark.parametrize("folder", ["/srv/a\nb", "/srv/it's", "/srv/a\\b", "/srv/\udcff"])
+def test_a_data_folder_that_cannot_be_pasted_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    """The log escapes what it shows, and a shell would take that for another folder."""
+    (tmp_path / "cavendish").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(env_name("data_dir"), folder)
+    assert our_command() == "CAVENDISH_DATA_DIR=… cavendish"

@@ -60,3 +60,20 @@ def test_a_broker_that_is_away_or_still_loads_its_file_is_one_line(
 def test_an_error_of_another_kind_keeps_what_python_says_of_it(lines: list[dict[str, Any]]) -> None:
     told("celery.worker.consumer.consumer", KeyError("x"))
     assert "KeyError: 'x'" in lines[0]["exception"]
+
+
+def test_what_others_log_is_one_line_on_a_console_and_nothing_acts_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Celery logs the path of its broker, which may hold anything."""
+    root, stream = logging.getLogger(), io.StringIO()
+    before, level = root.handlers[:], root.level
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        logs.set_up("console", "info")
+        logging.getLogger("celery").warning("Connected to %s.\n", "/a\nb\x1b[31m\r/redis.sock")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    assert stream.getvalue().splitlines()[0].endswith("Connected to /a b [31m /redis.sock.")
+    assert stream.getvalue().count("\n") == 1

@@ -233,6 +233,31 @@ def test_the_store_takes_every_spelling_of_a_redis_url(url: str) -> None:
     assert load(REDIS_URL=url).redis_url == load(BROKER_URL=url).broker_url == url
 
 
+@pytest.mark.parametrize("scheme", ["unix", "redis+socket"])
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("run/redis.sock", "must have three slashes before the path of the socket: {}:///path"),
+        ("/a#b/redis.sock", "must be a URL in which # is spelt %23"),
+        (
+            "/" + "%C3%BC" * 54,
+            "names a unix socket by 109 bytes, but its path may have 107 at most",
+        ),
+        ("/a?b/redis.sock", "has the unknown option 'b/redis.sock'"),
+    ],
+)
+def test_a_url_where_no_unix_socket_can_be_is_one_sentence(
+    scheme: str, where: str, says: str
+) -> None:
+    """For the store and the broker; a path that is spelt as URLs spell it is taken."""
+    for name in ("REDIS_URL", "BROKER_URL"):
+        with pytest.raises(SettingsError) as refused:
+            load(**{name: f"{scheme}://{where}"})
+        assert str(refused.value).startswith(f"CAVENDISH_{name} {says.format(scheme)}")
+    for path in ("/a%23b%3F%20%0A/redis.sock", "/" + "%C3%BC" * 53, "/a b/ü"):
+        assert load(REDIS_URL=f"{scheme}://{path}").redis_url == f"{scheme}://{path}"
+
+
 @pytest.mark.parametrize(
     "url",
     [

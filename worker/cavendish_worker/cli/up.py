@@ -77,12 +77,15 @@ def _announce(facts: dict[str, object]) -> None:
 def our_command() -> str:
     """The command line by which another terminal in this folder runs our commands.
 
-    A virtual environment with our commands may not be active there.
+    A virtual environment with our commands may not be active there. A folder whose path the log
+    cannot show as a shell reads it is left to the reader.
     """
     command = shlex.quote(sys.argv[0])
     if shutil.which("cavendish"):
         command = "cavendish"
     elif sys.argv[0].endswith("__main__.py"):
         command = f"{shlex.quote(sys.executable)} -m cavendish_worker.cli"
-    where = os.environ.get(env_name("data_dir"))
-    return f"{env_name('data_dir')}={shlex.quote(where)} {command}" if where else command
+    if not (folder := os.environ.get(env_name("data_dir"))):
+        return command
+    where = shlex.quote(folder)
+    return f"{env_name('data_dir')}={where if repr(where)[1:-1] == where else '…'} {command}"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from cavendish.errors import StackError, StoreUnavailable
+from cavendish.redis_url import LONGEST_SOCKET
 from cavendish.store import Store
 from cavendish_worker.devstack import data_folder
 
@@ -32,8 +33,14 @@ def binary() -> str:
 def arguments(data_dir: Path, socket: Path) -> list[str]:
     """The command line of the server.
 
-    It listens on a unix socket only, and acknowledges a write once it is on the disk.
+    It listens on a unix socket only, and acknowledges a write once it is on the disk. Raises
+    StackError if nothing can listen at the path of the socket.
     """
+    if (length := len(os.fsencode(socket))) > LONGEST_SOCKET:
+        raise StackError(
+            f"The path of the unix socket has {length} bytes, and may have {LONGEST_SOCKET} at "
+            f"most: set a shorter CAVENDISH_DATA_DIR or TMPDIR ({socket})."
+        )
     folder = data_dir.resolve() / "redis"
     folder.mkdir(parents=True, exist_ok=True)
     if not socket.is_relative_to(data_dir.resolve()):

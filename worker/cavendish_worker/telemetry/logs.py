@@ -9,7 +9,7 @@ import time
 
 import structlog
 
-from cavendish.model import Lane
+from cavendish.model import Lane, printable
 
 #: Loggers whose lines say less than our own: for each message received, task run and call made.
 _CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aiohttp".split()
@@ -60,12 +60,22 @@ def _json() -> list[structlog.typing.Processor]:
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
+def _on_one_line(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Replace what would begin a new line or act on a terminal; others log paths and names too."""
+    text = str(event.get("event", ""))
+    event["event"] = printable(text, len(text)).strip()
+    return event
+
+
 def _console() -> list[structlog.typing.Processor]:
     # The richer formatters of exceptions print local variables, and secrets among them.
     plain = structlog.dev.plain_traceback
     colors = sys.stderr.isatty()
     return [
-        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=18, exception_formatter=plain)
+        _on_one_line,
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=18, exception_formatter=plain),
     ]
 
 
