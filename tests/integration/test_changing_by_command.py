@@ -1,4 +1,4 @@
-"""`cancel`, `deadline` and `forget`: ids or a filter, a count before anything, what became of each."""
+"""`cancel`, `deadline` and `forget`: ids or a filter, a count before it, what became of each."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ def test_a_stdout_whose_encoding_lacks_characters_gets_what_it_can_show(
         )
         return done.stdout.decode(encoding)
 
-    assert json.loads(said("list", "--json"))[0]["id"] == "ü→1"
+    assert json.loads(said("list", "--json"))["items"][0]["id"] == "ü→1"
     assert "default/nano-banana" in said("list")
     assert "1  pending" in said("top", "--once", "--every", "0.1")
 
