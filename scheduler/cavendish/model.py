@@ -108,7 +108,8 @@ class TrackedTask:
     - `polls` counts the requests about it, the last at `polled_at`; `absences` counts how often in
       a row the API reported it as not found, first at `absent_since`;
     - `model`, `producer`, `key`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are
-      as they were submitted; `group` is the first group that it was submitted to, or "";
+      as they were submitted; `groups` are those that it was submitted to, `group` the first of
+      them, or "";
       `restarts` counts how often the id was tracked anew;
     - `record` is the upstream record, a JSON object as Python values: of a float the digits that it
       holds, of keys that come twice the last; a number that Python cannot hold is its text, such as
@@ -138,16 +139,21 @@ class TrackedTask:
     record_json: str | None = None
     trace: str = ""
     key: str = ""
-    group: str = ""
+    groups: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The first of its groups, or "": few ids have more than one."""
+        return self.groups[0] if self.groups else ""
 
     def to_json(self) -> dict[str, object]:
         """A plain dictionary, as `--json` prints it."""
         plain = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("webhooks", "absent_since", "restarts", "record_json")
+            if name not in ("webhooks", "groups", "absent_since", "restarts", "record_json")
         }
-        return plain | {"state": self.state.value}
+        return plain | {"state": self.state.value, "group": self.group}
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,10 @@ class Undo:
             now = self._store.fleet.now()
             known = self._store.tasks.load(lane, ids).tasks
             tasks = [task for task in known.values() if not task.state.terminal]
+            groups = (group for task in tasks for group in task.groups)
+            self._store.groups.keep(
+                lane.account, groups, deadline_at, now, self._settings.retention
+            )
             done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now))
             yield _changes(lane, ids, done, known)
 
@@ -102,7 +106,9 @@ class Undo:
             store.tasks.quarantine(lane, loaded.unreadable)
         damaged = set(store.tasks.quarantined(lane)) & set(ids)
         tasks = [task for task in loaded.tasks.values() if task.state.terminal]
-        ends = [IdEnd(one.group, one.service, one.id, one.state) for one in tasks if one.group]
+        ends = [
+            IdEnd(group, one.service, one.id, one.state) for one in tasks for group in one.groups
+        ]
         if ends:  # their groups count them, although nothing tells so any more
             store.groups.end(lane.account, ends, now, retention)
         done = store.erasure.erase(lane, tasks, list(damaged - loaded.tasks.keys()), now)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cavendish import AsyncClient, Client, State, SubmissionError, Task, WaitTimeout
+from cavendish import AsyncClient, Client, Filter, State, SubmissionError, Task, WaitTimeout
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
@@ -366,6 +366,66 @@ def test_an_open_group_is_kept_for_a_week_after_the_last_deadline_and_a_complete
         assert 0 < raw.ttl(key) <= HOUR
     assert raw.ttl(LaneKeys(Lane("default", SERVICE)).task("c")) > 0
     assert not [key for key in raw.scan_iter("*:delivery:*") if is_of_group(key.split(":")[-2])]
+
+
+def test_another_deadline_of_an_id_keeps_its_group_for_longer(client: Client, store: Store) -> None:
+    raw, keys = store.connection.redis, LaneKeys(store.groups.lane("default", NAME))
+    client.submit(["a"], service=SERVICE, group=NAME, group_size=2, deadline=60)
+    client.set_deadline(["a"], 20 * 86400, service=SERVICE)
+    for key in (keys.task(NAME), keys.members(NAME)):
+        assert raw.ttl(key) > 20 * 86400 + OPEN_FOR - 60
+    client.set_deadline(["a"], 60, service=SERVICE)
+    assert raw.ttl(keys.task(NAME)) > 20 * 86400
+
+
+# --- undone
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_cancelled_id_is_an_end_for_all_its_groups_silent_or_not(
+    endpoint_index: Delivering,
+    store: Store,
+    client: Client,
+    receiver: Receiver,
+    hook: str,
+    silent: bool,
+) -> None:
+    options: dict[str, Any] = {"service": SERVICE, "webhook": hook, "group_size": 2}
+    for name in (NAME, "second"):
+        client.submit(["a", "b"], **options, group=name)
+    client.cancel(["a"], service=SERVICE, silent=silent)
+    end(store, "b")
+    endpoint_index.deliver()
+    endpoint_index.deliver()
+    assert counts(client) == counts(client, "second") == {"succeeded": 1, "cancelled": 1}
+    assert len(told(receiver, "task.cancelled")) == (not silent)
+    assert len(told(receiver)) == 2
+
+
+def test_a_forgotten_id_was_an_end_for_its_groups_and_nothing_names_it_any_more(
+    endpoint_index: Delivering, store: Store, client: Client, receiver: Receiver, hook: str
+) -> None:
+    ended, pending = "the-ended-one", "the-pending-one"
+    for name in (NAME, "second"):
+        client.submit([ended, pending], service=SERVICE, webhook=hook, group=name, group_size=2)
+    end(store, ended, state=State.FAILED)
+    client.forget([ended, pending], service=SERVICE)
+    raw = store.connection.redis
+    named = [key for key in raw.scan_iter("*") if ended in key or pending in key]
+    assert named == []
+    endpoint_index.deliver()
+    endpoint_index.deliver()
+    assert counts(client) == counts(client, "second") == {"failed": 1, "cancelled": 1}
+    assert len(told(receiver)) == 2
+    assert [one.id for one in client.iter(Filter(group=NAME))] == []
+
+
+def test_ids_of_a_group_are_listed_by_it_whether_it_is_their_first_or_not(client: Client) -> None:
+    client.submit(["a", "b"], service=SERVICE, group="first")
+    client.submit(["b", "c"], service=SERVICE, group=NAME)
+    assert {task.id for task in client.iter(Filter(group=NAME))} == {"b", "c"}
+    assert {task.id for task in client.iter(Filter(group="first"))} == {"a", "b"}
+    assert (client.get("b", service=SERVICE) or pytest.fail("it is gone")).groups == ("first", NAME)
 
 
 # --- how it shows

@@ -125,4 +125,4 @@ class Erasure:
 
 def _told(task: TrackedTask) -> list[str]:
     """All subscriptions of a task."""
-    return [*task.webhooks, *([subscription_of_group(task.group)] if task.group else [])]
+    return [*task.webhooks, *map(subscription_of_group, task.groups)]

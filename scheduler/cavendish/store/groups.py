@@ -101,6 +101,18 @@ class Groups:
         failed = {name: each for name, each in answers.items() if isinstance(each, Exception)}
         return {name for name, each in answers.items() if each == 1}, failed
 
+    def keep(
+        self, account: str, names: Iterable[str], deadline_at: float, now: float, retention: float
+    ) -> None:
+        """Keep groups for ids that are about to get another deadline."""
+        runs = []
+        for name in set(names):
+            keys = LaneKeys(self.lane(account, name))
+            args = [repr(now), repr(deadline_at), _kept_for(retention)[0]]
+            runs.append(([keys.task(name), keys.members(name)], args))
+        if runs:
+            self._redis.scripts("keep_group", runs)
+
     def get(self, account: str, name: str) -> Group | None:
         """A group; None if it is not kept, or unreadable."""
         key = LaneKeys(self.lane(account, name)).task(name)

@@ -72,7 +72,7 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         record_json=record or None,
         trace=fields.get("trace", ""),
         key=fields.get("key", ""),
-        group=next((fields.get(f"to:{one}", "") for one in subscriptions if is_of_group(one)), ""),
+        groups=tuple(fields.get(f"to:{one}", "") for one in subscriptions if is_of_group(one)),
     )
 
 
@@ -105,7 +105,7 @@ def settle_args(outcome: Outcome, next_poll_at: float, now: float, record: str) 
 
 def _told_to_groups(task: TrackedTask) -> str:
     """The subscriptions that a silent end is told to."""
-    return subscription_of_group(task.group) if task.group else ""
+    return " ".join(map(subscription_of_group, task.groups))
 
 
 def _delay(outcome: Outcome, now: float) -> str:
