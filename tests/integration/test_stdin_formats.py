@@ -191,8 +191,9 @@ def test_a_table_of_ids_alone_needs_the_column_id_only(run: Run, client: Client)
     [
         ("id,amount\na,1\n", "names the unknown column 'amount'; known: " + ", ".join(KNOWN)),
         ("a,{}\nb,{}\n", "names the unknown column 'a'; known: id, "),
-        ("id,model,ID\na,m,b\n", "names the column 'id' twice; known: "),
+        ("id,model,ID\na,m,b\n", "names the column 'id' twice."),
         ("model,producer\nm,p\n", "names no column 'id'."),
+        ("id,\na,7\n", "names the unknown column ''; known: id, "),
     ],
 )
 def test_a_wrong_first_row_is_one_sentence_that_names_the_known_columns(
@@ -330,17 +331,35 @@ def test_the_python_client_takes_ids_with_any_printable_character(client: Client
     ("words", "stdin"),
     [
         (("--format", "csv"), "id,model\na,m\nb,m\n"),
-        ((), json.dumps(["a", {"id": "b"}], indent=2)),
+        (("--format", "csv"), "state,id,\npending,a,1\n,b,\n"),
+        ((), json.dumps(["a", {"id": "b", "state": "pending"}], indent=2)),
         ((), "a\r\nb\r\n".encode("utf-16")),
     ],
 )
 def test_wait_reads_the_same_formats(
     run: Run, endpoint_index: Delivering, words: tuple[str, ...], stdin: Any
 ) -> None:
-    """What was submitted from a file is waited for with that file."""
+    """A file that was submitted is waited for as it is, and so is what `list` printed."""
     endpoint_index.end("a", "b", webhook=HOOK)
     found = said(run("wait", "--service", SERVICE, *words, "--json", "-", stdin=stdin))
     assert [(one["id"], one["state"]) for one in found] == [
         ("a", State.SUCCEEDED),
         ("b", State.SUCCEEDED),
     ]
+
+
+def test_wait_reads_no_column_but_the_ids_and_needs_that_one(run: Run) -> None:
+    """One sentence, as for `submit`."""
+    words = ("wait", "--service", SERVICE, "--format", "csv", "-")
+    for header, says in (("state,model", "names no column 'id'."), ("id,ID", "names the column")):
+        done = run(*words, stdin=f"{header}\na,b\n")
+        assert str(done.exception).startswith(f"The first row of the CSV {says}")
+
+
+def test_what_list_prints_is_what_other_commands_read(run: Run, endpoint_index: Delivering) -> None:
+    """In each format that both know."""
+    endpoint_index.end("a", "b", webhook=HOOK)
+    for form in ("csv", "jsonl"):
+        listed = run("list", "--format", form).stdout
+        done = run("wait", "--service", SERVICE, "--format", form, "--json", "-", stdin=listed)
+        assert {one["id"] for one in said(done)} == {"a", "b"}

@@ -46,10 +46,11 @@ def looks_like_csv(text: str) -> bool:
 
 
 def rows(
-    text: str, known: Sequence[str], refused: list[Submitted]
+    text: str, known: Sequence[str] | None, refused: list[Submitted]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each row says, and where it stands; an empty cell says nothing.
 
+    `known`: the columns that there may be; None: any, of which only the ids are read.
     A row that cannot be read is added to `refused`. Raises SubmissionError for a wrong header, and
     for what is no CSV, since a missing quote swallows the rows behind it.
     """
@@ -78,28 +79,29 @@ def _name(cell: str) -> str:
     return cell.strip().strip('"').lower()
 
 
-def _columns(header: Sequence[str], known: Sequence[str]) -> list[str]:
-    columns = [_name(cell) for cell in header]
-    for name in columns:
-        if name not in known:
-            complaint = f"names the unknown column {name[:40]!r}"
-        elif columns.count(name) > 1:
+def _columns(header: Sequence[str], known: Sequence[str] | None) -> list[str | None]:
+    """The names of the columns; None for those that are not to be read."""
+    names = [_name(cell) for cell in header]
+    for name in ["id"] if known is None else names:
+        if known is not None and name not in known:
+            complaint = f"names the unknown column {name[:40]!r}; known: {', '.join(known)}"
+        elif names.count(name) > 1:
             complaint = f"names the column {name!r} twice"
+        elif names and "id" not in names:
+            complaint = "names no column 'id'"
         else:
             continue
-        raise SubmissionError(f"The first row of the CSV {complaint}; known: {', '.join(known)}.")
-    if columns and "id" not in columns:
-        raise SubmissionError("The first row of the CSV names no column 'id'.")
-    return columns
+        raise SubmissionError(f"The first row of the CSV {complaint}.")
+    return [name if known or name == "id" else None for name in names]
 
 
-def _read(columns: Sequence[str], row: Sequence[str]) -> dict[str, Any]:
+def _read(columns: Sequence[str | None], row: Sequence[str]) -> dict[str, Any]:
     """What a row says. Raises ValueError with the reason why it cannot be read."""
     if len(row) != len(columns):
         raise ValueError(f"the row has {len(row)} cells, and the first row {len(columns)}")
     said: dict[str, Any] = {"id": ""}
     for name, padded in zip(columns, row, strict=True):
-        if not (cell := padded.strip()):
+        if name is None or not (cell := padded.strip()):
             continue
         try:
             said[name] = _READERS.get(name, str)(cell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -41,12 +41,12 @@ format_option = click.option(
 
 
 def named_ids(ids: tuple[str, ...], form: str) -> list[str]:
-    """The ids of the words or of stdin, each once.
+    """The ids, each once, for a command that looks at nothing else of a line, such as `wait`.
 
     Raises SubmissionError for what cannot be read of stdin, and for no ids at all.
     """
     refused: list[Submitted] = []
-    wanted = [*dict.fromkeys(str(task_id) for task_id, _ in read_ids(ids, refused, form))]
+    wanted = [*dict.fromkeys(str(said.pop("id")) for _, said in _given(ids, form, None, refused))]
     if refused:
         raise SubmissionError(f"{refused[0].id}: {refused[0].reason}.")
     if not wanted:
@@ -63,28 +63,44 @@ def read_ids(
     `refused`, and the others go on. Raises SubmissionError where nothing of stdin can be trusted,
     maybe after some ids.
     """
+    for where, said in _given(ids, form, KNOWN, refused, raw=raw):
+        task_id = said.pop("id")
+        if unknown := sorted(set(said) - _KNOWN):
+            reason = f"{where} has the unknown key {unknown[0][:40]!r}"
+            refused.append(Submitted(str(task_id), "refused", reason=reason))
+        else:
+            yield task_id, said
+
+
+def _given(
+    ids: tuple[str, ...],
+    form: str,
+    known: Sequence[str] | None,
+    refused: list[Submitted],
+    *,
+    raw: bool = False,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is said of each id, itself included, and where; what says no id is refused.
+
+    `known`: the columns that CSV may have; None: any, which are not read.
+    """
     if ids != ("-",):
         if form != "auto":
             raise click.UsageError("--format is for the ids of stdin: give - instead of ids.")
-        yield from ((task_id, {}) for task_id in ids)
+        yield from ((task_id, {"id": task_id}) for task_id in ids)
         return
-    for where, said in _entries(sys.stdin.buffer.read(), form, refused, raw=raw):
-        own = {"id": said} if isinstance(said, str) else said
-        if not isinstance(own, dict) or "id" not in own:
+    for where, value in _entries(sys.stdin.buffer.read(), form, known, refused, raw=raw):
+        said = {"id": value} if isinstance(value, str) else value
+        if isinstance(said, dict) and "id" in said:
+            yield where, said
+        else:
             kind = where.partition(" ")[0]
             reason = f"the {kind} is neither an id nor a JSON object with an id"
             refused.append(Submitted(where, "refused", reason=reason))
-            continue
-        task_id = own.pop("id")
-        if unknown := sorted(set(own) - _KNOWN):
-            reason = f"{where} has the unknown key {unknown[0][:40]!r}"
-            refused.append(Submitted(str(task_id), "refused", reason=reason))
-            continue
-        yield task_id, own
 
 
 def _entries(
-    data: bytes, form: str, refused: list[Submitted], *, raw: bool
+    data: bytes, form: str, known: Sequence[str] | None, refused: list[Submitted], *, raw: bool
 ) -> Iterator[tuple[str, Any]]:
     """What stdin says of each id, and where that stands."""
     text = _decoded(data)
@@ -98,7 +114,7 @@ def _entries(
         return _lines(text, _LINES[form], refused)
     if not encodable(text):
         raise SubmissionError("Stdin is not UTF-8, nor UTF-16 with a byte order mark.")
-    return csv_rows.rows(text, KNOWN, refused) if form == "csv" else _json_values(text)
+    return csv_rows.rows(text, known, refused) if form == "csv" else _json_values(text)
 
 
 def _decoded(data: bytes) -> str:
