@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 
+from cavendish.encryption import Encryption
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
+from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import LaneKeys, circuit
@@ -24,9 +26,7 @@ from cavendish_worker.http import egress
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.webhooks.delivery_loop import DeliveryConfig
 from cavendish_worker.webhooks.delivery_worker import DeliveryWorker
-from cavendish_worker.webhooks.encryption import Encryption
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache, EndpointRules
-from cavendish_worker.webhooks.signing import new_secret
 from cavendish_worker.webhooks.write_back import Delivered
 
 LANE = Lane("default", "nano-banana")

@@ -21,6 +21,8 @@ _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")
 #: Secrets of an endpoint that may sign at the same time, and the longest time (seconds) for which
 #: a replaced one may still sign.
 KEYS, LONGEST_OVERLAP = 10, 7 * 86400.0
+#: Seconds for which workers use what they have read of endpoints.
+FRESH_FOR = 1.0
 #: The endpoint of the groups: ends of ids are told to it as to a receiver, but it is none. Nobody
 #: can register this name, and no hash of a URL is like it.
 GROUP = "+group"
@@ -155,6 +157,21 @@ class Endpoint:
     def to_json(self) -> str:
         """The JSON text that is stored under the name."""
         return compact({field.name: getattr(self, field.name) for field in fields(self)[1:]})
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What an endpoint answered when it was asked for its consent.
+
+    `complaint`: why this is no consent; `per_minute`: its limit of calls, None for no limit.
+    """
+
+    complaint: str = ""
+    per_minute: float | None = None
+
+    @property
+    def granted(self) -> bool:
+        return not self.complaint
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ import redis
 
 import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
+from cavendish.encryption import Encryption, new_key
+from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
-from cavendish_worker.webhooks.encryption import Encryption, new_key
-from cavendish_worker.webhooks.signing import new_secret
 from delivering import Served
 from forked import Done
 from servers import Node

@@ -23,6 +23,7 @@ from ground import HERE, Ground
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
+from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import FLEET, delivery_of
@@ -31,7 +32,6 @@ from cavendish.task_names import DELIVER
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.devstack.ports import free_port
 from cavendish_worker.webhooks.payload import webhook_id
-from cavendish_worker.webhooks.signing import new_secret
 
 LANE = Lane("default", "nano-banana")
 TOKEN, KEPT, EVENTS = "bench", 86400.0, 10_000

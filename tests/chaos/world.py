@@ -29,10 +29,10 @@ import httpx
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
+from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.task_names import DELIVER, QUEUES
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.webhooks.signing import new_secret
 from chaos.history import History, Line, merge, offset
 from chaos.partitions import Network
 from chaos.recorded import Grouped, Recorded, Watcher

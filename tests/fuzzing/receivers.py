@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
+from cavendish.signing import new_secret
 from cavendish_worker.http import egress
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
 from cavendish_worker.webhooks.post import Target, post
-from cavendish_worker.webhooks.signing import new_secret
 from fuzzing import shapes, wire
 from fuzzing.reading import final_answer
 from fuzzing.server import Case, Server

@@ -24,9 +24,8 @@ from cavendish.store import closed as chapter
 from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import endpoint_of
+from cavendish.webhook_endpoint import FRESH_FOR, endpoint_of
 from cavendish_worker.runtime import Runtime
-from cavendish_worker.webhooks.endpoint_cache import FRESH_FOR
 from shell import Run, said
 
 LANE = Lane("default", "nano-banana")

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cavendish.signing import new_secret
 from cavendish_worker.http import egress, resolver
 from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.egress import (
@@ -33,7 +34,6 @@ from cavendish_worker.http.stream import Connection
 from cavendish_worker.http.transport import PooledTransport, read_raw
 from cavendish_worker.webhooks.attempt_result import AttemptResult
 from cavendish_worker.webhooks.post import Target, post
-from cavendish_worker.webhooks.signing import new_secret
 from proxying import Proxy
 from receiving import Authority, receiving
 

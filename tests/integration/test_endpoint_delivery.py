@@ -15,15 +15,15 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from cavendish.encryption import Encryption, new_key
 from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import TRIP
 from cavendish.policy.service_health import not_served
+from cavendish.signing import new_secret, new_signing_key, public_key, verify
 from cavendish.store import keys
 from cavendish.submission import SubmitOptions
 from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
-from cavendish_worker.webhooks.encryption import Encryption, new_key
 from cavendish_worker.webhooks.reconcile import reconcile
-from cavendish_worker.webhooks.signing import new_secret, new_signing_key, public_key, verify
 from conftest import SECRET
 from delivering import LANE, Delivering, Receiver, Served
 from servers import eventually

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from cavendish import record_json
+from cavendish import record_json, signing
 from cavendish.clock import Clock
 from cavendish.model import State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import AbsencePolicy, decide, match
@@ -42,7 +42,7 @@ from cavendish_worker.polling.answer_json import CONTAINERS, read_answer
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import AT_ONCE, CallLimits, Upstream
 from cavendish_worker.telemetry import logs
-from cavendish_worker.webhooks import payload, signing
+from cavendish_worker.webhooks import payload
 from delivering import KEYS, LANE, SECRET, Delivering
 from hostile import DEEP, bodies, cases, objects, values
 from receiving import Peer, Receiver, receiving

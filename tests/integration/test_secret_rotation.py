@@ -8,7 +8,7 @@ from standardwebhooks import Webhook
 
 from cavendish.errors import SettingsError
 from cavendish.settings import Settings
-from cavendish_worker.webhooks.signing import new_secret, verify
+from cavendish.signing import new_secret, verify
 from delivering import Delivering, Receiver, Served
 from shell import said, shell
 

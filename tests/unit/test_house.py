@@ -28,7 +28,7 @@ SHARED = sorted((ROOT / "scheduler/cavendish/store/scripts/shared").glob("*.lua"
 #: What `cavendish`, the client, may not know.
 NOT_IN_THE_CLIENT = set(
     "cavendish_worker celery kombu httpx httpcore aiohttp tornado flower structlog click rich "
-    "logging prometheus_client opentelemetry cryptography".split()
+    "logging prometheus_client opentelemetry".split()
 )
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
@@ -43,7 +43,7 @@ DOORS = {
     "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "
     "devstack/emulator/serve polling/upstream",
     "aiohttp": "http/stream",
-    "cryptography": "webhooks/signing webhooks/encryption",
+    "cryptography": "signing encryption",  # inside functions only: it is an extra
     "idna": "policy/addresses",
     "prometheus_client": "telemetry/metrics/families telemetry/metrics/recorded "
     "telemetry/metrics/scraped telemetry/metrics/serving",
@@ -60,7 +60,8 @@ PURE += [
     for name in "errors model record_json submission stored_json".split()
 ]
 PURE += [
-    ROOT / "scheduler/cavendish" / f"{name}.py" for name in "task_names webhook_endpoint".split()
+    ROOT / "scheduler/cavendish" / f"{name}.py"
+    for name in "task_names webhook_endpoint webhook_events webhook_headers endpoint_options".split()
 ]
 PURE += [
     ROOT / "worker/cavendish_worker/webhooks" / f"{name}.py"

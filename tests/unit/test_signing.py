@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from cavendish.env_parsers import webhook_secret_key
-from cavendish_worker.webhooks.signing import (
+from cavendish.signing import (
     TOLERANCE,
     headers,
     new_secret,

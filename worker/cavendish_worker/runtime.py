@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cavendish.client import Client
+from cavendish.encryption import Encryption
 from cavendish.local_paths import store_url
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.settings import Settings
@@ -27,7 +28,6 @@ from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import Upstream, upstream_for
 from cavendish_worker.webhooks.delivery_loop import DeliveryConfig
 from cavendish_worker.webhooks.delivery_worker import DeliveryWorker
-from cavendish_worker.webhooks.encryption import Encryption
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache, EndpointRules
 
 

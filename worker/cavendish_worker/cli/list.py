@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
+from cavendish.endpoint_view import find_endpoint
 from cavendish.filter import Filter
 from cavendish.model import TrackedTask
 from cavendish.record_json import valid
 from cavendish.store import Store
-from cavendish_worker.cli.connect import find_endpoint, open_store
+from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.filters import filter_options, wanted
 from cavendish_worker.cli.options import json_option, limit_option
 from cavendish_worker.cli.output import json_text, moment

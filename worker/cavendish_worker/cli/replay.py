@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 import click
 
+from cavendish.endpoint_view import find_endpoint
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE
 from cavendish.store.keys import delivery_of
 from cavendish.webhook_endpoint import endpoint_in
-from cavendish_worker.cli.connect import find_endpoint, open_store
+from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import (
     endpoint_option,
     json_option,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from cavendish import encryption, signing
 from cavendish.errors import StackError
 from cavendish.local_paths import (
     SECRET_KEY,
@@ -32,7 +33,6 @@ from cavendish_worker.devstack import data_folder
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.devstack.ports import free_port, is_free, kept_port, url_at
 from cavendish_worker.telemetry.logs import logger
-from cavendish_worker.webhooks import encryption, signing
 
 #: Seconds between two checks of the parts; and before a part that ended is started again, growing
 #: while it keeps ending.

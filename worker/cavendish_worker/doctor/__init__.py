@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
+from cavendish.endpoint_view import views
 from cavendish.errors import StoreFormatError
 from cavendish.model import Lane
 from cavendish.settings import PREFIX, Settings, described
@@ -26,10 +27,10 @@ from cavendish_worker.doctor import (
 )
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.network import at_once
-from cavendish_worker.doctor.receivers import EndpointView, counted, endpoints, secrets, trouble
+from cavendish_worker.doctor.receivers import counted, secrets, trouble
 from cavendish_worker.polling.ask import NOT_SERVED
 
-__all__ = ["EndpointView", "Finding", "counted", "endpoints", "examine"]
+__all__ = ["Finding", "counted", "examine"]
 
 
 def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[Finding]:
@@ -48,8 +49,8 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     living = [member for member in statistics.members if member.alive(now)]
     workers = [member for member in living if member.role == "worker"]
     signs, encrypt = _keys(workers, settings)
-    views = endpoints(store, statistics)
-    urls = [view.url for view in views if view.url]
+    seen = views(store, statistics)
+    urls = [view.url for view in seen if view.url]
     of_broker, of_api, of_outgoing, of_messages = at_once(  # each may wait for its network
         (
             partial(broker.findings, settings, server, workers=bool(workers)),
@@ -66,7 +67,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
         *accounts.findings(store, settings, statistics, lanes, workers),
         *of_api,
         *_environment(signs=signs),
-        *(finding for view in views for finding in trouble(view)),
+        *(finding for view in seen for finding in trouble(view)),
         *secrets(store, settings, now, encrypt=encrypt, elsewhere=bool(workers)),
         *of_outgoing,
         *of_messages,

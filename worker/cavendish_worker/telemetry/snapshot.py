@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cavendish.endpoint_view import EndpointView, views
 from cavendish.model import Lane
 from cavendish.policy.operator_controls import Controls, Pause
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.statistics import LaneStatistics, Statistics
-from cavendish_worker import doctor
 
 #: The newest ends of each lane from which the delays are measured.
 MEASURED = 200
@@ -45,8 +45,8 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
     now, lanes, controls = statistics.now, statistics.tracked, statistics.controls
     for lane in lanes:
         memory.add(lane)
-    views = doctor.endpoints(store, statistics, memory.urls)
-    webhooks = [_webhook(view, now) for view in views]
+    seen = views(store, statistics, memory.urls)
+    webhooks = [_webhook(view, now) for view in seen]
     return {
         "now": now,
         "lanes": [_lane(one, memory.delays[one.lane], controls, now) for one in lanes],
@@ -140,7 +140,7 @@ def _told(pause: Pause | None) -> str:
     return pause.told if pause else ""
 
 
-def _webhook(view: doctor.EndpointView, now: float) -> dict[str, Any]:
+def _webhook(view: EndpointView, now: float) -> dict[str, Any]:
     """An endpoint, and how it takes its webhooks."""
     circuit, disabled = view.circuit, view.disabled
     return {

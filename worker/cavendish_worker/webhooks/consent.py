@@ -10,27 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import httpx
 
+from cavendish.webhook_endpoint import Consent
+
 _RATE = re.compile(r"[1-9][0-9]{0,8}")
 _HEADERS = {"user-agent": "Cavendish", "accept": "*/*", "accept-encoding": "identity"}
-
-
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """What an endpoint answered.
-
-    `complaint`: why this is no consent; `per_minute`: its limit of calls, None for no limit.
-    """
-
-    complaint: str = ""
-    per_minute: float | None = None
-
-    @property
-    def granted(self) -> bool:
-        return not self.complaint
 
 
 async def ask(

@@ -10,21 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cavendish.encryption import DecryptionError, Encryption
 from cavendish.env_parsers import secrets_of
 from cavendish.policy import circuit as circuits
 from cavendish.policy.backoff import WEBHOOK_WAITS
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
-from cavendish.webhook_endpoint import Disabled, Endpoint, name_complaint
+from cavendish.webhook_endpoint import FRESH_FOR, Disabled, Endpoint, name_complaint
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
-from cavendish_worker.webhooks.encryption import DecryptionError, Encryption
 from cavendish_worker.webhooks.post import Target
 
-#: Seconds for which what was read is used, and until a disabled endpoint is visited again.
-FRESH_FOR, REVISIT = 1.0, 15.0
+#: Seconds until a disabled endpoint is visited again.
+REVISIT = 15.0
 _NEW = Circuit()
 _ANSWERED = (ResultKind.DELIVERED, ResultKind.REJECTED)
 _UNBLAMED = (ResultKind.OUR_FAULT, ResultKind.NOT_SENT, ResultKind.SKIPPED)

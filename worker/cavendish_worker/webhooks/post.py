@@ -12,11 +12,11 @@ from functools import lru_cache
 
 import httpx
 
+from cavendish import signing
 from cavendish_worker.http import loop_lag
 from cavendish_worker.http.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import Call, Place, PooledTransport, place_of
-from cavendish_worker.webhooks import signing
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, classified, excerpt
 
 #: Bytes of an answer that are read.

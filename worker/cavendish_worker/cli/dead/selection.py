@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
+from cavendish.endpoint_view import find_endpoint
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
 from cavendish.webhook_endpoint import endpoint_of
-from cavendish_worker.cli.connect import find_endpoint
 from cavendish_worker.cli.options import endpoint_option, since_option
 from cavendish_worker.cli.times import time_of
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cavendish.webhook_endpoint import Disabled
-from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.endpoint.which import print_switched, view_of, which_argument
+from cavendish_worker.cli.endpoint.which import open_endpoints, print_switched, which_argument
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import plain
 
@@ -27,9 +25,6 @@ def command(which: str, reason: str, as_json: bool) -> None:
     \b
     cavendish endpoint disable shop --reason "moves to another host"
     """
-    store, _ = open_store()
-    view = view_of(store, which)
-    disabled = Disabled(store.fleet.now(), plain(reason), view.url)
-    changed = store.endpoints.disable(view.name, disabled)
+    view, changed = open_endpoints().disable(which, plain(reason))
     sentence = f"{which} {'is disabled' if changed else 'was disabled before'}"
     print_switched(view, sentence, enabled=False, was_disabled=not changed, as_json=as_json)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cavendish.policy.circuit import afresh
-from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.endpoint.which import make_due, print_switched, view_of, which_argument
+from cavendish_worker.cli.endpoint.which import open_endpoints, print_switched, which_argument
 from cavendish_worker.cli.options import json_option
 
 
@@ -21,10 +19,6 @@ def command(which: str, as_json: bool) -> None:
     \b
     cavendish endpoint enable shop
     """
-    store, _ = open_store()
-    view = view_of(store, which)
-    store.shared_state.change_circuit(view.name, afresh)
-    changed = store.endpoints.enable(view.name)
-    make_due(store, view.name)
+    view, changed = open_endpoints().enable(which)
     sentence = f"{which} {'is enabled' if changed else 'was not disabled'}"
     print_switched(view, sentence, enabled=True, was_disabled=changed, as_json=as_json)

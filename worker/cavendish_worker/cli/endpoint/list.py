@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from cavendish.endpoint_view import views
 from cavendish.webhook_endpoint import name_complaint
-from cavendish_worker import doctor
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import moment, print_json
@@ -27,7 +27,7 @@ def command(as_json: bool) -> None:
     """
     store, _ = open_store()
     now = store.fleet.now()
-    found = [view.to_json(now) for view in doctor.endpoints(store)]
+    found = [view.to_json(now) for view in views(store)]
     if as_json:
         print_json([{name: one[name] for name in one if name != "keys"} for one in found])
     elif found:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from cavendish.encryption import new_key
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.webhooks.encryption import new_key
 
 
 @click.command("new-key", short_help="Print a new key for CAVENDISH_SECRET_KEY.")

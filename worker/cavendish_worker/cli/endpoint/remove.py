@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from cavendish_worker import doctor
-from cavendish_worker.cli.connect import not_registered, open_store
-from cavendish_worker.cli.endpoint.which import name_argument, view_of
+from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import confirm, json_option, yes_option
 from cavendish_worker.cli.output import print_json
 
@@ -23,14 +22,11 @@ def command(name: str, yes: bool, as_json: bool) -> None:
     \b
     cavendish endpoint remove shop
     """
-    store, _ = open_store()
-    if store.endpoints.missing([name]):
-        raise not_registered(name)
-    waiting = view_of(store, name).waiting
+    endpoints = open_endpoints()
+    waiting = endpoints.waiting(name)
     more = f"; {doctor.counted(waiting)} for it, and will become dead letters" if waiting else ""
     confirm(f"Remove {name}{more}?", yes=yes)
-    if not store.endpoints.remove(name):
-        raise not_registered(name)
+    endpoints.remove(name)
     if as_json:
         print_json({"name": name, "removed": True, "waiting": waiting})
     else:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cavendish.webhook_endpoint import LONGEST_OVERLAP, Endpoint
-from cavendish_worker.cli.connect import not_registered, open_store
-from cavendish_worker.cli.endpoint.new_secret import (
-    encryption_for,
-    new_keys,
-    show_once,
-    unencrypted_option,
-)
-from cavendish_worker.cli.endpoint.which import name_argument
+from cavendish.webhook_endpoint import LONGEST_OVERLAP
+from cavendish_worker.cli.endpoint.new_secret import show_once, unencrypted_option
+from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import moment
 from cavendish_worker.cli.times import duration
@@ -47,20 +41,7 @@ def command(name: str, overlap: float, unencrypted: bool, as_json: bool) -> None
     \b
     cavendish endpoint rotate shop --overlap 48
     """
-    store, settings = open_store()
-    now = store.fleet.now()
-    encryption = encryption_for(store, settings, now, unencrypted=unencrypted)
-    secret, key, asymmetric = new_keys(encryption, name, now)
-
-    def step(known: Endpoint) -> Endpoint:
-        both = any(old.public for old in known.living_keys(now))
-        return known.rotated((key, asymmetric) if both else (key,), now, overlap)
-
-    changed = store.endpoints.change(name, step)
-    if changed is None:
-        raise not_registered(name)
-    public, until = asymmetric.public if asymmetric in changed.keys else None, now + overlap
-    said = {"name": name, "secret": secret, "public_key": public, "old_until": until}
-    old = f"signs as well until {moment(until)} UTC" if overlap else "no longer signs"
-    sentence = f"{name} has a new secret; the old one {old}"
-    show_once(said, sentence, encryption, as_json=as_json)
+    told = open_endpoints().rotate(name, overlap, unencrypted=unencrypted)
+    old = f"signs as well until {moment(told.old_until)} UTC" if overlap else "no longer signs"
+    said = {"name": name, "old_until": told.old_until}
+    show_once(told, said, f"{name} has a new secret; the old one {old}", as_json=as_json)

@@ -1,8 +1,7 @@
-"""What `add` and `update` say of an endpoint: its options, how they are read and checked."""
+"""The options of an endpoint that `add` and `update` have, and how they are read."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +10,8 @@ import click
 
 from cavendish.endpoint_options import FASTEST, EndpointOptions
 from cavendish.errors import EndpointError
-from cavendish.policy.addresses import Network, webhook_complaint
-from cavendish.policy.backoff import MOST_RETRIES, WEBHOOK_WINDOW
-from cavendish.settings import Settings
-from cavendish.webhook_endpoint import Endpoint
+from cavendish.policy.backoff import MOST_RETRIES
 from cavendish_worker.cli.times import duration
-from cavendish_worker.http import egress
-from cavendish_worker.webhooks import consent
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -119,44 +113,3 @@ def options_of(url: str | None, named: dict[str, Any]) -> EndpointOptions:
         named["retry_for"],
         frozenset(named.get("reset", ())),
     )
-
-
-def check(
-    options: EndpointOptions, known: Endpoint, settings: Settings, allowed: tuple[Network, ...]
-) -> None:
-    """Raise EndpointError if an endpoint cannot be like this.
-
-    `allowed`: private addresses that may be dialled.
-    """
-    complaint = options.complaint(known)
-    if not complaint and options.url is not None:
-        complaint = webhook_complaint(options.url, allowed, settings.webhook_ports)
-        if not complaint and "#" in options.url:
-            complaint = "the webhook URL must not have a #fragment, which is never sent"
-    longest = max(settings.retention, WEBHOOK_WINDOW)
-    if not complaint and (options.retry_for or 0.0) > longest:
-        complaint = f"webhooks are not tried for longer than CAVENDISH_RETENTION, {longest:g} s"
-    if complaint:
-        raise EndpointError(f"Refused: {complaint}.")
-
-
-def ask_consent(
-    settings: Settings, allowed: tuple[Network, ...], url: str, rate: float | None, nothing: str
-) -> consent.Consent:
-    """Ask an endpoint whether it accepts our webhooks. Raises EndpointError if it does not.
-
-    `nothing` says what did not happen then.
-    """
-    answer = asyncio.run(_ask(settings, allowed, url, rate))
-    if not answer.granted:
-        raise EndpointError(f"{url} does not consent: {answer.complaint}. {nothing}")
-    return answer
-
-
-async def _ask(
-    settings: Settings, allowed: tuple[Network, ...], url: str, rate: float | None
-) -> consent.Consent:
-    proxy, timeout = settings.egress_proxy or None, settings.webhook_timeout
-    asked = int(rate) if rate else None
-    async with egress.transport(allowed, settings.webhook_ports, proxy) as transport:
-        return await consent.ask(transport, url, settings.webhook_origin, asked, timeout)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from cavendish.endpoint_view import view_of
 from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.endpoint.which import view_of, which_argument
+from cavendish_worker.cli.endpoint.which import which_argument
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import moment, print_json
 from cavendish_worker.cli.tables import pairs, table

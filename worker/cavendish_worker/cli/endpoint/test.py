@@ -7,20 +7,21 @@ import sys
 
 import click
 
+from cavendish.encryption import Encryption
+from cavendish.endpoint_view import not_registered
 from cavendish.env_parsers import secrets_of
 from cavendish.errors import EndpointError
 from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.webhook_endpoint import endpoint_of, is_url
-from cavendish_worker.cli.connect import complete_endpoint, not_registered, open_store
+from cavendish_worker.cli.connect import complete_endpoint, open_store
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import print_json
 from cavendish_worker.http import egress
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.webhooks import payload
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
-from cavendish_worker.webhooks.encryption import Encryption
 from cavendish_worker.webhooks.post import Target, post
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import replace
 from typing import Any
 
 import click
 
 from cavendish.endpoint_options import RESETS, EndpointOptions, shown
-from cavendish.errors import EndpointError
-from cavendish.policy.circuit import Circuit
 from cavendish.webhook_endpoint import Endpoint
-from cavendish_worker.cli.connect import not_registered, open_store
-from cavendish_worker.cli.endpoint.new_secret import encryption_for, unencrypted_option
-from cavendish_worker.cli.endpoint.setting import ask_consent, check, options_of, setting_options
+from cavendish_worker.cli.endpoint.new_secret import unencrypted_option
+from cavendish_worker.cli.endpoint.setting import options_of, setting_options
 from cavendish_worker.cli.endpoint.show import in_words
-from cavendish_worker.cli.endpoint.which import make_due, name_argument
+from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import plain, print_json
 
@@ -46,49 +41,27 @@ def command(name: str, url: str | None, unencrypted: bool, as_json: bool, **name
     cavendish endpoint update shop --events task.failed,task.expired --retries 4 --retry-for 12h
     cavendish endpoint update shop --header 'X-Tenant: 7' --reset rate
     """
-    options, (store, settings) = options_of(url, named), open_store()
+    options, endpoints = options_of(url, named), open_endpoints()
     if options == EndpointOptions():
         raise click.UsageError("Nothing to change: name at least one option.")
-    allowed = store.fleet.allowed() + settings.webhook_allow
-    known = store.endpoints.all().get(name)
-    if known is None:
-        raise not_registered(name)
-    check(options, known, settings, allowed)
-    open_to_all = unencrypted or not options.headers
-    encryption = encryption_for(store, settings, store.fleet.now(), unencrypted=open_to_all)
-    changed = options.applied(known, encryption.encrypt)
-    if known.consent and options.of_consent:
-        nothing = "Nothing was changed."
-        answer = ask_consent(settings, allowed, changed.url, changed.rate, nothing)
-        changed = replace(changed, per_minute=answer.per_minute)
-
-    def step(latest: Endpoint) -> Endpoint:
-        if replace(latest, keys=known.keys) != known:
-            raise EndpointError(f"Somebody else has changed {name!r} just now. Try it again.")
-        return replace(changed, keys=latest.keys)
-
-    if store.endpoints.change(name, step) is None:
-        raise not_registered(name)
-    if changed.url != known.url:  # what the old URL answered says nothing about the new one
-        store.shared_state.change_circuit(name, lambda _: Circuit())
-        make_due(store, name)
-    _print(store.endpoints.disabled().keys(), known, changed, as_json=as_json)
+    before, after = endpoints.update(name, options, unencrypted=unencrypted)
+    _print(before, after, enabled=not endpoints.show(name).disabled, as_json=as_json)
 
 
-def _print(disabled: Container[str], known: Endpoint, changed: Endpoint, *, as_json: bool) -> None:
+def _print(known: Endpoint, changed: Endpoint, *, enabled: bool, as_json: bool) -> None:
     before, after = shown(known), shown(changed)
     names = [name for name in after if before[name] != after[name]]
     if changed.headers != known.headers and "headers" not in names:
         names.append("headers")  # another value, which is not shown
     if as_json:
         pairs = {name: {"before": before[name], "after": after[name]} for name in names}
-        print_json({"name": known.name, "changed": pairs, "enabled": known.name not in disabled})
+        print_json({"name": known.name, "changed": pairs, "enabled": enabled})
         return
     click.echo(f"{known.name} is changed" if names else f"{known.name} is as it was")
     for name in names:
         then, now = (str(in_words(name, one[name]) or "none") for one in (before, after))
         was = "a new value" if then == now else f"was {then}"
         click.echo(plain(f"{name.replace('_', ' ')}: {now} ({was})"))
-    if known.name in disabled:
+    if not enabled:
         advice = f"It is disabled still: cavendish endpoint enable {known.name}"
         click.echo(advice, err=True)

@@ -1,45 +1,47 @@
-"""The endpoint that a command is about, and what several commands do to it."""
+"""The endpoint that a command is about, and what manages it."""
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
-from cavendish.model import OPERATIONS
-from cavendish.store import Store
-from cavendish.webhook_endpoint import is_url
+from cavendish.endpoint_manager import EndpointManager
+from cavendish.endpoint_view import EndpointView
+from cavendish.policy.addresses import Network
+from cavendish.settings import Settings
+from cavendish.webhook_endpoint import Consent
 from cavendish_worker import doctor
-from cavendish_worker.cli.connect import complete_endpoint, find_endpoint
+from cavendish_worker.cli.connect import complete_endpoint, open_store
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.webhooks.endpoint_cache import FRESH_FOR
+from cavendish_worker.http import egress
+from cavendish_worker.webhooks import consent
 
 which_argument = click.argument("which", metavar="NAME|URL|HASH", shell_complete=complete_endpoint)
 name_argument = click.argument("name", shell_complete=complete_endpoint)
 
 
-def view_of(store: Store, text: str) -> doctor.EndpointView:
-    """What is known of an endpoint; one of which nothing is known works, and nothing waits for it.
+def open_endpoints() -> EndpointManager:
+    """What manages the endpoints of the store that the environment names."""
+    store, settings = open_store()
 
-    Raises EndpointError for a name that is not known.
-    """
-    name = find_endpoint(store, text)
-    views = {view.name: view for view in doctor.endpoints(store)}
-    return views.get(name) or doctor.EndpointView(
-        name, text if is_url(text) else "", None, None, store.shared_state.circuits([name])[0], 0
-    )
+    def ask(url: str, rate: float | None, allowed: tuple[Network, ...]) -> Consent:
+        return asyncio.run(_ask(settings, allowed, url, rate))
+
+    return EndpointManager(store, settings, ask)
 
 
-def make_due(store: Store, name: str) -> None:
-    """Let the deliveries that wait for an endpoint be due at once."""
-    # Workers cache endpoints for a moment. A delivery worker that came earlier would still find
-    # this one as it was, and leave it for a minute if it was disabled.
-    at = store.fleet.now() + FRESH_FOR
-    for lane in [*store.tasks.listed_lanes(), OPERATIONS]:
-        store.deliveries.hasten(lane, name, at)
-        store.deliveries.postpone(lane, {name: at})
+async def _ask(
+    settings: Settings, allowed: tuple[Network, ...], url: str, rate: float | None
+) -> Consent:
+    proxy, timeout = settings.egress_proxy or None, settings.webhook_timeout
+    asked = int(rate) if rate else None
+    async with egress.transport(allowed, settings.webhook_ports, proxy) as transport:
+        return await consent.ask(transport, url, settings.webhook_origin, asked, timeout)
 
 
 def print_switched(
-    view: doctor.EndpointView, sentence: str, *, enabled: bool, was_disabled: bool, as_json: bool
+    view: EndpointView, sentence: str, *, enabled: bool, was_disabled: bool, as_json: bool
 ) -> None:
     """Print that an endpoint was enabled or disabled, and how many deliveries wait for it."""
     if as_json:

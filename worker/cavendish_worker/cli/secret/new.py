@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from cavendish.signing import new_secret
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.webhooks.signing import new_secret
 
 
 @click.command("new", short_help="Print a new secret for CAVENDISH_WEBHOOK_SECRET.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from cavendish.env_parsers import secrets_of
-from cavendish_worker.webhooks.signing import verify
+from cavendish.signing import verify
 
 
 @dataclass(slots=True)

@@ -12,11 +12,18 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
+from cavendish.encryption import NOT_INSTALLED
 from cavendish.env_parsers import webhook_secret_key
+from cavendish.errors import EndpointError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 TOLERANCE = 300
 #: Parsed keys that are kept, since to load a private key takes as long as to sign. They are in the
@@ -33,9 +40,8 @@ def new_secret() -> str:
 def new_signing_key() -> str:
     """A fresh `whsk_…` private key: the base64 of seed and public key, 64 bytes."""
     seed = secrets.token_bytes(32)
-    return "whsk_" + _text(
-        seed + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-    )
+    public = _ed25519().Ed25519PrivateKey.from_private_bytes(seed).public_key()
+    return "whsk_" + _text(seed + public.public_bytes_raw())
 
 
 def public_key(key: str) -> str:
@@ -112,6 +118,8 @@ def _fits(key: str, content: bytes, given: Sequence[str]) -> bool:
 
 
 def _fits_public(public: Ed25519PublicKey, content: bytes, signature: str) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
     try:
         public.verify(base64.b64decode(signature, validate=True), content)
     except (InvalidSignature, ValueError):
@@ -129,7 +137,7 @@ _secret = lru_cache(_KEPT_KEYS)(webhook_secret_key)
 @lru_cache(_KEPT_KEYS)
 def _private(key: str) -> Ed25519PrivateKey:
     raw = _bytes(key, "whsk_", 32, 64)
-    private = Ed25519PrivateKey.from_private_bytes(raw[:32])
+    private: Ed25519PrivateKey = _ed25519().Ed25519PrivateKey.from_private_bytes(raw[:32])
     if raw[32:] not in (b"", private.public_key().public_bytes_raw()):
         raise ValueError("the public half of the 'whsk_' key does not belong to its seed")
     return private
@@ -137,7 +145,18 @@ def _private(key: str) -> Ed25519PrivateKey:
 
 @lru_cache(_KEPT_KEYS)
 def _public(key: str) -> Ed25519PublicKey:
-    return Ed25519PublicKey.from_public_bytes(_bytes(key, "whpk_", 32))
+    raw = _bytes(key, "whpk_", 32)
+    public: Ed25519PublicKey = _ed25519().Ed25519PublicKey.from_public_bytes(raw)
+    return public
+
+
+def _ed25519() -> ModuleType:
+    """The module of cryptography, which is an extra of the client."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+    except ImportError:
+        raise EndpointError(NOT_INSTALLED) from None
+    return ed25519
 
 
 def _bytes(text: str, prefix: str, *lengths: int) -> bytes:

@@ -4,15 +4,23 @@ stored, and decrypts them.
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
-from cavendish.errors import CavendishError
+from cavendish.errors import CavendishError, EndpointError
 from cavendish.stored_json import compact
 
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
 _ENCRYPTED, _PLAIN = "encrypted:", "plain:"
+#: What a client says that lacks a package which every worker has.
+NOT_INSTALLED = (
+    "Secrets of endpoints need the package cryptography: pip install 'cavendish[endpoints]'."
+)
 
 
 class DecryptionError(CavendishError, ValueError):
@@ -21,7 +29,7 @@ class DecryptionError(CavendishError, ValueError):
 
 def new_key() -> str:
     """A fresh key for CAVENDISH_SECRET_KEY."""
-    return Fernet.generate_key().decode()
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 class Encryption:
@@ -31,7 +39,7 @@ class Encryption:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(key.encode()) for key in keys]) if keys else None
+        self._fernet = _fernet(keys) if keys else None
 
     @property
     def encrypts(self) -> bool:
@@ -61,11 +69,29 @@ class Encryption:
         if self._fernet is None:
             raise DecryptionError(f"The {whose} is encrypted, and CAVENDISH_SECRET_KEY is not set.")
         try:
-            inside = json.loads(self._fernet.decrypt(text.removeprefix(_ENCRYPTED).encode()))
+            inside = json.loads(_decrypted(self._fernet, text.removeprefix(_ENCRYPTED)))
             owner = (inside["name"], inside.get("header", ""))
             secret = str(inside["secret"])
-        except (InvalidToken, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             raise DecryptionError(f"The {whose} fits no key in CAVENDISH_SECRET_KEY.") from None
         if owner != (name, header):
             raise DecryptionError(f"The {whose} was encrypted for another endpoint.")
         return secret
+
+
+def _fernet(keys: Sequence[str]) -> MultiFernet:
+    try:
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise EndpointError(NOT_INSTALLED) from None
+    return MultiFernet([Fernet(key.encode()) for key in keys])
+
+
+def _decrypted(fernet: MultiFernet, token: str) -> bytes:
+    """Raises ValueError if no key fits."""
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
+    try:
+        return fernet.decrypt(token.encode())
+    except InvalidToken:
+        raise ValueError("no key fits") from None

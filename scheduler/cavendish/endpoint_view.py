@@ -1,0 +1,152 @@
+"""Webhook endpoints as operators see them, and how one is found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from cavendish.endpoint_options import shown
+from cavendish.errors import EndpointError
+from cavendish.policy.circuit import Circuit
+from cavendish.store import Store
+from cavendish.store.statistics import Statistics
+from cavendish.webhook_endpoint import (
+    Disabled,
+    Endpoint,
+    Key,
+    endpoint_of,
+    is_url,
+    name_complaint,
+)
+
+_HASH = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """A webhook endpoint that is registered, disabled, or has pending deliveries.
+
+    - `name` and `url` of it; the name of one that is known by its URL is a hash, and the URL is
+      empty where it is not found;
+    - `registered`: what is registered, and `disabled`: why and since when; None where it is not;
+    - `circuit`: how well it takes its webhooks; `waiting`: how many deliveries wait for it.
+    """
+
+    name: str
+    url: str
+    registered: Endpoint | None
+    disabled: Disabled | None
+    circuit: Circuit
+    waiting: int
+
+    @property
+    def named(self) -> bool:
+        """True where it is known by a name, registered or not, and not by its URL."""
+        return name_complaint(self.name) is None
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """A plain dictionary, as `--json` prints it at the Unix time `now`; no secrets in it."""
+        endpoint, disabled = self.registered, self.disabled
+        keys = endpoint.living_keys(now) if endpoint else ()
+        return {
+            "name": self.name,
+            "url": self.url,
+            "registered": endpoint is not None,
+            "enabled": disabled is None,
+            "disabled_at": disabled.at if disabled else None,
+            "reason": disabled.why if disabled else "",
+            "circuit": self.circuit.state,
+            "failures": self.circuit.failures,
+            "open_until": self.circuit.open_until or None,
+            "waiting": self.waiting,
+            "signatures": sorted({_kind(key) for key in keys})
+            if endpoint
+            else []
+            if self.named
+            else ["v1"],
+            "overlapping": sum(key.until is not None for key in keys),
+            "last_success": self.circuit.ok_at or None,
+            "created_at": endpoint.created_at if endpoint else None,
+            "consent": bool(endpoint and endpoint.consent),
+            **shown(endpoint or Endpoint(self.name, self.url, 0.0)),
+            "keys": [
+                {
+                    "kind": _kind(k),
+                    "made_at": k.made_at,
+                    "until": k.until,
+                    "public_key": k.public or None,
+                }
+                for k in keys
+            ],
+        }
+
+
+def _kind(key: Key) -> str:
+    return "v1a" if key.public else "v1"
+
+
+def views(
+    store: Store, statistics: Statistics | None = None, known_urls: dict[str, str] | None = None
+) -> list[EndpointView]:
+    """All webhook endpoints with something to show, the registered ones first.
+
+    `statistics`: where the caller has read them already. `known_urls`: the URLs of endpoints
+    without a name that an earlier call found; this call adds to it. Raises StoreUnavailable.
+    """
+    known = {} if known_urls is None else known_urls
+    found = statistics or store.statistics(endpoints=known)
+    registered, disabled = found.registered, found.disabled
+    waiting = found.pending_by_endpoint
+    names = [*registered, *sorted({*disabled, *waiting, *known} - {*registered})]
+    urls = {name: why.url for name, why in disabled.items() if why.url}
+    urls |= {name: endpoint.url for name, endpoint in registered.items()}
+    unknown = {name for name in names if name_complaint(name)} - {*urls, *known}
+    known |= store.deliveries.urls(
+        (lane.lane, name) for lane in found.lanes for name in unknown & {*lane.queued, *lane.new}
+    )
+    urls = known | urls
+    return [
+        EndpointView(
+            name,
+            urls.get(name, ""),
+            registered.get(name),
+            disabled.get(name),
+            found.circuits.get(name, Circuit()),
+            waiting[name],
+        )
+        for name in names
+    ]
+
+
+def view_of(store: Store, text: str) -> EndpointView:
+    """What is known of an endpoint; one of which nothing is known works, and nothing waits for it.
+
+    Raises EndpointError for a name that is not known.
+    """
+    name = find_endpoint(store, text)
+    known = {view.name: view for view in views(store)}
+    return known.get(name) or EndpointView(
+        name, text if is_url(text) else "", None, None, store.shared_state.circuits([name])[0], 0
+    )
+
+
+def find_endpoint(store: Store, text: str) -> str:
+    """The endpoint that a name, a URL or a hash stands for.
+
+    Raises EndpointError for a name that is neither registered nor disabled.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EndpointError(f"{text!r} is neither a name nor a URL.") from None
+    if is_url(text) or _HASH.fullmatch(text) or not store.endpoints.missing([text]):
+        return endpoint_of(text)
+    if text not in store.endpoints.disabled():
+        raise not_registered(text)
+    return text
+
+
+def not_registered(name: str) -> EndpointError:
+    """The error for a name under which no endpoint is registered."""
+    return EndpointError(f"No endpoint is registered as {name!r}; see `cavendish endpoint list`.")
