@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cavendish.errors import (
     CavendishError,
     ClientClosed,
+    EndpointError,
     EventsMissed,
     QuotaExceeded,
     SettingsError,
@@ -19,6 +20,7 @@ from cavendish.errors import (
 from cavendish.filter import Filter, Page
 from cavendish.model import Changed, Event, Group, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
+from cavendish.webhook_endpoint import NewSecret, WebhookEndpoint
 
 __all__ = [
     "AsyncClient",
@@ -26,10 +28,12 @@ __all__ = [
     "Changed",
     "Client",
     "ClientClosed",
+    "EndpointError",
     "Event",
     "EventsMissed",
     "Filter",
     "Group",
+    "NewSecret",
     "Page",
     "Pause",
     "QuotaExceeded",
@@ -43,6 +47,7 @@ __all__ = [
     "Task",
     "TrackedTask",
     "WaitTimeout",
+    "WebhookEndpoint",
 ]
 
 if TYPE_CHECKING:

@@ -89,6 +89,14 @@ class AsyncClient:
     pauses = _awaited(Client.pauses)
     set_rate_ceiling = _awaited(Client.set_rate_ceiling)
     rate_ceilings = _awaited(Client.rate_ceilings)
+    endpoints = _awaited(Client.endpoints)
+    endpoint = _awaited(Client.endpoint)
+    add_endpoint = _awaited(Client.add_endpoint)
+    update_endpoint = _awaited(Client.update_endpoint)
+    rotate_endpoint = _awaited(Client.rotate_endpoint)
+    remove_endpoint = _awaited(Client.remove_endpoint)
+    enable_endpoint = _awaited(Client.enable_endpoint)
+    disable_endpoint = _awaited(Client.disable_endpoint)
 
     async def wait(
         self,

@@ -10,6 +10,7 @@ from typing import Self
 from uuid import UUID
 
 from cavendish.controller import Controller
+from cavendish.endpoint_methods import EndpointMethods
 from cavendish.event_stream import EventStream
 from cavendish.group_wait import GroupWait
 from cavendish.local_paths import store_url
@@ -26,7 +27,7 @@ from cavendish.waiters import Wait, Watch
 from cavendish.waits import Waits
 
 
-class Client(ReadMethods, OperatorMethods):
+class Client(ReadMethods, OperatorMethods, EndpointMethods):
     """Talks to the store in Redis; no Celery and no running worker are needed.
 
     It may be shared between threads. `url` is the Redis of the store. Without it `settings` name

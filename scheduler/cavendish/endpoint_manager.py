@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cavendish import signing
 from cavendish.encryption import Encryption
@@ -23,6 +23,7 @@ from cavendish.webhook_endpoint import (
     Disabled,
     Endpoint,
     Key,
+    NewSecret,
     name_complaint,
 )
 
@@ -30,27 +31,9 @@ from cavendish.webhook_endpoint import (
 #: private addresses that may be dialled.
 Ask = Callable[[str, float | None, tuple[Network, ...]], Consent]
 _REFUSED = (
-    "Refused: the workers have a CAVENDISH_SECRET_KEY and this shell has none, so the store would "
-    "hold this secret unencrypted. Set the key here, or give --unencrypted."
+    "Refused: the workers have a CAVENDISH_SECRET_KEY and this process has none, so the store "
+    "would hold this secret unencrypted. Set the key here, or allow that by --unencrypted."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NewSecret:
-    """The new `secret` of an endpoint, which is shown only now: give it to the receiver.
-
-    - `endpoint`: its name;
-    - `public_key`: of a key pair that signs as well (v1a), or None;
-    - `encrypted`: the store holds the secret encrypted; false without a CAVENDISH_SECRET_KEY;
-    - `old_until`: until when the secrets before it sign as well, in seconds since the Unix epoch;
-      None if there were none.
-    """
-
-    endpoint: str
-    secret: str = field(repr=False)
-    public_key: str | None = None
-    encrypted: bool = False
-    old_until: float | None = None
 
 
 class EndpointManager:

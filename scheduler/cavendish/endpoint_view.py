@@ -15,6 +15,7 @@ from cavendish.webhook_endpoint import (
     Disabled,
     Endpoint,
     Key,
+    WebhookEndpoint,
     endpoint_of,
     is_url,
     name_complaint,
@@ -44,6 +45,21 @@ class EndpointView:
     def named(self) -> bool:
         """True where it is known by a name, registered or not, and not by its URL."""
         return name_complaint(self.name) is None
+
+    @property
+    def public(self) -> WebhookEndpoint:
+        """The part of it that callers of the client get."""
+        endpoint = self.registered or Endpoint(self.name, self.url, 0.0)
+        options = shown(endpoint)
+        return WebhookEndpoint(
+            name=self.name,
+            registered=self.registered is not None,
+            enabled=self.disabled is None,
+            reason=self.disabled.why if self.disabled else "",
+            waiting=self.waiting,
+            consent=endpoint.consent,
+            **options | {name: tuple(options[name]) for name in ("events", "headers")},
+        )
 
     def to_json(self, now: float) -> dict[str, Any]:
         """A plain dictionary, as `--json` prints it at the Unix time `now`; no secrets in it."""

@@ -175,6 +175,51 @@ class Consent:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSecret:
+    """The new `secret` of an endpoint, which is shown only now: give it to the receiver.
+
+    - `endpoint`: its name;
+    - `public_key`: of a key pair that signs as well (v1a), or None;
+    - `encrypted`: the store holds the secret encrypted; false without a CAVENDISH_SECRET_KEY;
+    - `old_until`: until when the secrets before it sign as well, in seconds since the Unix epoch;
+      None if there were none.
+    """
+
+    endpoint: str
+    secret: str = field(repr=False)
+    public_key: str | None = None
+    encrypted: bool = False
+    old_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A webhook endpoint as operators see it.
+
+    - `name` and `url`; the name of one that is known by its URL is a hash;
+    - `registered` under a name; `enabled`, or not for a `reason`; `waiting`: deliveries for it;
+    - `events`: the kinds that it gets, or "all"; `headers`: the names of those that it gets;
+    - `rate`: the most webhooks a minute that its operator allows, and `per_minute` the most in all,
+      also by its own `consent` (None: any number);
+    - `retries` after the first attempt, the last of them `retry_for` seconds after it.
+    """
+
+    name: str
+    url: str
+    registered: bool
+    enabled: bool
+    reason: str
+    waiting: int
+    events: tuple[str, ...]
+    headers: tuple[str, ...]
+    rate: float | None
+    per_minute: float | None
+    retries: int
+    retry_for: float
+    consent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Disabled:
     """Why an endpoint is disabled, since when, and which URL it had."""
 

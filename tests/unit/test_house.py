@@ -57,11 +57,11 @@ DOORS = {
 PURE = [*sorted(ROOT.glob("scheduler/cavendish/policy/*.py"))]
 PURE += [
     ROOT / "scheduler/cavendish" / f"{name}.py"
-    for name in "errors model record_json submission stored_json".split()
+    for name in "errors model record_json submission stored_json endpoint_options".split()
 ]
 PURE += [
     ROOT / "scheduler/cavendish" / f"{name}.py"
-    for name in "task_names webhook_endpoint webhook_events webhook_headers endpoint_options".split()
+    for name in "task_names webhook_endpoint webhook_events webhook_headers".split()
 ]
 PURE += [
     ROOT / "worker/cavendish_worker/webhooks" / f"{name}.py"
