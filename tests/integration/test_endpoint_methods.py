@@ -14,14 +14,12 @@ import pytest
 from cavendish import AsyncClient, Client, EndpointError
 from cavendish.encryption import Encryption, new_key
 from cavendish.endpoint_view import EndpointView
-from cavendish.model import Lane
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
 from cavendish.webhook_endpoint import endpoint_of
 from delivering import Delivering, Receiver, Served
 from shell import Run, said
 
-LANE = Lane("default", "nano-banana")
 SHOP = "https://shop.example/hook"
 KEY = new_key()
 
