@@ -45,6 +45,11 @@ class EndpointManager:
     def __init__(self, store: Store, settings: Settings, ask: Ask | None = None) -> None:
         self._store, self._settings, self._ask = store, settings, ask
 
+    @property
+    def encrypts(self) -> bool:
+        """True where there is a key to encrypt with."""
+        return bool(self._settings.secret_key)
+
     def list(self) -> list[EndpointView]:
         """The endpoints that are registered, disabled, or have pending deliveries."""
         return views(self._store)

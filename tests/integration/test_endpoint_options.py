@@ -334,6 +334,16 @@ def test_an_updated_header_replaces_the_one_of_its_name_and_is_not_shown(
     assert "x-b" not in receiver.got[0].headers
 
 
+def test_without_an_encryption_key_a_warning_says_that_headers_are_readable(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("endpoint", "add", "shop", SHOP)
+    assert "unencrypted" not in run("endpoint", "update", "shop", "--header", "X-A: 1").stderr
+    monkeypatch.delenv(env_name("secret_key"))
+    assert "unencrypted" in run("endpoint", "update", "shop", "--header", "X-A: 2").stderr
+    assert "unencrypted" not in run("endpoint", "update", "shop", "--rate", "2").stderr
+
+
 def test_a_header_that_cannot_be_decrypted_lets_the_deliveries_wait(
     endpoint_index: Delivering, served: Served
 ) -> None:

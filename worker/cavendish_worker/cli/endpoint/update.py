@@ -15,6 +15,11 @@ from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import plain, print_json
 
+_UNENCRYPTED = (
+    "CAVENDISH_SECRET_KEY is not set: the store holds these headers unencrypted. Make a key with "
+    "`cavendish endpoint new-key`, set it for the workers and here, and give the headers again."
+)
+
 
 @click.command("update", short_help="Change an endpoint; it keeps its secret.")
 @name_argument
@@ -46,6 +51,8 @@ def command(name: str, url: str | None, unencrypted: bool, as_json: bool, **name
         raise click.UsageError("Nothing to change: name at least one option.")
     before, after = endpoints.update(name, options, unencrypted=unencrypted)
     _print(before, after, enabled=not endpoints.show(name).disabled, as_json=as_json)
+    if options.headers and not endpoints.encrypts:
+        click.echo(_UNENCRYPTED, err=True)
 
 
 def _print(known: Endpoint, changed: Endpoint, *, enabled: bool, as_json: bool) -> None:
