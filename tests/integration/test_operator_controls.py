@@ -104,6 +104,22 @@ def test_lanes_of_a_paused_service_are_put_off_so_that_they_crowd_out_nobody(
     assert all(now < at <= now + LOOK_AGAIN for at in put_off)
 
 
+def test_after_a_resume_no_more_calls_are_made_than_the_rate_limit_allows(
+    store: Store, client: Client
+) -> None:
+    """What was not used while it was paused cannot be used afterwards."""
+    add(store, 1000)
+    allow(store, 8.0)
+    client.pause("default")
+    sent = Sent()
+    full_tick(store, sent)
+    time.sleep(1.0)
+    client.resume("default")
+    fresh(store)
+    full_tick(store, sent)
+    assert 1 <= len(sent.batches) <= 3
+
+
 def test_a_pause_with_a_time_ends_by_itself(store: Store, client: Client) -> None:
     add(store, 10)
     allow(store, 1000.0)
@@ -318,7 +334,7 @@ def test_the_commands_print_json(run: Run, client: Client) -> None:
     limit = ("rate-limit", "--account", "a")
     assert json.loads(run(*limit, "--json").stdout)["calls"] is None
     assert json.loads(run(*limit, "--calls", "5", "--by", "ada", "--json").stdout)["calls"] == 5
-    assert "at most 5 calls/s, set by ada" in run(*limit).stdout
+    assert "at most 5 calls/s, set by operator ada" in run(*limit).stdout
     assert "no ceiling is set here" in run(*limit, "--default").stdout
 
 
@@ -394,9 +410,17 @@ def test_a_pause_of_an_account_without_any_id_is_shown_too(run: Run, client: Cli
     assert "new is paused by operator ada" in run("status").output
 
 
-def test_the_ceiling_is_shown_where_the_rate_limit_is(run: Run, client: Client) -> None:
+def test_the_ceiling_is_shown_where_the_rate_limit_is(
+    run: Run, client: Client, store: Store
+) -> None:
     client.submit(["a"], service="nano-banana")
-    client.set_rate_ceiling("default", 3.0)
+    client.set_rate_ceiling("default", 3.0, by="ada")
+    now = store.fleet.now()
+    store.fleet.beat(Member("worker@x:1", "worker", "0", now, accounts=("default",)))
+    assert "default: at most 3 calls/s, set by operator ada at 20" in run("status").stdout
+    assert "may make 3.00 calls/s; at most 3" in run("doctor", "--offline").stdout
+    (ceiling,) = json.loads(run("status", "--json").stdout)["rate_ceilings"]
+    assert (ceiling["account"], ceiling["calls"], ceiling["by"]) == ("default", 3.0, "ada")
     account = json.loads(run("status", "--json").stdout)["accounts"]["default"]
     assert (account["rate"], account["at_most"]) == (3.0, 3.0)
     assert 'cavendish_rate_limit_calls_per_second{account="default"} 3.0' in run("metrics").stdout

@@ -96,6 +96,7 @@ def poll(lanes: int = 3, endpoints: int = 3, **more: Any) -> dict[str, Any]:
         "emptied_at": None,
         "webhooks": [endpoint(n) for n in range(endpoints)],
         "pauses": [],
+        "rate_ceilings": [],
         "endpoints": [],
         "history": {n: [0.0, 1.0] for n in NAMES},
     }

@@ -85,6 +85,11 @@ class RateCeiling:
     since: float
     by: str
 
+    @property
+    def told(self) -> str:
+        """What may be made at most, who said so, and when, as words without a full stop."""
+        return f"at most {self.calls:g} calls/s, set by operator {self.by} at {_moment(self.since)}"
+
     @classmethod
     def from_json(cls, account: str, text: object) -> RateCeiling | None:
         """Read the `text` that `to_json` wrote for an `account`; None for anything else."""

@@ -8,7 +8,7 @@ import click
 
 from cavendish import Client
 from cavendish_worker.cli.options import account_option, by_option, json_option
-from cavendish_worker.cli.output import moment, plain, print_json
+from cavendish_worker.cli.output import plain, print_json
 
 
 @click.command("rate-limit", short_help="Show, set or remove the rate ceiling of an account.")
@@ -43,5 +43,4 @@ def command(
     elif known is None:
         click.echo(f"{account}: no ceiling is set here; that of CAVENDISH_RATE counts, if any")
     else:
-        since = f"set by {known.by} at {moment(known.since)}"
-        click.echo(plain(f"{account}: at most {known.calls:g} calls/s, {since}"))
+        click.echo(plain(f"{account}: {known.told}"))

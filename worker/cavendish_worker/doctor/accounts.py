@@ -31,9 +31,8 @@ def findings(
     now, controls = statistics.now, statistics.controls
     return [
         *(
-            _account(account, store, now, ceiling, has_token=account in tokens)
+            _account(account, store, statistics, settings.rate, has_token=account in tokens)
             for account in accounts
-            for ceiling in [controls.ceiling_of(account, settings.rate)]
         ),
         *map(_operator_pause, controls.in_force(now)),
         *(_token_fault(one) for one in workers if one.token_fault),
@@ -55,15 +54,19 @@ def _operator_pause(pause: Pause) -> Finding:
     return well(what, f"{pause.told}; its ids wait", advice + service)
 
 
-def _account(account: str, store: Store, now: float, ceiling: float, *, has_token: bool) -> Finding:
-    name = f"account {account}"
+def _account(
+    account: str, store: Store, statistics: Statistics, setting: float, *, has_token: bool
+) -> Finding:
+    """`setting`: CAVENDISH_RATE, in calls per second."""
+    name, now, controls = f"account {account}", statistics.now, statistics.controls
     if not has_token:
         where = "CAVENDISH_API_TOKEN" if account == "default" else "CAVENDISH_API_TOKENS_FILE"
         return ill(name, "has no token", f"Set {where} for the workers.")
     rate_limit = store.shared_state.rate_limit(account)
     if not rate_limit.paused(now):
-        rate, most = rate_limit.rate_at(now), f" (ceiling: {ceiling:g})" if ceiling else ""
-        return well(name, f"may make {min(rate, ceiling or rate):.2f} calls/s{most}")
+        rate, most = rate_limit.rate_at(now), controls.ceiling_of(account, setting)
+        said = f"; {controls.ceilings[account].told}" if account in controls.ceilings else ""
+        return well(name, f"may make {min(rate, most or rate):.2f} calls/s{said}")
     rest = f"{rate_limit.paused_until - now:.0f} s"
     found = f"paused by the API for {rest}: {rate_limit.pause_reason}"
     if rate_limit.pause_kind == UpstreamErrorKind.ACCOUNT:

@@ -51,6 +51,7 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
         "now": now,
         "lanes": [_lane(one, memory.delays[one.lane], controls, now) for one in lanes],
         "pauses": [asdict(pause) for pause in controls.in_force(now)],
+        "rate_ceilings": [asdict(one) for _, one in sorted(controls.ceilings.items())],
         "emptied_at": statistics.emptied.at if statistics.emptied else None,
         "refused_submits": store.refused.count(),
         "unreadable_lanes": [str(lane) for lane in statistics.unreadable],

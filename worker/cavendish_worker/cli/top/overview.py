@@ -23,8 +23,8 @@ from cavendish_worker.cli.top.reading import (
     endpoint_name,
     endpoint_trouble,
     lane_notes,
+    operator_notes,
     pause,
-    pause_notes,
 )
 from cavendish_worker.cli.top.view import View
 from cavendish_worker.cli.top.webhooks import endpoint_table
@@ -43,10 +43,10 @@ def draw(view: View, width: int, room: int | None) -> RenderableType:
     left = 10**9 if room is None else room - 12 - len(found["accounts"])
     if left > 3:
         most = None if room is None else _NOTES
-        pauses, notes = pause_notes(found)[:most], _notes(found, most)
-        parts += [line(note, "dark_orange") for note in pauses]
+        ours, notes = operator_notes(found)[:most], _notes(found, most)
+        parts += [line(note, "dark_orange") for note in ours]
         parts += [line(note, "bold red") for note in notes]
-        left -= len(pauses) + len(notes)
+        left -= len(ours) + len(notes)
     if lanes and left > 3:
         lanes = lanes if room is None else lanes[: max(min(left // 2, _ROWS), 1)]
         parts += [Text(""), lane_table(lanes, width)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cavendish.policy.operator_controls import Pause
+from cavendish.policy.operator_controls import Pause, RateCeiling
 from cavendish_worker.cli.output import moment
 
 #: Numbers of a lane as `gather` names them, and as people read them.
@@ -31,10 +31,14 @@ def pause(account: Mapping[str, Any]) -> str:
     return "; ".join(by_operator + by_api)
 
 
-def pause_notes(found: Mapping[str, Any]) -> list[str]:
-    """The pauses by operators that no row of an account shows: of services, and before any id."""
+def operator_notes(found: Mapping[str, Any]) -> list[str]:
+    """What operators set and no row of an account shows: pauses of services, or before any id; and
+    the ceilings of accounts.
+    """
     pauses = [Pause(**one) for one in found["pauses"]]
-    return [f"{one.name} is {one.told}" for one in pauses if one.name not in found["accounts"]]
+    ceilings = [RateCeiling(**one) for one in found["rate_ceilings"]]
+    notes = [f"{one.name} is {one.told}" for one in pauses if one.name not in found["accounts"]]
+    return notes + [f"{one.account}: {one.told}" for one in ceilings]
 
 
 def lane_notes(lane: Mapping[str, Any]) -> list[str]:
