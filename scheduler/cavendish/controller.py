@@ -43,7 +43,7 @@ class Controller:
         now = self._store.fleet.now()
         until = until if seconds is None else now + _number(seconds, "seconds")
         if until is not None and not now < _number(until, "until") < END_OF_TIME:
-            raise SubmissionError("A pause must end in the future.")
+            raise SubmissionError("A pause must end in the future, and before the year 10000.")
         new = Pause(account, service, now, until, _name(by), checked_text(reason, "reason"))
         before = self._store.controls.read().pauses.get(new.name)
         if before and before.in_force(now):

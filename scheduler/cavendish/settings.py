@@ -79,7 +79,10 @@ class Settings:
     )
     api_token: str = _secret("", read.token, "token", "Bearer token of the account `default`.")
     api_tokens_file: Path | None = _setting(
-        None, Path, "file", 'JSON object {"account": "token"} with the tokens of other accounts.'
+        None,
+        Path,
+        "file",
+        'JSON object {"account": "token"} with the tokens of accounts; read again when it changes.',
     )
     services: tuple[str, ...] = _setting(
         (),

@@ -405,6 +405,28 @@ def test_whoever_looks_sees_who_paused_since_when_until_when_and_why(
     assert 'by="api"' not in metrics
 
 
+def test_what_the_api_paused_is_told_apart_from_what_an_operator_paused(
+    run: Run, client: Client, bench: Bench, store: Store
+) -> None:
+    """Both at once: the API refuses the credential, and an operator paused the account."""
+    bench.add("a")
+    bench.run(lambda _: error(401, "invalid_token"))
+    client.pause("default", by="ada")
+    shown = run("status").output
+    assert "paused by operator ada" in shown
+    account = json.loads(run("status", "--json").stdout)["accounts"]["default"]
+    assert "invalid_token" in account["pause_reason"]
+    assert account["operator_pause"].startswith("paused by operator ada")
+    metrics = run("metrics").stdout
+    for who in ("api", "operator"):
+        assert f'cavendish_paused{{account="default",by="{who}",service=""}} 1.0' in metrics
+    store.fleet.beat(Member("worker@x:1", "worker", "0", bench.now, accounts=("default",)))
+    findings = json.loads(run("doctor", "--offline", "--json").stdout)
+    said = {one["ok"]: one["found"] for one in findings if one["what"] == "account default"}
+    assert said[False].startswith("paused by the API for ")
+    assert said[True].startswith("paused by operator ada ")
+
+
 def test_a_pause_of_an_account_without_any_id_is_shown_too(run: Run, client: Client) -> None:
     client.pause("new", by="ada")
     assert "new is paused by operator ada" in run("status").output

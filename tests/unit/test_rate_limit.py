@@ -24,6 +24,7 @@ from cavendish.policy.rate_limit import (
     report_answer,
     report_error,
     take,
+    with_token,
 )
 
 T0 = 1_800_000_000.0
@@ -406,3 +407,49 @@ def test_no_more_calls_are_taken_than_wanted() -> None:
     after, calls = take(limit, T0, 3)
     assert calls == 3
     assert take(after, T0, 100)[1] > 10  # the others are still allowed
+
+
+# --- the cap of an operator
+
+
+@pytest.mark.parametrize(("cap", "wait"), [(0.01, 100.0), (10.0, 0.1), (0.0, 0.05), (50.0, 0.05)])
+def test_after_a_call_under_a_cap_the_next_one_waits_as_the_cap_of_that_moment_says(
+    cap: float, wait: float
+) -> None:
+    """The rate limit itself allows 20 calls a second."""
+    limit, calls = take(RateLimit(rate=20.0), T0, 1, 0.01)
+    assert calls == 1
+    assert acquire(limit, T0, cap)[1] == pytest.approx(wait)
+    assert take(limit, T0 + wait + 1e-6, 1, cap)[1] == 1
+
+
+def test_a_cap_that_is_removed_gives_no_burst_and_no_more_than_was_learned() -> None:
+    limit = RateLimit(rate=400.0)
+    for second in range(10):
+        limit, calls = take(limit, T0 + second, 16, 1.0)
+        assert calls == 1
+    limit, calls = take(limit, T0 + 10.5, 1000)
+    assert calls <= 1 + 400 * 0.04
+    assert limit.cap == 0.0
+
+
+# --- another token than the refused one
+
+
+def refused_token(token: str) -> RateLimit:
+    kind = UpstreamErrorKind.ACCOUNT
+    return report_error(RateLimit(), kind, "HTTP 401", None, T0, T0, 0.0, token=token)
+
+
+def test_another_token_is_tried_at_once_and_the_refused_one_waits() -> None:
+    limit = refused_token("old")
+    assert with_token(limit, "old", T0 + 1) == limit
+    tried = with_token(limit, "new", T0 + 1)
+    assert not tried.paused(T0 + 1)
+    assert report_answer(tried, T0 + 2, T0 + 2).pause_kind == ""
+
+
+def test_a_process_does_not_try_its_token_where_nothing_was_refused_or_nobody_said_which() -> None:
+    assert with_token(RateLimit(), "new", T0) == RateLimit()
+    unknown = refused_token("")
+    assert with_token(unknown, "new", T0 + 1) == unknown
