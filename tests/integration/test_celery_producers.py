@@ -179,6 +179,17 @@ def test_doctor_does_not_search_a_broker_with_too_many_keys_to_its_end(
     assert found["found"].startswith("not examined: the broker has more keys than")
 
 
+def test_doctor_that_may_not_search_says_so_and_examines_the_rest(
+    lists: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator may have given its Redis user fewer rights than deploy/redis-users.acl."""
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", lists.settings.redis_url)
+    lists.redis.execute_command("ACL", "SETUSER", "default", "-scan")
+    (found,) = strays()
+    assert found["found"].startswith("not examined: ")
+    assert "'scan'" in found["found"]
+
+
 def strays() -> list[dict[str, str]]:
     """What doctor finds of stray queues."""
     found = json.loads(shell("doctor", "--json", "--offline").stdout)

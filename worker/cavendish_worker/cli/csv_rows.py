@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from cavendish import SubmissionError, Submitted
 
 #: What may stand between the cells of a row, the most usual first.
 _SEPARATORS = ",;\t"
+_LINE = re.compile(r"[^\n]+")
 _YES_OR_NO = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 #: How the text of a cell is read, where it is not kept as it is.
 _READERS: dict[str, Callable[[str], Any]] = {
@@ -32,7 +34,7 @@ def looks_like_csv(text: str) -> bool:
 
     JSON lines are no CSV, whatever they hold.
     """
-    lines = (line for each in text.split("\n") if (line := each.strip()))
+    lines = (line for each in _LINE.finditer(text) if (line := each[0].strip()))
     first = next(lines, "")
     if _separator(first):
         return True
