@@ -227,6 +227,8 @@ def test_an_account_and_its_services_are_paused_and_resumed_one_by_one(client: C
         {"account": "default", "service": "no/service"},
         {"account": "default", "seconds": 5, "until": 4e9},
         {"account": "default", "seconds": float("nan")},
+        {"account": "default", "seconds": 10**400},
+        {"account": "default", "seconds": "60"},
         {"account": "default", "seconds": -1},
         {"account": "default", "until": 1.0},
         {"account": "default", "until": 1e30},

@@ -20,7 +20,9 @@ from cavendish_worker.cli.times import duration, moment_of
 @service_option(help="Pause this service of the account only.")
 @click.option("--for", "length", metavar="TIME", help="Pause for this time: 90s, 30m, 2h.")
 @click.option(
-    "--until", metavar="TIME", help="Pause until this time, such as 2026-11-22T22:50:01Z."
+    "--until",
+    metavar="TIME",
+    help="Pause until this time, such as 2026-11-22T22:50:01Z; UTC without an offset.",
 )
 @click.option(
     "--reason", default="", metavar="TEXT", help="The reason, for those who see the pause."
