@@ -84,11 +84,11 @@ class Submitter:
             unstored = _own_bytes(checked, ids) - _own_bytes(checked, new_ids)
             usage.submitted(counted, len(new_ids), options, retention, now, unstored)
 
-        if options.group and (why := self._store.groups.join(ids, options, now, retention)):
-            correct([])
-            raise SubmissionError(why)
         known = tasks.get(*place) if counted is not None and options.restart else {}
         try:
+            if options.group and (why := self._store.groups.join(ids, options, now, retention)):
+                correct([])
+                raise SubmissionError(why)
             added = self._track(checked, options, now) if ids else {}
         except StoreUnavailable:  # it may be stored: a replica is missing, or the answer is lost
             with suppress(StoreUnavailable):

@@ -77,7 +77,7 @@ class Groups:
     ) -> tuple[set[str], dict[str, Exception]]:
         """Count ids that ended, each once, however often it is told.
 
-        Returns the groups that are complete by now, and by group why its ends could not be counted.
+        Returns the groups that these completed, and by group why its ends could not be counted.
         Ends are counted for good on return: replicas have them, where the settings ask for that.
         """
         by_group: dict[str, list[IdEnd]] = {}

@@ -163,13 +163,9 @@ class DeliveryLoop:
         for lane in visits.unreadable.keys() - self._reported:
             report_unreadable(lane, visits.unreadable[lane])
         self._reported |= visits.unreadable.keys()
-        if told:
-            self._lanes_at = float("-inf")  # a group may be complete
-        if not worth and told:
-            return 0.0
         if not worth:
             next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
-            return next_at - now
+            return 0.0 if told else next_at - now
         self._endpoint_cache.refresh({each for some in worth.values() for each in some}, now)
         self._turn += 1
         order = sorted(worth, key=lambda lane: (lanes.index(lane) + self._turn) % len(lanes))
@@ -187,7 +183,10 @@ class DeliveryLoop:
         lanes = [lane for lane, endpoints in worth.items() if GROUP in endpoints]
         for lane in lanes:
             worth[lane].remove(GROUP)
-        return sum(self._group_ends.tell(lane, now) for lane in lanes)
+        told = sum(self._group_ends.tell(lane, now) for lane in lanes)
+        if told:  # a group may be complete, and its webhooks pending in another lane
+            self._lanes_at = float("-inf")
+        return told
 
     def _refresh_lanes(self, now: float) -> None:
         """Take the lanes that are worth a visit within LANES_FOR seconds, and leave the others.

@@ -3,13 +3,13 @@
 -- KEYS    1 inbox  2 ended  3 events  4 members  5 task  6 result
 -- ARGV    1 now  2 group  3 seconds to keep an open group  4 seconds to keep a complete one, then
 --         per id: member, state
--- RETURNS 1 it is complete by now | 0 it is not, or is not kept any more
+-- RETURNS 1 these completed it | 0 it is open, or was complete before, or is not kept any more
 local now, counts = ARGV[1], {}
 local group = {name = ARGV[2], task = KEYS[5], result = KEYS[6], members = KEYS[4], inbox = KEYS[1],
   ended = KEYS[2], events = KEYS[3]}
 redis.call('HDEL', group.members, '') -- takes no memory: see Connection.write_when_full
 local begun, state = unpack(redis.call('HMGET', group.task, 'submitted_at', 'state'))
-if not begun or state then return state and 1 or 0 end
+if not begun or state then return 0 end
 for i = 5, #ARGV, 2 do
   local member, ended = ARGV[i], ARGV[i + 1]
   local known = redis.call('HGET', group.members, member)

@@ -10,8 +10,8 @@ local function keep_open(group, now, seconds)
   end
 end
 
--- Complete a group if as many ids have ended as it has; true if it is complete by now. Its webhooks
--- become pending in the same step, so there is one completion, whoever counts the last end.
+-- Complete an open group if as many ids have ended as it has; true if so. Its webhooks become
+-- pending in the same step, so there is one completion, whoever counts the last end.
 local function complete(group, now, seconds)
   local row, counts, ended = redis.call('HGETALL', group.task), {}, 0
   local has = {}
@@ -20,7 +20,6 @@ local function complete(group, now, seconds)
     local state = string.match(row[f], '^ended:(.+)$')
     if state then counts[state], ended = tonumber(row[f + 1]), ended + row[f + 1] end
   end
-  if has.state then return true end
   if not has.size or ended < tonumber(has.size) then return false end
   local told = cjson.encode({size = tonumber(has.size), counts = counts})
   redis.call('HSET', group.task, 'state', 'succeeded', 'settled_at', now)
