@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cavendish.policy.backoff import RetrySchedule
+from cavendish.policy.backoff import LIKE_DEFAULT, RetrySchedule
 from cavendish.webhook_endpoint import Endpoint, Header
 from cavendish.webhook_events import ALL, events_complaint
 from cavendish.webhook_headers import headers_complaint
@@ -85,7 +85,7 @@ class EndpointOptions:
         before = None if "retries" in self.reset else known.schedule
         if self.retries is None and self.retry_for is None:
             return before
-        schedule = before or RetrySchedule()
+        schedule = before or LIKE_DEFAULT
         retries = schedule.retries if self.retries is None else self.retries
         seconds = schedule.seconds if self.retry_for is None else self.retry_for
         return RetrySchedule(retries, seconds)
@@ -93,7 +93,7 @@ class EndpointOptions:
 
 def shown(endpoint: Endpoint) -> dict[str, Any]:
     """What can be changed of an endpoint, as `--json` has it; of a header only the name."""
-    schedule = endpoint.schedule or RetrySchedule()
+    schedule = endpoint.schedule or LIKE_DEFAULT
     return {
         "url": endpoint.url,
         "events": list(endpoint.events) or [ALL],

@@ -18,7 +18,7 @@ from click.testing import Result
 from cavendish.encryption import Encryption, new_key
 from cavendish.endpoint_options import EndpointOptions
 from cavendish.model import OPERATIONS
-from cavendish.policy.backoff import RetrySchedule
+from cavendish.policy.backoff import WEBHOOK_WINDOW, RetrySchedule
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
 from cavendish.store.keys import ENDPOINTS
@@ -65,7 +65,7 @@ def test_an_update_changes_what_is_named_and_keeps_the_secret(run: Run, store: S
     before = store.endpoints.all()["shop"]
     done = run("endpoint", "update", "shop", "--url", "https://new.example/", "--retries", "3")
     after = store.endpoints.all()["shop"]
-    schedule = RetrySchedule(3)
+    schedule = RetrySchedule(3, WEBHOOK_WINDOW)
     assert after == replace(before, url="https://new.example/", schedule=schedule)
     assert done.stdout == (
         f"shop is changed\nurl: https://new.example/ (was {SHOP})\nretries: 3 (was 9)\n"

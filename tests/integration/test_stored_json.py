@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cavendish.model import LoggedAttempt
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import BINS, DurationModel
+from cavendish.policy.episodes import Announcement, Episode, Episodes
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.settings import Settings
@@ -40,6 +41,14 @@ SOUND: list[tuple[Any, Callable[[object], Any], Any]] = [
     (DurationModel((1.0,) * BINS, seen=2), DurationModel.from_json, DurationModel()),
     (Circuit(failures=3), Circuit.from_json, Circuit()),
     (Disabled(1.0, "x", "y"), Disabled.from_json, Disabled(0.0, "unreadable")),
+    (
+        Episodes(
+            (Episode("service.down", "{}", 1.0, "x", "{}", 2.0, told=True),),
+            (Announcement("service.down", "{}", 1.0, 1.0, "{}"),),
+        ),
+        Episodes.from_json,
+        Episodes(),
+    ),
     (
         Endpoint("shop", "https://x.example", 1.0, (Key("k", 1.0, 2.0, "p"),), per_minute=5.0),
         lambda text: Endpoint.from_json("shop", text),

@@ -164,7 +164,7 @@ def test_a_schedule_out_of_bounds_is_refused_and_if_stored_it_is_the_default(
 
 
 def test_no_retry_means_one_attempt() -> None:
-    waits = RetrySchedule(0).waits
+    waits = RetrySchedule(0, 60.0).waits
     assert waits == (0.0,)
     assert webhook(1, None, 0.0, waits) is None
 

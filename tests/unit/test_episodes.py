@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,16 @@ def test_what_is_told_stays_to_be_told_until_it_was_handed_over() -> None:
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"lasting":[{"kind":1}]}'])
 def test_what_cannot_be_read_is_no_episode(text: str | None) -> None:
     assert Episodes.from_json(text) == Episodes()
+
+
+@pytest.mark.parametrize("part", ["subject", "details"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 500])
+def test_an_episode_with_a_damaged_part_is_none(part: str, text: str) -> None:
+    known = looked(Episodes(), [trouble()], T)
+    (episode,) = known.lasting
+    damaged = replace(known, lasting=(replace(episode, **{part: text}),))  # type: ignore[arg-type]
+    assert Episodes.from_json(known.to_json()) == known
+    assert Episodes.from_json(damaged.to_json()) == Episodes()
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.booleans()), max_size=40))

@@ -26,8 +26,8 @@ class RetrySchedule:
     `seconds` after the first; a single retry is made then.
     """
 
-    retries: int = len(WEBHOOK_WAITS) - 1
-    seconds: float = WEBHOOK_WINDOW
+    retries: int
+    seconds: float
 
     @property
     def complaint(self) -> str | None:
@@ -43,6 +43,10 @@ class RetrySchedule:
     def waits(self) -> tuple[float, ...]:
         """Seconds before each attempt, as in WEBHOOK_WAITS, which an odd schedule becomes."""
         return WEBHOOK_WAITS if self.complaint else _waits(self.retries, self.seconds)
+
+
+#: As many attempts as the default has, and for as long; its waits are rounder.
+LIKE_DEFAULT = RetrySchedule(len(WEBHOOK_WAITS) - 1, WEBHOOK_WINDOW)
 
 
 @lru_cache(1000)

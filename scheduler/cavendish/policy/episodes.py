@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cavendish.stored_json import compact, read
+from cavendish.stored_json import compact, parse, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,23 @@ class Episodes:
     @classmethod
     def from_json(cls, text: object) -> Episodes:
         """Read what `to_json` wrote; anything unreadable is no episode."""
-        return read(cls, text) or cls()
+        known = read(cls, text)
+        if known is None:
+            return cls()
+        texts = [text for one in known.lasting for text in (one.subject, one.details)]
+        texts += [one.data for one in known.untold]
+        return known if all(map(_is_object, texts)) else cls()
 
     def to_json(self) -> str:
         """The JSON text that is stored."""
         return compact(self)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(parse(text), dict)
+    except ValueError:
+        return False
 
 
 def looked(known: Episodes, troubles: Iterable[Trouble], now: float) -> Episodes:
