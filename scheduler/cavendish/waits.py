@@ -26,6 +26,8 @@ from cavendish.waiters import Wait, Waiters, Watch
 _CHECK_ALL = 5.0
 #: Ids of a lane that are read at once.
 _AT_ONCE = 500
+#: Seconds after which a read that failed before has begun well, and between two failures for all.
+_CALM = 0.1
 #: Seconds for which `close` waits for the thread, which may itself wait for a Redis that is away.
 _CLOSING = 1.0
 
@@ -121,21 +123,30 @@ class _Ears:
         return True
 
     def _run(self) -> None:
-        """Hear and tell until nobody waits any more."""
+        """Hear and tell until nobody waits any more.
+
+        A read that fails is tried once more after a check of all ids, which sorts out the lanes
+        that cannot be read: a connection may just have been lost. If the check fails, or the read
+        again and at once, all waits fail.
+        """
         failed, check_at = True, time.monotonic() + _CHECK_ALL
         while self._open:
+            began, hear = time.monotonic(), not failed or not self._to_check
             try:
-                self._turn(check_at, hear=not failed or not self._to_check)
-                failed = False
+                self._turn(check_at, hear=hear)
+                failed = failed and not hear
             except Exception as error:  # whatever it is, it is raised where somebody waits
-                if failed:
+                again = failed and (not hear or time.monotonic() < began + _CALM)
+                if again:
                     self.waiters.fail(error)
-                failed, check_at = not failed, 0.0
+                    time.sleep(_CALM)
+                failed, check_at = not again, 0.0
             if time.monotonic() >= check_at and not self._end(if_nobody=True):
                 self._listener.leave(self._listener.lanes - self.waiters.lanes())
                 self._to_check = deque(_runs(self.waiters.ids()))
                 check_at = time.monotonic() + _CHECK_ALL
-        self._listener.close()
+        with self._lock:  # nobody is about to wake it
+            self._listener.close()
 
     def _turn(self, check_at: float, *, hear: bool) -> None:
         """Take in who came, look at some ids, and hear what ends until the time of a check."""

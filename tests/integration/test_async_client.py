@@ -232,11 +232,31 @@ def test_a_connection_that_is_lost_is_no_outage(
         wait = asyncio.create_task(client.wait(ids, service=NANO.service))
         for _ in range(3):
             await asyncio.to_thread(blocked, store)
+            await asyncio.sleep(0.2)  # losing them one after another at once would be an outage
             assert store.connection.redis.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
         settle(store, NANO, *ids)
         assert set(await wait) == set(ids)
 
     tell(story)
+
+
+def test_a_right_that_is_missing_fails_the_waits_and_is_named(own_server: Server) -> None:
+    store = Store(own_server.url)
+    store.connection.redis.execute_command(
+        "ACL", "SETUSER", "bare", "on", ">secret", "~*", "+@all", "-xread"
+    )
+    url = own_server.url.replace("unix://", "unix://bare:secret@")
+
+    async def story() -> None:
+        async with AsyncClient(url) as client:
+            ids = await ids_of(client, 2)
+            waits = [asyncio.create_task(client.wait([each], service=NANO.service)) for each in ids]
+            for wait in waits:
+                with pytest.raises(StoreUnavailable, match="xread"):
+                    await wait
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    store.close()
 
 
 def test_iterators_follow_without_a_thread_each_and_end_at_once(tell: Tell, store: Store) -> None:

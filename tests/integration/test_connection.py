@@ -237,38 +237,35 @@ def test_waits_in_a_cluster_wake_by_events_and_fail_only_where_its_primary_is_aw
     for node in cluster.nodes:
         node.redis.config_set("cluster-require-full-coverage", "no")
     lanes = [Lane("waits", f"flux-{number}") for number in range(20)]
-    away = cluster.owner(LaneKeys(lanes[0]).events)
-    other = next(each for each in lanes if cluster.owner(LaneKeys(each).events) is not away)
-    store, ended = Store(cluster.url), dict[str, object]()
-    pair = [away, cluster.replicas[cluster.primaries.index(away)]]
+    owner = cluster.owner(LaneKeys(lanes[0]).events)
+    others = [each for each in lanes if cluster.owner(LaneKeys(each).events) is not owner][:4]
+    pair = [owner, cluster.replicas[cluster.primaries.index(owner)]]
+    store, ended = Store(cluster.url), dict[tuple[str, str], object]()
 
-    def wait(lane: Lane) -> None:
+    def wait(lane: Lane, task_id: str) -> None:
         where = {"service": lane.service, "account": lane.account}
         try:
-            ended[lane.service] = shared.wait(["a"], timeout=100, **where)
+            ended[lane.service, task_id] = shared.wait([task_id], timeout=100, **where)
         except StoreUnavailable as error:
-            ended[lane.service] = error
+            ended[lane.service, task_id] = error
 
     with client(cluster.url, CAVENDISH_SERVICES=",".join(each.service for each in lanes)) as shared:
-        threads = []
-        for lane in (lanes[0], other):
+        for lane in (*others, lanes[0]):
             shared.submit(["a", "b"], service=lane.service, account=lane.account)
-            threads.append(threading.Thread(target=wait, args=(lane,)))
-            threads[-1].start()
-        both = threading.Thread(
-            target=lambda: shared.wait(["b"], service=other.service, account="waits")
-        )
-        both.start()
-        settle(store, other, "b")
-        both.join(60)
-        assert ended == {}
+        pairs = [(lane, task_id) for lane in (*others, lanes[0]) for task_id in "ab"]
+        threads = [threading.Thread(target=wait, args=each) for each in pairs]
+        for thread in threads:
+            thread.start()
+        settle(store, others[0], "b")
+        eventually(lambda: [*ended] == [(others[0].service, "b")], "it wakes")
         stop(pair)
-        eventually(
-            lambda: isinstance(ended.get(lanes[0].service), StoreUnavailable), "it fails", 60
-        )
-        settle(store, other, "a")
-        threads[1].join(60)
-        assert [*ended.pop(other.service)] == ["a"]  # type: ignore[call-overload]
+        eventually(lambda: len(ended) == 3, "those in its lane fail", 60)
+        assert isinstance(ended[lanes[0].service, "a"], StoreUnavailable)
+        for lane in others:
+            settle(store, lane, *("a" if lane is others[0] else "ab"))
+        for thread in threads:
+            thread.join(60)
+        assert all(isinstance(ended[lane.service, "a"], dict) for lane in others)
         go_on(pair)
     store.close()
 
