@@ -268,7 +268,7 @@ def test_operators_are_told_once_of_refused_submits_until_there_are_none_for_an_
     one = refuse(client, store, service="bogus", producer="cart")
     reconcile(store, HOOK, 3600, 3600)
     refuse(client, store, service="bogus")
-    reconcile(store, HOOK, 3600)
+    reconcile(store, HOOK, 3600, 3600)
     assert sum(store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
     later = one.at + troubles.REFUSED_FOR + 60
     assert operator_alerts.look(store, HOOK, [], later) == 0
