@@ -101,14 +101,14 @@ class Search:
         calls = []
         for section in sections:
             keys = LaneKeys(section.lane)
-            names = [keys.common, keys.minute(section.minute), *map(keys.task, section.ids)]
+            names = [keys.common, *map(keys.task, section.ids)]
             args: list[Any] = [
                 section.minute,
                 section.end - 1,
                 states,
                 *map(repr, times_of(wanted)),
             ]
-            args += [" ".join(told_to(wanted)), len(said) // 2, *said, *section.ids]
+            args += [" ".join(told_to(wanted)), *said]
             calls.append((names, args))
         return [
             (section.place(number - 1), section.ids[number - 1])

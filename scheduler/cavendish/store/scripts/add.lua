@@ -19,7 +19,7 @@ for w = 1, ARGV[11] do webhooks[w], webhooks.urls[w] = ARGV[10 + 2 * w], ARGV[11
 local function begin(id, own, key, restarts)
   redis.call('HSET', KEYS[key], unpack(new))
   write_own(KEYS[key], id, own)
-  if restarts then redis.call('HSET', KEYS[key], 'restarts', restarts) end
+  if restarts then write_restarts(KEYS[key], restarts, KEYS[15], #ids) end
   for k = key + 1, key + 1 + #webhooks do left[#left + 1] = KEYS[k] end -- of an earlier record
   for _, name in ipairs(webhooks) do bury_no_more(keys.dead, name, id) end
   due[#due + 1], due[#due + 2], ids[#ids + 1] = ARGV[2], id, id

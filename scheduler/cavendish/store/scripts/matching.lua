@@ -1,16 +1,15 @@
 -- matching: which ids of a minute a search wants, by what their records say.
 -- WITH    references
--- KEYS    1 common  2 ids of the minute, then per id: task
--- ARGV    1 the minute  2 number of the first id in it  3 states, each between spaces ('': all)
---         4 since  5 until (seconds; of the end, or of the submit while an id is pending)
---         6 endpoints and subscriptions that are told, joined by spaces  7 number of fields, then
---         per field: its name, the value that is wanted, then the ids; each stands one place before
---         the one before it
+-- KEYS    1 common, then per id: task
+-- ARGV    1 the minute  2 number of the first id in it; each next one stands one place before
+--         3 states, each between spaces ('': all)  4 since  5 until (seconds; of the end, or of the
+--         submit while an id is pending)  6 endpoints and subscriptions that are told, joined by
+--         spaces; then per field: its name, the value that is wanted
 -- RETURNS numbers of the ids that match (1 is the first)
 local minute, since, latest, found = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5]), {}
-local names = {'state', 'in', 'submitted_at', 'settled_at', 'webhooks', 'restarts'}
-local fixed, before_ids = #names, 7 + 2 * ARGV[7]
-for i = 8, before_ids, 2 do names[#names + 1] = ARGV[i] end
+local names = {'state', 'in', 'submitted_at', 'settled_at', 'webhooks', 'number'}
+local fixed = #names
+for i = 7, #ARGV, 2 do names[#names + 1] = ARGV[i] end
 
 -- True if each of the wanted ones is told.
 local function tells(webhooks)
@@ -25,10 +24,9 @@ local function tells(webhooks)
 end
 
 -- False for an earlier place of an id that was tracked anew.
-local function counts(submitted_at, restarts, nth)
+local function counts(submitted_at, number, nth)
   if not submitted_at or math.floor(submitted_at / 60) * 60 ~= minute then return false end
-  return not restarts or redis.call('LPOS', KEYS[2], ARGV[before_ids + nth], 'RANK', -1)
-    == ARGV[2] - nth + 1
+  return not number or tonumber(number) == ARGV[2] - nth + 1
 end
 
 local function wanted(row, nth)
@@ -39,13 +37,13 @@ local function wanted(row, nth)
   local at = tonumber(row[4]) or submitted_at
   if at < since or at > latest or not tells(get(5)) then return false end
   for n = fixed + 1, #names do
-    if (get(n) or '') ~= ARGV[7 + 2 * (n - fixed)] then return false end
+    if (get(n) or '') ~= ARGV[6 + 2 * (n - fixed)] then return false end
   end
   return true
 end
 
-for nth = 1, #KEYS - 2 do
-  local row = redis.pcall('HMGET', KEYS[2 + nth], unpack(names)) -- an error where it is unreadable
+for nth = 1, #KEYS - 1 do
+  local row = redis.pcall('HMGET', KEYS[1 + nth], unpack(names)) -- an error where it is unreadable
   if not row.err and (row[2] or row[3]) and wanted(row, nth) then found[#found + 1] = nth end
 end
 return found

@@ -12,6 +12,11 @@ local function write_own(task, id, own)
   end
 end
 
+-- `number`: its place in the minute, where it may stand twice.
+local function write_restarts(task, restarts, minute, new)
+  redis.call('HSET', task, 'restarts', restarts, 'number', redis.call('LLEN', minute) + new)
+end
+
 local function index_keys(own_keys)
   if #entries > 0 then redis.call('ZADD', own_keys, unpack(entries)) end
 end
