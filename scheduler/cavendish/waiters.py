@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from cavendish.errors import WaitTimeout
 from cavendish.model import Lane, TrackedTask
 
+#: Seconds of one pause at most: locks refuse those of centuries.
+_LONGEST = 3600.0
+
 
 class Watch:
     """Somebody who is told whenever something ends in these `lanes`, and once when that begins.
@@ -69,7 +72,7 @@ class Wait(Watch):
             if checked and left <= 0:
                 pending = [each for each in self.ids if each not in self._ended]
                 raise WaitTimeout(pending, timeout or 0.0)
-            yield left if checked and left < math.inf else None
+            yield min(left, _LONGEST) if checked and left < math.inf else None
         raise copy.copy(self.error)  # others raise it, too
 
 

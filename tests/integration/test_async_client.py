@@ -89,6 +89,9 @@ def test_each_method_gives_what_that_of_client_gives(
         assert ended["a"].record == {"id": "a"}
         events = [event async for event in one.events(after="0", follow=False)]
         assert events == list(client.events(after="0", follow=False))
+        assert await one.list(limit=1) == client.list(limit=1)
+        assert [task async for task in one.iter()] == list(client.iter())
+        assert await one.count() == client.count() == 2
         with pytest.raises(SubmissionError, match="service"):
             await one.submit(["a"], service="nano-bananna")
 
@@ -168,7 +171,7 @@ def test_a_wait_tells_its_progress_in_the_event_loop(tell: Tell, store: Store) -
             if ended < of:
                 settle(store, NANO, ids[ended])
 
-        await client.wait(ids, service=NANO.service, progress=progress)
+        await client.wait(ids, service=NANO.service, timeout=1e300, progress=progress)
         assert seen == [(1, 3, True), (2, 3, True), (3, 3, True)]
 
     tell(story)
