@@ -17,13 +17,14 @@ from programs import need
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PRODUCERS = (ROOT / "deploy" / "PRODUCERS.md").read_text()
 SECRET = signing.new_secret()
 RAW = '{"type":"task.succeeded","data":{"metadata":{"größe":1.50}}}'.encode()
 
 
 def program(language: str, word: str) -> str:
-    """The one program of README in this language that holds this word."""
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """The one program of README or PRODUCERS in this language that holds this word."""
+    found = re.findall(rf"```{language}\n(.*?)```", README + PRODUCERS, re.DOTALL)
     (one,) = [text for text in found if word in text]
     return str(one)
 

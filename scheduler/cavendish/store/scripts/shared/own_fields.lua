@@ -1,4 +1,5 @@
 -- own_fields: what a new record says of its id alone, and the index of the keys among it.
+-- KEYS    task, own-keys, ids of the minute: as in add.lua
 local entries = {}
 
 local function write_own(task, id, own)

@@ -1,4 +1,5 @@
 -- words: lists as records have them, words joined by spaces.
+-- KEYS    none
 local function count(list) return select(2, string.gsub(list or '', '%S+', '')) end
 
 local function has(list, word)
