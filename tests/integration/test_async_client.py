@@ -161,6 +161,27 @@ def test_a_wait_that_is_cancelled_or_whose_time_is_over_leaves_nothing_and_distu
     tell(story)
 
 
+def test_a_wait_ends_when_its_id_is_cancelled_or_forgotten(
+    tell: Tell, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 1.0)
+
+    async def story(client: AsyncClient) -> None:
+        ids = await ids_of(client, 2)
+        waits = [asyncio.create_task(client.wait([each], service=NANO.service)) for each in ids]
+        await asyncio.to_thread(blocked, store)
+        await client.cancel([ids[0]], service=NANO.service)
+        assert (await waits[0])[ids[0]].state is State.CANCELLED
+        await client.forget([ids[1]], service=NANO.service)
+        (ended,) = await asyncio.gather(waits[1], return_exceptions=True)
+        if isinstance(ended, dict):  # it is cancelled first, and may be read before it is erased
+            assert ended[ids[1]].state is State.CANCELLED
+        else:
+            assert "is not tracked" in str(ended)
+
+    tell(story)
+
+
 def test_a_wait_tells_its_progress_in_the_event_loop(tell: Tell, store: Store) -> None:
     async def story(client: AsyncClient) -> None:
         ids, seen = await ids_of(client, 3), list[tuple[int, int, bool]]()
