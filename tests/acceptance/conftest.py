@@ -45,6 +45,7 @@ class Stack:
         self.environment |= {
             "CAVENDISH_DATA_DIR": str(self.folder / "data"),
             "CAVENDISH_FLOWER_PORT": "0",
+            "CAVENDISH_HTTP_PORT": "0",
             "CAVENDISH_LOG_FORMAT": "json",
         }
         self.environment |= {"CAVENDISH_WEBHOOK_ALLOW": "127.0.0.0/8", **environment}

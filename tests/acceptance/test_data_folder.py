@@ -138,7 +138,15 @@ def test_a_path_that_is_too_long_for_any_socket_is_one_sentence(tmp_path: Path) 
         name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
     }
     environment |= {"CAVENDISH_DATA_DIR": str(tmp_path / ("x" * 120)), "TMPDIR": str(deep)}
-    up = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", "--no-flower"]
+    up = [
+        sys.executable,
+        "-m",
+        "cavendish_worker.cli",
+        "up",
+        "--emulate",
+        "--no-flower",
+        "--no-http",
+    ]
     done = subprocess.run(
         up, env=environment, capture_output=True, text=True, check=False, timeout=50
     )
@@ -164,7 +172,7 @@ def test_a_temporary_folder_that_somebody_else_could_write_to_is_refused(tmp_pat
     there = Path(said.stdout.strip())
     there.mkdir()
     there.chmod(0o777)
-    up = [*command, "-m", "cavendish_worker.cli", "up", "--emulate", "--no-flower"]
+    up = [*command, "-m", "cavendish_worker.cli", "up", "--emulate", "--no-flower", "--no-http"]
     done = subprocess.run(
         up, env=environment, capture_output=True, text=True, check=False, timeout=50
     )
@@ -238,7 +246,15 @@ def test_up_on_a_full_disk_says_so_once_and_comes_up_when_there_is_room(
         name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
     }
     environment |= {"CAVENDISH_DATA_DIR": str(disk / "data"), "CAVENDISH_LOG_FORMAT": "json"}
-    command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate", "--no-flower"]
+    command = [
+        sys.executable,
+        "-m",
+        "cavendish_worker.cli",
+        "up",
+        "--emulate",
+        "--no-flower",
+        "--no-http",
+    ]
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:

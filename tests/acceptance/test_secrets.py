@@ -69,6 +69,7 @@ class Guarded(Stack):
         settings |= {
             "DATA_DIR": str(self.folder / "data"),
             "FLOWER_PORT": "0",
+            "HTTP_PORT": "0",
             "WEBHOOK_ALLOW": "127.0.0.0/8",
         }
         self.environment |= {f"CAVENDISH_{name}": value for name, value in settings.items()}

@@ -147,7 +147,7 @@ def _started(
     if learned:
         known = RateLimit(rate=FIRST_RATE)
         store.shared_state.change_rate_limit("default", lambda _: (known, None))
-    command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower"]
+    command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower", "--no-http"]
     ends.enter_context(here.running("ours", command, environment))
     here.wait_for((data / "stack.json").exists)
     words = "-q -A cavendish_worker worker -P threads --without-gossip --without-mingle".split()

@@ -50,7 +50,7 @@ def _ours(ground: Ground, ends: ExitStack) -> HandOver:
     ends.enter_context(
         ground.running(
             "ours",
-            [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower"],
+            [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower", "--no-http"],
             surroundings,
         )
     )

@@ -55,6 +55,7 @@ SETTINGS = {
     "DEAD_RETENTION": "60",
     "EVENTS_KEPT": "1000",
     "FLOWER_PORT": "0",
+    "HTTP_PORT": "0",
     "LOG_LEVEL": "warning",
     "WEBHOOK_ALLOW": "127.0.0.0/8",
 }

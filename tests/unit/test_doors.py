@@ -99,6 +99,8 @@ SHELL = {
     "metrics": "read by Prometheus",
     "alive": _MACHINE,
     "up": _MACHINE,
+    "serve": _MACHINE,
+    "key": "who has a client needs no key",
     "emulate": _MACHINE,
     "demo": _MACHINE,
 }

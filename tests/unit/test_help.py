@@ -98,7 +98,7 @@ def test_each_option_says_what_it_does_in_a_sentence(path: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in LEAVES if path not in {("up",), ("emulate",), ("demo",)}],
+    [path for path in LEAVES if path not in {("up",), ("serve",), ("emulate",), ("demo",)}],
     ids=spelt,
 )
 def test_whatever_prints_can_print_json(path: tuple[str, ...]) -> None:

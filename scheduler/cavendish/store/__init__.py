@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane
+from cavendish.store.api_keys import ApiKeys
 from cavendish.store.closed import Closed
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
@@ -53,6 +54,7 @@ class Store:
         self.reconciliation = Reconciliation(self.connection)
         self.lane_registry = LaneRegistry(self.connection)
         self.endpoints = Endpoints(self.connection)
+        self.api_keys = ApiKeys(self.connection)
         self.events = Events(self.connection)
         self.shared_state = SharedState(self.connection)
         self.controls = OperatorControls(self.connection)

@@ -36,6 +36,9 @@ in the broker's Redis.
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
+| api-keys                  | hash   | name -> a key of the HTTP service, as JSON; of its secret   |
+|                           |        | only a hash                                                 |
+| api-keys-used             | hash   | name -> when that key was last used, as JSON                |
 | {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
 |                           |        | what was written                                            |
 | disabled                  | hash   | endpoint -> since when and why it is sent nothing, as JSON  |
@@ -99,6 +102,8 @@ from cavendish.model import Lane
 
 LANES = "cavendish:lanes"
 ENDPOINTS = "cavendish:endpoints"
+API_KEYS = "cavendish:api-keys"
+API_KEYS_USED = "cavendish:api-keys-used"
 DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
 FAILING = "cavendish:failing"

@@ -47,6 +47,10 @@ SECTIONS = {
         "replay": "Send delivered webhooks of an endpoint again.",
         "secret": "Print a secret for CAVENDISH_WEBHOOK_SECRET.",
     },
+    "HTTP service": {
+        "serve": "Serve the HTTP API for programs in any language.",
+        "key": "Make, list and revoke keys of the HTTP API.",
+    },
     "Run and try": {
         "up": "Run the whole stack on this machine.",
         "emulate": "Serve an emulated API and a webhook receiver.",

@@ -6,6 +6,8 @@ import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
+from ipaddress import ip_address
 
 import click
 
@@ -35,6 +37,7 @@ There is no token for the remote API yet.
 @click.option("--emulate", is_flag=True, help="Also run an emulated API and a webhook receiver.")
 @emulator_options
 @click.option("--flower/--no-flower", default=True, show_default=True, help="Start Flower.")
+@click.option("--http/--no-http", default=True, show_default=True, help="Start the HTTP service.")
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -42,8 +45,8 @@ There is no token for the remote API yet.
     show_default="one per two cores",
     help="Number of worker processes.",
 )
-def command(emulate: bool, flower: bool, workers: int, **config: float) -> None:
-    """Run the whole stack on this machine: Redis, worker, beat and Flower.
+def command(emulate: bool, flower: bool, http: bool, workers: int, **config: float) -> None:
+    """Run the whole stack on this machine: Redis, worker, beat, Flower and the HTTP service.
 
     Redis is an embedded server unless CAVENDISH_REDIS_URL is set.
 
@@ -55,15 +58,29 @@ def command(emulate: bool, flower: bool, workers: int, **config: float) -> None:
     logs.set_up(settings.log_format, settings.log_level)
     if not emulate and not settings.tokens():
         raise StackError(_FIRST_STEPS)
+    http = http and _can_serve(settings)
     pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in config.items()]
     options = [word for pair in pairs for word in pair]
     emulator = options if emulate else None
-    Stack(settings, emulate=emulator, flower=flower, workers=workers).up(_announce)
+    Stack(settings, emulate=emulator, flower=flower, http=http, workers=workers).up(_announce)
+
+
+def _can_serve(settings: Settings) -> bool:
+    """False without the extra `http`. Raises StackError for an address that others reach."""
+    if not ip_address(settings.http_address).is_loopback:
+        raise StackError(
+            "`cavendish up` serves HTTP to this machine only: unset CAVENDISH_HTTP_ADDRESS, or "
+            "give --no-http, and run `cavendish serve` beside it."
+        )
+    installed = all(map(find_spec, ("fastapi", "uvicorn")))
+    if not installed:
+        logs.logger().warning("http.off", install="pip install 'cavendish[worker,http]'")
+    return installed
 
 
 def _announce(facts: dict[str, object]) -> None:
     """Log where each part is, and what to try first."""
-    for name in ("store", "broker", "api", "receiver", "flower"):
+    for name in ("store", "broker", "api", "receiver", "flower", "http"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
     ours = our_command()

@@ -1,4 +1,4 @@
-"""`cavendish up`: Redis, emulated API, beat, worker and Flower on one machine, kept alive."""
+"""`cavendish up`: Redis, emulated API, beat, worker, Flower, HTTP service on one machine."""
 
 from __future__ import annotations
 
@@ -92,10 +92,11 @@ class Stack:
         *,
         emulate: list[str] | None = None,
         flower: bool = True,
+        http: bool = True,
         workers: int = 1,
     ) -> None:
-        self._settings, self._emulate, self._flower = settings, emulate, flower
-        self._workers = workers
+        self._settings, self._emulate, self._workers = settings, emulate, workers
+        self._flower, self._http = flower, http
         self._parts: list[Part] = []
         self._stopping = False
         self._full_disk_logged = self._facts_changed = False
@@ -199,10 +200,21 @@ class Stack:
             self._start(name, command, environment | self._metrics_of(number))
         self._start("beat", [*_CELERY, "beat"], environment)
         if self._flower:
-            port, address = self._flower_port(), self._settings.flower_address
+            address = self._settings.flower_address
+            port = _port("flower", self._settings.flower_port, address)
             command = [*_CELERY, "flower", f"--port={port}", "--logging=error"]
             self._start("flower", command, environment)
             self.facts["flower"] = url_at(_EVERYWHERE.get(address, address), port)
+        if self._http:
+            self._start_http(environment)
+
+    def _start_http(self, environment: Mapping[str, str]) -> None:
+        address = self._settings.http_address
+        port = _port("http", self._settings.http_port, address)
+        self._start(
+            "http", [*_CAVENDISH, "serve"], {**environment, "CAVENDISH_HTTP_PORT": str(port)}
+        )
+        self.facts["http"] = url_at(address, port)
 
     def _start_redis(self, data_dir: Path) -> None:
         command = embedded.arguments(data_dir, socket_path(data_dir))
@@ -212,9 +224,9 @@ class Stack:
         embedded.wait_for(store_url(self._settings), server.process, log)
 
     def _wait_for_answers(self) -> None:
-        """Wait until the emulated API and Flower listen, or the time for it is up."""
+        """Wait until the API, Flower and the HTTP service listen, or the time for it is up."""
         until = time.monotonic() + LISTENING_WITHIN
-        for name in ("api", "flower"):
+        for name in ("api", "flower", "http"):
             where = urlsplit(str(self.facts.get(name, "")))
             while where.hostname and not self._stopping and time.monotonic() < until:
                 with (
@@ -256,15 +268,6 @@ class Stack:
         host, port = self._settings.metrics_port
         where = f"[{host}]:{port + number}" if ":" in host else f"{host}:{port + number}"
         return {"CAVENDISH_METRICS_PORT": where}
-
-    def _flower_port(self) -> int:
-        wanted = self._settings.flower_port
-        if wanted and is_free(wanted, self._settings.flower_address):
-            return wanted
-        port = free_port()
-        if wanted:
-            logger().warning("flower.port_taken", wanted=wanted, port=port)
-        return port
 
     def _take_lock(self, data_dir: Path) -> None:
         if self._lock is not None:
@@ -315,6 +318,16 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
+
+
+def _port(part: str, wanted: int, address: str) -> int:
+    """The port of a part: the one that is wanted, if it is free."""
+    if wanted and is_free(wanted, address):
+        return wanted
+    port = free_port()
+    if wanted:
+        logger().warning(f"{part}.port_taken", wanted=wanted, port=port)
+    return port
 
 
 def _emulated(port: int, settings: Settings) -> dict[str, str]:

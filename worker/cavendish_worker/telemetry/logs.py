@@ -13,7 +13,7 @@ from cavendish.model import Lane, printable
 
 #: Loggers whose lines say less than our own: for each message received, task run and call made.
 _CHATTY = "celery.worker.strategy celery.app.trace celery.beat kombu httpx aiohttp".split()
-_CHATTY.append("tornado.access")
+_CHATTY += ["tornado.access", "uvicorn.error"]
 #: Parts of the names of errors that mean that the broker is away.
 _LOST = ("BusyLoading", "Connection", "Operational", "Scheduling", "Timeout")
 #: What Redis says to a user who lacks a right. Celery tries again at once, and would log it with a

@@ -1,0 +1,53 @@
+"""serve: the HTTP service."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from cavendish.errors import StackError
+from cavendish.local_paths import with_kept
+from cavendish.settings import Settings
+from cavendish_worker.devstack.ports import url_at
+from cavendish_worker.telemetry import logs
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("serve", short_help="Serve the HTTP API for programs in any language.")
+@click.option("--certificate", type=_FILE, metavar="FILE", help="Certificate for TLS (PEM).")
+@click.option("--private-key", type=_FILE, metavar="FILE", help="Private key of it (PEM).")
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="A proxy in front of it has TLS: listen on any address, and trust its X-Forwarded-For.",
+)
+def command(certificate: Path | None, private_key: Path | None, behind_proxy: bool) -> None:
+    """Serve the HTTP API at CAVENDISH_HTTP_ADDRESS and CAVENDISH_HTTP_PORT until Ctrl-C.
+
+    /docs shows all that it can do, /openapi.json says it to programs. Without TLS it listens on
+    this machine only. It needs the extra `http`.
+
+    \b
+    cavendish serve
+    CAVENDISH_HTTP_ADDRESS=0.0.0.0 cavendish serve --behind-proxy
+    """
+    try:
+        from cavendish_worker.service import listening  # noqa: PLC0415 (it needs the extra)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cavendish"):
+            raise
+        raise StackError(
+            f"`cavendish serve` needs {error.name}: pip install 'cavendish[worker,http]'"
+        ) from None
+    if bool(certificate) != bool(private_key):
+        raise click.UsageError("--certificate and --private-key belong together.")
+    settings = with_kept(Settings.load())
+    logs.set_up(settings.log_format, settings.log_level)
+    transport = listening.Transport(certificate, private_key, behind_proxy)
+    with listening.listen(settings, transport) as listener:
+        at = url_at(settings.http_address, listener.getsockname()[1])
+        logs.logger().info("http.served", at=at.replace("http", "https") if certificate else at)
+        asyncio.run(listening.serve(settings, transport, listener))

@@ -1,0 +1,78 @@
+"""Routes that need a key, which is checked before the body is read; the body comes in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+
+from cavendish_worker.service.key_access import KeyAccess
+from cavendish_worker.service.parts import parts_of
+from cavendish_worker.service.problem_details import Problem
+
+#: Seconds within which a body must have come.
+BODY_WITHIN = 30.0
+#: How the document says that a key is needed; GuardedRoute checks it.
+BEARER = HTTPBearer(
+    scheme_name="key", description="A key of `cavendish key add`.", auto_error=False
+)
+
+
+class GuardedRoute(APIRoute):
+    """A route that answers 401 to whoever has no key, 415 to a body that is no JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of FastAPI, behind the checks."""
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            request.state.access = await _access(request)
+            try:
+                async with asyncio.timeout(BODY_WITHIN):
+                    body = await request.body()
+            except TimeoutError:
+                raise Problem(408, f"The body did not come within {BODY_WITHIN:.0f} s.") from None
+            if body and not _is_json(request.headers.get("content-type", "")):
+                raise Problem(415, "The body must be JSON, with `content-type: application/json`.")
+            return await handler(request)
+
+        return guarded
+
+
+async def _access(request: Request) -> KeyAccess:
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    key = await parts_of(request).keys.find(text.strip()) if scheme.lower() == "bearer" else None
+    if key is None:
+        raise Problem(
+            401,
+            "A key is needed, as `authorization: Bearer cav_…`; `cavendish key add` makes one.",
+            {"www-authenticate": "Bearer"},
+        )
+    request.state.key_name = key.name
+    return KeyAccess(key)
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+def _may(right: str) -> Callable[[Request], KeyAccess]:
+    def allowed(request: Request) -> KeyAccess:
+        access: KeyAccess = request.state.access
+        access.require(right)
+        return access
+
+    return allowed
+
+
+#: Parameters of a route: what the key of the request may see and do. The route needs that right.
+Reading = Annotated[KeyAccess, Depends(_may("read"))]
+Submitting = Annotated[KeyAccess, Depends(_may("submit"))]
+Operating = Annotated[KeyAccess, Depends(_may("operate"))]

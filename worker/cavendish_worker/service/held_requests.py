@@ -1,0 +1,62 @@
+"""Requests that are held until something ends: how many, how long, and what a shutdown does.
+
+Whoever finds no room, and whoever still waits when the service ends, is answered at once with what
+is known, as at the end of its time; clients ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
+
+#: Seconds for which a request is held at most: proxies and clients give up after 60.
+LONGEST = 20.0
+#: Requests of one client, and of all, that are held at the same time.
+PER_CLIENT, IN_ALL = 1000, 5000
+
+
+class HeldRequests:
+    """The held requests of one process. Use it in one event loop."""
+
+    def __init__(self) -> None:
+        self.ending = asyncio.Event()
+        self._held = Counter[str]()
+
+    async def until(
+        self, end: Awaitable[object], seconds: float, who: str, most: int = PER_CLIENT
+    ) -> bool:
+        """Await `end` for so many seconds; false if it has not come, for whatever reason.
+
+        `who`: the client that is held, of which at most `most` are. What `end` raises is raised,
+        but for a TimeoutError.
+        """
+        task = asyncio.ensure_future(end)
+        if self.ending.is_set() or self._held[who] >= most or self._held.total() >= IN_ALL:
+            await _cancelled(task)
+            return False
+        self._held[who] += 1
+        stop = asyncio.ensure_future(self.ending.wait())
+        try:
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait({task, stop}, timeout=min(seconds, LONGEST), return_when=first)
+            if not task.done():
+                return False
+            with suppress(TimeoutError):
+                await task
+                return True
+            return False
+        finally:
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
+            await _cancelled(task, stop)
+
+
+async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and wait until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,101 @@
+"""Serves the HTTP service with uvicorn: its socket, its limits, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvicorn
+
+from cavendish.errors import StackError
+from cavendish.settings import Settings
+from cavendish_worker.service.application import create_app
+from cavendish_worker.service.parts import Parts
+from cavendish_worker.service.request_log import RequestLog
+
+#: Seconds between the end of the waits and the end of the process, which it needs for itself.
+_MARGIN = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How requests come in: a certificate and its private key (PEM), or a proxy that has them."""
+
+    certificate: Path | None = None
+    private_key: Path | None = None
+    behind_proxy: bool = False
+
+
+class Server(uvicorn.Server):
+    """A server whose end also ends the requests that it holds."""
+
+    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
+        super().__init__(config)
+        self._parts = parts
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end it, and its exit code is then 0."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.end)
+        yield
+
+    def end(self) -> None:
+        """Take no more requests, and answer those that are held."""
+        self.should_exit = True
+        self._parts.held.ending.set()
+
+
+def listen(settings: Settings, transport: Transport) -> socket.socket:
+    """The socket of the service. Raises StackError if it may not or cannot listen there."""
+    address, port = settings.http_address, settings.http_port
+    refuse_plain(settings, transport)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError as error:
+        said = f"{address}:{port} cannot be listened on: {error.strerror}."
+        raise StackError(said) from None
+
+
+def refuse_plain(settings: Settings, transport: Transport) -> None:
+    """Raise StackError where keys would travel unencrypted to this machine."""
+    encrypted = transport.certificate is not None or transport.behind_proxy
+    if not encrypted and not ip_address(settings.http_address).is_loopback:
+        raise StackError(
+            f"Without TLS the service listens on this machine only, not on "
+            f"{settings.http_address}: give --certificate and --private-key, or --behind-proxy "
+            "where a proxy has them."
+        )
+
+
+async def serve(settings: Settings, transport: Transport, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    await server_of(settings, transport).serve(sockets=[listener])
+
+
+def server_of(settings: Settings, transport: Transport = Transport()) -> Server:
+    """A server with parts of its own; call it in the event loop that it will run in."""
+    parts = Parts.of(settings)
+    config = uvicorn.Config(
+        RequestLog(create_app(parts)),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        proxy_headers=transport.behind_proxy,
+        forwarded_allow_ips="*" if transport.behind_proxy else None,
+        timeout_graceful_shutdown=max(round(settings.shutdown_timeout - _MARGIN), 1),
+        ssl_certfile=transport.certificate,
+        ssl_keyfile=transport.private_key,
+    )
+    return Server(config, parts)

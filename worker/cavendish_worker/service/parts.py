@@ -1,0 +1,57 @@
+"""What all routes of the HTTP service share: settings, client, store, keys, held requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ParamSpec, TypeVar
+
+from fastapi import Depends, Request
+
+from cavendish import AsyncClient
+from cavendish.local_paths import store_url
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.service.held_requests import HeldRequests
+from cavendish_worker.service.key_ring import KeyRing
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one process, built once. `store` is for what no client does."""
+
+    settings: Settings
+    client: AsyncClient
+    store: Store
+    keys: KeyRing
+    held: HeldRequests
+
+    @classmethod
+    def of(cls, settings: Settings) -> Parts:
+        """Build them; they connect at the first request."""
+        store = Store(store_url(settings), settings.shards)
+        client = AsyncClient(settings=settings)
+        return cls(settings, client, store, KeyRing(store.api_keys), HeldRequests())
+
+    async def read(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+        """Do in a thread what blocks."""
+        return await asyncio.to_thread(work, *args, **options)
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self.client.close()
+        self.store.close()
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the application that a request came to."""
+    found: Parts = request.app.state.parts
+    return found
+
+
+#: A parameter of a route that needs them.
+Shared = Annotated[Parts, Depends(parts_of)]
