@@ -52,11 +52,15 @@ class ReadMethods:
 
         They have their records. Several ids may have the same key.
         """
+        lanes = [
+            lane
+            for lane in self._store.tasks.lanes()
+            if service in (None, lane.service) and account in (None, lane.account)
+        ]
         found = builtins.list[TrackedTask]()
-        for lane in self._store.tasks.lanes():
-            if service in (None, lane.service) and account in (None, lane.account):
-                ids = self._store.key_index.find(lane, text_of(key))
-                found += self._store.tasks.load(lane, ids, with_record=True).tasks.values()
+        for lane in self._store.key_index.having(lanes, text_of(key)):
+            ids = self._store.key_index.find(lane, text_of(key))
+            found += self._store.tasks.load(lane, ids, with_record=True).tasks.values()
         return found
 
     def group(self, name: str, *, account: str = "default") -> Group | None:

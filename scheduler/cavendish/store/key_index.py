@@ -6,7 +6,7 @@ finds it, and by the reconcile run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cavendish.model import Lane
@@ -22,6 +22,16 @@ class KeyIndex:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+
+    def having(self, lanes: Iterable[Lane], key: str) -> list[Lane]:
+        """The lanes that have entries with this key, in one round trip."""
+        lanes, pipe = list(lanes), self._redis.pipeline()
+        for lane in lanes:
+            pipe.zrangebylex(LaneKeys(lane).own_keys, f"[{key}\0", f"({key}\1", 0, 1)
+        answers = self._redis.answers(pipe)
+        return [
+            one for one, row in zip(lanes, answers, strict=True) if isinstance(row, list) and row
+        ]
 
     def find(self, lane: Lane, key: str) -> list[str]:
         """The ids of a lane that have this key, in order."""

@@ -89,11 +89,11 @@ class Search:
         if wanted.key is None:
             return self._journal.walk(lanes, before)
         minutes = dict[Lane, set[int]]()
-        for lane in lanes:
+        for lane in self._key_index.having(lanes, wanted.key):
             ids = self._key_index.find(lane, wanted.key)
             tasks = self._tasks.load(lane, ids).tasks.values()
             minutes[lane] = {minute_of(task.submitted_at) for task in tasks}
-        return self._journal.walk(lanes, before, minutes)
+        return self._journal.walk(minutes, before, minutes)
 
     def _matching(self, sections: list[Section], wanted: Filter) -> list[Found]:
         states = f" {' '.join(states_of(wanted))} " if states_of(wanted) else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from cavendish.model import Candidate, Lane, State, Submitted, TrackedTask
+from cavendish.model import Candidate, Lane, State, TrackedTask
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, completed
@@ -16,10 +16,9 @@ from cavendish.store.connection import Batch, Connection
 from cavendish.store.deadlines import first_look_at
 from cavendish.store.due_index import DueIndex, Place, next_looks
 from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, delivery_of
-from cavendish.store.new_tasks import NewTasks, Own, by_lane
+from cavendish.store.new_tasks import NewTasks, by_lane
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
-from cavendish.submission import SubmitOptions
 
 #: Seconds for which events are kept at least after the last end in their lane.
 EVENTS_KEPT_FOR = 7 * 86400
@@ -62,7 +61,8 @@ class Tasks:
         self._redis = connection
         self._shards = shards
         self._common = common
-        self._new = NewTasks(connection, shards)
+        #: Begins to track ids: see `NewTasks.add`.
+        self.add = NewTasks(connection, shards).add
         self._usage = ProducerUsage(connection)
         self._deliveries = DueIndex(connection, DELIVERIES)
 
@@ -85,20 +85,6 @@ class Tasks:
     def due(self, account: str) -> DueIndex:
         """The lanes of an account that are worth a look, by producer."""
         return DueIndex(self._redis, account)
-
-    def add(
-        self,
-        ids: Sequence[str],
-        options: SubmitOptions,
-        now: float,
-        first_poll: float,
-        own: Own | None = None,
-    ) -> dict[str, Submitted]:
-        """Begin to track checked ids; the answer by id.
-
-        `own`: by id the fields that it has instead of those of the submit.
-        """
-        return self._new.add(ids, options, now, first_poll, own)
 
     def waiting(self, lanes: list[Lane], now: float, size: int, batches: int = 1) -> Waits:
         """What the next batches of these lanes may contain: so many batches of each."""
