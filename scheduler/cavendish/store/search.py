@@ -28,6 +28,8 @@ from cavendish.store.tracked_tasks import Tasks
 
 #: Ids that one page looks at, at most, give or take one step of the journal.
 LOOKED_AT = 20_000
+#: Ids of one lane that are found by one key, at most.
+NAMED = 100
 
 #: An id that matches, and where it stands.
 Found = tuple[Place, str]
@@ -68,6 +70,20 @@ class Search:
     def count(self, wanted: Filter) -> int:
         """How many tasks match."""
         return sum(map(len, self.steps(wanted)))
+
+    def named(self, text: str) -> list[TrackedTask]:
+        """The tasks that have this id or this key, of all lanes, without their records."""
+        lanes, pipe = self._tasks.lanes(), self._redis.pipeline()
+        for lane in lanes:
+            pipe.exists(LaneKeys(lane).task(text))
+            pipe.zrangebylex(LaneKeys(lane).own_keys, f"[{text}\0", f"({text}\1", 0, NAMED)
+        rows = self._redis.answers(pipe)
+        found = list[TrackedTask]()
+        for lane, there, entries in zip(lanes, rows[::2], rows[1::2], strict=True):
+            ids = [entry.partition("\0")[2] for entry in entries] if entries else []
+            ids = list(dict.fromkeys([text, *ids] if there == 1 else ids))
+            found += self._tasks.load(lane, ids).tasks.values()
+        return found
 
     def load(self, found: Iterable[Found], *, with_record: bool = False) -> list[TrackedTask]:
         """The tasks of ids that were found, in their order, each once; without those that are gone

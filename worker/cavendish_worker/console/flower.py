@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -62,6 +63,15 @@ def set_up(settings: Settings) -> None:
     _Socket.database = _number(broker_url(settings))
     broker.RedisSocket = _Socket
     command.sigterm_handler = _end
+    command.Flower = partial(_with_pages, settings)
+
+
+def _with_pages(settings: Settings, **options: Any) -> Any:
+    """What the command makes instead of Flower's application."""
+    # Only Flower's own process needs the pages; this module is in every process of Celery.
+    from cavendish_worker.console import seam  # noqa: PLC0415
+
+    return seam.application(settings, **options)
 
 
 def _end(_number: int, _frame: object) -> None:

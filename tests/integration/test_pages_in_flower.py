@@ -1,0 +1,148 @@
+"""Our pages inside Flower over real HTTP: who sees what, and what they say."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cavendish import Client, Task
+from cavendish.model import Lane, State
+from cavendish.policy.verdicts import Outcome
+from cavendish.store import Store
+from conftest import Server
+from ending import settle
+from flowering import flower
+
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+
+
+@pytest.fixture(scope="module")
+def http(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One Flower for the tests of this file; its pages keep nothing between two requests."""
+    with flower(server.url, tmp_path_factory.mktemp("flower")) as opened:
+        yield opened
+
+
+def text(answer: httpx.Response) -> str:
+    """What a person reads of a page's own part."""
+    page = answer.text.partition("<main")[2].partition("</main>")[0]
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def test_our_pages_are_behind_the_login_and_each_page_of_flower_has_their_tab(
+    http: httpx.Client,
+) -> None:
+    """Nobody without the login sees anything, also with a wrong one."""
+    address = f"{http.base_url}/cavendish/ids"
+    assert httpx.get(address, trust_env=False).status_code == 401
+    assert httpx.get(address, trust_env=False, auth=("ada", "x")).status_code == 401
+    for page in ("/workers", "/tasks", "/cavendish/ids"):
+        assert 'href="/cavendish/ids"' in http.get(page).text
+
+
+def test_our_pages_live_under_the_prefix_of_flower(server: Server, tmp_path: Path) -> None:
+    """A proxy may serve Flower under a path."""
+    with flower(server.url, tmp_path, "--url_prefix=f") as http:
+        page = http.get("/f/cavendish/ids")
+        assert page.status_code == 200
+        assert http.get("/cavendish/ids").status_code == 404
+        for link in re.findall(r'(?:href|src|action)="(/[^"]*cavendish[^"]*)"', page.text):
+            assert http.get(link).status_code == 200, link
+
+
+def test_an_id_is_found_by_its_name_and_by_its_key_in_one_search(
+    http: httpx.Client, client: Client
+) -> None:
+    """Whoever has an id in hand does not know its service."""
+    client.submit([Task("one", key="order-7")], service="veo", account="other", producer="shop")
+    client.submit(["two"], service=SERVICE)
+    for wanted in ("one", "order-7"):
+        found = http.get("/cavendish/ids", params={"q": wanted}, follow_redirects=True)
+        assert found.url.path == "/cavendish/id/veo/one"
+        assert found.url.params["account"] == "other"
+        assert "Submitted by shop" in text(found)
+    assert "No id" in text(http.get("/cavendish/ids", params={"q": "three"}))
+
+
+def test_the_ids_are_listed_page_by_page_as_the_url_says(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """A filter is a link that one may send to somebody."""
+    client.submit([f"id-{n:03}" for n in range(150)], service=SERVICE, producer="shop")
+    client.submit(["mine"], service=SERVICE, producer="other")
+    settle(store, LANE, "mine")
+    seen = list[str]()
+    place = "/cavendish/ids?state=pending&producer=shop"
+    while place:
+        page = http.get(place).text
+        seen += re.findall(r"/cavendish/id/nano-banana/(id-\d+)", page)
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        place = following[1].replace("&amp;", "&") if following else ""
+    assert sorted(seen) == [f"id-{n:03}" for n in range(150)]
+    assert len(re.findall("/cavendish/id/", http.get("/cavendish/ids?state=succeeded").text)) == 1
+    assert "is no time" in text(http.get("/cavendish/ids?since=yesterday"))
+    assert "There is no state" in text(http.get("/cavendish/ids?state=lost"))
+    assert "cursor" in text(http.get("/cavendish/ids?cursor=x"))
+
+
+def test_without_a_login_metadata_and_records_are_hidden(
+    server: Server, client: Client, store: Store, tmp_path: Path
+) -> None:
+    """Flower on a port that all users of a machine reach shows no more than that."""
+    client.submit(["one"], service=SERVICE, metadata={"note": "nobodys-business"})
+    settle(store, LANE, "one")
+    with flower(server.url, tmp_path, login=None) as http:
+        page = http.get(f"/cavendish/id/{SERVICE}/one")
+        assert page.status_code == 200
+        assert "nobodys-business" not in page.text
+        assert "Hidden" in text(page)
+        assert "Access-Control-Allow-Origin" not in page.headers
+
+
+def test_an_id_that_nobody_tracks_is_said_in_a_sentence(http: httpx.Client, store: Store) -> None:
+    """Also one whose name would be something else in a page."""
+    page = http.get(f"/cavendish/id/{SERVICE}/%3Cscript%3E")
+    assert page.status_code == 400
+    assert "is not tracked for the service" in text(page)
+    assert "<script>&#x27;" not in page.text
+
+
+def test_numbers_of_a_record_are_shown_as_they_came(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """A seed of twenty digits is no float."""
+    client.submit(["one"], service=SERVICE)
+    now = store.fleet.now()
+    store.tasks.claim(LANE, now + 200, "t", store.tasks.candidates(LANE, now + 100, 10))
+    task = store.tasks.load(LANE, ["one"]).tasks["one"]
+    record = {"id": "one", "seed": 12345678901234567890123, "image": "https://a.example/b.png"}
+    outcome = Outcome(task, State.SUCCEEDED, record=record)
+    store.tasks.settle(LANE, "t", now, [(outcome, 0.0)], 3600, 10)
+    page = http.get(f"/cavendish/id/{SERVICE}/one")
+    assert "seed 12345678901234567890123" in text(page)
+    assert '<img src="https' not in page.text
+    assert "a.example" not in page.headers["Content-Security-Policy"]
+    clicked = http.get(f"/cavendish/id/{SERVICE}/one?images=1")
+    assert '<img src="https://a.example/b.png"' in clicked.text
+    assert clicked.headers["Content-Security-Policy"].endswith("data: https://a.example")
+
+
+@pytest.mark.timeout(120)
+def test_a_page_says_that_redis_is_away_or_slow_within_three_seconds(tmp_path: Path) -> None:
+    """A Redis that takes the connection and never answers is the worst one."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with flower(url, tmp_path) as http:
+            for _ in range(3):
+                began = time.monotonic()
+                page = http.get("/cavendish/ids")
+                assert page.status_code == 503
+                assert "Redis is slow" in text(page) or "Redis" in text(page)
+                assert time.monotonic() - began < 10  # of a loaded machine; 2 s of patience

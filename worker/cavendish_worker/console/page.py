@@ -1,0 +1,159 @@
+"""What all of our pages in Flower share: who looks at them, what they ask, what keeps them safe."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from flower.views import BaseHandler
+from tornado.web import HTTPError, authenticated
+
+from cavendish.client import Client
+from cavendish.errors import CavendishError, StoreUnavailable
+from cavendish.local_paths import store_url, with_kept
+from cavendish.model import TrackedTask
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.console.off_loop import OffLoop
+from cavendish_worker.console.wording import Shown
+
+R = TypeVar("R")
+#: Nothing but Flower's own files and ours; `data:` are pictures in Flower's style.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "img-src 'self' data:"
+)
+
+
+@dataclass
+class Bench:
+    """What the pages of one process work with. Nothing is connected to before the first page."""
+
+    settings: Settings
+    off_loop: OffLoop = field(default_factory=OffLoop)
+
+    @cached_property
+    def store(self) -> Store:
+        settings = with_kept(self.settings)
+        return Store(store_url(settings), settings.shards)
+
+    @cached_property
+    def client(self) -> Client:
+        return Client(settings=with_kept(self.settings))
+
+
+class Page(BaseHandler):  # type: ignore[misc]
+    """One page. `answer` is what it does; whoever may see Flower may see it."""
+
+    def initialize(self, bench: Bench) -> None:
+        self.bench = bench
+
+    @authenticated
+    async def get(self, *place: str) -> None:
+        """Every page of ours is behind Flower's login."""
+        await self.answer(*place)
+
+    async def answer(self, *place: str) -> None:
+        """What a page does; `place`: the parts of its address."""
+        raise NotImplementedError
+
+    def set_default_headers(self) -> None:
+        """No other site may read, frame or load this; Flower itself may allow all of them."""
+        self.clear_header("Access-Control-Allow-Origin")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("X-Frame-Options", "DENY")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+
+    def options(self, *_: Any, **__: Any) -> None:
+        """No other site is answered what it may send."""
+        raise HTTPError(405)
+
+    # --- who looks
+
+    @property
+    def login(self) -> bool:
+        """True where Flower asks who somebody is."""
+        return bool(self.application.options.basic_auth or self.application.options.auth)
+
+    @property
+    def operates(self) -> bool:
+        """True where whoever looks may also act."""
+        return self.login and not self.application.options.read_only
+
+    @property
+    def who(self) -> str:
+        """The name under which somebody has logged in."""
+        if not self.application.options.basic_auth:
+            return str(self.current_user)
+        try:
+            words = base64.b64decode(self.request.headers["Authorization"].split()[1]).decode()
+        except (KeyError, IndexError, ValueError, binascii.Error):
+            return "somebody"
+        name = words.partition(":")[0]
+        return name if name and name.isprintable() else "somebody"
+
+    @property
+    def token(self) -> str:
+        """What a form of this page carries, and no other site knows."""
+        secret = str(self.application.settings["cookie_secret"]).encode()
+        return hmac.new(secret, f"form {self.who}".encode(), hashlib.sha256).hexdigest()
+
+    def check_xsrf_cookie(self) -> None:
+        """A form counts only from a page of this very site, with the token of that page."""
+        site = self.request.headers.get("Sec-Fetch-Site")
+        origin = self.request.headers.get("Origin", "")
+        ours = site == "same-origin" if site else urlsplit(origin).netloc == self.request.host
+        if not ours:
+            raise HTTPError(403, "Only a form of this site may do this.")
+        given = self.get_body_argument("token", "")
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            raise HTTPError(403, "This form is too old. Open its page again, and repeat it.")
+        if not self.operates:
+            raise HTTPError(403, "Nobody may act here: Flower has no login, or is read-only.")
+
+    # --- what it asks and shows
+
+    async def ask(self, question: Callable[[], R]) -> R:
+        """What Redis says. Raises StoreUnavailable also if it takes too long."""
+        return await self.bench.off_loop.ask(question)
+
+    def said(self, name: str) -> str:
+        """One word of the URL, "" if it is not there."""
+        return self.get_query_argument(name, "") or ""
+
+    def to(self, name: str, *place: str, **words: Any) -> str:
+        """The address of a page of ours, with those words that are not empty."""
+        path = self.reverse_url(f"cavendish-{name}", *place)
+        given = {key: value for key, value in words.items() if value}
+        return str(path) + (f"?{urlencode(given, doseq=True)}" if given else "")
+
+    def to_id(self, task: TrackedTask) -> str:
+        """The address of the page of one id."""
+        account = "" if task.account == "default" else task.account
+        return self.to("id", task.service, task.id, account=account)
+
+    async def show(self, template: str, question: Callable[[], dict[str, Any]]) -> None:
+        """Fill a template with what a question finds, or say why there is nothing to see."""
+        try:
+            found = await self.ask(question)
+        except StoreUnavailable as away:
+            self.set_status(503)
+            return self.draw("away.html", why=str(away))
+        except CavendishError as refused:
+            self.set_status(400)
+            return self.draw("refused.html", why=str(refused))
+        return self.draw(template, **found)
+
+    def draw(self, template: str, **found: Any) -> None:
+        self.render(f"cavendish/{template}", page=self, shown=Shown, **found)

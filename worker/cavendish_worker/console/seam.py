@@ -1,0 +1,83 @@
+"""The seam between Flower and our pages: their addresses, their templates, and a tab for them.
+
+Flower has no interface for this, so a version may move what is used here. It then starts without
+our pages, and the log says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flower import app, urls
+from tornado.template import Loader, Template
+from tornado.web import StaticFileHandler, url
+
+from cavendish.settings import Settings
+from cavendish_worker.console.id_page import IdPage
+from cavendish_worker.console.ids_page import IdsPage
+from cavendish_worker.console.page import Bench
+from cavendish_worker.telemetry.logs import logger
+
+HERE = Path(__file__).parent
+#: What begins the name of a template of ours.
+_OURS = "cavendish/"
+#: Behind the last tab of Flower.
+_TABS_END = "</ul>"
+_TAB = """
+        <li class="nav-item">
+          <a class="nav-link{% if active_tab == 'cavendish' %} active{% end %}"
+            href="{{ reverse_url('cavendish-ids') }}"
+            {% if active_tab == 'cavendish' %}aria-current="page"{% end %}>Ids</a>
+        </li>
+      """
+
+
+def application(settings: Settings, **options: Any) -> app.Flower:
+    """Flower's application with our pages, or without them where their seam has moved."""
+    before = list(urls.handlers)
+    try:
+        urls.handlers[-1:-1] = _handlers(Bench(settings))  # the last one answers 404
+        made = app.Flower(**options, template_loader=Templates(options["template_path"]))
+        made.reverse_url("cavendish-ids")
+        return made
+    except Exception as moved:  # whatever another version of Flower raises
+        logger().error("flower.pages_missing", outcome=f"{type(moved).__name__}: {moved}"[:200])
+        urls.handlers[:] = before
+        return app.Flower(**options)
+
+
+def _handlers(bench: Bench) -> list[Any]:
+    """Our addresses. They are `url`s, since Flower gives only such its prefix and their options."""
+    given = {"bench": bench}
+    return [
+        url(r"/cavendish/ids", IdsPage, given, name="cavendish-ids"),
+        url(r"/cavendish/id/([^/]+)/(.+)", IdPage, given, name="cavendish-id"),
+        url(
+            r"/cavendish/static/(.*)",
+            StaticFileHandler,
+            {"path": str(HERE / "static")},
+            name="cavendish-static",
+        ),
+    ]
+
+
+class Templates(Loader):
+    """Flower's templates with our tab in its navigation, and ours under `cavendish/`."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+
+    def resolve_path(self, name: str, parent_path: str | None = None) -> str:  # noqa: ARG002
+        """Each name is whole: one of ours extends one of Flower's."""
+        return name
+
+    def _create_template(self, name: str) -> Template:
+        if name.startswith(_OURS):
+            path = HERE / "templates" / name.removeprefix(_OURS)
+        else:
+            path = Path(self.root) / name
+        text = path.read_text()
+        if name == "navbar.html":
+            text = text.replace(_TABS_END, _TAB + _TABS_END, 1)
+        return Template(text, name=name, loader=self)

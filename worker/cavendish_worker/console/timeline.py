@@ -1,0 +1,178 @@
+"""Pure: the history of one id as steps in time, and why it stands where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cavendish.model import LoggedAttempt, State, TrackedTask
+from cavendish.store.deliveries import Delivery
+from cavendish.store.outlook import Outlook, Receiver
+from cavendish.stored_json import END_OF_TIME, read_lines
+from cavendish.webhook_endpoint import name_complaint
+from cavendish_worker.console.wording import Shown
+
+_lasted, _moment = Shown.lasted, Shown.moment
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened, or will (`ahead`), at a time; None: nobody knows when.
+
+    `tone`: "well", "ill" or "". `excerpt`: what a receiver answered.
+    """
+
+    at: float | None
+    what: str
+    more: str = ""
+    tone: str = ""
+    excerpt: str = ""
+    ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A delivery, and the endpoint that it goes to, as people know it."""
+
+    delivery: Delivery
+    receiver: Receiver
+    to: str
+    attempts: tuple[LoggedAttempt, ...]
+
+    @property
+    def state(self) -> str:
+        return self.delivery.state
+
+
+def sent(deliveries: Sequence[Delivery], receivers: Mapping[str, Receiver]) -> list[Sent]:
+    """Each delivery with its receiver: a registered one by its name, others by their host."""
+    return [
+        Sent(
+            one,
+            receivers[one.name],
+            one.endpoint
+            if name_complaint(one.endpoint) is None
+            else Shown.host(one.url) or f"the endpoint {one.endpoint}",
+            tuple(
+                each for each in read_lines(LoggedAttempt, one.log) if 0 <= each.at < END_OF_TIME
+            ),
+        )
+        for one in deliveries
+    ]
+
+
+def why(task: TrackedTask, found: Outlook, webhooks: Sequence[Sent], now: float) -> list[str]:
+    """Where the id stands, and what keeps it there, as sentences."""
+    if task.state is State.PENDING:
+        return [_pending(task, found, now)]
+    said = [f"It has ended as {task.state}" + (f": {task.reason}." if task.reason else ".")]
+    if not webhooks:
+        said.append("Nobody asked to hear of it: it has no webhook.")
+    return said + [_announced(one, now) for one in webhooks]
+
+
+def _pending(task: TrackedTask, found: Outlook, now: float) -> str:
+    if pause := found.controls.pause_of(task.account, task.service, now):
+        return f"It is not asked about: {pause.sentence}."
+    if found.limit.paused(now):
+        return f"The API paused the account {task.account}: {found.limit.pause_reason}."
+    if found.health.paused_since:
+        return f"The API does not serve {task.service}: {found.health.reason}."
+    if found.health.down_until > now:
+        rest = _lasted(found.health.down_until - now)
+        return f"The API fails: {found.health.reason}. It is asked again in {rest}."
+    if found.visibility.reported(now):
+        return f"It waits, since {found.visibility.reason}."
+    if found.asked:
+        return "The API is being asked about it."
+    if found.poll_at is None:
+        return "No poll is due for it. The reconcile run repairs that, or it ends at its deadline."
+    if found.poll_at > now:
+        return f"It is pending. Its next poll is due in {_lasted(found.poll_at - now)}."
+    return f"It waits for its turn: its poll has been due for {_lasted(now - found.poll_at)}."
+
+
+def _announced(one: Sent, now: float) -> str:
+    """Whether a receiver has heard of the end, and why not."""
+    to, times, last = one.to, _times(one.delivery.attempts), one.delivery.outcome
+    if one.state == "delivered":
+        return f"{to} has acknowledged its webhook."
+    if one.state == "skipped":
+        return f"{to} does not choose such webhooks, so none was sent."
+    if one.state == "dead":
+        return f"Its webhook to {to} is a dead letter after {times}; the last one: {last}."
+    tried = f" {times} failed, the last one: {last}." if one.delivery.attempts else ""
+    if one.receiver.registered is None and name_complaint(one.delivery.endpoint) is None:
+        return f"Its webhook waits for {to}, which is not registered.{tried}"
+    if one.receiver.disabled:
+        since, reason = _moment(one.receiver.disabled.at), one.receiver.disabled.why
+        return f"Its webhook waits: {to} is disabled since {since}: {reason}.{tried}"
+    if one.receiver.circuit.state == "open":
+        closed_in = max(one.receiver.circuit.open_until - now, 0.0)
+        again = f"probed in {_lasted(closed_in)}" if closed_in else "about to be probed"
+        failures = one.receiver.circuit.failures
+        return f"Its webhook waits: {to} failed {failures} times in a row, and is {again}.{tried}"
+    if one.receiver.next_at is not None and one.receiver.next_at > now:
+        rest = _lasted(one.receiver.next_at - now)
+        return f"Its webhook to {to} is tried again in {rest}.{tried}"
+    return f"Its webhook to {to} is about to be sent.{tried}"
+
+
+def _times(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"
+
+
+def steps(task: TrackedTask, found: Outlook, webhooks: Sequence[Sent], now: float) -> list[Step]:
+    """All that is known of one id, in the order in which it happened; what is ahead comes last."""
+    known = [*_of_task(task, found), *(step for one in webhooks for step in _of_sent(one, now))]
+    return sorted(known, key=lambda step: (step.ahead, step.at or 0.0))
+
+
+def _of_task(task: TrackedTask, found: Outlook) -> Iterator[Step]:
+    by = f"by {task.producer}" if task.producer else ""
+    again = f"anew, for the {task.restarts + 1}. time" if task.restarts else ""
+    words = (by, again, f"model {task.model}" if task.model else "")
+    yield Step(task.submitted_at, "Submitted", ", ".join(filter(None, words)))
+    if task.polled_at is not None:
+        polls = "1 poll" if task.polls == 1 else f"{task.polls} polls so far"
+        yield Step(task.polled_at, "Last poll", polls)
+    if task.absences and task.absent_since is not None:
+        times = f"{task.absences} times in a row"
+        yield Step(task.absent_since, "The API does not know it", times, "ill")
+    if task.finished_at is not None:
+        took = task.finished_at - task.submitted_at
+        more = f"{_lasted(abs(took))} {'after' if took >= 0 else 'before'} the submit"
+        yield Step(task.finished_at, "Finished at the API", more)
+    if task.settled_at is None:
+        yield Step(found.poll_at, "Next poll", _why_then(found), ahead=True)
+        yield Step(task.deadline_at, "Deadline", "it expires then, if it has not ended", ahead=True)
+        return
+    late = ""
+    if task.finished_at is not None:
+        late = f"noticed {_lasted(max(task.settled_at - task.finished_at, 0.0))} after its finish"
+    tone = "well" if task.state is State.SUCCEEDED else "ill"
+    yield Step(
+        task.settled_at, f"Ended: {task.state}", "; ".join(filter(None, (task.reason, late))), tone
+    )
+
+
+def _why_then(found: Outlook) -> str:
+    if found.asked:
+        return "it is being asked now; if no answer comes, it is asked again then"
+    return "when a finish has become likely enough to be worth a call"
+
+
+def _of_sent(one: Sent, now: float) -> Iterator[Step]:
+    for number, attempt in enumerate(one.attempts, 1):
+        took = f"after {attempt.seconds:.2f} s"
+        more = ", ".join(filter(None, (attempt.outcome, took, attempt.address)))
+        well = attempt.status is not None and 200 <= attempt.status < 300
+        tone = "well" if well else "ill"
+        what = f"Webhook to {one.to}, attempt {number}"
+        yield Step(attempt.at, what, more, tone, attempt.answer)
+    at = one.receiver.next_at
+    if one.state == "dead":
+        yield Step(one.delivery.at, f"Dead letter to {one.to}", one.delivery.outcome, "ill")
+    elif one.state == "pending" and at is not None:
+        due = "when the endpoint is enabled" if one.receiver.disabled else ""
+        yield Step(max(at, now), f"Next attempt to {one.to}", due, ahead=True)
