@@ -31,8 +31,9 @@ from uuid import UUID
 from celery import Celery
 broker, transport, priority, ids, options = map(eval, sys.argv[1:])
 app = Celery(broker=broker)
+queue = transport.pop("queue", "cavendish.submit")
 app.conf.broker_transport_options = transport
-send = dict(args=[ids], kwargs=options, queue="cavendish.submit", priority=priority)
+send = dict(args=[ids], kwargs=options, queue=queue, priority=priority)
 app.send_task("cavendish.submit", **send)
 assert "cavendish" not in sys.modules
 """
@@ -139,6 +140,22 @@ STRAYS: list[tuple[dict[str, Any], int, str, str]] = [
         "the global_keyprefix 'x'",
     ),
 ]
+
+
+def test_doctor_tells_of_a_producer_that_names_no_queue(
+    lists: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its messages lie in Celery's own queue; those of another app there are its business."""
+    monkeypatch.setenv("CAVENDISH_REDIS_URL", lists.settings.redis_url)
+    lists.redis.lpush("celery", "{", '{"headers": {"task": "shop.mail"}}')
+    assert strays() == []
+    send(lists, ["lost"], {"service": SERVICE}, queue=None)
+    (found,) = strays()
+    assert found["what"] == 'stray queue "celery"'
+    assert found["found"].startswith("it holds 3 messages, and submits among them")
+    lists.redis.lmove("celery", "cavendish.submit", "LEFT", "LEFT")
+    lists.worker()
+    tracked(lists, "lost")
 
 
 @pytest.mark.parametrize(("transport", "priority", "shown", "why"), STRAYS)

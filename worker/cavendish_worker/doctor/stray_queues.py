@@ -1,7 +1,7 @@
-"""Lists of the broker that look like the queue of submits, and that no worker reads.
+"""Lists of the broker into which producers push submits, and that no worker reads.
 
-Two options of Celery's Redis transport rename the lists into which a producer pushes, and neither
-the producer nor a worker can notice it.
+Two options of Celery's Redis transport rename the lists into which a producer pushes, and one that
+names no queue pushes into Celery's own. Neither the producer nor a worker can notice it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from cavendish.stored_json import parse
 from cavendish.task_names import SUBMIT
 from cavendish_worker.doctor.finding import Finding, ill, skipped
 
+#: The queue of a Celery app that names none.
+_DEFAULT = "celery"
 #: Seconds for the search, and keys that Redis looks through before it answers other clients.
 _WITHIN, _AT_ONCE = 3.0, 5_000
 _LIST = re.compile(rf"(?P<prefix>.*){re.escape(SUBMIT)}((?P<sep>.+)[0-9])?", re.DOTALL)
@@ -30,6 +33,8 @@ def findings(connection: Any) -> list[Finding]:
     read = {channel.list_of(SUBMIT, step) for step in PRIORITIES}
     found: list[Finding] = []
     try:
+        if count := _without_queue(channel.client):
+            found.append(_default(count))
         found.extend(
             _stray(key, renamed["prefix"], renamed["sep"], channel.sep)
             for key in _lists_like_ours(channel.client)
@@ -51,6 +56,26 @@ def _lists_like_ours(client: Any) -> Iterator[str]:
         yield from sorted({key.decode(errors="backslashreplace") for key in keys})
         if cursor and time.monotonic() > until:
             raise TimeoutError
+
+
+def _without_queue(client: Any) -> int:
+    """How many messages lie in the queue of Celery, if the last one that came is a submit."""
+    count, last = client.llen(_DEFAULT), client.lindex(_DEFAULT, 0)
+    try:
+        message = parse((last or b"").decode())
+    except ValueError:
+        return 0
+    headers = message.get("headers") if isinstance(message, dict) else None
+    return count if isinstance(headers, dict) and headers.get("task") == SUBMIT else 0
+
+
+def _default(count: int) -> Finding:
+    return ill(
+        f'stray queue "{_DEFAULT}"',
+        f"it holds {count} messages, and submits among them, since their producer names no queue",
+        f"Send them with queue={SUBMIT!r}; in redis-cli, LMOVE {_DEFAULT} {SUBMIT} LEFT LEFT moves "
+        "the last one.",
+    )
 
 
 def _stray(key: str, prefix: str, sep: str | None, ours: str) -> Finding:
