@@ -7,14 +7,14 @@ leaves each id either as it was or changed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from cavendish.controller import checked_text, whoever_calls
 from cavendish.errors import SubmissionError
-from cavendish.filter import Filter, states_of
-from cavendish.model import Changed, Lane, State, TrackedTask
+from cavendish.filter import Filter, includes, states_of
+from cavendish.model import Changed, Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -72,49 +72,66 @@ class Undo:
                 lane.account, groups, deadline_at, now, self._settings.retention
             )
             done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now))
-            yield _changes(lane, ids, done, known)
+            yield _changes(lane, ids, done, known.keys())
 
     def forget(
         self, chosen: Chosen, service: str | None, account: str | None
     ) -> Iterator[list[Changed]]:
         """Erase all that is kept of ids; see `Client.forget`."""
         lanes = set[Lane]()
+        if isinstance(chosen, Filter):  # it finds nothing of what an earlier run has erased
+            lanes = {lane for lane in self._store.tasks.lanes() if includes(chosen, lane)}
         for lane, ids in self._chunks(chosen, service, account):
             lanes.add(lane)
-            self._cancel(lane, ids, "forgotten", silent=True)
             yield self._forget(lane, ids)
-        for lane in lanes:  # of an earlier run that was killed, too
+        for lane in sorted(lanes):  # of an earlier run that was killed, too
             self._store.erasure.erase_common_parts(lane)
 
     def _cancel(self, lane: Lane, ids: Sequence[str], why: str, *, silent: bool) -> list[Changed]:
-        tasks, now, token = self._store.tasks, self._store.fleet.now(), secrets.token_hex(8)
-        seized = set(tasks.seize(lane, ids, now, token))
-        known = tasks.load(lane, ids).tasks
-        outcomes = [
-            (Outcome(task, State.CANCELLED, why, polled=False, silent=silent), now)
-            for task in known.values()
-            if task.id in seized and not task.state.terminal
-        ]
-        s = self._settings
-        settled = tasks.settle(lane, token, now, outcomes, s.retention, s.events_kept)
-        return _changes(lane, ids, {one.id for one in settled if one.ended}, known)
+        tasks, s = self._store.tasks, self._settings
+        left, done, ended = [*ids], set[str](), set[str]()
+        while left:
+            now, token = self._store.fleet.now(), secrets.token_hex(8)
+            seized = set(tasks.seize(lane, left, now, token))
+            known = tasks.load(lane, left).tasks
+            ended |= {task.id for task in known.values() if task.state.terminal}
+            outcomes = [
+                (Outcome(task, State.CANCELLED, why, polled=False, silent=silent), now)
+                for task in known.values()
+                if task.id in seized and not task.state.terminal
+            ]
+            settled = tasks.settle(lane, token, now, outcomes, s.retention, s.events_kept)
+            done |= {one.id for one in settled if one.ended}
+            left = [one.id for one in settled if not one.ended]  # another process took the lease
+        return _changes(lane, ids, done, ended)
 
     def _forget(self, lane: Lane, ids: Sequence[str]) -> list[Changed]:
+        left, done = [*ids], set[str]()
+        while left:
+            self._cancel(lane, left, "forgotten", silent=True)
+            known, erased = self._erase(lane, left)
+            done |= erased
+            # What is left has other webhooks by now, or is tracked anew.
+            left = [each for each in left if each in known - erased]
+        return _changes(lane, ids, done, ())
+
+    def _erase(self, lane: Lane, ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Erase what has ended; the ids that were known, and those that were erased."""
         store, now, retention = self._store, self._store.fleet.now(), self._settings.retention
         loaded = store.tasks.load(lane, ids, with_record=True)
         if loaded.unreadable:
             store.tasks.quarantine(lane, loaded.unreadable)
-        damaged = set(store.tasks.quarantined(lane)) & set(ids)
         tasks = [task for task in loaded.tasks.values() if task.state.terminal]
+        damaged = set(store.tasks.quarantined(lane)) & set(ids) - {task.id for task in tasks}
         ends = [
             IdEnd(group, one.service, one.id, one.state) for one in tasks for group in one.groups
         ]
         if ends:  # their groups count them, although nothing tells so any more
             store.groups.end(lane.account, ends, now, retention)
-        done = store.erasure.erase(lane, tasks, list(damaged - loaded.tasks.keys()), now)
-        gone = [task for task in tasks if task.id in done]
+        erased = store.erasure.erase(lane, tasks, list(damaged), now)
+        gone = [task for task in tasks if task.id in erased]
         store.producer_usage.restarted(gone, retention, now)
-        return _changes(lane, ids, done, loaded.tasks)
+        return set(loaded.tasks), erased
 
     def _chunks(
         self,
@@ -148,14 +165,14 @@ def pending_only(found: Filter) -> Filter:
 
 
 def _changes(
-    lane: Lane, ids: Iterable[str], done: set[str], known: dict[str, TrackedTask]
+    lane: Lane, ids: Iterable[str], done: Collection[str], ended: Collection[str]
 ) -> list[Changed]:
     return [
         Changed(
             task_id,
             lane.service,
             lane.account,
-            "done" if task_id in done else "ended" if task_id in known else "unknown",
+            "done" if task_id in done else "ended" if task_id in ended else "unknown",
         )
         for task_id in ids
     ]

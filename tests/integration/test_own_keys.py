@@ -109,7 +109,7 @@ def test_entries_of_records_that_are_gone_leave_the_index_by_the_reconcile_run_p
     reconcile(store, "", HOUR, HOUR)
     assert entries(store) == ["order-8 id-8", "order-9 id-9"]
     assert not store.connection.redis.exists(KEYS.own_keys_checked)
-    store.key_index.forget(LANE, {"id-8": "order-8", "id-9": "another", "x": ""})
+    client.forget(["id-8"], service=SERVICE)
     assert entries(store) == ["order-9 id-9"]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cavendish.model import Lane, TrackedTask
 from cavendish.store.connection import Connection
 from cavendish.store.deadlines import first_look_at
-from cavendish.store.journal import Journal, Place
-from cavendish.store.key_index import KeyIndex
-from cavendish.store.keys import LaneKeys, delivery_of, minute_of
+from cavendish.store.journal import Journal
+from cavendish.store.keys import LaneKeys, delivery_of
 from cavendish.webhook_endpoint import endpoint_in, subscription_of_group
 
 #: Events, ids of a minute, and records that are read at once.
@@ -22,40 +21,43 @@ class Erasure:
 
     def __init__(self, connection: Connection, journal: Journal) -> None:
         self._redis, self._journal = connection, journal
-        self._key_index = KeyIndex(connection)
 
     def erase(
         self, lane: Lane, tasks: Sequence[TrackedTask], unreadable: Sequence[str], now: float
     ) -> set[str]:
-        """Erase ended tasks, and ids whose records are unreadable; the ids that were erased.
+        """Erase ended tasks, and quarantined ids (`unreadable`); the ids that were erased.
 
-        An id that gains a webhook meanwhile stays.
+        An id that gains a webhook meanwhile stays, and one that is tracked anew. The records go
+        last: by them another run finds all that one leaves which is killed.
         """
         ids = [*(task.id for task in tasks), *unreadable]
         if not ids:
             return set()
         self._erase_events(lane, set(ids))
-        self._key_index.forget(lane, {task.id: task.key for task in tasks})
-        erased = set(self._erase_records(lane, tasks, unreadable, now))
-        self._journal.erase(self._places(lane, [task for task in tasks if task.id in erased]))
-        self._erase_deadlines(lane, [task for task in tasks if task.id in erased])
-        return erased
+        self._erase_deadlines(lane, tasks)
+        return set(self._erase_records(lane, tasks, unreadable, now))
 
     def _erase_records(
         self, lane: Lane, tasks: Sequence[TrackedTask], unreadable: Sequence[str], now: float
     ) -> list[str]:
-        keys = LaneKeys(lane)
+        keys, places = LaneKeys(lane), self._journal.places(lane, tasks)
         names = [keys.delivery_leases, keys.inbox, keys.dead, keys.ended, keys.quarantined]
         names += [keys.leases, keys.common, keys.common_open, keys.common_until]
+        names += [keys.own_keys, keys.minutes]
         args: list[Any] = [now]
-        told_to = {task.id: _told(task) for task in tasks} | {each: [] for each in unreadable}
-        for task_id, told in told_to.items():
+        known = {task.id: task for task in tasks}
+        for task_id in [*known, *unreadable]:
+            task = known.get(task_id)
+            told, stands = _told(task), places.get(task_id, [])
             names += [keys.task(task_id), keys.result(task_id)]
+            names += [keys.minute(place.minute) for place in stands]
             for subscription in told:
                 endpoint = endpoint_in(subscription)
                 names.append(keys.delivery(delivery_of(subscription, task_id)))
                 names += [keys.queue(endpoint), keys.retries(endpoint)]
-            args += [task_id, int(task_id in unreadable), len(told), *told]
+            args += [task_id, int(task is None), task.key if task else "", len(stands), len(told)]
+            args += [number for place in stands for number in (place.minute, place.number)]
+            args += told
         erased: list[str] = self._redis.script("erase", names, args, durable=True)
         return erased
 
@@ -96,33 +98,17 @@ class Erasure:
         rows = self._redis.answers(pipe)
         return {part for row in rows if isinstance(row, str) for part in row.split()}
 
-    def _places(self, lane: Lane, tasks: Iterable[TrackedTask]) -> Iterator[tuple[Place, str]]:
-        """Where tasks stand in the journal."""
-        minutes: dict[int, set[str]] = {}
-        for task in tasks:
-            minutes.setdefault(minute_of(task.submitted_at), set()).add(task.id)
-        for minute, wanted in minutes.items():
-            key = LaneKeys(lane).minute(minute)
-            with self._redis.errors():
-                end = int(self._redis.redis.llen(key))
-                while end and wanted:
-                    start = max(end - PAGE, 0)
-                    ids: Any = self._redis.redis.lrange(key, start, end - 1)
-                    for number, task_id in enumerate(ids, start):
-                        if task_id in wanted:
-                            yield Place(minute, lane, number), task_id
-                    wanted -= set(ids)
-                    end = start
-
     def _erase_deadlines(self, lane: Lane, tasks: Iterable[TrackedTask]) -> None:
-        """Take ids out of the lists of their deadlines; one that is missed leaves it by itself."""
+        """Take ended ids out of the lists of their deadlines; one that is missed leaves it by
+        itself. The oldest entry goes: an id that is tracked anew meanwhile needs the newer one.
+        """
         pipe = self._redis.pipeline()
         for task in tasks:
             look_at = first_look_at(task.deadline_at, task.deadline_at - task.submitted_at)
-            pipe.lrem(LaneKeys(lane).deadline(look_at), -1, task.id)  # from the newest on
+            pipe.lrem(LaneKeys(lane).deadline(look_at), 1, task.id)
         self._redis.answers(pipe)
 
 
-def _told(task: TrackedTask) -> list[str]:
+def _told(task: TrackedTask | None) -> list[str]:
     """All subscriptions of a task."""
-    return [*task.webhooks, *map(subscription_of_group, task.groups)]
+    return [*task.webhooks, *map(subscription_of_group, task.groups)] if task else []

@@ -15,12 +15,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cavendish.model import Lane
+from cavendish.model import Lane, TrackedTask
 from cavendish.store.connection import Connection
-from cavendish.store.keys import LaneKeys
+from cavendish.store.keys import LaneKeys, minute_of
 
 #: Ids that are read at once, and minutes of a lane.
 PAGE, MINUTES = 500, 50
+#: Ids that are read at once where only names are wanted.
+AT_ONCE = 1000
 #: Old minutes of a lane that one reconcile run looks at.
 LOOKED_AT = 20
 
@@ -94,16 +96,31 @@ class Journal:
             if isinstance(ids, list)
         ]
 
-    def erase(self, places: Iterable[tuple[Place, str]]) -> None:
-        """Leave the places of these ids empty; a minute with nothing else leaves the journal."""
-        by_list: dict[tuple[Lane, int], list[Any]] = {}
-        for place, task_id in places:
-            by_list.setdefault((place.lane, place.minute), []).extend((place.number, task_id))
-        for (lane, minute), pairs in by_list.items():
-            keys = LaneKeys(lane)
-            self._redis.script(
-                "erase_places", [keys.minutes, keys.minute(minute)], [minute, *pairs]
-            )
+    def places(self, lane: Lane, tasks: Iterable[TrackedTask]) -> dict[str, list[Place]]:
+        """By id where each task stands: one place, or several if it was tracked anew."""
+        wanted, again, found = dict[int, set[str]](), set[str](), dict[str, list[Place]]()
+        for task in tasks:
+            wanted.setdefault(minute_of(task.submitted_at), set()).add(task.id)
+            again |= {task.id} if task.restarts else set()
+        for minute in self._minutes(lane) if again else ():
+            wanted.setdefault(minute, set()).update(again)
+        for minute, ids in wanted.items():
+            for number, task_id in self._numbered(LaneKeys(lane).minute(minute)):
+                if task_id in ids:
+                    found.setdefault(task_id, []).append(Place(minute, lane, number))
+        return found
+
+    def _minutes(self, lane: Lane) -> list[int]:
+        with self._redis.errors():
+            found: Any = self._redis.redis.zrange(LaneKeys(lane).minutes, 0, -1)
+        return list(map(int, found))
+
+    def _numbered(self, key: str) -> Iterator[tuple[int, str]]:
+        """The ids in the list of a minute, each with its number."""
+        with self._redis.errors():
+            for start in range(0, int(self._redis.redis.llen(key)), AT_ONCE):
+                ids: Any = self._redis.redis.lrange(key, start, start + AT_ONCE - 1)
+                yield from enumerate(ids, start)
 
     def forget(self, lane: Lane, before: float) -> None:
         """Drop minutes from before this time of which no record is kept any more.

@@ -6,7 +6,7 @@ finds it, and by the reconcile run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cavendish.model import Lane
@@ -40,13 +40,6 @@ class KeyIndex:
             found += [entry.partition("\0")[2] for entry in self._alive(lane, page)]
             start = f"({page[-1]}"
         return found
-
-    def forget(self, lane: Lane, keys: Mapping[str, str]) -> None:
-        """Delete the entries of ids, given by id with the key of each."""
-        entries = [f"{key}\0{task_id}" for task_id, key in keys.items() if key]
-        if entries:
-            with self._redis.errors():
-                self._redis.redis.zrem(LaneKeys(lane).own_keys, *entries)
 
     def reconcile(self, lane: Lane) -> bool:
         """Look at the next PAGE entries, and drop those whose records are gone.

@@ -95,7 +95,7 @@ def settle_args(outcome: Outcome, next_poll_at: float, now: float, record: str) 
         task.id,
         task.producer,
         outcome.state.value,
-        next_poll_at,
+        task.deadline_at if outcome.state is State.EXPIRED else next_poll_at,
         record,
         _delay(outcome, now),
         len(words),

@@ -131,11 +131,10 @@ class Tasks:
         places = [Place(one, lane, deadline_at) for one in {task.producer for task in tasks}]
         self.due(lane.account).note(places, now)
         DueIndex(self._redis, DEADLINES).note([Place(lane.account, lane, look_at)], now)
-        names, args = [keys.deadlines, keys.deadline(look_at), keys.leases], list[Any]()
+        names = [keys.deadlines, keys.deadline(look_at), keys.leases, keys.common]
         for task in tasks:
             names += [keys.task(task.id), keys.due(task.producer)]
-            args += [task.id, int(deadline_at < task.deadline_at)]
-        args = [repr(deadline_at), int(look_at), *args]
+        args = [repr(deadline_at), int(look_at), *(task.id for task in tasks)]
         changed = self._redis.script("set_deadline", names, args, durable=True)
         return [task.id for task, done in zip(tasks, changed, strict=True) if done]
 

@@ -1,11 +1,10 @@
--- settle: write the outcomes of one batch back; a result and its deliveries are one write, and a
--- terminal state is final.
--- WITH    references
+-- settle: write outcomes back; a result and its deliveries are one write, and an end is final.
+-- WITH    references deadline
 -- KEYS    1 leases  2 inbox  3 counts  4 events  5 producers  6 ended  7 common  8 common-open
 --         9 common-until, then per id: due, task, result
 -- ARGV    1 now  2 token  3 retention  4 events to keep  5 seconds to keep them at least, then
---         per id: id, producer, state, due at, record, delay, number of words, and so many words
---         (fields that change, each with its value, `webhooks` first)
+--         per id: id, producer, state, due at (of one that expires, its deadline as it was read),
+--         record, delay, number of fields and values that change, and these, `webhooks` first
 -- RETURNS per id, flat: 'stale' | state, subscriptions that became pending (joined by spaces)
 local now, answer, counts, gone, written, inbox, kept = ARGV[1], {}, {}, {}, {}, {}, {}
 redis.call('HDEL', KEYS[1], '') -- takes no memory: see Connection.write_when_full
@@ -34,7 +33,8 @@ while i <= #ARGV do
   local id, state, words, became, pending = ARGV[i], ARGV[i + 2], ARGV[i + 6], 'stale', ''
   if string.match(redis.call('HGET', KEYS[1], id) or '', '^(%S+) ') == ARGV[2] then
     local row = redis.call('HMGET', KEYS[key + 1], 'state', 'webhooks', 'in', 'submitted_at')
-    if not row[1] and (row[3] or row[4]) then
+    if not row[1] and (row[3] or row[4])
+      and not (state == 'expired' and later(KEYS[key + 1], row[3], KEYS[7], ARGV[i + 3])) then
       became, written[#written + 1] = state, id
       redis.call('HSET', KEYS[key + 1], unpack(ARGV, i + 7, i + 6 + words))
       local own = ARGV[i + 7] == 'webhooks' and ARGV[i + 8] or row[2]
