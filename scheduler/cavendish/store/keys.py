@@ -33,6 +33,7 @@ in the broker's Redis.
 |                           |        | -> what an operator set, as JSON                            |
 | failing                   | zset   | lane of which every call fails -> since when                |
 | episodes                  | hash   | version, value: troubles of which operators are told        |
+| bulk-actions              | hash   | version, value: what operators do to many ids in Flower     |
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
@@ -110,6 +111,7 @@ FAILING = "cavendish:failing"
 BLIND = "cavendish:blind"
 CONTROLS = "cavendish:controls"
 EPISODES = "cavendish:episodes"
+BULK_ACTIONS = "cavendish:bulk-actions"
 FLEET = "cavendish:fleet"
 RECONCILED = "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.

@@ -82,7 +82,8 @@ class Search:
         for lane, there, entries in zip(lanes, rows[::2], rows[1::2], strict=True):
             ids = [entry.partition("\0")[2] for entry in entries] if entries else []
             ids = list(dict.fromkeys([text, *ids] if there == 1 else ids))
-            found += self._tasks.load(lane, ids).tasks.values()
+            tasks = self._tasks.load(lane, ids).tasks.values()
+            found += (task for task in tasks if text in (task.id, task.key))  # others are leftovers
         return found
 
     def load(self, found: Iterable[Found], *, with_record: bool = False) -> list[TrackedTask]:

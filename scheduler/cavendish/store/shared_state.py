@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeVar
 
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
+from cavendish.policy.bulk_actions import BulkActions
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.episodes import Episodes
@@ -42,8 +43,8 @@ R = TypeVar("R")
 
 class SharedState:
     """The rate limit of each account, what its token sees of each service, the service health of
-    each lane, the duration model of each model, the circuit of each endpoint; and the episodes of
-    trouble.
+    each lane, the duration model of each model, the circuit of each endpoint; the episodes of
+    trouble; and what operators do to many ids.
 
     A `step` turns a state into its next one. Every method raises StoreUnavailable.
     """
@@ -145,6 +146,14 @@ class SharedState:
     def change_episodes(self, step: Callable[[Episodes], Episodes]) -> Episodes:
         """Change the episodes of trouble that operators are told of; the new ones."""
         return self._change(keys.EPISODES, Episodes, lambda known: ((new := step(known)), new))
+
+    def bulk_actions(self) -> BulkActions:
+        """What operators do to many ids."""
+        return self._read(keys.BULK_ACTIONS, BulkActions)[1]
+
+    def change_bulk_actions(self, step: Callable[[BulkActions], tuple[BulkActions, R]]) -> R:
+        """Change what operators do to many ids; what else `step` returned."""
+        return self._change(keys.BULK_ACTIONS, BulkActions, step)
 
     def circuits(self, endpoints: Iterable[str]) -> list[Circuit]:
         """The circuits of webhook endpoints, in one round trip."""

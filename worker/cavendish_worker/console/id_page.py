@@ -44,7 +44,11 @@ class IdPage(Page):
             "tree": tree,
             "images": record_tree.images(tree),
             "now": now,
-            "closed": [one for one in webhooks if one.state in ("dead", "delivered")],
+            "actions": [
+                one
+                for one in store.shared_state.bulk_actions().latest
+                if f"{account} {service} {task_id}" in one.ids
+            ],
             "pending": task.state is State.PENDING,
         }
 

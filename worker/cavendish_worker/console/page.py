@@ -7,20 +7,18 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from flower.views import BaseHandler
 from tornado.web import HTTPError, authenticated
 
-from cavendish.client import Client
 from cavendish.errors import CavendishError, StoreUnavailable
 from cavendish.local_paths import store_url, with_kept
 from cavendish.model import TrackedTask
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.console.bulk_runner import BulkRunner
 from cavendish_worker.console.off_loop import OffLoop
 from cavendish_worker.console.wording import Shown
 
@@ -33,21 +31,14 @@ POLICY = (
 )
 
 
-@dataclass
 class Bench:
-    """What the pages of one process work with. Nothing is connected to before the first page."""
+    """What the pages of one process work with."""
 
-    settings: Settings
-    off_loop: OffLoop = field(default_factory=OffLoop)
-
-    @cached_property
-    def store(self) -> Store:
-        settings = with_kept(self.settings)
-        return Store(store_url(settings), settings.shards)
-
-    @cached_property
-    def client(self) -> Client:
-        return Client(settings=with_kept(self.settings))
+    def __init__(self, settings: Settings) -> None:
+        self.settings = with_kept(settings)
+        self.store = Store(store_url(self.settings), self.settings.shards)
+        self.off_loop = OffLoop()
+        self.runner = BulkRunner(self.store, self.settings)
 
 
 class Page(BaseHandler):  # type: ignore[misc]
@@ -61,9 +52,21 @@ class Page(BaseHandler):  # type: ignore[misc]
         """Every page of ours is behind Flower's login."""
         await self.answer(*place)
 
-    async def answer(self, *place: str) -> None:
-        """What a page does; `place`: the parts of its address."""
-        raise NotImplementedError
+    @authenticated
+    async def post(self, *place: str) -> None:
+        """A form of ours: `check_xsrf_cookie` has found that it is one."""
+        try:
+            await self.act(*place)
+        except CavendishError as error:
+            self.complain(error)
+
+    async def answer(self, *place: str) -> None:  # noqa: ARG002
+        """What a page shows; `place`: the parts of its address."""
+        raise HTTPError(405)
+
+    async def act(self, *place: str) -> None:  # noqa: ARG002
+        """What a form of a page does."""
+        raise HTTPError(405)
 
     def set_default_headers(self) -> None:
         """No other site may read, frame or load this; Flower itself may allow all of them."""
@@ -132,6 +135,10 @@ class Page(BaseHandler):  # type: ignore[misc]
         """One word of the URL, "" if it is not there."""
         return self.get_query_argument(name, "") or ""
 
+    def given(self, name: str) -> str:
+        """One field of a form, "" if it is not there."""
+        return self.get_body_argument(name, "") or ""
+
     def to(self, name: str, *place: str, **words: Any) -> str:
         """The address of a page of ours, with those words that are not empty."""
         path = self.reverse_url(f"cavendish-{name}", *place)
@@ -147,13 +154,15 @@ class Page(BaseHandler):  # type: ignore[misc]
         """Fill a template with what a question finds, or say why there is nothing to see."""
         try:
             found = await self.ask(question)
-        except StoreUnavailable as away:
-            self.set_status(503)
-            return self.draw("away.html", why=str(away))
-        except CavendishError as refused:
-            self.set_status(400)
-            return self.draw("refused.html", why=str(refused))
+        except CavendishError as error:
+            return self.complain(error)
         return self.draw(template, **found)
+
+    def complain(self, error: CavendishError) -> None:
+        """Say in a sentence what could not be done or shown."""
+        away = isinstance(error, StoreUnavailable)
+        self.set_status(503 if away else 400)
+        self.draw("away.html" if away else "refused.html", why=str(error))
 
     def draw(self, template: str, **found: Any) -> None:
         self.render(f"cavendish/{template}", page=self, shown=Shown, **found)

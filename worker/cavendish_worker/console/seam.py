@@ -6,6 +6,7 @@ our pages, and the log says so.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from tornado.template import Loader, Template
 from tornado.web import StaticFileHandler, url
 
 from cavendish.settings import Settings
+from cavendish_worker.console.action_pages import ActionPage, ActionsPage, ActPage
 from cavendish_worker.console.id_page import IdPage
 from cavendish_worker.console.ids_page import IdsPage
 from cavendish_worker.console.page import Bench
-from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry import logs
 
 HERE = Path(__file__).parent
 #: What begins the name of a template of ours.
@@ -39,12 +41,23 @@ def application(settings: Settings, **options: Any) -> app.Flower:
     try:
         urls.handlers[-1:-1] = _handlers(Bench(settings))  # the last one answers 404
         made = app.Flower(**options, template_loader=Templates(options["template_path"]))
-        made.reverse_url("cavendish-ids")
+        _log(settings)
         return made
     except Exception as moved:  # whatever another version of Flower raises
-        logger().error("flower.pages_missing", outcome=f"{type(moved).__name__}: {moved}"[:200])
+        logs.logger().error(
+            "flower.pages_missing", outcome=f"{type(moved).__name__}: {moved}"[:200]
+        )
         urls.handlers[:] = before
         return app.Flower(**options)
+
+
+def _log(settings: Settings) -> None:
+    """Our lines go where those of Flower go, which may be set to log errors only."""
+    root = logging.getLogger()
+    level = root.level
+    logs.set_up(settings.log_format, settings.log_level)
+    root.setLevel(level)
+    logging.getLogger("cavendish").setLevel(settings.log_level.upper())
 
 
 def _handlers(bench: Bench) -> list[Any]:
@@ -53,6 +66,9 @@ def _handlers(bench: Bench) -> list[Any]:
     return [
         url(r"/cavendish/ids", IdsPage, given, name="cavendish-ids"),
         url(r"/cavendish/id/([^/]+)/(.+)", IdPage, given, name="cavendish-id"),
+        url(r"/cavendish/act", ActPage, given, name="cavendish-act"),
+        url(r"/cavendish/action/([0-9a-f]{16})", ActionPage, given, name="cavendish-action"),
+        url(r"/cavendish/actions", ActionsPage, given, name="cavendish-actions"),
         url(
             r"/cavendish/static/(.*)",
             StaticFileHandler,

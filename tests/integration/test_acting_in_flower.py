@@ -1,0 +1,243 @@
+"""What operators do to ids on our pages inside Flower: confirmed, watched, stopped, taken up again;
+and what nobody else can make them do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cavendish import Client
+from cavendish.filter import Filter
+from cavendish.model import Lane
+from cavendish.policy.bulk_actions import BulkAction, BulkActions, fields_of
+from cavendish.replay import Replay
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish.store.deliveries import Attempt
+from cavendish_worker.console.bulk_runner import BulkRunner
+from conftest import Server
+from delivering import Delivering
+from ending import settle
+from flowering import flower
+from servers import eventually
+
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+OURS = {"Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture(scope="module")
+def http(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One Flower for the tests of this file."""
+    with flower(server.url, tmp_path_factory.mktemp("flower")) as opened:
+        yield opened
+
+
+def fields(page: str) -> dict[str, Any]:
+    """What the last form of a page that names a token sends, by name."""
+    form = page.rpartition('name="token"')
+    form_text = form[0].rpartition("<form")[2] + form[1] + form[2].partition("</form>")[0]
+    found: dict[str, Any] = {}
+    for tag in re.findall(r"<input[^>]*>", form_text):
+        name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)
+        if name and 'type="checkbox"' not in tag:
+            found.setdefault(name[1], []).append(value[1] if value else "")
+    return found
+
+
+def asked(http: httpx.Client, verb: str, **said: Any) -> httpx.Response:
+    """The page that asks to confirm."""
+    token = fields(http.get("/cavendish/ids?q=nobody-has-it").text).get("token")
+    token = token or fields(http.get(f"/cavendish/id/{SERVICE}/a").text)["token"]
+    return http.post("/cavendish/act", data={"token": token, "verb": verb, **said}, headers=OURS)
+
+
+def confirmed(http: httpx.Client, page: httpx.Response, **more: str) -> httpx.Response:
+    """The page of the action, once it was confirmed."""
+    answer = http.post(
+        "/cavendish/act", data=fields(page.text) | more, headers=OURS, follow_redirects=True
+    )
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def ended(store: Store) -> BulkAction:
+    """The latest action, once it has ended."""
+    eventually(
+        lambda: store.shared_state.bulk_actions().latest[0].state != "running", "it has ended", 60
+    )
+    return store.shared_state.bulk_actions().latest[0]
+
+
+def test_a_thousand_wrong_ids_are_counted_and_cancelled_and_each_says_by_whom(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """Those of another producer, and those that come later, stay."""
+    client.submit(["a"], service=SERVICE)
+    client.submit([f"w-{n}" for n in range(1000)], service=SERVICE, producer="careless")
+    page = asked(http, "cancel", producer="careless")
+    assert "1,000 ids</strong> will be cancelled" in page.text
+    client.submit(["later"], service=SERVICE, producer="careless")
+    confirmed(http, page, reason="wrong model")
+    action = ended(store)
+    assert (action.state, action.done, action.left) == ("done", 1000, 0)
+    assert client.count(Filter(state="cancelled")) == 1000
+    one = client.get("w-7", service=SERVICE)
+    assert one is not None
+    assert one.reason == "cancelled by ada in Flower: wrong model"
+    assert {task.id for task in client.list(Filter(state="pending")).items} == {"a", "later"}
+
+
+def test_named_ids_get_a_deadline_are_forgotten_and_each_page_tells_who_did_it(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """The ids that a person has selected, of whatever service."""
+    client.submit(["a", "b c"], service=SERVICE)
+    ids = [f"default {SERVICE} a", f"default {SERVICE} b c"]
+    confirmed(http, asked(http, "deadline", id=ids), **{"in": "2h"})
+    assert ended(store).done == 2
+    one = client.get("b c", service=SERVICE)
+    assert one is not None
+    assert abs(one.deadline_at - store.fleet.now() - 7200) < 60
+    page = http.get(f"/cavendish/id/{SERVICE}/b%20c").text
+    assert "given another deadline by ada in Flower" in page
+    confirmed(http, asked(http, "forget", id=ids[1:]))
+    assert ended(store).done == 1
+    assert client.get("b c", service=SERVICE) is None
+    assert "2 ids" not in http.get("/cavendish/actions").text
+    assert "1 of 1 forgotten" in " ".join(http.get("/cavendish/actions").text.split())
+
+
+def test_webhooks_are_replayed_once_however_often_the_replay_runs(
+    store: Store, client: Client, endpoint_index: Delivering
+) -> None:
+    """A process may die after it has reopened some, and before it has noted it."""
+    client.submit(["a"], service=SERVICE, webhook="http://127.0.0.1:1/x")
+    settle(store, LANE, "a")
+    names = [f"{client.get('a', service=SERVICE).webhooks[0]}:a"]  # type: ignore[union-attr]
+    store.deliveries.sort([LANE], store.fleet.now())
+    now = store.fleet.now()
+    endpoint = names[0].partition(":")[0]
+    store.deliveries.claim_delivery(LANE, now + 1, now + 60, "t", 9, {endpoint: 9})
+    before = f'{{"at":{now - 5},"outcome":"HTTP 500"}}'
+    store.deliveries.bury(LANE, "t", now, [Attempt(names[0], "HTTP 500", before)], 3600)
+    replay = Replay(store, now)
+    assert [one.outcome for one in replay.of(LANE, ["a", "gone"])] == ["done", "unknown"]
+    assert [one.outcome for one in replay.of(LANE, ["a"])] == ["ended"]  # it is pending
+    store.deliveries.claim_delivery(LANE, now + 60, now + 90, "t", 9, {endpoint: 9})
+    after = f'{before}\n{{"at":{now + 5},"outcome":"HTTP 204"}}'
+    assert store.deliveries.delivered(LANE, "t", now, [Attempt(names[0], "HTTP 204", after)], 3600)
+    assert [one.outcome for one in replay.of(LANE, ["a"])] == ["ended"]
+    assert [one.outcome for one in Replay(store, now + 10).of(LANE, ["a"])] == ["done"]
+
+
+def test_an_action_whose_process_died_is_taken_up_and_acts_on_none_twice(
+    store: Store, client: Client, settings: Settings
+) -> None:
+    """What it had done stays counted, and the rest is done."""
+    client.submit([f"w-{n}" for n in range(700)], service=SERVICE)
+    now = store.fleet.now()
+    client.cancel([f"w-{n}" for n in range(200)], service=SERVICE, by="ada in Flower")
+    chosen = fields_of(Filter(state="pending"))
+    action = BulkAction("0" * 16, "cancel", "ada in Flower", now, 700, chosen)
+    action = replace(action, owner="dead", seen_at=now - 60, done=200)
+    store.shared_state.change_bulk_actions(lambda known: (known.with_new(action), None))
+    BulkRunner(store, settings).wake()
+    assert (ended(store).done, ended(store).left) == (700, 0)
+    assert client.count(Filter(state="cancelled")) == 700
+    counts = store.statistics([LANE]).lanes[0].counts
+    assert counts["cancelled"] == 700
+
+
+@pytest.mark.timeout(180)
+def test_an_action_goes_on_after_flower_was_killed_and_is_stopped_by_a_button(
+    own_server: Server, tmp_path: Path
+) -> None:
+    """It lies in the store; any Flower carries it out, and any page stops it."""
+    store, mine = Store(own_server.url), Settings.load({"CAVENDISH_REDIS_URL": own_server.url})
+    with Client(settings=mine) as client:
+        client.submit([f"w-{n}" for n in range(3000)], service=SERVICE)
+        now = store.fleet.now()
+        chosen = fields_of(Filter(service=SERVICE))
+        action = BulkAction("0" * 16, "cancel", "ada", now, 3000, chosen, owner="x", seen_at=now)
+        store.shared_state.change_bulk_actions(lambda known: (known.with_new(action), None))
+        with flower(own_server.url, tmp_path) as http:  # the first process is taken for alive
+            page = http.get(f"/cavendish/action/{action.id}").text
+            assert "Stop it" in page
+            where = f"/cavendish/action/{action.id}"
+            http.post(where, data=fields(page), headers=OURS)
+            assert "stopped by ada" in http.get(where).text
+        assert client.count(Filter(state="cancelled")) == 0
+        running = replace(action, id="1" * 16, owner="x", seen_at=now - 60)
+        store.shared_state.change_bulk_actions(lambda known: (known.with_new(running), None))
+        with flower(own_server.url, tmp_path):
+            eventually(lambda: ended(store).state == "done", "another Flower has done it", 60)
+        assert client.count(Filter(state="cancelled")) == 3000
+    store.close()
+
+
+def test_a_form_counts_only_from_this_site_with_its_token_and_a_login(
+    http: httpx.Client, client: Client, store: Store, server: Server, tmp_path: Path
+) -> None:
+    """A foreign page can make a browser post, with the login that the browser knows."""
+    client.submit(["a"], service=SERVICE)
+    page = asked(http, "cancel", id=f"default {SERVICE} a")
+    form = fields(page.text)
+    here = str(http.base_url).rstrip("/")
+    refused: list[tuple[dict[str, str], dict[str, Any]]] = [
+        ({"Sec-Fetch-Site": "cross-site"}, form),
+        ({"Sec-Fetch-Site": "same-site"}, form),
+        ({"Origin": "https://evil.example"}, form),
+        ({"Origin": "null"}, form),
+        ({}, form),
+        (OURS, form | {"token": "0" * 64}),
+        (OURS, {name: value for name, value in form.items() if name != "token"}),
+        (OURS, form | {"token": "ü"}),
+    ]
+    for headers, data in refused:
+        assert http.post("/cavendish/act", data=data, headers=headers).status_code == 403
+    assert http.request("OPTIONS", "/cavendish/act").status_code == 405
+    assert http.get("/cavendish/act").status_code == 405
+    with flower(server.url, tmp_path, login=None) as open_one:
+        data = form | {"token": fields(open_one.get("/cavendish/ids").text).get("token", "")}
+        assert open_one.post("/cavendish/act", data=data, headers=OURS).status_code == 403
+        assert 'name="verb"' not in open_one.get("/cavendish/ids").text
+    assert store.shared_state.bulk_actions().latest == ()
+    answer = http.post("/cavendish/act", data=form, headers={"Origin": here})
+    assert answer.status_code == 303
+    assert ended(store).done == 1
+
+
+def test_what_cannot_be_meant_is_refused_in_a_sentence(http: httpx.Client, client: Client) -> None:
+    """A form may come from an old page, or from a hand."""
+    client.submit(["a"], service=SERVICE)
+    for said, words in (
+        ({"verb": "x"}, "Say what is to be done"),
+        ({"verb": "cancel"}, "Choose ids, or a filter"),
+        ({"verb": "cancel", "id": "a"}, "each with its account and service"),
+        ({"verb": "cancel", "state": "failed"}, "Only pending ids"),
+        ({"verb": "deadline", "confirmed": "yes", "all": "yes"}, "Say in how long"),
+        ({"verb": "cancel", "since": "soon"}, "is no time"),
+    ):
+        answer = asked(http, **said)  # type: ignore[arg-type]
+        assert (answer.status_code, words in answer.text) == (400, True), said
+
+
+def test_the_latest_actions_are_kept_and_none_that_still_runs_is_dropped() -> None:
+    """However many there are."""
+    known = BulkActions()
+    for number in range(100):
+        state = "running" if number % 10 == 0 else "done"
+        one = BulkAction(str(number), "cancel", "ada", number, 1, state=state)
+        known = known.with_new(one)
+    assert BulkActions.from_json(known.to_json()) == known
+    assert len(known.latest) == 30
+    assert sum(one.state == "running" for one in known.latest) == 10
+    assert BulkActions.from_json("[").latest == ()
