@@ -102,7 +102,9 @@ class EndpointManager:
 
         def step(latest: Endpoint) -> Endpoint:
             if replace(latest, keys=known.keys) != known:
-                raise EndpointError(f"Somebody else has changed {name!r} just now. Try it again.")
+                raise EndpointError(
+                    f"Somebody else has changed {name!r} just now. Try it again.", "taken"
+                )
             return replace(changed, keys=latest.keys)
 
         if self._store.endpoints.change(name, step) is None:
@@ -212,7 +214,7 @@ class EndpointManager:
 
 
 def _taken(name: str) -> EndpointError:
-    return EndpointError(f"An endpoint is registered as {name!r} already.")
+    return EndpointError(f"An endpoint is registered as {name!r} already.", "taken")
 
 
 def _new_keys(

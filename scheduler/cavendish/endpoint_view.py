@@ -155,7 +155,7 @@ def find_endpoint(store: Store, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise EndpointError(f"{text!r} is neither a name nor a URL.") from None
+        raise EndpointError(f"{text!r} is neither a name nor a URL.", "missing") from None
     if is_url(text) or _HASH.fullmatch(text) or not store.endpoints.missing([text]):
         return endpoint_of(text)
     if text not in store.endpoints.disabled():
@@ -165,4 +165,5 @@ def find_endpoint(store: Store, text: str) -> str:
 
 def not_registered(name: str) -> EndpointError:
     """The error for a name under which no endpoint is registered."""
-    return EndpointError(f"No endpoint is registered as {name!r}; see `cavendish endpoint list`.")
+    said = f"No endpoint is registered as {name!r}; see `cavendish endpoint list`."
+    return EndpointError(said, "missing")

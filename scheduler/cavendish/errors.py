@@ -57,7 +57,14 @@ class QuotaExceeded(SubmissionError):
 
 
 class EndpointError(CavendishError):
-    """A command about a webhook endpoint cannot be carried out; nothing was changed."""
+    """A command about a webhook endpoint cannot be carried out; nothing was changed.
+
+    `kind`: why, in one word: "missing" (not known), "taken" (the name is) or "option".
+    """
+
+    def __init__(self, message: str, kind: str = "option") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StoreUnavailable(CavendishError):

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import kombu.transport
 import pytest
 
+from cavendish.settings import Settings
+from cavendish.store import Store
 from cavendish_worker.celeryapp import broker_clock
 from cavendish_worker.celeryapp import redis_transport as broker
 from conftest import Server
 from consuming import Broker
+from serving import caller, new_key, service
 
 
 @pytest.fixture
@@ -29,3 +33,17 @@ def lists(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         process.wait(10)
     one.redis.close()
     one.log.close()
+
+
+@pytest.fixture
+def address(store: Store, settings: Settings) -> Iterator[str]:
+    """Where the service listens."""
+    with service(settings) as where:
+        yield where
+
+
+@pytest.fixture
+def http(address: str, store: Store) -> Iterator[httpx.Client]:
+    """A client with a key that may do everything."""
+    with caller(address, new_key(store, "ops")) as opened:
+        yield opened

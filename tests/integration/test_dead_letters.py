@@ -165,7 +165,7 @@ def test_a_text_that_is_no_time_is_refused(run: Run, since: str) -> None:
 def test_all_pages_of_dead_letters_are_read_while_others_are_added(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish_worker.cli.dead.selection.PAGE", 10)
+    monkeypatch.setattr("cavendish_worker.webhooks.dead_letters.PAGE", 10)
     now, ids = store.fleet.now(), [f"id-{n}" for n in range(35)]
     for place, task_id in enumerate(ids):
         submit_and_end(store, HOOK, task_id)
@@ -291,7 +291,7 @@ def test_what_was_delivered_since_is_pending_again_to_that_endpoint_alone(
 def test_a_replay_pages_through_everything_and_goes_on_where_its_limit_cut_it_off(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish_worker.cli.replay.PAGE", 7)
+    monkeypatch.setattr("cavendish_worker.webhooks.replaying.PAGE", 7)
     monkeypatch.setattr("cavendish_worker.cli.replay.CHUNK", 5)
     start = int(store.fleet.now()) - 3600
     for lane_service in (SERVICE, "flux"):

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from cavendish_worker.service import health_routes, problem_details, task_routes
+from cavendish_worker.service import (
+    change_routes,
+    control_routes,
+    dead_letter_routes,
+    endpoint_routes,
+    event_routes,
+    group_routes,
+    health_routes,
+    page_routes,
+    problem_details,
+    status_routes,
+    task_routes,
+)
+from cavendish_worker.service.openapi_document import ABOUT, Documented
 from cavendish_worker.service.parts import Parts
 
 #: The subjects. Add a router here, and its paths are served and documented; those under /v1 have
 #: `route_class=GuardedRoute`, which asks for a key before it reads the body.
 ROUTERS = (
     task_routes.router,
+    change_routes.router,
+    group_routes.router,
+    event_routes.router,
+    endpoint_routes.router,
+    dead_letter_routes.router,
+    control_routes.router,
+    status_routes.router,
     health_routes.router,
+    page_routes.router,
 )
 #: Bytes of the largest body: 10,000 ids with metadata of some hundred bytes each.
 LARGEST_BODY = 8 * 2**20
@@ -28,12 +50,15 @@ def create_app(parts: Parts) -> FastAPI:
         yield
         await parts.close()
 
-    app = FastAPI(
+    app = Documented(
         title="Cavendish",
+        version=version("cavendish"),
+        description=ABOUT,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         max_body_size=LARGEST_BODY,
+        redirect_slashes=False,
     )
     app.state.parts = parts
     problem_details.install(app)

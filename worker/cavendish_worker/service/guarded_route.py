@@ -50,7 +50,7 @@ async def _access(request: Request) -> KeyAccess:
         raise Problem(
             401,
             "A key is needed, as `authorization: Bearer cav_…`; `cavendish key add` makes one.",
-            {"www-authenticate": "Bearer"},
+            {"www-authenticate": "Bearer", "connection": "close"},  # its body is not read
         )
     request.state.key_name = key.name
     return KeyAccess(key)
@@ -63,10 +63,12 @@ def _is_json(content_type: str) -> bool:
     )
 
 
-def _may(right: str) -> Callable[[Request], KeyAccess]:
+def _may(right: str, *, everywhere: bool = False) -> Callable[[Request], KeyAccess]:
     def allowed(request: Request) -> KeyAccess:
         access: KeyAccess = request.state.access
         access.require(right)
+        if everywhere:
+            access.require_all()
         return access
 
     return allowed
@@ -76,3 +78,5 @@ def _may(right: str) -> Callable[[Request], KeyAccess]:
 Reading = Annotated[KeyAccess, Depends(_may("read"))]
 Submitting = Annotated[KeyAccess, Depends(_may("submit"))]
 Operating = Annotated[KeyAccess, Depends(_may("operate"))]
+#: A dependency of routes about what belongs to all accounts: a limited key has no part in it.
+OF_ALL = Depends(_may("operate", everywhere=True))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 #: Seconds for which a request is held at most: proxies and clients give up after 60.
 LONGEST = 20.0
 #: Requests of one client, and of all, that are held at the same time.
-PER_CLIENT, IN_ALL = 1000, 5000
+PER_CLIENT, IN_ALL = 2000, 5000
 
 
 class HeldRequests:
@@ -25,37 +25,47 @@ class HeldRequests:
         self.ending = asyncio.Event()
         self._held = Counter[str]()
 
+    def has_room(self, who: str, most: int = PER_CLIENT) -> bool:
+        """True if one more request may be held for a client, of which at most `most` are."""
+        room = self._held[who] < most and self._held.total() < IN_ALL
+        return room and not self.ending.is_set()
+
+    @contextmanager
+    def holding(self, who: str) -> Iterator[None]:
+        """Count a request of a client while it is held."""
+        self._held[who] += 1
+        try:
+            yield
+        finally:
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
+
     async def until(
         self, end: Awaitable[object], seconds: float, who: str, most: int = PER_CLIENT
     ) -> bool:
         """Await `end` for so many seconds; false if it has not come, for whatever reason.
 
-        `who`: the client that is held, of which at most `most` are. What `end` raises is raised,
-        but for a TimeoutError.
+        `who`: the client that is held. What `end` raises is raised, but for a TimeoutError.
         """
         task = asyncio.ensure_future(end)
-        if self.ending.is_set() or self._held[who] >= most or self._held.total() >= IN_ALL:
-            await _cancelled(task)
-            return False
-        self._held[who] += 1
         stop = asyncio.ensure_future(self.ending.wait())
         try:
-            first = asyncio.FIRST_COMPLETED
-            await asyncio.wait({task, stop}, timeout=min(seconds, LONGEST), return_when=first)
-            if not task.done():
+            if not self.has_room(who, most):
                 return False
-            with suppress(TimeoutError):
-                await task
-                return True
+            with self.holding(who):
+                first = asyncio.FIRST_COMPLETED
+                await asyncio.wait({task, stop}, timeout=min(seconds, LONGEST), return_when=first)
+            if task.done():
+                with suppress(TimeoutError):
+                    await task
+                    return True
             return False
         finally:
-            self._held[who] -= 1
-            if not self._held[who]:
-                del self._held[who]
-            await _cancelled(task, stop)
+            await cancelled(task, stop)
 
 
-async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
+async def cancelled(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs, and wait until it has ended."""
     for task in tasks:
         task.cancel()

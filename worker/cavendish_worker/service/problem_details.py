@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +18,8 @@ from cavendish.errors import (
     StoreUnavailable,
     SubmissionError,
 )
+from cavendish.stored_json import compact
+from cavendish_worker.telemetry.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which to ask again: while Redis is away, and where a producer has no room.
@@ -31,6 +32,10 @@ _SENTENCES = {
     405: "The resource does not take this method; the header `allow` names those that it takes.",
     413: "The body is larger than this resource takes.",
 }
+
+
+#: The kind of an EndpointError -> its status.
+_OF_ENDPOINT = {"missing": 404, "taken": 409}
 
 
 class Problem(Exception):
@@ -46,7 +51,7 @@ class Problem(Exception):
         """The problem document."""
         title = HTTPStatus(self.status).phrase
         body = {"type": "about:blank", "title": title, "status": self.status}
-        text = json.dumps({**body, "detail": self.detail, **self.more})
+        text = compact({**body, "detail": self.detail, **self.more})
         return Response(text, self.status, self.headers, media_type=MEDIA_TYPE)
 
 
@@ -87,11 +92,17 @@ def _sentence(one: Mapping[str, Any]) -> str:
 
 def _of_framework(error: HTTPException) -> Problem:
     detail = _SENTENCES.get(error.status_code) or f"{error.detail}"
-    return Problem(error.status_code, detail, error.headers)
+    headers = {**(error.headers or {})}
+    if error.status_code == 413:
+        headers["connection"] = "close"  # what is still sent would be read for nothing
+    return Problem(error.status_code, detail, headers)
 
 
-def _unavailable(error: Exception) -> Problem:
-    return Problem(503, str(error), again_after(AWAY_FOR))
+def _unavailable(error: StoreUnavailable) -> Problem:
+    """The log says which Redis it is, and why; that is nothing for clients."""
+    logger().warning("http.store_unavailable", outcome=str(error))
+    said = "The store does not answer, or takes nothing more; try it again."
+    return Problem(503, said, again_after(AWAY_FOR))
 
 
 def _missed(error: EventsMissed) -> Problem:
@@ -105,9 +116,11 @@ _PROBLEMS: dict[type[Exception], Any] = {
     HTTPException: _of_framework,
     QuotaExceeded: lambda error: Problem(429, str(error), again_after(FULL_FOR), kind=error.kind),
     SubmissionError: lambda error: Problem(422, str(error), kind=error.kind),
-    EndpointError: lambda error: Problem(422, str(error), kind="endpoint"),
+    EndpointError: lambda error: Problem(
+        _OF_ENDPOINT.get(error.kind, 422), str(error), kind="endpoint"
+    ),
     EventsMissed: _missed,
     StoreUnavailable: _unavailable,
-    ClientClosed: lambda _: _unavailable(Exception("The service ends; ask again.")),
+    ClientClosed: lambda _: Problem(503, "The service ends; ask again.", again_after(AWAY_FOR)),
     Exception: lambda _: Problem(500, "The service failed at this request; its log says why."),
 }

@@ -1,18 +1,18 @@
-"""The JSON of tasks: what a submit says, and what is known of an id."""
+"""The JSON of tasks: what requests say about them, and how they are answered."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cavendish import Task, TrackedTask
-from cavendish.record_json import valid
-from cavendish.stored_json import compact
-from cavendish.submission import ID_LENGTH
+from cavendish import Changed, Filter, Task
 
 #: Ids in one request.
 MOST_IDS = 10_000
+EXAMPLE = "1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10"
+StateName = Literal["pending", "succeeded", "failed", "unknown", "expired", "cancelled"]
+Ids = Annotated[list[str], Field(max_length=MOST_IDS, examples=[[EXAMPLE]])]
 
 
 class Body(BaseModel):
@@ -24,38 +24,139 @@ class Body(BaseModel):
 class TaskBody(Body):
     """An id with options of its own."""
 
-    id: str = Field(max_length=ID_LENGTH, examples=["1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10"])
-    metadata: dict[str, Any] | None = None
-    key: str | None = None
+    id: str = Field(examples=[EXAMPLE])
+    metadata: dict[str, Any] | None = Field(None, description="In place of that of all ids.")
+    key: str | None = Field(None, description="A name of your own for this id: `?key=` finds it.")
 
 
 class SubmitBody(Body):
     """Ids of one service, and what is said of all of them."""
 
-    service: str = Field(examples=["nano-banana"])
-    account: str = "default"
-    tasks: list[str | TaskBody] = Field(max_length=MOST_IDS)
-    webhook: str | list[str] | None = None
-    deadline: float | None = None
-    metadata: dict[str, Any] | None = None
-    model: str | None = None
-    producer: str | None = None
-    restart: bool = False
-    traceparent: str | None = None
-    group: str | None = None
-    group_size: int | None = None
+    service: str = Field(examples=["nano-banana"], description="The API that made the ids.")
+    account: str = Field("default", description="Whose token asks about them.")
+    ids: list[str | TaskBody] = Field(max_length=MOST_IDS, examples=[[EXAMPLE]])
+    webhook: str | list[str] | None = Field(
+        None, description="A URL or the name of a registered endpoint, or up to 8 of them."
+    )
+    deadline: float | None = Field(None, description="Seconds from now: 1 to 2592000.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="At most 8 KiB; each webhook contains it."
+    )
+    model: str | None = Field(None, description="It improves the estimate of the duration.")
+    producer: str | None = Field(
+        None, description="Calls are shared fairly between producers. Default: name of the key."
+    )
+    restart: bool = Field(default=False, description="Track ended ids anew.")
+    traceparent: str | None = Field(None, description="W3C trace context for each webhook.")
+    key: str | None = Field(None, description="A name of your own for the one id.")
+    group: str | None = Field(None, description="A label for ids that belong together.")
+    group_size: int | None = Field(None, description="How many ids the group has: 1 to 10000.")
 
-    def ids(self) -> list[str | Task]:
+    def tasks(self) -> list[str | Task]:
         """The ids as the client takes them."""
         return [
-            one if isinstance(one, str) else Task(one.id, one.metadata, one.key)
-            for one in self.tasks
+            one if isinstance(one, str) else Task(one.id, one.metadata, one.key) for one in self.ids
         ]
 
 
-def task_json(task: TrackedTask) -> str:
-    """The JSON of a task; the upstream record stands in it as it came, but valid."""
-    plain = task.to_json()
-    del plain["record"]
-    text = compact(plain)
-    return f'{text[:-1]},"record":{valid(task.record_json or "null")}}}'
+class Wanted(BaseModel):
+    """The tasks that match all that is given."""
+
+    service: str | None = None
+    account: str | None = None
+    state: list[StateName] | None = None
+    producer: str | None = None
+    model: str | None = None
+    key: str | None = None
+    group: str | None = None
+    endpoint: str | None = Field(None, description="Name or URL of an endpoint that is told.")
+    since: float | None = Field(None, description="Unix time of the end, or of the submit.")
+    until: float | None = None
+
+    def filter(self, **instead: str | None) -> Filter:
+        """The filter of the client, with these fields instead. Raises SubmissionError."""
+        given = {name: getattr(self, name) for name in Wanted.model_fields}
+        return Filter(**given | instead)
+
+
+class FilterBody(Wanted, Body):
+    """A filter in a body."""
+
+
+class CountQuery(Wanted):
+    """A filter in a query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListQuery(CountQuery):
+    """A page of the tasks that match a filter."""
+
+    cursor: str | None = Field(None, description="The `next` of the page before.")
+    limit: int = Field(50, ge=1, le=1000)
+    with_record: bool = Field(default=False, description="With the records of the remote API.")
+
+
+class SubmittedItem(BaseModel):
+    """What became of one id."""
+
+    id: str
+    outcome: Literal["new", "known", "refused"]
+    state: StateName | None
+    reason: str
+
+
+class SubmittedItems(BaseModel):
+    """What became of each id, in their order."""
+
+    items: list[SubmittedItem]
+
+
+class TaskItem(BaseModel):
+    """A task as it is known. Times are in seconds since the Unix epoch."""
+
+    id: str
+    service: str
+    account: str
+    state: StateName
+    submitted_at: float
+    deadline_at: float
+    polls: int
+    polled_at: float | None
+    absences: int
+    finished_at: float | None
+    settled_at: float | None
+    reason: str
+    model: str
+    producer: str
+    metadata: dict[str, Any] | None
+    trace: str
+    key: str
+    group: str
+    record: dict[str, Any] | None
+
+
+class TaskPage(BaseModel):
+    """A page of tasks, the newest submit first; `next` is null on the last one."""
+
+    items: list[TaskItem]
+    next: str | None
+
+
+class FoundTasks(BaseModel):
+    """The tasks among some ids, and the ids that are not tracked."""
+
+    items: list[TaskItem]
+    missing: list[str]
+
+
+class ChangedItems(BaseModel):
+    """What became of each id that was to be changed."""
+
+    items: list[Changed]
+
+
+class Count(BaseModel):
+    """How many there are."""
+
+    count: int

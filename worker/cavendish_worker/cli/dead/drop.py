@@ -11,7 +11,7 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.dead.selection import Selection, deliveries_argument, filters
 from cavendish_worker.cli.options import confirm, json_option, limit_option, yes_option
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.cli.reopening import chunks
+from cavendish_worker.webhooks.reopening import chunks
 
 
 @click.command("drop", short_help="Forget dead letters for good.")

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.dead.selection import Selection, fields, filters
+from cavendish_worker.cli.dead.selection import Selection, filters
 from cavendish_worker.cli.options import json_option, limit_option
 from cavendish_worker.cli.output import moment, print_json
 from cavendish_worker.cli.tables import table
+from cavendish_worker.webhooks.dead_letters import fields
 
 
 @click.command("list", short_help="List the dead letters.")

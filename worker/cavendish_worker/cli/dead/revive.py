@@ -11,7 +11,7 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.dead.selection import Selection, deliveries_argument, filters
 from cavendish_worker.cli.options import json_option, limit_option, rate_option
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.cli.reopening import MOST, reopen, spread
+from cavendish_worker.webhooks.reopening import MOST, reopen, spread
 
 
 @click.command("revive", short_help="Deliver dead letters again.")

@@ -1,0 +1,252 @@
+"""The HTTP API: every error is a problem document, whatever a stranger sends."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.service.application import LARGEST_BODY
+from conftest import Server
+from serving import caller, new_key, service
+
+SERVICE = "nano-banana"
+JSON = {"content-type": "application/json"}
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    """The sentence of a problem document."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    said = answer.json()
+    assert (said["status"], said["type"]) == (status, "about:blank")
+    assert said["detail"].endswith(".")
+    assert "\n" not in said["detail"]
+    return str(said["detail"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/tasks/", 404),
+        ("GET", "/v1/tasks/nano-banana", 404),
+        ("GET", "/v1/tasks/cancel", 405),
+        ("DELETE", "/v1/tasks", 405),
+        ("GET", "/v1/tasks/nano-banana/unknown", 404),
+        ("GET", "/v1/groups/unknown", 404),
+        ("GET", "/v1/endpoints/unknown", 404),
+        ("DELETE", "/v1/endpoints/unknown", 404),
+        ("DELETE", "/v1/pauses/default", 404),
+        ("GET", "/v1/tasks?limit=0", 422),
+        ("GET", "/v1/tasks?limt=5", 422),
+        ("GET", "/v1/tasks?state=gone", 422),
+        ("GET", "/v1/tasks?since=nan", 422),
+        ("GET", "/v1/tasks?cursor=x", 422),
+        ("GET", "/v1/tasks/nano-banana/a?wait=21", 422),
+        ("GET", "/v1/tasks/nano-banana/a?wait=nan", 422),
+    ],
+)
+def test_what_is_not_there_or_not_meant_is_a_problem(
+    http: httpx.Client, method: str, path: str, status: int
+) -> None:
+    """One sentence each."""
+    problem(http.request(method, path), status)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"[" * 100_000, 400),
+        (b'{"ids":' * 50_000, 400),
+        (b"1" * 5000, 400),
+        (b'{"service":"nano-banana","ids":["a"],"deadline":' + b"9" * 5000 + b"}", 400),
+        (b"\xff\xfe", 422),
+        (b'{"service": "\xff"}', 400),
+        (b"null", 422),
+        (b"[]", 422),
+        (b'{"service":"nano-banana"}', 422),
+        (b'{"service":"nano-banana","ids":"a"}', 422),
+        (b'{"service":"nano-banana","ids":[1]}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"deadline":"60"}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"deadline":NaN}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"deadline":1e400}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"restart":1}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"unknown":1}', 422),
+        (b'{"service":"nano-banana","ids":["\\ud800"]}', 422),
+        (b'{"service":"nano-banana","ids":["a\\u0000b"]}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"webhook":"http://127.0.0.1:99999/"}', 422),
+        (b'{"service":"nano-banana","ids":["a"],"webhook":"nobody"}', 422),
+        (b'{"service":"nano-bananna","ids":["a"]}', 422),
+        (
+            b'{"service":"nano-banana","ids":["a"],"metadata":'
+            + b'{"a":' * 300
+            + b"1"
+            + b"}" * 301,
+            422,
+        ),
+        (b'{"service":"nano-banana","ids":["a"],"metadata":{"a":"' + b"x" * 9000 + b'"}}', 422),
+    ],
+    ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
+)
+def test_a_body_that_cannot_be_meant_is_a_problem(
+    http: httpx.Client, store: Store, body: bytes, status: int
+) -> None:
+    """Nothing is written, and the service goes on."""
+    problem(http.post("/v1/tasks", content=body, headers=JSON), status)
+    assert store.tasks.lanes() == []
+    assert http.get("/v1/tasks").status_code == 200
+
+
+def test_a_body_of_another_kind_is_a_415(http: httpx.Client) -> None:
+    """JSON is what is read."""
+    assert "JSON" in problem(http.post("/v1/tasks", data={"service": SERVICE}), 415)
+    problem(http.post("/v1/tasks", content=b"{}"), 415)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx.Client) -> None:
+    """By its length, or, without one, when it has grown too large."""
+    declared = http.build_request("POST", "/v1/tasks", headers=JSON, content=b" " * 10)
+    declared.headers["content-length"] = str(LARGEST_BODY + 1)
+    answer = raw(http, b"POST /v1/tasks", {**declared.headers}, b"")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+    sent = 0
+
+    def growing() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 100 * 2**20:
+            sent += 2**16
+            yield b" " * 2**16
+
+    with suppress(httpx.WriteError, httpx.ReadError):  # it is closed while the client still sends
+        problem(http.post("/v1/tasks", content=growing(), headers=JSON), 413)
+    assert sent < 50 * 2**20
+
+
+def raw(http: httpx.Client, start: bytes, headers: dict[str, str], body: bytes) -> bytes:
+    """The beginning of the answer to bytes as they are."""
+    where = urlsplit(str(http.base_url))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
+        connection.sendall(start + b" HTTP/1.1\r\n" + lines.encode() + b"\r\n" + body)
+        return connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\x00" * 1000,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/tasks HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 100_000,
+        b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=lambda noise: str(noise[:24]),
+)
+def test_noise_ends_a_connection_and_nothing_else(http: httpx.Client, noise: bytes) -> None:
+    """The service goes on."""
+    where = urlsplit(str(http.base_url))
+    with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
+        try:
+            connection.sendall(noise)
+            connection.recv(65536)
+        except OSError:
+            pass  # it was closed before all was sent
+    assert http.get("/v1/tasks").status_code == 200
+
+
+def test_while_redis_is_away_the_answer_is_a_503(own_server: Server, settings: Settings) -> None:
+    """With the time to try again; the service lives, and is not ready."""
+    settings = replace(settings, redis_url=own_server.url)
+    store = Store(own_server.url)
+    key = new_key(store, "ops")
+    store.close()
+    with service(settings) as address, caller(address, key) as http:
+        assert http.get("/v1/tasks").status_code == 200
+        own_server.kill()
+        answer = http.get("/v1/tasks")
+        problem(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert http.get("/healthz").status_code == 200
+        problem(http.get("/readyz"), 503)
+        own_server.start()
+        assert http.get("/v1/tasks").status_code in (200, 401)  # it may have forgotten the keys
+
+
+def test_a_producer_without_room_is_a_429(settings: Settings, store: Store) -> None:
+    """The quota of the producer is what is too much."""
+    key = new_key(store, "ops")
+    with service(replace(settings, producer_ids=1)) as address, caller(address, key) as http:
+        body = {"service": SERVICE, "ids": ["a", "b"]}
+        answer = http.post("/v1/tasks", json=body)
+        problem(answer, 429)
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_name_that_is_taken_is_a_409(http: httpx.Client) -> None:
+    """An endpoint is registered once, shown without its secret, changed and removed."""
+    body = {"name": "shop", "url": "http://127.0.0.1:9000/hook", "unencrypted": True}
+    first = http.post("/v1/endpoints", json=body)
+    assert first.status_code == 201
+    assert first.headers["location"] == "/v1/endpoints/shop"
+    problem(http.post("/v1/endpoints", json=body), 409)
+    assert first.json()["secret"] not in http.get("/v1/endpoints").text
+    changed = http.patch("/v1/endpoints/shop", json={"events": ["task.failed"]})
+    assert changed.json()["events"] == ["task.failed"]
+    assert http.post("/v1/endpoints/shop/disable", json={"reason": "x"}).json() == {"changed": True}
+    assert http.post("/v1/endpoints/shop/enable").json() == {"changed": True}
+    rotated = http.post("/v1/endpoints/shop/rotate", json={"unencrypted": True})
+    assert rotated.json()["secret"] != first.json()["secret"]
+    assert http.delete("/v1/endpoints/shop").json() == {"waiting": 0}
+
+
+def test_accounts_are_paused_and_slowed_down(http: httpx.Client) -> None:
+    """A pause and a ceiling are resources of an account."""
+    paused = http.put("/v1/pauses/default/flux", json={"seconds": 60.0, "reason": "billing"})
+    assert (paused.status_code, paused.json()["by"]) == (200, "key ops")
+    assert http.put("/v1/pauses/default").json()["until"] is None
+    assert len(http.get("/v1/pauses").json()["items"]) == 2
+    assert http.delete("/v1/pauses/default").status_code == 200
+    assert http.put("/v1/rate-ceilings/default", json={"calls": 5.0}).json()["calls"] == 5.0
+    assert http.get("/v1/rate-ceilings").json()["items"][0]["account"] == "default"
+    assert http.delete("/v1/rate-ceilings/default").status_code == 204
+    problem(http.put("/v1/rate-ceilings/default", json={"calls": -1.0}), 422)
+
+
+def test_operators_read_status_metrics_and_dead_letters(http: httpx.Client) -> None:
+    """As the commands of these names print them."""
+    http.post("/v1/tasks", json={"service": SERVICE, "ids": ["a"]})
+    assert http.get("/v1/status").json()["lanes"][0]["pending"] == 1
+    assert "cavendish_store_up 1.0" in http.get("/metrics").text
+    assert http.get("/v1/dead-letters").json() == {"items": []}
+    problem(http.post("/v1/dead-letters/revive", json={}), 422)
+    assert http.post("/v1/dead-letters/revive", json={"all": True}).json()["items"] == []
+    assert http.post("/v1/dead-letters/drop", json={"all": True}).json()["dropped"] == 0
+    body = {"endpoint": "https://example.com/hook", "since": 0.0}
+    assert http.post("/v1/replays", json=body).json()["replayed"] == 0
+
+
+def test_the_pages_load_nothing_from_anywhere(address: str) -> None:
+    """The document is OpenAPI 3.1, and the page for people shows each of its operations."""
+    with caller(address) as http:
+        document = http.get("/openapi.json").json()
+        page = http.get("/docs")
+    assert document["openapi"].startswith("3.1")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<script" not in page.text
+    assert "//" not in page.text.replace("https://example.com", "")
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in page.text
+    assert "cav_" not in json.dumps(document["paths"])

@@ -1,0 +1,137 @@
+"""Webhook endpoints over HTTP: register, change, switch; they belong to all accounts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response, Security
+from pydantic import BaseModel, Field
+
+from cavendish import NewSecret, WebhookEndpoint
+from cavendish_worker.service.guarded_route import BEARER, OF_ALL, GuardedRoute
+from cavendish_worker.service.json_answers import answer
+from cavendish_worker.service.parts import Shared
+from cavendish_worker.service.task_bodies import Body
+
+router = APIRouter(
+    prefix="/v1/endpoints",
+    tags=["endpoints"],
+    route_class=GuardedRoute,
+    dependencies=[Security(BEARER), OF_ALL],
+)
+
+
+class OptionsBody(Body):
+    """What can be said of an endpoint."""
+
+    events: str | list[str] = Field(
+        default=[], description="Kinds that it gets, such as task.failed or task.*; default: all."
+    )
+    headers: dict[str, str] | None = Field(None, description="Each webhook carries them.")
+    rate: float | None = Field(None, description="The most webhooks a minute.")
+    retries: int | None = Field(None, description="Attempts after the first one.")
+    retry_for: float | None = Field(None, description="Seconds until the last of them.")
+    unencrypted: bool = Field(
+        default=False, description="Store secrets unencrypted where this process has no key."
+    )
+
+
+class AddBody(OptionsBody):
+    """A new endpoint."""
+
+    name: str = Field(examples=["shop"])
+    url: str = Field(examples=["https://example.com/hook"])
+    ed25519: bool = Field(default=False, description="A key pair signs as well (v1a).")
+
+
+class UpdateBody(OptionsBody):
+    """What changes; everything else stays."""
+
+    url: str | None = None
+    remove_headers: list[str] = Field(default=[])
+    reset: list[Literal["events", "headers", "rate", "retries"]] = Field(
+        default=[], description="These take their default again."
+    )
+
+
+class RotateBody(Body):
+    """How long the old secret signs as well."""
+
+    overlap: float = Field(default=86400.0, description="Seconds.")
+    unencrypted: bool = False
+
+
+class DisableBody(Body):
+    """Why it is disabled."""
+
+    reason: str = "by hand"
+
+
+class EndpointItems(BaseModel):
+    """The endpoints that are registered, disabled, or have pending deliveries."""
+
+    items: list[WebhookEndpoint]
+
+
+class Removed(BaseModel):
+    """Deliveries that waited for it; they become dead letters when they are due."""
+
+    waiting: int
+
+
+class Switched(BaseModel):
+    """False if it was so before."""
+
+    changed: bool
+
+
+@router.get("", summary="List endpoints", response_model=EndpointItems)
+async def endpoints(parts: Shared) -> Response:
+    """The endpoints that are registered, disabled, or have pending deliveries."""
+    return answer({"items": await parts.client.endpoints()})
+
+
+@router.post("", summary="Register an endpoint", status_code=201, response_model=NewSecret)
+async def add_endpoint(body: AddBody, parts: Shared) -> Response:
+    """Its secret is shown only now."""
+    told = body.model_dump(exclude={"name", "url"})
+    new = await parts.client.add_endpoint(body.name, body.url, **told)
+    return answer(new, 201, {"location": f"/v1/endpoints/{new.endpoint}"})
+
+
+@router.get("/{which}", summary="Get an endpoint", response_model=WebhookEndpoint)
+async def endpoint(which: str, parts: Shared) -> Response:
+    """By its name, or by the hash of its URL."""
+    return answer(await parts.client.endpoint(which))
+
+
+@router.patch("/{name}", summary="Change an endpoint", response_model=WebhookEndpoint)
+async def update_endpoint(name: str, body: UpdateBody, parts: Shared) -> Response:
+    """It keeps its secret, and what is not named."""
+    return answer(await parts.client.update_endpoint(name, **body.model_dump()))
+
+
+@router.delete("/{name}", summary="Remove an endpoint", response_model=Removed)
+async def remove_endpoint(name: str, parts: Shared) -> Response:
+    """Forget it and its secrets."""
+    return answer({"waiting": await parts.client.remove_endpoint(name)})
+
+
+@router.post("/{name}/rotate", summary="Rotate the secret", response_model=NewSecret)
+async def rotate_endpoint(name: str, parts: Shared, body: RotateBody | None = None) -> Response:
+    """The old secret signs as well for a while."""
+    told = body or RotateBody()
+    return answer(await parts.client.rotate_endpoint(name, **told.model_dump()))
+
+
+@router.post("/{which}/enable", summary="Enable an endpoint", response_model=Switched)
+async def enable_endpoint(which: str, parts: Shared) -> Response:
+    """Send to it again, at once."""
+    return answer({"changed": await parts.client.enable_endpoint(which)})
+
+
+@router.post("/{which}/disable", summary="Disable an endpoint", response_model=Switched)
+async def disable_endpoint(which: str, parts: Shared, body: DisableBody | None = None) -> Response:
+    """Send nothing to it until it is enabled."""
+    reason = (body or DisableBody()).reason
+    return answer({"changed": await parts.client.disable_endpoint(which, reason=reason)})

@@ -1,0 +1,141 @@
+"""Events over HTTP: the ends of tasks, as Server-Sent Events that go on where a client stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Security
+from fastapi.responses import StreamingResponse
+
+from cavendish import Event, EventsMissed, StoreUnavailable
+from cavendish.stored_json import compact
+from cavendish_worker.service.guarded_route import BEARER, GuardedRoute, Reading
+from cavendish_worker.service.held_requests import cancelled
+from cavendish_worker.service.key_access import KeyAccess
+from cavendish_worker.service.parts import Parts, Shared
+from cavendish_worker.service.problem_details import Problem, again_after
+
+router = APIRouter(
+    prefix="/v1/events", tags=["events"], route_class=GuardedRoute, dependencies=[Security(BEARER)]
+)
+
+#: Seconds after which a comment shows that the connection lives, and a client connects again.
+ALIVE_EVERY, RETRY = 15.0, 1.0
+#: Streams of one key at the same time.
+STREAMS = 100
+Place = tuple[str | None, str | None]
+
+
+@router.get(
+    "",
+    summary="Follow the ends of tasks",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(
+    access: Reading,
+    parts: Shared,
+    service: str | None = None,
+    account: str | None = None,
+    after: Annotated[
+        str | None, Query(description="The `id` of an event; 0: the oldest that is kept.")
+    ] = None,
+    *,
+    follow: Annotated[bool, Query(description="Wait for those to come.")] = True,
+    last_event_id: Annotated[str | None, Header(description="It wins over `after`.")] = None,
+) -> StreamingResponse:
+    """A stream of Server-Sent Events: `event: ended`, with the end of a task as JSON.
+
+    Their `id` is a position: a client that connects again with it as `Last-Event-ID`, as browsers
+    do, misses and repeats nothing. `event: missed` says that events were trimmed before they were
+    read; the stream goes on with the oldest that is kept.
+    """
+    place = access.one_of("service", service), access.one_of("account", account)
+    start, who = last_event_id or after, f"events of {access.key.name}"
+    if not parts.held.has_room(who, STREAMS):
+        raise Problem(429, "This key follows too many streams of events.", again_after(RETRY))
+    await _refuse_malformed(parts, place, start)
+    lines = _lines(_Stream(parts, access, place, follow), start, who)
+    return StreamingResponse(
+        lines, media_type="text/event-stream", headers={"cache-control": "no-store"}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What a client follows."""
+
+    parts: Parts
+    access: KeyAccess
+    place: Place
+    follow: bool
+
+    async def shows(self, event: Event) -> bool:
+        """True if the key sees the task that ended."""
+        if not self.access.key.own:
+            return True
+        place: Any = {"service": event.service, "account": event.account}
+        known = await self.parts.client.get_many([event.id], with_record=False, **place)
+        return bool(self.access.seen(known.values()))
+
+
+async def _refuse_malformed(parts: Parts, place: Place, start: str | None) -> None:
+    """Raise what is wrong with a position, while the answer can still be an error."""
+    if start is None:
+        await parts.read(parts.store.fleet.now)
+        return
+    with suppress(EventsMissed):
+        async with aclosing(parts.client.events(*place, after=start, follow=False)) as kept:
+            async for _ in kept:
+                break
+
+
+async def _lines(stream: _Stream, start: str | None, who: str) -> AsyncIterator[str]:
+    """The lines of a stream. It ends with the service, or when Redis is away: connect again."""
+    yield f"retry: {RETRY * 1000:.0f}\n\n"
+    parts, position = stream.parts, start
+    with parts.held.holding(who), suppress(StoreUnavailable):
+        while True:
+            found = parts.client.events(*stream.place, after=position, follow=stream.follow)
+            try:
+                async with aclosing(found), aclosing(_heard(found, parts.held.ending)) as heard:
+                    async for event in heard:
+                        if event is None:
+                            yield ": alive\n\n"
+                        elif await stream.shows(event):
+                            yield _line("ended", event.position, event.to_json())
+                return
+            except EventsMissed as missed:
+                position = missed.position
+                yield _line("missed", position, {"position": position})
+
+
+def _line(kind: str, position: str, data: dict[str, object]) -> str:
+    return f"event: {kind}\nid: {position}\ndata: {compact(data)}\n\n"
+
+
+async def _heard(
+    found: AsyncGenerator[Event, None], ending: asyncio.Event
+) -> AsyncGenerator[Event | None, None]:
+    """The events as they come, and None whenever none came for a while, until the service ends."""
+    stop, following = asyncio.ensure_future(ending.wait()), None
+    try:
+        while not ending.is_set():
+            following = following or asyncio.ensure_future(anext(found))
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait({following, stop}, timeout=ALIVE_EVERY, return_when=first)
+            if following.done():
+                try:
+                    event = following.result()
+                except StopAsyncIteration:
+                    return
+                following = None
+                yield event
+            elif not stop.done():
+                yield None
+    finally:
+        await cancelled(*filter(None, (stop, following)))
