@@ -292,7 +292,7 @@ def test_a_replay_pages_through_everything_and_goes_on_where_its_limit_cut_it_of
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cavendish_worker.webhooks.replaying.PAGE", 7)
-    monkeypatch.setattr("cavendish_worker.cli.replay.CHUNK", 5)
+    monkeypatch.setattr("cavendish_worker.webhooks.replaying.CHUNK", 5)
     start = int(store.fleet.now()) - 3600
     for lane_service in (SERVICE, "flux"):
         for second in range(12):
