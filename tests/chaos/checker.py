@@ -17,7 +17,7 @@ from typing import Any
 
 from chaos.group_stories import GROUP_RULES, judged
 from chaos.history import Line
-from chaos.stories import ACKNOWLEDGED, CANCELLED, EXPIRED, PENDING, UNKNOWN, Reading, Story
+from chaos.stories import ACKNOWLEDGED, CANCELLED, DONE, EXPIRED, PENDING, UNKNOWN, Reading, Story
 
 #: What each rule says; a violation names its rule by the key.
 RULES = {
@@ -34,12 +34,22 @@ RULES = {
     "unstored": "delivered before it was stored",
     "uncancelled": "a cancel was acknowledged, and the id is not cancelled",
     "cancelled by nobody": "cancelled, and nobody asked for it before",
+    "not ended": "an operator was told that the id had ended, and it was pending after that",
+    "polled": "polled, long after its cancel or its forget was acknowledged",
+    "not silent": "a silent cancel was acknowledged, and a webhook was told",
+    "remembered": "a forget was acknowledged, and the id is known, or in Redis, after that",
+    "told of": "a forget was acknowledged, and more than the webhook under way came after that",
+    "listed wrongly": "the list at the end does not have exactly the ids that are known, each once",
     "unverified": "a delivery whose signature does not hold",
     "stranger": "known or delivered, and nobody had submitted it before",
     **GROUP_RULES,
     "clock": "the wall clock was set during the run: times of Redis cannot be compared",
     "history": "the lines themselves do not make sense",
 }
+
+
+#: Seconds for which a call or a webhook may be under way: a lease, and the longest freeze.
+UNDER_WAY = 25.0
 
 
 @dataclass(frozen=True)
@@ -79,15 +89,16 @@ def violations(history: Sequence[Line]) -> list[Violation]:
 
 def _kept(story: Story) -> Found:
     """It ends, and is not forgotten before. A Celery message may wait a while until it is known."""
-    submit = story.acknowledged
-    if submit and not any(one.terminal for one in story.sights):
-        yield "lost", (*submit.lines, *(one.line for one in story.sights[-1:]))
+    submit, last = story.acknowledged, story.sights[-1:]
+    gone = story.forgotten or (last and last[0].state is None and story.may_be_gone(last[0].at))
+    if submit and not gone and not any(one.terminal for one in story.sights):
+        yield "lost", (*submit.lines, *(one.line for one in last))
     known = [(submit.done, submit.done_line)] if submit and submit.answer != "sent" else []
     if not _unpromised(story):
         known += [(one.at, one.line) for one in story.sights if one.state is not None]
     since, line = min(known, default=(inf, 0))
     for one in story.sights:
-        if one.state is None and one.began > since:
+        if one.state is None and one.began > since and not story.may_be_gone(one.at):
             yield "forgotten", (line, one.line)
             return
 
@@ -102,7 +113,9 @@ def _delivered(story: Story) -> Found:
             yield "two webhook-ids", tuple(lines.values())
     ended = next((one for one in story.sights if one.terminal), None)
     submit = story.acknowledged
-    if submit is None or ended is None:
+    silent = any(call.facts["silent"] for call in story.cancels)
+    untold = silent and ended is not None and ended.state == CANCELLED
+    if submit is None or ended is None or untold or story.may_be_gone(inf):
         return
     places = {
         place
@@ -119,7 +132,6 @@ def _delivered(story: Story) -> Found:
 def _true(story: Story) -> Found:
     """The end is the one that the API tells of, and does not come before it."""
     first = min((call.began for call in story.submits), default=-inf)
-    deadline = min((call.began + call.facts["deadline"] for call in story.submits), default=inf)
     submitted = tuple(call.line for call in story.submits[:1])
     for at, line, state, settled_at in story.ends:
         when = at if settled_at is None else min(at, settled_at)
@@ -128,10 +140,23 @@ def _true(story: Story) -> Found:
             yield "early", (line, *finish)
         elif settled_at is not None and settled_at < first:
             yield "early", (line, *submitted)
-        if state == EXPIRED and when < deadline:
-            yield "expired early", (*submitted, line)
+        if state == EXPIRED and when < _deadline(story, when):
+            yield "expired early", (*submitted, *(call.line for call in story.deadlines), line)
         if story.finish and state in ("succeeded", "failed", UNKNOWN) and state != story.finish[2]:
             yield "wrong", (line, *finish)
+
+
+def _deadline(story: Story, at: float) -> float:
+    """The first deadline that an id may have had at a time."""
+    known = min((call.done for call in story.submits), default=inf)
+    rows = [(call.began, known, call.facts["deadline"]) for call in story.submits]
+    changes = [call for call in story.deadlines if call.answer in (DONE, "")]
+    rows += [(call.began, call.done, call.facts["deadline"]) for call in changes]
+    sure = [call for call in changes if call.answer == DONE and call.done < at]
+    since = max((call.began for call in sure), default=-inf)
+    return min(
+        (began + one for began, done, one in rows if began < at and done > since), default=inf
+    )
 
 
 def _broker_clock(story: Story) -> Found:
@@ -158,6 +183,7 @@ def _stored(story: Story) -> Found:
     for delivery in story.deliveries[:1]:
         for one in story.sights:
             unseen = not one.terminal and one.began > delivery.at and not _unpromised(story)
+            unseen = unseen and not (one.state is None and story.may_be_gone(one.at))
             if unseen or (one.settled_at or 0.0) > delivery.at:
                 yield "unstored", (delivery.line, one.line)
                 return
@@ -165,12 +191,8 @@ def _stored(story: Story) -> Found:
 
 def _cancelled(story: Story) -> Found:
     """What was cancelled stays so; and only who asks gets it."""
-    sure = min(
-        (call for call in story.cancels if call.answer == CANCELLED),
-        key=lambda call: call.done,
-        default=None,
-    )
-    asked = min((call.began for call in story.cancels), default=inf)
+    sure = story.cancelled
+    asked = min((call.began for call in [*story.cancels, *story.forgets]), default=inf)
     for at, line, state, _ in story.ends:
         if state == CANCELLED and at < asked:
             yield "cancelled by nobody", (line,)
@@ -179,6 +201,42 @@ def _cancelled(story: Story) -> Found:
     for one in story.sights:
         if sure and one.state == PENDING and one.began > sure.done:
             yield "uncancelled", (*sure.lines, one.line)
+        for call in [*story.cancels, *story.deadlines]:
+            late = call.answer in ("ended", "unmatched") and one.began > call.done
+            if late and one.state == PENDING:
+                yield "not ended", (*call.lines, one.line)
+    loud = sure and sure.facts["silent"] and all(call.done < inf for call in story.submits)
+    if sure and loud and story.deliveries:
+        yield "not silent", (*sure.lines, story.deliveries[0].line)
+    for call in filter(None, (sure, story.forgotten)):
+        for at, line in story.polls:
+            if at > call.done + UNDER_WAY:
+                yield "polled", (*call.lines, line)
+
+
+def _forgotten(story: Story) -> Found:
+    """Nothing is left of what was forgotten, and nobody tells of it."""
+    call = story.forgotten
+    if call is None:
+        return
+    known = [one.line for one in story.sights if one.state is not None and one.began > call.done]
+    known += [story.rest] if story.rest else []
+    if known:
+        yield "remembered", (*call.lines, *known)
+    later = [one for one in story.deliveries if one.at > call.done]
+    places = [one.facts["place"] for one in later]
+    if len(places) > len({*places}) or any(one.at > call.done + UNDER_WAY for one in later):
+        yield "told of", (*call.lines, *(one.line for one in later))
+
+
+def _listed(story: Story) -> Found:
+    """The list at the end has what is known, each once; nobody looks at what never was answered."""
+    if story.listed is None:
+        return
+    (line, times), last = story.listed, story.sights[-1:]
+    known = last[0].state is not None if last else times > 0
+    if times > 1 or bool(times) != known:
+        yield "listed wrongly", (*(one.line for one in last), line)
 
 
 def _submitted(story: Story) -> Found:
@@ -202,6 +260,8 @@ _JUDGES: tuple[Callable[[Story], Found], ...] = (
     _broker_clock,
     _stored,
     _cancelled,
+    _forgotten,
+    _listed,
     _submitted,
 )
 

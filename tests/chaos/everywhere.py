@@ -1,5 +1,5 @@
-"""Kill everywhere: workers, beats, Flower and Redis, at every named point and at random moments,
-while ids keep coming.
+"""Kill everywhere: workers, beats, operators, Flower and Redis, at every named point and at random
+moments, while ids keep coming.
 
 In the same run the network is partitioned: between each process and Redis, the API and the
 receiver.
@@ -18,8 +18,9 @@ from typing import Any
 
 from cavendish_worker.devstack.ports import free_port
 from chaos.mischief import Mischief
+from chaos.operators import NAMES, Orders
 from chaos.partitioner import Partitioner
-from chaos.points import BEAT_POINTS, RARE, WORKER_POINTS
+from chaos.points import BEAT_POINTS, EVERY_POINT, OPERATOR_POINTS, RARE, WORKER_POINTS
 from chaos.reckoning import Reckoning, table
 from chaos.world import PRODUCER, SOON, Producer, World, kind_of, world
 
@@ -89,6 +90,7 @@ class Executioner:
 
     world: World
     plan: Plan
+    orders: Orders
     random_kills: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Executioner:
         self._aims = {f"aimed{number}": WORKER_POINTS for number in range(self.plan.slots)} | {
             "beat": BEAT_POINTS
         }
+        self._aims |= dict.fromkeys(NAMES, OPERATOR_POINTS)
         self._flower = free_port()
         now = time.monotonic()
         self._redis_at, self._all_at = now + self.plan.redis_every, now + self.plan.all_every
@@ -137,7 +140,9 @@ class Executioner:
         passes = 1 if rare else self._chance.choice((1, 1, 1, 2))
         usual = 3.0 if self.plan.partition_every else 2.5  # a partition holds up its start
         how: dict[str, Any] = {"lasts": 5.0 if rare else usual, "aim": point, "passes": passes}
-        if name == "beat":
+        if name in NAMES:
+            self.world.zygote.fork(name, self.orders.words(name), **how)
+        elif name == "beat":
             how |= {
                 "lasts": 8.0,
                 "passes": self._chance.randint(1, 60)
@@ -162,7 +167,7 @@ class Executioner:
 
     def satisfied(self) -> bool:
         """True once there were as many kills, and at as many points, as the plan asks for."""
-        everywhere = {*self.world.zygote.kills()} >= {*WORKER_POINTS, *BEAT_POINTS}
+        everywhere = {*self.world.zygote.kills()} >= {*EVERY_POINT}
         return self.total() >= self.plan.kills and (everywhere or not self.plan.every_point)
 
 
@@ -179,8 +184,9 @@ def run(plan: Plan, say: Say) -> bool:
     with world(
         plan.seed, fsync=plan.fsync, quick=plan.quick, split=bool(plan.partition_every)
     ) as around:
+        orders = Orders(around, plan.seed)
         executioner, producer, mischief = (
-            Executioner(around, plan),
+            Executioner(around, plan, orders),
             Producer(around, plan.rate),
             Mischief(around, door=plan.door),
         )
@@ -190,6 +196,7 @@ def run(plan: Plan, say: Say) -> bool:
             lasted < plan.at_most and not enough(executioner, splits)
         ):
             executioner.go()
+            orders.go()
             if splits:
                 splits.go()
             time.sleep(0.02)
@@ -203,6 +210,9 @@ def run(plan: Plan, say: Say) -> bool:
             around.zygote.worker(name, pool=pool)
         around.zygote.fork("b1", ["beat"])
         producer.stop()
+        for name in NAMES:
+            around.zygote.fork(name, orders.words(name))
+        orders.wait(plan.drain)
         took = around.drain(plan.drain, lambda: frozenset(around.accepted))
         if (
             plan.door
@@ -222,7 +232,7 @@ def run(plan: Plan, say: Say) -> bool:
         f"each second:\n"
     )
     say(table([*reckoning.happened(), *rows_of(points)], ("what was done", "times")))
-    missed = [point for point in (*WORKER_POINTS, *BEAT_POINTS) if not points[point]]
+    missed = [point for point in EVERY_POINT if not points[point]]
     say(f"\nPoints at which nothing died: {', '.join(missed) or 'none'}")
     say(f"Errors that nobody expects in the logs: {unexpected(log) or 'none'}\n")
     for proof in reckoning.proofs():
@@ -261,7 +271,7 @@ def enough(executioner: Executioner, splits: Partitioner | None) -> bool:
 
 def rows_of(points: Counter[str]) -> list[tuple[str, str]]:
     """How many of the kills were at each point."""
-    return [(f"kill at: {point}", str(points[point])) for point in (*WORKER_POINTS, *BEAT_POINTS)]
+    return [(f"kill at: {point}", str(points[point])) for point in EVERY_POINT]
 
 
 def unexpected(log: str) -> dict[str, int]:

@@ -34,17 +34,27 @@ class GroupStory:
         whole = len(self.submits) == self.size and all(
             stories[one].acknowledged for one in self.submits if one in stories
         )
-        ends = self._ends(stories)
+        ends, forgotten = self._ends(stories), self._forgotten(stories)
+        all_ended = len(ends) + forgotten == self.size
         lines = tuple(sorted({*self.submits.values()}))
         taken = any(200 <= line["answered"] < 300 for _, line in self.completions)
-        if whole and len(ends) == self.size and not taken:
+        if whole and all_ended and not taken:
             yield "incomplete", (*lines, *(number for number, _ in self.completions))
         for number, line in self.completions:
             early = any((one.settled_at or 0.0) > line["at"] for one in ends)
-            counts = Counter(one.state for one in ends)
-            known = len(ends) == self.size
-            if early or len(self.submits) < self.size or (known and counts != line["counts"]):
+            more = Counter(line["counts"])
+            more.subtract(Counter(one.state for one in ends))
+            wrong = min(more.values(), default=0) < 0 or more.total() != forgotten
+            if early or len(self.submits) < self.size or (all_ended and wrong):
                 yield "miscounted", (number, *(one.line for one in ends), *lines)
+
+    def _forgotten(self, stories: Mapping[str, Story]) -> int:
+        """How many ids were forgotten before anybody saw their end: they count, whatever it was."""
+        some = [stories[one] for one in self.submits if one in stories]
+        return sum(
+            one.forgotten is not None and not any(sight.terminal for sight in one.sights)
+            for one in some
+        )
 
     def _ends(self, stories: Mapping[str, Story]) -> list[Sight]:
         sights = (stories[one].sights for one in self.submits if one in stories)

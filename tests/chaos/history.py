@@ -12,20 +12,25 @@ makes the times comparable with those of Redis (`settled_at`). Should the wall c
 run, the two `clock` lines differ, and the checker says so.
 
 What the lines say (times in seconds):
-- `submit`, `get`, `cancel` with `phase` invoked, and then ok, failed (surely not done) or unknown
-  (perhaps done), of one `call`:
+- `submit`, `get`, `cancel`, `forget`, `deadline` with `phase` invoked, and then ok, failed (surely
+  not done) or unknown (perhaps done), of one `call`:
   - submit, invoked: `ids`, `places` (the path of each webhook), `deadline` from now, `promised`
     (false: the run itself works against these ids, so they need not end); ok: `answers` by id
     (`new`, `known`, `refused`, or `sent` for a Celery message); `group` and `group_size`, if they
     are of one;
   - get, ok: `seen` by id: null where the id is not known, else [state, settled_at or null];
-  - cancel, invoked: `ids`; ok: `answers` by id (`cancelled`, or anything else: it was too late);
+  - cancel, forget and deadline, invoked: `ids`, `matching` (the group by which a filter chooses
+    them, or ''), `silent`, `deadline` from now; ok: `answers` by id (`done`, `ended`, `unknown`, or
+    `unmatched`: the filter did not find it);
+- `poll`: `ids` of which the API was asked;
 - `finish`: `id`, `state` (succeeded or failed): the truth of the API; `at` is when it finished;
 - `delivery`: `webhook_id`, `id`, `state`, `place`, `verified`, `answered` (HTTP status); `at` is
   when the request was there;
 - `completion`: `webhook_id`, `group`, `counts` by state, `place`, `answered`: of a verified
   `group.completed`;
 - `kill`: `name`, `where`; `partition` with `phase` begin or end, `kind`, `way`, `fronts`, `of`;
+- `list`: the `ids` that `Client.iter` had at the end; `rest`: `found` by forgotten id, the keys of
+  Redis in which it still is;
 - `clock`: `wall`, the machine's clock of the day at this moment;
 - `end`: all was waited for, so what is missing is lost.
 """

@@ -3,10 +3,10 @@ Standard Webhooks only.
 
     python tests/chaos/outside.py SECRET '{"rate": 50, …}' HISTORY OFFSET      prints its port
 
-When each remote task finishes and how, and each delivery, are lines of the history; `GET /received`
-has the ids that were taken. How the receiver answers is in the path: `/hook` takes everything, but
-one webhook in thirty only at its second try; `/later` each only at its second; `/abort` wants none
-of them; `/gone/…` has gone.
+When each remote task finishes and how, the ids that are polled, and each delivery, are lines of the
+history; `GET /received` has the ids that were taken. How the receiver answers is in the path:
+`/hook` takes everything, but one webhook in thirty only at its second try; `/later` each only at
+its second; `/abort` wants none of them; `/gone/…` has gone.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ class Receiver:
         return httpx.Response(204)
 
 
+def polled(body: Any) -> list[str]:
+    """The ids that a request asks about."""
+    if not isinstance(body, dict):
+        return []
+    return [*body.get("ids", ()), *([body["id"]] if "id" in body else [])]
+
+
 async def main(secret: str, config: dict[str, Any], history: History) -> None:
     emulator, receiver = (
         Emulator(EmulatorConfig(**config), history.now),
@@ -111,6 +118,8 @@ async def main(secret: str, config: dict[str, Any], history: History) -> None:
                 )
             case path if path.split("/")[1] in ("hook", "retry_later", "abort", "gone"):
                 return await receiver.handle(request)
+        if ids := polled(json.loads(await request.aread() or b"{}")):
+            history.note("poll", ids=ids)
         return await emulator.handle(request)
 
     sockets, port = serve.bind(0)

@@ -62,6 +62,23 @@ BEAT_STEPS = {
     "beat: message sent": "cavendish_worker.celeryapp.beat:BeatScheduler.apply_entry",
     "beat: heartbeat": STEPS["heartbeat"],
 }
+#: The round trips of whoever cancels ids, forgets them, or gives them another deadline.
+OPERATOR_STEPS = {
+    "undo: ids found": "cavendish.store.search:Search._matching",
+    "undo: ids seized": "cavendish.store.tracked_tasks:Tasks.seize",
+    "undo: ids read": "cavendish.store.tracked_tasks:Tasks.load",
+    "undo: ids ended": "cavendish.store.tracked_tasks:Tasks.settle",
+    "undo: ends counted": "cavendish.store.groups:Groups.end",
+    "undo: events erased": "cavendish.store.erasure:Erasure._erase_events",
+    "undo: deadlines erased": "cavendish.store.erasure:Erasure._erase_deadlines",
+    "undo: places found": "cavendish.store.journal:Journal.places",
+    "undo: records erased": "cavendish.store.erasure:Erasure._erase_records",
+    "undo: usage corrected": "cavendish.store.producer_usage:ProducerUsage.restarted",
+    "undo: common parts erased": "cavendish.store.erasure:Erasure.erase_common_parts",
+    "undo: groups kept": "cavendish.store.groups:Groups.keep",
+    "undo: looks noted": "cavendish.store.due_index:DueIndex.note",
+    "undo: deadline set": "cavendish.store.tracked_tasks:Tasks.set_deadline",
+}
 #: Calls of others that last: there is a point in the middle of them too.
 LASTING = ("batch asked", "one asked", "webhook sent")
 #: Seconds after its begin that are the middle of such a call.
@@ -80,6 +97,7 @@ RARE = (
     "submit",
     "joined",
     "overdue",
+    "undo",
 )
 
 
@@ -94,6 +112,8 @@ def names(steps: dict[str, str]) -> list[str]:
 
 
 WORKER_POINTS, BEAT_POINTS = names(STEPS), names(BEAT_STEPS)
+OPERATOR_POINTS = names(OPERATOR_STEPS)
+EVERY_POINT = (*WORKER_POINTS, *BEAT_POINTS, *OPERATOR_POINTS)
 
 
 @dataclass
@@ -130,7 +150,7 @@ class Aim:
 def install(aim: Aim) -> None:
     """Wrap the one step that this life is to end at, in this process and those that it forks."""
     step = aim.point.rpartition(", ")[0]
-    where = (STEPS | BEAT_STEPS)[step]
+    where = (STEPS | BEAT_STEPS | OPERATOR_STEPS)[step]
     module, _, path = where.partition(":")
     owner: Any = importlib.import_module(module)
     *outer, name = path.split(".")

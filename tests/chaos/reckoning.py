@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from chaos.checker import RULES, violations
 from chaos.history import Line
+from chaos.stories import DONE
 
 #: Violations that are shown in full.
 SHOWN = 10
@@ -38,6 +39,16 @@ class Reckoning:
         asked = self._lines("submit", phase="invoked")
         return {one for line in asked if not line.get("promised", True) for one in line["ids"]}
 
+    def _changed(self, verb: str) -> int:
+        """How many ids an operator was told to be changed."""
+        lines = self._lines(verb, phase="ok")
+        return len({one for line in lines for one, said in line["answers"].items() if said == DONE})
+
+    def _interrupted(self) -> int:
+        verbs = ("cancel", "forget", "deadline")
+        asked = sum(len(self._lines(verb, phase="invoked")) for verb in verbs)
+        return asked - sum(len(self._lines(verb, phase="ok")) for verb in verbs)
+
     @property
     def kept(self) -> bool:
         """True if the promise was kept, and there was something to keep."""
@@ -51,6 +62,7 @@ class Reckoning:
         names = Counter(line["webhook_id"] for line in taken if line["id"] in ours)
         expired = sum(self._ended.get(one) == "expired" for one in ours)
         completed = {line["webhook_id"] for line in self._lines("completion")}
+        changed = {verb: self._changed(verb) for verb in ("cancel", "forget", "deadline")}
         lost_answers = len(self._lines("submit", phase="unknown"))
         broken = Counter(one.rule for one in self.violations)
         return [
@@ -66,6 +78,10 @@ class Reckoning:
             ("taken by the receiver, by webhook-id", _number(len(names)), ""),
             ("taken again under one webhook-id", _number(names.total() - len(names)), "allowed"),
             ("groups completed, by webhook-id", _number(len(completed)), ""),
+            ("cancelled by operators", _number(changed["cancel"]), ""),
+            ("forgotten by operators", _number(changed["forget"]), ""),
+            ("given another deadline", _number(changed["deadline"]), ""),
+            ("calls of operators that were interrupted", _number(self._interrupted()), "allowed"),
             ("expired at a short deadline", _number(expired), "allowed"),
             ("lines of the history", _number(len(self._history)), ""),
             ("violations", _number(len(self.violations)), "0"),

@@ -101,7 +101,8 @@ class Watcher:
 
     def __init__(self, recorded: Recorded, service: str, ids: Callable[[], frozenset[str]]) -> None:
         self._recorded, self._service, self._ids = recorded, service, ids
-        self._ended: set[str] = set()
+        self._ended: set[str] = set()  # or forgotten
+        self._known: set[str] = set()
         self._chance, self._stopped = random.Random(1), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -115,9 +116,13 @@ class Watcher:
     def _observation(self, ids: Sequence[str]) -> bool:
         answered = True
         for start in range(0, len(ids), AT_ONCE):
-            states = self._recorded.poll(ids[start : start + AT_ONCE], self._service)
+            some = ids[start : start + AT_ONCE]
+            states = self._recorded.poll(some, self._service)
             answered &= states is not None
-            self._ended |= {one for one, state in (states or {}).items() if state != "pending"}
+            for one in some if states is not None else ():
+                if states.get(one, "pending" if one not in self._known else "") != "pending":
+                    self._ended.add(one)
+            self._known |= {*(states or ())}
         return answered
 
     def stop(self) -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chaos.history import Line
 
 PENDING, CANCELLED, EXPIRED, UNKNOWN = "pending", "cancelled", "expired", "unknown"
+#: What an operator is told of an id: it was changed; it was not there, by name or by a filter.
+DONE, GONE = "done", ("unknown", "unmatched")
 ACKNOWLEDGED = ("new", "known", "sent")
 #: Seconds by which the two clocks may move against each other before the clock counts as set.
 STEP = 0.05
 _CALLS, _NOTES = (
-    ("submit", "get", "cancel"),
-    ("finish", "delivery", "completion", "kill", "partition", "clock", "end"),
+    ("submit", "get", "cancel", "forget", "deadline"),
+    (
+        "finish",
+        "poll",
+        "delivery",
+        "completion",
+        "kill",
+        "partition",
+        "list",
+        "rest",
+        "clock",
+        "end",
+    ),
 )
 
 
@@ -70,6 +83,11 @@ class Story:
     id: str
     submits: list[Call] = field(default_factory=list)
     cancels: list[Call] = field(default_factory=list)
+    forgets: list[Call] = field(default_factory=list)
+    deadlines: list[Call] = field(default_factory=list)
+    polls: list[tuple[float, int]] = field(default_factory=list)
+    listed: tuple[int, int] | None = None  # the line of the list, and how often it has the id
+    rest: int = 0  # the line in which it is still in Redis
     sights: list[Sight] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     finish: tuple[float, int, str] | None = None
@@ -83,6 +101,24 @@ class Story:
             if call.answer in ACKNOWLEDGED and call.facts.get("promised", True)
         ]
         return min(sound, key=lambda call: call.done, default=None)
+
+    @property
+    def cancelled(self) -> Call | None:
+        """The first cancel that was acknowledged as done."""
+        sure = [call for call in self.cancels if call.answer == DONE]
+        return min(sure, key=lambda call: call.done, default=None)
+
+    @property
+    def forgotten(self) -> Call | None:
+        """The first forget that was acknowledged; None if a submit may have come behind it."""
+        sure = [call for call in self.forgets if call.answer in (DONE, *GONE)]
+        first = min(sure, key=lambda call: call.done, default=None)
+        again = first and any(call.done > first.began for call in self.submits)
+        return None if again else first
+
+    def may_be_gone(self, at: float) -> bool:
+        """True if a forget may have been done by this time."""
+        return any(call.began < at for call in self.forgets if call.answer not in GONE)
 
     @property
     def ends(self) -> list[tuple[float, int, str, float | None]]:
@@ -142,8 +178,22 @@ class Reading:
             if asked["op"] != op or line["phase"] not in ("ok", "failed", "unknown"):
                 raise ValueError
             self._close(began, asked, line, number)
-        elif op == "finish":
+        elif op in _NOTES:
+            self._noted(number, op, line)
+        else:
+            raise ValueError
+
+    def _noted(self, number: int, op: str, line: Line) -> None:
+        if op == "finish":
             self._of(line["id"]).finish = (line["at"], number, line["state"])
+        elif op == "poll":
+            for task_id in line["ids"]:
+                self._of(task_id).polls.append((line["at"], number))
+        elif op == "list":
+            self._listed(number, Counter(line["ids"]))
+        elif op == "rest":
+            for task_id in line["found"]:
+                self._of(task_id).rest = number
         elif op == "delivery":
             self._delivered(number, line)
         elif op == "clock":
@@ -153,8 +203,6 @@ class Reading:
             self._clock = self._clock or (ahead, number)
         elif op == "end":
             self._ended = True
-        elif op not in _NOTES:
-            raise ValueError
 
     def _delivered(self, number: int, line: Line) -> None:
         if not line["verified"]:
@@ -162,6 +210,10 @@ class Reading:
             return
         self._owners[line["webhook_id"]].setdefault(line["id"], number)
         self._of(line["id"]).deliveries.append(Delivery(line["at"], number, line))
+
+    def _listed(self, number: int, times: Counter[str]) -> None:
+        for task_id in {*self.stories, *times}:
+            self._of(task_id).listed = number, times[task_id]
 
     def _close(self, began: int, asked: Line, answer: Line | None, number: int) -> None:
         """Give a call to the ids that it names."""
@@ -178,7 +230,11 @@ class Reading:
                     continue
                 done = Call(asked["at"], began, asked, answer["at"], number, said)
             story = self._of(task_id)
-            (story.submits if asked["op"] == "submit" else story.cancels).append(done)
+            calls = {"submit": story.submits, "cancel": story.cancels, "forget": story.forgets}
+            calls.get(asked["op"], story.deadlines).append(done)
+            unmatched = done.answer == "unmatched" and asked["op"] == "forget"
+            if done.answer == "unknown" or unmatched:
+                story.sights.append(Sight(done.began, done.done, number, None, None))
 
     def _saw(self, began: float, answer: Line, number: int) -> None:
         for task_id, seen in answer["seen"].items():

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 
 import httpx
 
-from cavendish import Client
+from cavendish import Client, Filter, State
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
 from cavendish.signing import new_secret
@@ -75,6 +76,8 @@ PRODUCER = "producer"
 SHORT_DEADLINE = 4.0
 #: Submits whose ids are one group.
 TICKS = 2
+#: What the ids of the API look like.
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Redis:
@@ -259,7 +262,8 @@ class World:
         api: Mapping[str, float],
         split: bool,
     ) -> None:
-        self.folder, secret, since_epoch = folder, new_secret(), offset()
+        self.folder, secret = folder, new_secret()
+        self.since_epoch = since_epoch = offset()
         self.history = History(folder / "world.jsonl", "world", since_epoch)
         ends.callback(self.history.close)
         self.history.check_clock()
@@ -320,6 +324,9 @@ class World:
         self.accepted: set[str] = set()
         self.posted: set[str] = set()
         self.excused: set[str] = set()
+        self.tracked = list[str]()  # the accepted ones, in their order
+        self.silenced, self.forgotten = set[str](), set[str]()  # by operators, or soon
+        self.members: dict[str, list[str]] = {}
         self.grouped = Counter[Grouped]()
         self._watcher = Watcher(
             self.recorded, SERVICE, lambda: frozenset(self.accepted | self.posted)
@@ -366,7 +373,9 @@ class World:
         while (tracked := self.recorded.submit(ids, service=SERVICE, **how)) is None:
             time.sleep(0.05)
         self.accepted |= {*tracked}
+        self.tracked += tracked
         if group:
+            self.members.setdefault(group[0], []).extend(tracked)
             self.grouped[group] += len(tracked)
 
     def told(self, keep: Path | None = None) -> list[Line]:
@@ -379,18 +388,51 @@ class World:
             self.history.note(
                 "kill", at=self.history.time_of(at), name=kind_of(name), life=name, where=point
             )
+        listed = self.client.iter(Filter(service=SERVICE))
+        self.history.note("list", ids=[task.id for task in listed])
+        self.history.note("rest", found=self._rest())
         self.history.check_clock()
         self.history.note("end")
         return merge(self.folder.glob("*.jsonl"), keep or self.folder / "kept" / "history.jsonl")
 
+    def _rest(self) -> dict[str, list[str]]:
+        """By forgotten id the keys of the store in which it still is. An id leaves the lists of
+        deadlines by itself, if it had several deadlines.
+        """
+        redis: Any = self.store.connection.redis
+        read = {
+            "hash": redis.hgetall,
+            "zset": lambda key: redis.zrange(key, 0, -1),
+            "set": redis.smembers,
+            "list": lambda key: redis.lrange(key, 0, -1),
+            "stream": redis.xrange,
+            "string": redis.get,
+        }
+        found: dict[str, list[str]] = {}
+        for key in redis.scan_iter(count=1000):
+            if ":deadline:" not in key:
+                text = f"{key} {read[redis.type(key)](key)}"
+                for one in self.forgotten & {*_ID.findall(text)}:
+                    found.setdefault(one, []).append(key)
+        return found
+
+    def whole_groups(self) -> list[str]:
+        """The groups of which all ids were accepted, in their order."""
+        return [name for (name, size), joined in self.grouped.items() if joined == size]
+
     def done(self, ids: frozenset[str]) -> bool:
         """True once all that was accepted has ended and was announced, and so are whole groups."""
-        received = self.ask("received")
-        whole = {name for (name, size), joined in self.grouped.items() if joined == size}
-        if ids - {*received["taken"]} or whole - {*received["groups"]}:
+        received, kept = self.ask("received"), ids - self.forgotten
+        untold = kept - {*received["taken"]}
+        if untold - self.silenced or {*self.whole_groups()} - {*received["groups"]}:
             return False
-        tasks = self.client.get_many(sorted(ids), service=SERVICE, with_record=False)
-        return all(task_id in tasks and tasks[task_id].state.terminal for task_id in ids)
+        tasks = self.client.get_many(sorted(kept), service=SERVICE, with_record=False)
+        return all(
+            task_id in tasks
+            and tasks[task_id].state.terminal
+            and (task_id not in untold or tasks[task_id].state is State.CANCELLED)
+            for task_id in kept
+        )
 
     def drain(self, seconds: float, ids: Callable[[], frozenset[str]]) -> float:
         """Wait until all is done, or until the time is up; returns the seconds that it took.
@@ -475,6 +517,8 @@ def world(
 
 def kind_of(name: str) -> str:
     """What a life is, by its name."""
+    if name.startswith("operator"):
+        return "operator"
     return {"flower": "Flower", "beat": "beat"}.get(name, "worker")
 
 

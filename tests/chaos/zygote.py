@@ -33,13 +33,13 @@ import flower.command  # noqa: F401 (so that Flower's lives are short of imports
 
 import cavendish_worker.tasks
 from cavendish_worker import runtime as wiring
-from chaos import partitions, points
+from chaos import operators, partitions, points
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
 
 
 def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
-    """In the child: become what `celery WORDS` would be."""
+    """In the child: become what `celery WORDS` would be, or an operator."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     os.setpgid(0, 0)
     out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -51,6 +51,8 @@ def live(words: list[str], aim: dict[str, Any] | None, log: str) -> None:
     partitions.sign()
     if aim is not None:
         points.install(points.Aim(**aim))
+    if words[0] == "operator":
+        operators.operate(*words[1:])
     if (
         "prefork" in words
     ):  # Celery takes `-P prefork` for its own default, which the app's own setting goes before

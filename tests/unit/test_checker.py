@@ -69,10 +69,24 @@ class Told:
         facts = {"webhook_id": "group-1", "group": "g", "place": HOOK, "answered": 204}
         return self.note("completion", **{**facts, "counts": {"succeeded": 1, "failed": 1}, **more})
 
-    def cancel(self, phase: str = "ok", said: str = "cancelled") -> Told:
-        return self.call(
-            "cancel", {"ids": ["a"]}, phase, **({"answers": {"a": said}} if phase == "ok" else {})
-        )
+    def operate(self, verb: str, phase: str = "ok", said: str = "done", **asked: Any) -> Told:
+        asked = {"ids": ["a"], "matching": "", **asked}
+        return self.call(verb, asked, phase, **({"answers": {"a": said}} if phase == "ok" else {}))
+
+    def cancel(self, phase: str = "ok", said: str = "done", *, silent: bool = False) -> Told:
+        return self.operate("cancel", phase, said, silent=silent)
+
+    def forget(self, phase: str = "ok", said: str = "done") -> Told:
+        return self.operate("forget", phase, said)
+
+    def deadline(self, seconds: float, phase: str = "ok", said: str = "done") -> Told:
+        return self.operate("deadline", phase, said, deadline=seconds)
+
+    def poll(self, **more: Any) -> Told:
+        return self.note("poll", ids=["a"], **more)
+
+    def listing(self, *ids: str) -> Told:
+        return self.note("list", ids=[*ids])
 
     def end(self) -> Sequence[Line]:
         return sorted(self.note("end").lines, key=lambda line: line["at"])
@@ -192,7 +206,94 @@ PLANTED: dict[str, tuple[str, Callable[[], Told]]] = {
         "cancelled by nobody",
         lambda: Told().submit().cancel("failed").get("cancelled").deliver("cancelled"),
     ),
+    "cancelled, they said ended, then pending": (
+        "not ended",
+        lambda: Told().submit().cancel(said="ended").get("pending").end_of("a"),
+    ),
+    "a filter found nothing pending, and it is": (
+        "not ended",
+        lambda: Told().submit().deadline(9.0, said="unmatched").get("pending").end_of("a"),
+    ),
+    "polled after its cancel": (
+        "polled",
+        lambda: Told().submit().cancel().poll(at=1100.0).get("cancelled").deliver("cancelled"),
+    ),
+    "polled after it was forgotten": ("polled", lambda: Told().submit().forget().poll(at=1100.0)),
+    "a silent cancel that is told": (
+        "not silent",
+        lambda: Told().submit().cancel(silent=True).get("cancelled").deliver("cancelled"),
+    ),
+    "cancelled, and never told": (
+        "undelivered",
+        lambda: Told().submit().cancel().get("cancelled"),
+    ),
+    "cancelled, and told under two webhook-ids": (
+        "two webhook-ids",
+        lambda: Told().submit().cancel().deliver("cancelled").deliver("cancelled", name="msg-2"),
+    ),
+    "ended, then cancelled": ("changed", lambda: sound().cancel("unknown").get("cancelled")),
+    "known after it was forgotten": ("remembered", lambda: sound().forget().get("succeeded")),
+    "known after a forget that found it gone": (
+        "remembered",
+        lambda: sound().forget("unknown").forget(said="unknown").get("succeeded"),
+    ),
+    "in Redis after it was forgotten": (
+        "remembered",
+        lambda: sound().forget().note("rest", found={"a": ["cavendish:key"]}),
+    ),
+    "told twice after it was forgotten": (
+        "told of",
+        lambda: sound().forget().deliver().deliver(),
+    ),
+    "told long after it was forgotten": ("told of", lambda: sound().forget().deliver(at=1100.0)),
+    "an operator does not find what was submitted": (
+        "forgotten",
+        lambda: sound().cancel(said="unknown"),
+    ),
+    "a forget that was not done, and the id is gone": (
+        "forgotten",
+        lambda: sound().forget("failed").get(None),
+    ),
+    "a forget that never ended, and the id is pending": (
+        "lost",
+        lambda: Told().submit().finish().forget("unknown").get("pending"),
+    ),
+    "expired before a later deadline": (
+        "expired early",
+        lambda: Told().submit(deadline=2.0).deadline(60.0).get("expired", settled_at=1005.5),
+    ),
+    "expired before the later of two deadlines": (
+        "expired early",
+        lambda: Told().submit().deadline(2.0).deadline(60.0).get("expired", settled_at=1008.5),
+    ),
+    "not in the list at the end": ("listed wrongly", lambda: sound().listing()),
+    "twice in the list at the end": ("listed wrongly", lambda: sound().listing("a", "a")),
+    "forgotten, and in the list at the end": (
+        "listed wrongly",
+        lambda: sound().forget().get(None).listing("a"),
+    ),
     "all ended, and no completion": ("incomplete", grouped),
+    "one forgotten, the other ended, and no completion": (
+        "incomplete",
+        lambda: (
+            Told()
+            .submit(group="g", group_size=2)
+            .submit("b", group="g", group_size=2)
+            .forget()
+            .end_of("b")
+        ),
+    ),
+    "one forgotten, and not counted": (
+        "miscounted",
+        lambda: (
+            Told()
+            .submit(group="g", group_size=2)
+            .submit("b", group="g", group_size=2)
+            .forget()
+            .end_of("b")
+            .complete(counts={"succeeded": 1})
+        ),
+    ),
     "a completion that nobody took": ("incomplete", lambda: grouped().complete(answered=503)),
     "a group under two webhook-ids": (
         "two completions",
@@ -268,13 +369,30 @@ def test_a_history_that_was_cut_short_or_is_out_of_order_is_not_called_sound() -
         Told().submit().cancel("unknown").finish().get("succeeded").deliver(),
         Told().submit().cancel("unknown").get("cancelled").deliver("cancelled"),
         Told().submit().finish().get("succeeded").cancel(said="ended").deliver(),
+        Told().submit().cancel(silent=True).get("cancelled").listing("a"),
+        Told().submit().cancel("unknown", silent=True).cancel(said="ended").get("cancelled"),
+        Told().submit().poll().cancel().poll().get("cancelled").deliver("cancelled"),
+        sound().forget().deliver().get(None).note("rest", found={}).listing(),
+        Told().submit().forget().poll().get(None).listing(),
+        Told().submit().forget("unknown").forget(said="unknown").get(None),
+        Told().submit().forget("unknown").get("cancelled").forget().get(None),
+        Told().submit(phase="unknown").forget(said="unknown").get("pending").listing("a"),
+        Told().submit().deadline(2.0).get("expired", settled_at=1005.5).deliver("expired"),
+        Told().submit().deadline(1.0, "unknown").get("expired").deliver("expired"),
+        grouped().complete(counts={"succeeded": 1, "failed": 1}).forget().get(None),
+        Told()
+        .submit(group="g", group_size=2)
+        .submit("b", group="g", group_size=2)
+        .forget()
+        .end_of("b")
+        .complete(counts={"succeeded": 1, "cancelled": 1}),
         Told().submit(promised=False).get("pending").get(None),
         Told().submit("nobody").get("unknown", "nobody").deliver("unknown", "nobody"),
         grouped().complete(answered=503).complete(),
         Told().submit(group="g", group_size=2).end_of("a"),
         sound().note("clock", wall=2000.0, at=1100.0).note("clock", wall=2010.01, at=1110.0),
     ],
-    ids=range(17),
+    ids=range(29),
 )
 def test_a_sound_history_is_not_blamed(told: Told) -> None:
     assert violations(told.end()) == []
@@ -362,8 +480,10 @@ class Run:
             and phase != "failed"
             and (phase == "ok" or self.chance.random() < 0.5)
         )
-        said = {"answers": {task_id: "cancelled" if hit else "ended"}}
-        self.call("cancel", began, self.later(point), phase, {"ids": [task_id]}, said)
+        late = "unknown" if point < tracked else "ended"
+        said = {"answers": {task_id: "done" if hit else late}}
+        asked = {"ids": [task_id], "matching": "", "silent": False}
+        self.call("cancel", began, self.later(point), phase, asked, said)
         return (point, "cancelled") if hit else (ended, state)
 
     def deliver(self, task_id: str, at: float, state: str) -> None:
