@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from chaos import everywhere, restarts
 from chaos.command import judge
-from chaos.points import BEAT_POINTS, BEAT_STEPS, STEPS, WORKER_POINTS, Aim, install
+from chaos.points import BEAT_STEPS, EVERY_POINT, OPERATOR_STEPS, STEPS, Aim, install
 from long_run import times
 
 ROOT = Path(__file__).parents[2]
@@ -80,13 +80,13 @@ def test_the_broker_loses_everything_more_than_once_and_nothing_is_lost() -> Non
 
 def test_every_step_of_the_road_can_be_died_at() -> None:
     """A step that was renamed would be a point that nobody ever passes."""
-    for where in {*STEPS.values(), *BEAT_STEPS.values()}:
+    for where in {*(STEPS | BEAT_STEPS | OPERATOR_STEPS).values()}:
         module, _, path = where.partition(":")
         found = importlib.import_module(module)
         for name in path.split("."):
             found = getattr(found, name)
         assert callable(found)
-    assert len({*WORKER_POINTS, *BEAT_POINTS}) == len(WORKER_POINTS) + len(BEAT_POINTS)
+    assert len({*EVERY_POINT}) == len(EVERY_POINT)
 
 
 def test_a_step_is_wrapped_where_it_is_polled_up_and_only_its_own_point_ends_it(

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
-from cavendish import Client
+from cavendish import Client, Filter, Task
 from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import keys, quarantine
+from cavendish.store.keys import LaneKeys
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.devstack.ports import free_port
@@ -134,6 +136,26 @@ def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Gu
         parts.end(process)
     assert guarded.refused() == []
     assert "Traceback" not in parts.lines()
+
+
+@pytest.mark.parametrize("user", ["cavendish-client", "cavendish-shell"])
+def test_producers_and_operators_may_undo_what_was_submitted(guarded: Guarded, user: str) -> None:
+    """Without any worker: so each id is pending until it is cancelled."""
+    with Client(settings=guarded.settings(user)) as client:
+        ids = [Task(f"id-{number}", key=f"order-{number}") for number in range(20)]
+        more: dict[str, Any] = {"webhook": "https://example.com/hook", "metadata": {"n": "n" * 100}}
+        client.submit(ids, service=SERVICE, group="g", group_size=20, **more)
+        assert len(client.set_deadline(Filter(group="g"), 600)) == 20
+        assert len(client.set_deadline(["id-1"], 60, service=SERVICE)) == 1
+        assert len(client.cancel(["id-1", "id-2"], service=SERVICE)) == 2
+        assert len(client.cancel(Filter(key="order-3"), silent=True)) == 1
+        guarded.node.redis.delete(LaneKeys(Lane("default", SERVICE)).task("id-4"))
+        guarded.node.redis.set(LaneKeys(Lane("default", SERVICE)).task("id-4"), "damaged")
+        said = client.forget([f"id-{number}" for number in range(10)], service=SERVICE)
+        assert {one.outcome for one in said} == {"done"}
+        assert len(client.forget(Filter(service=SERVICE))) == 10
+        assert client.count() == 0
+    assert guarded.refused() == []
 
 
 def _commands_of_producers(guarded: Guarded) -> None:
