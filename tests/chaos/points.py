@@ -24,7 +24,7 @@ STEPS = {
     "message received": "kombu.transport.redis:QoS.append",
     "message acknowledged": "kombu.transport.redis:QoS.ack",
     "group joined": "cavendish.store.groups:Groups.join",
-    "submit written": "cavendish.store.tracked_tasks:Tasks.add",
+    "submit written": "cavendish.store.new_tasks:NewTasks.add",
     "heartbeat": "cavendish.store.fleet:Fleet.beat",
     "tick taken": "cavendish.store.fleet:Fleet.take_tick",
     "candidates read": "cavendish.store.tracked_tasks:Tasks.waiting",
