@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
@@ -10,13 +11,18 @@ from cavendish.store import Store
 
 
 def settle(
-    store: Store, lane: Lane, *ids: str, state: State = State.SUCCEEDED, kept: int = 1000
+    store: Store,
+    lane: Lane,
+    *ids: str,
+    state: State = State.SUCCEEDED,
+    kept: int = 1000,
+    record: dict[str, Any] | None = None,
 ) -> None:
-    """End pending ids of a lane; each gets a record."""
+    """End pending ids of a lane; each gets a record, or this one."""
     now = store.fleet.now()
     store.tasks.claim(lane, now + 200, "t1", store.tasks.candidates(lane, now + 100, 1000))
     tasks = store.tasks.load(lane, ids).tasks.values()
-    outcomes = [(Outcome(task, state, record={"id": task.id}), 0.0) for task in tasks]
+    outcomes = [(Outcome(task, state, record=record or {"id": task.id}), 0.0) for task in tasks]
     settled = store.tasks.settle(lane, "t1", now, outcomes, 3600, kept)
     assert [one.verdict for one in settled] == [state] * len(ids)
 

@@ -18,9 +18,9 @@ from cavendish_worker.service import listening
 
 
 @contextmanager
-def service(settings: Settings) -> Iterator[str]:
-    """A running service; yields its address."""
-    settings = replace(settings, http_port=0)
+def service(settings: Settings, port: int = 0) -> Iterator[str]:
+    """A running service; yields its address. Port 0: any free one."""
+    settings = replace(settings, http_port=port)
     listener = listening.listen(settings, listening.Transport())
     held: list[tuple[asyncio.AbstractEventLoop, listening.Server]] = []
     began = threading.Event()

@@ -234,6 +234,12 @@ class Settings:
         "Address that the HTTP service listens on; other than this machine only with TLS, or "
         "behind a proxy that has it.",
     )
+    gateway: str = _setting(
+        "on",
+        read.one_of("on", "off"),
+        "on | off",
+        "Whether the HTTP service answers the remote API's own clients, in its place.",
+    )
     metrics_port: tuple[str, int] | None = _setting(
         None,
         read.listening,

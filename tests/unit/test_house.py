@@ -41,7 +41,7 @@ DOORS = {
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/post "
     "http/dial http/egress http/faults http/resolver "
     "http/stream http/transport devstack/emulator/tasks_api devstack/emulator/receiver "
-    "devstack/emulator/serve polling/upstream",
+    "devstack/emulator/serve polling/upstream service/gateway/api_calls",
     "aiohttp": "http/stream",
     "cryptography": "signing encryption",  # inside functions only: it is an extra
     "idna": "policy/addresses",

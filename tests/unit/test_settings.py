@@ -100,6 +100,7 @@ BAD = {
     "FLOWER_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
     "FLOWER_BASIC_AUTH": ["ada", "ada:", ":secret", "ada:gehëim", "ada:se\ncret"],
     "LOG_FORMAT": ["xml", "json,console"],
+    "GATEWAY": ["yes", "1", "on off"],
     "LOG_LEVEL": ["loud", "critical"],
 }
 GOOD: dict[str, tuple[str, Any]] = {
@@ -114,6 +115,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "BATCH_SIZE": ("20", 20),
     "TICK": ("1", 1.0),
     "LOG_FORMAT": ("JSON", "json"),
+    "GATEWAY": ("OFF", "off"),
     "LOG_LEVEL": ("Debug", "debug"),
     "FLOWER_PORT": ("0", 0),
     "METRICS_PORT": ("9090", ("127.0.0.1", 9090)),

@@ -13,6 +13,7 @@ from cavendish import AsyncClient
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.service.gateway.gateway import Gateway
 from cavendish_worker.service.held_requests import HeldRequests
 from cavendish_worker.service.key_ring import KeyRing
 
@@ -22,27 +23,36 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one process, built once. `store` is for what no client does."""
+    """The parts of one process, built once. `store` is for what no client does.
+
+    `gateway`: None if the settings turn it off.
+    """
 
     settings: Settings
     client: AsyncClient
     store: Store
     keys: KeyRing
     held: HeldRequests
+    gateway: Gateway | None
 
     @classmethod
     def of(cls, settings: Settings) -> Parts:
         """Build them; they connect at the first request."""
         store = Store(store_url(settings), settings.shards)
         client = AsyncClient(settings=settings)
-        return cls(settings, client, store, KeyRing(store.api_keys), HeldRequests())
+        keys, held = KeyRing(store.api_keys), HeldRequests()
+        on = settings.gateway == "on"
+        gateway = Gateway.of(settings, client, store, keys, held) if on else None
+        return cls(settings, client, store, keys, held, gateway)
 
     async def read(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
         """Do in a thread what blocks."""
         return await asyncio.to_thread(work, *args, **options)
 
     async def close(self) -> None:
-        """Close the connections to Redis."""
+        """Close the connections to Redis and to the API."""
+        if self.gateway is not None:
+            await self.gateway.close()
         await self.client.close()
         self.store.close()
 

@@ -1,0 +1,94 @@
+"""The vendor's own SDK, unmodified, against `cavendish up` and the emulated API: nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from acedatacloud import AceDataCloud, AsyncAceDataCloud
+from acedatacloud._runtime.tasks import task_status
+
+from acceptance.conftest import SERVICE, Stack
+from cavendish import Client
+
+ENDS = {"succeeded", "failed"}
+
+
+async def generate(address: str, count: int, done: Callable[[], None] | None = None) -> list[Any]:
+    """Buy so many pictures with the SDK, and wait for all of them at once."""
+    async with AsyncAceDataCloud(api_token="emulated", base_url=address) as sdk:
+        handles = [
+            await sdk.nano_banana.generate(action="generate", prompt=f"banana {number}")
+            for number in range(count)
+        ]
+        waits = [asyncio.create_task(each.wait(max_wait=100)) for each in handles]
+        await asyncio.sleep(0.5)
+        if done:
+            await asyncio.to_thread(done)
+        return await asyncio.gather(*waits)
+
+
+def verdicts(states: list[Any]) -> set[str]:
+    return {task_status(state) for state in states}
+
+
+def test_the_sdk_generates_waits_and_asks_for_many_at_once(start: Callable[..., Stack]) -> None:
+    """Synchronously and asynchronously; a caller who wants the result itself is held for it."""
+    stack = start("--median", "2")
+    address = stack.facts["http"]
+    with AceDataCloud(api_token="emulated", base_url=address) as sdk:
+        handle = sdk.nano_banana.generate(action="generate", prompt="a banana", wait=True)
+        assert task_status(handle.result()) in ENDS
+        state = sdk.tasks.wait(handle.id, service=SERVICE)
+        assert state == handle.result()
+    states = asyncio.run(generate(address, 20))
+    assert verdicts(states) <= ENDS
+    assert len({state["id"] for state in states}) == 20
+    asked = {"action": "retrieve_batch", "ids": [state["id"] for state in states]}
+    headers = {"authorization": "Bearer emulated"}
+    batch = httpx.post(f"{address}/{SERVICE}/tasks", json=asked, headers=headers, trust_env=False)
+    assert batch.json() == {"items": states, "count": 20}
+    with Client(stack.facts["store"]) as client:
+        assert client.count() == 21
+
+
+def test_no_wait_is_lost_while_the_api_refuses_and_fails(start: Callable[..., Stack]) -> None:
+    """It takes two calls a second, and answers half of them with 500, 502, or not at all. A third
+    429 in a row would end the wait of an SDK that asks it directly.
+    """
+    stack = start("--median", "4", "--rate", "2", "--faults", "0.5")
+    states = asyncio.run(generate(stack.facts["http"], 60))
+    assert len(states) == 60
+    assert verdicts(states) <= ENDS
+
+
+def test_no_wait_is_lost_when_redis_and_the_worker_are_killed(start: Callable[..., Stack]) -> None:
+    stack = start("--median", "6")
+
+    def mischief() -> None:
+        stack.kill("redis")
+        stack.kill("worker")
+
+    states = asyncio.run(generate(stack.facts["http"], 20, mischief))
+    assert len(states) == 20
+    assert verdicts(states) <= ENDS
+
+
+def test_an_id_bought_elsewhere_is_waited_for_as_well(start: Callable[..., Stack]) -> None:
+    """Nobody submitted it to us: the first question lets it be tracked."""
+    stack = start("--median", "1")
+    ids = stack.create(5)
+
+    def wait(task_id: str) -> Any:
+        with AceDataCloud(api_token="emulated", base_url=stack.facts["http"]) as sdk:
+            return sdk.tasks.wait(task_id, service=SERVICE, max_wait=60)
+
+    with ThreadPoolExecutor(5) as pool:
+        states = list(pool.map(wait, ids))
+    assert [state["id"] for state in states] == ids
+    assert verdicts(states) <= ENDS
+    with Client(stack.facts["store"]) as client:
+        assert client.count() == 5

@@ -1,0 +1,110 @@
+"""Sends requests on to the remote API: each once, by the connections and the proxy of the worker.
+
+It tells what was certainly not sent from what may have been: the first may be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+
+from cavendish_worker.http.transport import PooledTransport
+
+#: No byte of the request has left, or a proxy has refused it.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+#: Headers of a caller that the API gets, beside those that begin with `x-`.
+_SENT_ON = frozenset("accept content-type model idempotency-key".split())
+#: Those that say how the request came to us, or what no client may say.
+_KEPT_BACK = ("x-forwarded-", "x-real-ip", "x-record-exempt", "x-request-id")
+#: Headers of an answer that the caller gets, beside those that begin with `x-` or `ratelimit`.
+_ANSWERED = frozenset("content-type retry-after content-disposition".split())
+
+
+#: An answer of the API, whose body may still be coming.
+ApiAnswer = httpx.Response
+
+
+class NotSent(Exception):
+    """The API has certainly not got the request."""
+
+
+class Uncertain(Exception):
+    """The API may have got the request; its answer did not come, or not whole."""
+
+
+class ApiCalls:
+    """Calls of the API at `url`. `connect` and `read` are seconds."""
+
+    def __init__(self, transport: PooledTransport, url: str, connect: float, read: float) -> None:
+        self._transport, self._url = transport, url
+        self._timeout = {"connect": connect, "pool": connect, "write": read, "read": read}
+
+    @asynccontextmanager
+    async def post(
+        self, target: str, token: str, headers: Iterable[tuple[str, str]], body: bytes
+    ) -> AsyncIterator[ApiAnswer]:
+        """Post a body to a `target` (path and query); the answer is read within the `with`.
+
+        Raises NotSent and Uncertain.
+        """
+        sent = [(name, value) for name, value in headers if _goes_on(name)]
+        sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
+        sent += [("user-agent", "Cavendish")]
+        try:
+            request = httpx.Request("POST", self._url + target, headers=sent, content=body)
+            request.extensions = {"timeout": self._timeout}
+            response = await self._transport.handle_async_request(request)
+        except _NOT_SENT as error:
+            raise NotSent(_said(error)) from None
+        except (httpx.HTTPError, OSError) as error:
+            raise Uncertain(_said(error)) from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+
+async def read_whole(response: ApiAnswer, limit: int) -> bytes | None:
+    """The body of an answer as it came; None if it is longer than `limit` bytes.
+
+    Raises Uncertain.
+    """
+    body = bytearray()
+    try:
+        async for some in response.aiter_raw():
+            body += some
+            if len(body) > limit:
+                return None
+    except (httpx.HTTPError, OSError) as error:
+        raise Uncertain(_said(error)) from None
+    return bytes(body)
+
+
+def answered_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an answer that its caller gets."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name in _ANSWERED or name.startswith(("x-", "ratelimit"))
+    }
+
+
+def _goes_on(name: str) -> bool:
+    return name in _SENT_ON or (name.startswith("x-") and not name.startswith(_KEPT_BACK))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]

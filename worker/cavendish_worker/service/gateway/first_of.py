@@ -1,0 +1,19 @@
+"""Waits for the first of several things."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+async def first_of(*several: Callable[[], Awaitable[object]]) -> None:
+    """Begin all of them, wait for the first, cancel the others. Raises what the first raises."""
+    tasks = [asyncio.ensure_future(one()) for one in several]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()
+    finally:
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

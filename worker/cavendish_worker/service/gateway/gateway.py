@@ -1,0 +1,68 @@
+"""The gateway's parts, built once per process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from cavendish import AsyncClient
+from cavendish.service_names import is_allowed
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.http import api_proxy
+from cavendish_worker.polling.api_tokens import ApiTokens
+from cavendish_worker.service.gateway.api_calls import ApiCalls
+from cavendish_worker.service.gateway.call_turns import CallTurns
+from cavendish_worker.service.gateway.callers import Callers
+from cavendish_worker.service.gateway.lookup import Lookup
+from cavendish_worker.service.gateway.passing_on import PassingOn
+from cavendish_worker.service.gateway.submitting import Submitting
+from cavendish_worker.service.held_requests import HeldRequests
+from cavendish_worker.service.key_ring import KeyRing
+
+#: Seconds without a byte after which a call of the API counts as lost. Some clients wait as long
+#: for a synchronous one.
+_SILENCE = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What the routes of the gateway share."""
+
+    settings: Settings
+    api: ApiCalls
+    callers: Callers
+    lookup: Lookup
+    submitting: Submitting
+    passing_on: PassingOn
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        client: AsyncClient,
+        store: Store,
+        keys: KeyRing,
+        held: HeldRequests,
+    ) -> Self:
+        """Build them; nothing connects before the first request."""
+        s = settings
+        transport = api_proxy.transport(s.api_url, s.api_proxy)
+        api = ApiCalls(transport, s.api_url, s.connect_timeout, _SILENCE)
+        turns = CallTurns(store, s.rate)
+        return cls(
+            s,
+            api,
+            Callers(ApiTokens(s), keys),
+            Lookup(client, held),
+            Submitting(api, client, turns, held.ending, s.answer_limit),
+            PassingOn(api, turns, s.answer_limit),
+        )
+
+    def serves(self, service: str) -> bool:
+        """True for a service whose ids can be tracked."""
+        return is_allowed(service, self.settings.services)
+
+    async def close(self) -> None:
+        """Close the connections to the API."""
+        await self.api.close()

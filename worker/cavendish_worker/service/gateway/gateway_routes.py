@@ -1,0 +1,124 @@
+"""The routes of the gateway: `POST /{service}/tasks`, and every other POST to a service.
+
+They stand behind all other routes of the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from hashlib import sha256
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+
+from cavendish.service_names import SERVICE
+from cavendish_worker.service.gateway import refusal
+from cavendish_worker.service.gateway.body import read_body
+from cavendish_worker.service.gateway.callers import Caller
+from cavendish_worker.service.gateway.gateway import Gateway
+from cavendish_worker.service.gateway.lookup import Asker
+from cavendish_worker.service.gateway.paid_submit import PaidSubmit, read_submit
+from cavendish_worker.service.gateway.passing_on import Streamed
+from cavendish_worker.service.gateway.question import Retrieve, RetrieveBatch, read_question
+from cavendish_worker.service.gateway.refusal import Refused
+from cavendish_worker.service.gateway.submitting import Given, Sent, header_pairs
+from cavendish_worker.service.parts import Shared
+
+#: Bytes and seconds of a question; and of a submit, which may hold pictures.
+_QUESTION, _ASKED_WITHIN = 2**20, 30.0
+_SUBMIT, _SUBMITTED_WITHIN = 64 * 2**20, 300.0
+#: Bytes of a submit that are read on the event loop; more is read in a thread.
+_AT_ONCE = 256 * 1024
+#: First words of paths that are no services.
+_OURS = frozenset("v1 docs callbacks".split())
+
+router = APIRouter(include_in_schema=False)
+Work = Callable[[Gateway, Caller, str, Request], Awaitable[Response]]
+
+
+@router.post("/{service}/tasks")
+async def tasks(service: str, request: Request, parts: Shared) -> Response:
+    """What is known of ids, in the API's own words."""
+    return await _answered(parts.gateway, service, request, _tasks)
+
+
+@router.post("/{service}/{action:path}", max_body_size=_SUBMIT)
+async def submits(service: str, action: str, request: Request, parts: Shared) -> Response:
+    """A paid request, which the API gets."""
+    return await _answered(parts.gateway, service, request, partial(_submits, action))
+
+
+async def _answered(
+    gateway: Gateway | None, service: str, request: Request, work: Work
+) -> Response:
+    if gateway is None or service in _OURS or not SERVICE.fullmatch(service):
+        raise HTTPException(404)
+    try:
+        caller = await gateway.callers.of(request.headers.get("authorization", ""), service)
+        request.state.key_name = caller.producer
+        return await work(gateway, caller, service, request)
+    except Refused as refused:
+        return refusal.error(refused)
+
+
+async def _tasks(gateway: Gateway, caller: Caller, service: str, request: Request) -> Response:
+    caller.require("read")
+    body = await read_body(request, _QUESTION, _ASKED_WITHIN)
+    question = read_question(body) if gateway.serves(service) else None
+    if isinstance(question, RetrieveBatch):
+        batch = await gateway.lookup.retrieve_batch(caller, service, question.ids)
+        return refusal.answer(200, batch)
+    if isinstance(question, Retrieve):
+        asker = Asker(caller, _client(caller, request), partial(_gone, request))
+        found = await gateway.lookup.retrieve(asker, service, question.id)
+        return refusal.answer(200, found)
+    if caller.own:
+        raise Refused(401, "token_mismatched", "This key sees only what it submitted, by its ids.")
+    sent = _sent(caller, service, request, PaidSubmit(body))
+    return _response(await gateway.passing_on.look(sent))
+
+
+async def _submits(
+    action: str, gateway: Gateway, caller: Caller, service: str, request: Request
+) -> Response:
+    caller.require("submit")
+    if not action or any(part in ("", ".", "..") for part in action.split("/")):
+        raise Refused(404, "no_api", "There is no such path.")
+    body = await read_body(request, _SUBMIT, _SUBMITTED_WITHIN)
+    said = f"{service}/{action}", request.headers.get("content-type", ""), body
+    large = len(body) > _AT_ONCE
+    submit = await asyncio.to_thread(read_submit, *said) if large else read_submit(*said)
+    sent = _sent(caller, service, request, submit)
+    if submit.tracked and gateway.serves(service):
+        return _response(await gateway.submitting.submit(sent))
+    return _response(await gateway.passing_on.submit(sent))
+
+
+def _sent(caller: Caller, service: str, request: Request, submit: PaidSubmit) -> Sent:
+    path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"]
+    target = f"{path}?{query.decode('latin-1')}" if query else path
+    headers = header_pairs(request.scope["headers"])
+    return Sent(caller, service, target, headers, submit, partial(_gone, request))
+
+
+def _response(given: Given | Streamed) -> Response:
+    if isinstance(given, Streamed):
+        return StreamingResponse(given.pieces, given.status, given.headers)
+    return Response(given.body, given.status, given.headers)
+
+
+def _client(caller: Caller, request: Request) -> str:
+    """A client is an address and a caller: several programs behind one address share a pool of
+    connections only if they have one token, too.
+    """
+    host = request.client.host if request.client else ""
+    return f"{host} {sha256(caller.token.encode()).hexdigest()[:12]} {caller.producer}"
+
+
+async def _gone(request: Request) -> None:
+    """Ends when the caller has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,43 @@
+"""What the gateway refuses, in the one form of an error that none of the API's clients crashes on.
+
+No answer is a 402, which makes an SDK with a wallet pay, nor a redirect, which none follows.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+#: Statuses after which the vendor's SDK sends a request again, also a paid one.
+SENT_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
+#: The status of a submit whose fate is uncertain, or whose task failed: no client sends it again.
+FINAL = 424
+
+
+class Refused(Exception):
+    """A request is answered by an error: an HTTP status, a code of the API, and one sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+def error(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to a refused request."""
+    told = {"code": refused.code, "message": refused.message}
+    return answer(refused.status, {"error": told, "trace_id": str(uuid.uuid4())}, headers)
+
+
+def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer. Halves of surrogate pairs, which a record may hold, stay escaped."""
+    text = json.dumps(body, separators=(",", ":"))
+    given = dict(headers or {}) | {"cache-control": "no-store"}
+    return Response(text, status, given, media_type="application/json")
+
+
+def not_json() -> Refused:
+    """The body of a request is no JSON object."""
+    return Refused(400, "bad_request", "The body must be a JSON object.")
