@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-<<<<<<< HEAD
 from cavendish_worker.service import (
     change_routes,
     control_routes,
@@ -22,11 +21,8 @@ from cavendish_worker.service import (
     status_routes,
     task_routes,
 )
-from cavendish_worker.service.openapi_document import ABOUT, Documented
-=======
-from cavendish_worker.service import health_routes, problem_details, task_routes
 from cavendish_worker.service.gateway import gateway_routes
->>>>>>> a38311d (The gateway: the API's own clients ask it for ids and buy through it, and the store answers)
+from cavendish_worker.service.openapi_document import ABOUT, Documented
 from cavendish_worker.service.parts import Parts
 
 #: The subjects. Add a router here, and its paths are served and documented; those under /v1 have
@@ -41,11 +37,8 @@ ROUTERS = (
     control_routes.router,
     status_routes.router,
     health_routes.router,
-<<<<<<< HEAD
     page_routes.router,
-=======
     gateway_routes.router,  # the last: it takes every POST to a service
->>>>>>> a38311d (The gateway: the API's own clients ask it for ids and buy through it, and the store answers)
 )
 #: Bytes of the largest body: 10,000 ids with metadata of some hundred bytes each.
 LARGEST_BODY = 8 * 2**20
