@@ -24,6 +24,15 @@ class Reconciliation:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
 
+    def keeps_more(self, lane: Lane) -> bool:
+        """True unless a lane has only pending ids, and ended ones that expire by themselves: no
+        webhooks of ended ids, dead letters, keys of ids, common parts to forget. One command.
+        """
+        keys = LaneKeys(lane)
+        names = [keys.ended, keys.dead, keys.own_keys, keys.common_until]
+        with self._redis.errors():
+            return bool(self._redis.redis.exists(*names))
+
     def to_reconcile(self, lane: Lane) -> int:
         """How many ended ids `reconcile` has not come to before it begins anew."""
         keys = LaneKeys(lane)

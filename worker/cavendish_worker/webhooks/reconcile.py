@@ -64,6 +64,8 @@ def reconcile(store: Store, operations: str, dead_retention: float, retention: f
 def _reconcile_lane(store: Store, lane: Lane, now: float, forget_before: float) -> int:
     """Check one lane; how many deliveries are pending again."""
     store.reconciliation.mend_indices(store.tasks, store.deadlines, store.deliveries, lane, now)
+    if not store.reconciliation.keeps_more(lane):
+        return 0
     missing, until = list[str](), time.monotonic() + LASTS
     for page in range(store.reconciliation.to_reconcile(lane) // PAGE + 1):
         if page == 0 or time.monotonic() < until:
