@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from cavendish_worker.service.held_requests import cancelled
+
 
 async def first_of(*several: Callable[[], Awaitable[object]]) -> None:
     """Begin all of them, wait for the first, cancel the others. Raises what the first raises."""
@@ -14,6 +16,4 @@ async def first_of(*several: Callable[[], Awaitable[object]]) -> None:
         for one in done:
             one.result()
     finally:
-        for one in tasks:
-            one.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(*tasks)

@@ -12,6 +12,7 @@ from cavendish.store import Store
 from cavendish_worker.http import api_proxy
 from cavendish_worker.polling.api_tokens import ApiTokens
 from cavendish_worker.service.gateway.api_calls import ApiCalls
+from cavendish_worker.service.gateway.body import Room
 from cavendish_worker.service.gateway.call_turns import CallTurns
 from cavendish_worker.service.gateway.callers import Callers
 from cavendish_worker.service.gateway.lookup import Lookup
@@ -23,6 +24,8 @@ from cavendish_worker.service.key_ring import KeyRing
 #: Seconds without a byte after which a call of the API counts as lost. Some clients wait as long
 #: for a synchronous one.
 _SILENCE = 1800.0
+#: Bytes of submits that are in memory at once.
+_BODIES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Gateway:
     lookup: Lookup
     submitting: Submitting
     passing_on: PassingOn
+    room: Room
 
     @classmethod
     def of(
@@ -57,6 +61,7 @@ class Gateway:
             Lookup(client, held),
             Submitting(api, client, turns, held.ending, s.answer_limit),
             PassingOn(api, turns, s.answer_limit),
+            Room(_BODIES),
         )
 
     def serves(self, service: str) -> bool:

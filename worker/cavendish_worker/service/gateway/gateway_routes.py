@@ -24,7 +24,7 @@ from cavendish_worker.service.gateway.paid_submit import PaidSubmit, read_submit
 from cavendish_worker.service.gateway.passing_on import Streamed
 from cavendish_worker.service.gateway.question import Retrieve, RetrieveBatch, read_question
 from cavendish_worker.service.gateway.refusal import Refused
-from cavendish_worker.service.gateway.submitting import Given, Sent, header_pairs
+from cavendish_worker.service.gateway.submitting import Bought, Given, Sent, header_pairs
 from cavendish_worker.service.parts import Shared
 
 #: Bytes and seconds of a question; and of a submit, which may hold pictures.
@@ -87,21 +87,30 @@ async def _submits(
     caller.require("submit")
     if not action or any(part in ("", ".", "..") for part in action.split("/")):
         raise Refused(404, "no_api", "There is no such path.")
+    with gateway.room.taken(request, _SUBMIT):
+        given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
+    if isinstance(given, Bought):  # its body is not in memory while the caller is held
+        given = await gateway.submitting.result(given, partial(_gone, request))
+    return _response(given)
+
+
+async def _sent_on(
+    gateway: Gateway, caller: Caller, service: str, path: str, request: Request
+) -> Given | Streamed | Bought:
     body = await read_body(request, _SUBMIT, _SUBMITTED_WITHIN)
-    said = f"{service}/{action}", request.headers.get("content-type", ""), body
+    said = path, request.headers.get("content-type", ""), body
     large = len(body) > _AT_ONCE
     submit = await asyncio.to_thread(read_submit, *said) if large else read_submit(*said)
     sent = _sent(caller, service, request, submit)
     if submit.tracked and gateway.serves(service):
-        return _response(await gateway.submitting.submit(sent))
-    return _response(await gateway.passing_on.submit(sent))
+        return await gateway.submitting.submit(sent)
+    return await gateway.passing_on.submit(sent)
 
 
 def _sent(caller: Caller, service: str, request: Request, submit: PaidSubmit) -> Sent:
     path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"]
     target = f"{path}?{query.decode('latin-1')}" if query else path
-    headers = header_pairs(request.scope["headers"])
-    return Sent(caller, service, target, headers, submit, partial(_gone, request))
+    return Sent(caller, service, target, header_pairs(request.scope["headers"]), submit)
 
 
 def _response(given: Given | Streamed) -> Response:

@@ -54,14 +54,23 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A submit on its way: whose it is, where it goes, and what ends once its caller has gone."""
+    """A request on its way to the API: whose it is, and where it goes."""
 
     caller: Caller
     service: str
     target: str
     headers: tuple[tuple[str, str], ...]
     submit: PaidSubmit
-    gone: Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """A task was made for a caller who wants its result; `acknowledged` names its id."""
+
+    caller: Caller
+    service: str
+    task_id: str
+    acknowledged: Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Submitting:
     ending: asyncio.Event
     limit: int
 
-    async def submit(self, sent: Sent) -> Given:
+    async def submit(self, sent: Sent) -> Given | Bought:
         """Send a submit that makes a task, once. Raises Refused."""
         await self._check_store(sent)
         try:
@@ -92,7 +101,27 @@ class Submitting:
         if given is None or given.status >= 300:
             given = _acknowledged(task_id, sent.submit.trace_id)
         await self._track(sent, task_id)
-        return await self._result(sent, task_id, given) if sent.submit.held else given
+        return Bought(sent.caller, sent.service, task_id, given) if sent.submit.held else given
+
+    async def result(self, bought: Bought, gone: Callable[[], Awaitable[object]]) -> Given:
+        """Hold the caller until the task has ended. If the service ends first, or the caller has
+        `gone`, the answer is the id, by which its client goes on asking.
+        """
+        ended: dict[str, TrackedTask] = {}
+        task_id, service, account = bought.task_id, bought.service, bought.caller.account
+
+        async def end() -> None:
+            while task_id not in ended:
+                with suppress(StoreUnavailable):
+                    ended.update(
+                        await self.client.wait([task_id], service=service, account=account)
+                    )
+                    return
+                await asyncio.sleep(_STORE_AGAIN)
+
+        with suppress(SubmissionError, ClientClosed):
+            await first_of(end, self.ending.wait, gone)
+        return _ended(ended[task_id]) if task_id in ended else bought.acknowledged
 
     async def _check_store(self, sent: Sent) -> None:
         """Nothing is bought whose id could not be kept."""
@@ -161,26 +190,6 @@ class Submitting:
                 if isinstance(found, Mapping) and (task_id := task_id_of({"id": found.get("id")})):
                     return task_id
         return ""
-
-    async def _result(self, sent: Sent, task_id: str, acknowledged: Given) -> Given:
-        """Hold the caller until the task has ended. If the service ends first, the caller gets the
-        id, by which its client goes on asking.
-        """
-        ended: dict[str, TrackedTask] = {}
-        service, account = sent.service, sent.caller.account
-
-        async def end() -> None:
-            while task_id not in ended:
-                with suppress(StoreUnavailable):
-                    ended.update(
-                        await self.client.wait([task_id], service=service, account=account)
-                    )
-                    return
-                await asyncio.sleep(_STORE_AGAIN)
-
-        with suppress(SubmissionError, ClientClosed):
-            await first_of(end, self.ending.wait, sent.gone)
-        return _ended(ended[task_id]) if task_id in ended else acknowledged
 
 
 def uncertain(said: str) -> Refused:

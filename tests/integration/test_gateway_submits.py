@@ -1,0 +1,463 @@
+"""Paid submits through the gateway: the vendor's own SDK, and an API that loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import pytest
+from acedatacloud import AceDataCloud, AceDataCloudError
+
+from cavendish import Client, State
+from cavendish.model import Lane
+from cavendish.settings import Settings
+from cavendish.store import Store
+from cavendish_worker.devstack.ports import free_port
+from conftest import Server
+from ending import blocked, settle
+from servers import eventually
+from serving import caller, new_key, service
+
+SERVICE, LANE = "nano-banana", Lane("default", "nano-banana")
+IMAGES = f"/{SERVICE}/images"
+ASKED = {"action": "generate", "prompt": "a banana", "async": True}
+Serve = Callable[[Callable[[httpx.Request], object]], str]
+
+
+@dataclass
+class Api:
+    """An API that answers as it is told to, and keeps what it was asked."""
+
+    answer: Callable[[httpx.Request], httpx.Response] | None = None
+    asked: list[httpx.Request] = field(default_factory=list)
+    task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    async def handle(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        self.asked.append(request)
+        if self.answer is not None:
+            return self.answer(request)
+        return httpx.Response(200, json={"success": True, "task_id": self.task_id})
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def address(api: Api, store: Store, settings: Settings, served: Serve) -> Iterator[str]:
+    """Where the gateway of this API listens."""
+    with service(replace(settings, api_url=served(api.handle))) as where:
+        yield where
+
+
+@pytest.fixture
+def http(address: str) -> Iterator[httpx.Client]:
+    with caller(address, "emulated") as opened:
+        yield opened
+
+
+@pytest.fixture
+def sdk(address: str) -> Iterator[AceDataCloud]:
+    with AceDataCloud(api_token="emulated", base_url=address) as opened:
+        yield opened
+
+
+def generate(sdk: AceDataCloud) -> Any:
+    return sdk.nano_banana.generate(action="generate", prompt="a banana")
+
+
+def test_a_submit_is_sent_on_byte_for_byte(http: httpx.Client, api: Api) -> None:
+    """White space, the order of keys and keys that nobody knows are its caller's business."""
+    body = b'{"prompt" : "\\u00e9 \xc3\xa9",  "seed": 1.50, "seed": 12345678901234567890,'
+    body += b' "async":true}'
+    headers = {
+        "model": "speech-1",
+        "idempotency-key": "k",
+        "x-mine": "yes",
+        "x-record-exempt": "true",
+        "x-forwarded-for": "10.0.0.1",
+        "cookie": "a=b",
+        "content-type": "application/json; charset=utf-8",
+    }
+    answer = http.post(f"{IMAGES}?a=%2Fb&c", content=body, headers=headers)
+    assert answer.json() == {"success": True, "task_id": api.task_id}
+    (asked,) = api.asked
+    assert asked.content == body
+    assert asked.url.raw_path == f"{IMAGES}?a=%2Fb&c".encode()
+    kept = {"model", "idempotency-key", "x-mine", "content-type"}
+    assert {name: asked.headers[name] for name in kept} == {name: headers[name] for name in kept}
+    assert asked.headers["authorization"] == "Bearer emulated"
+    assert kept & asked.headers.keys() == kept
+    assert not asked.headers.keys() & {"x-record-exempt", "x-forwarded-for", "cookie"}
+
+
+def test_the_id_is_in_the_store_before_its_caller_has_it(
+    sdk: AceDataCloud, api: Api, client: Client
+) -> None:
+    handle = sdk.nano_banana.generate(action="generate", prompt="p", model="nano-banana-pro")
+    assert handle.id == api.task_id
+    task = client.get(handle.id, service=SERVICE)
+    assert task is not None
+    assert (task.model, task.producer, task.state) == ("nano-banana-pro", "gateway", State.PENDING)
+
+
+def test_a_key_buys_with_the_token_of_its_account(
+    address: str, api: Api, store: Store, client: Client
+) -> None:
+    """The producer never sees the token."""
+    with AceDataCloud(api_token=new_key(store, "app"), base_url=address) as sdk:
+        generate(sdk)
+    assert api.asked[0].headers["authorization"] == "Bearer emulated"
+    task = client.get(api.task_id, service=SERVICE)
+    assert task is not None
+    assert task.producer == "app"
+
+
+def broken(_: httpx.Request) -> httpx.Response:
+    raise httpx.ReadError("closed")
+
+
+LOST: dict[str, Callable[[httpx.Request], httpx.Response]] = {
+    **{
+        str(status): lambda _, status=status: httpx.Response(  # type: ignore[misc]
+            status, json={"error": {"code": "api_error", "message": "no"}}
+        )
+        for status in (408, 500, 502, 503, 504, 520)
+    },
+    "a page of a gateway": lambda _: httpx.Response(502, html="<h1>Bad gateway</h1>"),
+    "no answer": broken,
+    "no JSON": lambda _: httpx.Response(500, content=b'{"task_id": "'),
+}
+
+
+@pytest.mark.parametrize("answer", LOST.values(), ids=list(LOST))
+def test_a_submit_of_uncertain_fate_is_sent_to_the_api_once(
+    answer: Callable[[httpx.Request], httpx.Response], sdk: AceDataCloud, api: Api
+) -> None:
+    """Without us, one `generate` of the SDK pays three times."""
+    api.answer = answer
+    with pytest.raises(AceDataCloudError) as told:
+        generate(sdk)
+    assert (told.value.status_code, told.value.code) == (424, "submit_uncertain")
+    assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("path", [IMAGES, "/serp/google"])
+def test_an_answer_that_breaks_off_at_any_byte_has_no_submit_sent_again(
+    path: str, store: Store, settings: Settings
+) -> None:
+    told = json.dumps({"success": True, "task_id": str(uuid.uuid4())}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    whole = head % len(told) + told
+    with cutting(whole) as (url, cuts):
+        with (
+            service(replace(settings, api_url=url)) as address,
+            caller(address, "emulated") as http,
+        ):
+            for number in range(len(whole) + 1):
+                cuts.append(number)
+                answer = http.post(path, json=ASKED)
+                expected = 200 if number == len(whole) else 424
+                assert answer.status_code == expected, number
+        assert cuts == []  # each was asked for once
+
+
+@contextmanager
+def cutting(answer: bytes) -> Iterator[tuple[str, list[int]]]:
+    """A server that takes a request, and sends so many bytes of its answer, from a list."""
+    listener, cuts = socket.create_server(("127.0.0.1", 0)), list[int]()
+
+    def run() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer:
+                asked = b""
+                while b"banana" not in asked and (some := peer.recv(65536)):
+                    asked += some
+                peer.sendall(answer[: cuts.pop()])
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", cuts
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(10)
+
+
+def test_a_failure_of_the_api_that_names_a_task_is_a_task(
+    sdk: AceDataCloud, api: Api, client: Client
+) -> None:
+    """Such answers were seen: the job had been made."""
+    api.answer = lambda _: httpx.Response(500, json={"task_id": api.task_id, "error": "late"})
+    assert generate(sdk).id == api.task_id
+    assert client.get(api.task_id, service=SERVICE) is not None
+
+
+def test_a_lost_submit_is_found_by_its_trace_id(
+    http: httpx.Client, api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service can be asked for one; it is not sent again."""
+    monkeypatch.setattr("cavendish_worker.service.gateway.submitting._SEARCHES", (0.01, 0.01))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        told = json.loads(request.content)
+        if request.url.path != "/veo/tasks":
+            raise httpx.ReadError("closed")
+        known = told == {"action": "retrieve", "trace_id": traces()[0]} and len(api.asked) > 2
+        return httpx.Response(200, json={"id": api.task_id} if known else {})
+
+    def traces() -> list[str]:
+        submits = [each for each in api.asked if each.url.path == "/veo/videos"]
+        return [json.loads(each.content)["trace_id"] for each in submits]
+
+    api.answer = answer
+    told = http.post("/veo/videos", json=ASKED)
+    assert (told.status_code, told.json()["task_id"]) == (200, api.task_id)
+    assert len(traces()) == 1
+    assert client.get(api.task_id, service="veo") is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "shown"),
+    [(400, "bad_request", 400), (403, "used_up", 403), (429, "too_many_requests", 429)],
+)
+def test_a_clear_refusal_is_told_as_it_came(
+    status: int, code: str, shown: int, http: httpx.Client, api: Api, client: Client
+) -> None:
+    """Nothing was made: its client may try again."""
+    refusal = {"error": {"code": code, "message": "no"}, "trace_id": "t", "task_id": "a-task"}
+    api.answer = lambda _: httpx.Response(
+        status, json=refusal, headers={"retry-after": "7", "set-cookie": "a=b", "x-trace-id": "t"}
+    )
+    answer = http.post(IMAGES, json=ASKED)
+    assert (answer.status_code, answer.json()) == (shown, refusal)
+    assert (answer.headers["retry-after"], answer.headers["x-trace-id"]) == ("7", "t")
+    assert "set-cookie" not in answer.headers
+    assert client.count() == 0
+
+
+@pytest.mark.parametrize("path", [IMAGES, "/serp/google"])
+@pytest.mark.parametrize(
+    ("status", "shown", "code"), [(402, 403, "used_up"), (307, 424, "api_error")]
+)
+def test_no_client_is_told_to_pay_or_to_go_elsewhere(
+    status: int, shown: int, code: str, path: str, http: httpx.Client, api: Api
+) -> None:
+    """An SDK with a wallet answers a 402 by a payment; none follows a redirect."""
+    api.answer = lambda _: httpx.Response(status, json={}, headers={"location": "http://x.example"})
+    answer = http.post(path, json=ASKED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (shown, code)
+    assert len(api.asked) == 1
+
+
+def test_what_was_never_sent_may_be_sent_again(store: Store, settings: Settings) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with (
+        service(replace(settings, api_url=nobody)) as address,
+        caller(address, "emulated") as http,
+    ):
+        for path in (IMAGES, "/serp/google"):
+            answer = http.post(path, json=ASKED)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "api_error")
+
+
+def test_nothing_is_bought_whose_id_could_not_be_kept(
+    own_server: Server, settings: Settings, api: Api, served: Serve
+) -> None:
+    here = replace(settings, redis_url=own_server.url, api_url=served(api.handle))
+    with service(here) as address, caller(address, "emulated") as http:
+        assert http.post(IMAGES, json=ASKED).status_code == 200
+        own_server.kill()
+        assert http.post(IMAGES, json=ASKED).status_code == 503
+    assert len(api.asked) == 1
+
+
+def test_an_id_is_kept_although_redis_goes_away_while_the_api_answers(
+    own_server: Server, settings: Settings, api: Api, served: Serve
+) -> None:
+    """The caller waits for it."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        own_server.kill()
+        threading.Timer(1, own_server.start).start()
+        return httpx.Response(200, json={"task_id": api.task_id})
+
+    api.answer = answer
+    here = replace(settings, redis_url=own_server.url, api_url=served(api.handle))
+    with service(here) as address, caller(address, "emulated") as http:
+        assert http.post(IMAGES, json=ASKED).json()["task_id"] == api.task_id
+        with Client(settings=here) as client:
+            assert client.get(api.task_id, service=SERVICE) is not None
+    assert len(api.asked) == 1
+
+
+SYNCHRONOUS = {"prompt": "a banana", "seed": 7}
+
+
+def test_a_synchronous_submit_is_made_asynchronous_and_its_caller_gets_the_result(
+    sdk: AceDataCloud, api: Api, client: Client, store: Store
+) -> None:
+    """No timeout of the API or of a proxy before it can lose what was paid for."""
+    data = [{"image_url": "https://cdn.example.com/a.png"}]
+    record = {"id": api.task_id, "response": {"success": True, "trace_id": "t", "data": data}}
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(sdk.images.generate, **SYNCHRONOUS)  # type: ignore[arg-type]
+        blocked(store)
+        settle(store, LANE, api.task_id, record=record)
+        answer = waiting.result(60)
+    assert answer == {"task_id": api.task_id, "success": True, "trace_id": "t", "data": data}
+    (asked,) = api.asked
+    assert json.loads(asked.content) == SYNCHRONOUS | {"async": True}
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "status"),
+    [
+        (State.FAILED, {"code": "api_error", "message": "no channel"}, 424),
+        (State.FAILED, {"code": "forbidden", "message": "moderated"}, 403),
+        (State.EXPIRED, None, 424),
+    ],
+)
+def test_a_held_caller_whose_task_fails_buys_no_second_one(
+    state: State, error: Any, status: int, sdk: AceDataCloud, api: Api, store: Store
+) -> None:
+    record = {"id": api.task_id, "response": {"success": False, "error": error}} if error else None
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(sdk.images.generate, **SYNCHRONOUS)  # type: ignore[arg-type]
+        blocked(store)
+        settle(store, LANE, api.task_id, state=state, record=record)
+        with pytest.raises(AceDataCloudError) as told:
+            waiting.result(60)
+    assert told.value.status_code == status
+    assert told.value.code == (error["code"] if error else "timeout")
+    assert len(api.asked) == 1
+
+
+def test_a_held_caller_gets_the_id_when_the_service_ends(
+    store: Store, settings: Settings, api: Api, served: Serve
+) -> None:
+    """By it the SDK goes on asking, at the service that takes its place."""
+    here = replace(settings, api_url=served(api.handle))
+    with ThreadPoolExecutor() as pool:
+        with service(here) as address:
+            waiting = pool.submit(_post, address, IMAGES, SYNCHRONOUS)
+            blocked(store)
+        answer = waiting.result(60)
+    assert (answer.status_code, answer.json()["task_id"]) == (200, api.task_id)
+    assert len(api.asked) == 1
+
+
+def _post(address: str, path: str, told: Any) -> httpx.Response:
+    with caller(address, "emulated") as http:
+        return http.post(path, json=told)
+
+
+def test_pictures_of_many_megabytes_are_sent_on_and_more_is_refused(
+    http: httpx.Client, api: Api
+) -> None:
+    body = json.dumps(ASKED | {"image_urls": ["data:image/png;base64," + "A" * 2**24]}).encode()
+    assert http.post(IMAGES, content=body).status_code == 200
+    assert api.asked[0].content == body
+    large = http.post(IMAGES, content=b"x" * (64 * 2**20 + 1))
+    assert (large.status_code, len(api.asked)) == (413, 1)
+
+
+def test_paths_that_make_no_task_are_passed_through(
+    http: httpx.Client, api: Api, client: Client
+) -> None:
+    """Nothing is added to a chat, and nothing of it is tracked."""
+    told = {"id": "chatcmpl-1", "choices": []}
+    api.answer = lambda _: httpx.Response(200, json=told)
+    for path in ("/openai/chat/completions", "/serp/google", "/suno/lyrics"):
+        assert http.post(path, json={"a": 1}).json() == told
+        assert json.loads(api.asked[-1].content) == {"a": 1}
+    assert client.count() == 0
+
+
+def test_a_stream_comes_piece_by_piece(store: Store, settings: Settings) -> None:
+    """The first words are read before the last ones are sent."""
+    with (
+        streaming() as (url, go_on),
+        service(replace(settings, api_url=url)) as address,
+        caller(address, "emulated") as http,
+        http.stream("POST", "/openai/chat/completions", json={"stream": True}) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines) == "data: one"
+        go_on.set()
+        assert list(lines) == ["", "data: [DONE]", ""]
+
+
+@contextmanager
+def streaming() -> Iterator[tuple[str, threading.Event]]:
+    """A server of events: the second one is sent when the event is set."""
+    listener, go_on = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def run() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: one\n\n")
+            assert go_on.wait(30)
+            peer.sendall(b"data: [DONE]\n\n")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", go_on
+    thread.join(10)
+    listener.close()
+
+
+def test_what_only_the_api_knows_is_asked_there(http: httpx.Client, api: Api) -> None:
+    """History, trace ids, deletions, and services whose tasks have another form."""
+    api.answer = lambda _: httpx.Response(200, json={"items": [], "count": 7})
+    asked = {
+        f"/{SERVICE}/tasks": {"action": "retrieve_batch", "limit": 20, "type": "images"},
+        "/veo/tasks": {"action": "retrieve", "trace_id": "t"},
+        "/flux/tasks": {"action": "delete", "id": "a"},
+        "/captcha/tasks": {"task_id": "a"},
+    }
+    for path, told in asked.items():
+        assert http.post(path, json=told).json()["count"] == 7
+        assert api.asked[-1].url.path == path
+        assert json.loads(api.asked[-1].content) == told
+
+
+def test_a_caller_who_has_gone_has_its_task_tracked(
+    store: Store, settings: Settings, client: Client, api: Api, served: Serve
+) -> None:
+    """What was paid for is waited for all the same."""
+    came, go_on = threading.Event(), threading.Event()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        came.set()
+        await asyncio.to_thread(go_on.wait, 30)
+        return await api.handle(request)
+
+    with service(replace(settings, api_url=served(slow))) as address:
+        _leave(address, came)
+        go_on.set()
+        eventually(lambda: client.get(api.task_id, service=SERVICE), "it is tracked")
+
+
+def _leave(address: str, came: threading.Event) -> None:
+    host, _, port = address.removeprefix("http://").partition(":")
+    body = json.dumps(ASKED).encode()
+    head = f"POST {IMAGES} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer emulated\r\n"
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        assert came.wait(30)
