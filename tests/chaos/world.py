@@ -410,8 +410,9 @@ class World:
         }
         found: dict[str, list[str]] = {}
         for key in redis.scan_iter(count=1000):
-            if ":deadline:" not in key:
-                text = f"{key} {read[redis.type(key)](key)}"
+            kind = redis.type(key)  # of one that is gone by now, another
+            if ":deadline:" not in key and kind in read:
+                text = f"{key} {read[kind](key)}"
                 for one in self.forgotten & {*_ID.findall(text)}:
                     found.setdefault(one, []).append(key)
         return found
