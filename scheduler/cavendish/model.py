@@ -212,7 +212,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pending id that the next batch may contain; its poll is due at `due`."""
+    """A pending id that the next batch may contain; its poll is due at `due`.
+
+    `announced_at`: when somebody said that it has ended, if no poll has shown it since.
+    """
 
     id: str
     producer: str
@@ -221,6 +224,7 @@ class Candidate:
     deadline_at: float
     polled_at: float | None
     model: str
+    announced_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,10 +235,10 @@ class Settings:
         "behind a proxy that has it.",
     )
     gateway: str = _setting(
-        "on",
-        read.one_of("on", "off"),
-        "on | off",
-        "Whether the HTTP service answers the remote API's own clients, in its place.",
+        "on", read.one_of("on", "off"), "on | off", "Whether we answer the API's own clients."
+    )
+    public_url: str = _setting(
+        "", read.url("http", "https"), "URL", "Our address for the API's callbacks; unset: none."
     )
     metrics_port: tuple[str, int] | None = _setting(
         None,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane
+from cavendish.store.announcements import Announcements
 from cavendish.store.api_keys import ApiKeys
 from cavendish.store.closed import Closed
 from cavendish.store.common_parts import CommonParts
@@ -63,6 +64,7 @@ class Store:
         self.erasure = Erasure(self.connection, self.journal)
         self.search = Search(self.connection, self.tasks, self.journal)
         self.refused = Refused(self.connection)
+        self.announcements = Announcements(self.connection, self.tasks, shards)
 
     def clock(self) -> Clock:
         """A clock set by Redis TIME. Raises StoreUnavailable.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cavendish.model import Candidate, Lane
 from cavendish.policy.durations import Observation, observe
-from cavendish.policy.next_poll import Forecast, forecast
+from cavendish.policy.next_poll import CALL_PRICE, Forecast, forecast
 from cavendish.store.shared_state import SharedState
 
 #: Seconds for which a forecast is cached, and how many are.
@@ -45,9 +45,16 @@ class Forecasts:
         return fresh
 
     def worth(self, lane: Lane, batch: Sequence[Candidate], now: float) -> float:
-        """The sum of the expected undetected waits of these ids now, in task-seconds."""
+        """The sum of the expected undetected waits of these ids now, in task-seconds.
+
+        An id whose end is announced is worth a call of its own while calls are plentiful; near the
+        rate limit it waits for others.
+        """
         worth = 0.0
         for one in batch:
+            if one.announced_at is not None and one.due <= now:
+                worth += CALL_PRICE + max(now - one.announced_at, 0.0)
+                continue
             last_age = max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
             age = now - one.submitted_at
             worth += self.forecast(lane, one.model, now).wait(last_age, age)

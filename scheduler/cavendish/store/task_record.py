@@ -23,10 +23,13 @@ def candidate(producer: str, task_id: str, due: float, fields: Any) -> Candidate
     """
     try:
         times = float(fields["submitted_at"]), float(fields["deadline_at"])
-        polled_at = _time(fields.get("polled_at"))
+        polled_at, announced_at = _time(fields.get("polled_at")), _time(fields.get("announced_at"))
     except (TypeError, ValueError, KeyError):
         return Candidate(task_id, producer, due, due, due, None, "")
-    return Candidate(task_id, producer, due, *times, polled_at, fields.get("model") or "")
+    if announced_at is not None and polled_at is not None and polled_at > announced_at:
+        announced_at = None
+    model = fields.get("model") or ""
+    return Candidate(task_id, producer, due, *times, polled_at, model, announced_at)
 
 
 def tracked_task(task_id: str, lane: Lane, fields: Any, record: Any) -> TrackedTask | str | None:

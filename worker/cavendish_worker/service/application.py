@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from cavendish_worker.service import (
+    callback_routes,
     change_routes,
     control_routes,
     dead_letter_routes,
@@ -38,6 +39,7 @@ ROUTERS = (
     status_routes.router,
     health_routes.router,
     page_routes.router,
+    callback_routes.router,
     gateway_routes.router,  # the last: it takes every POST to a service
 )
 #: Bytes of the largest body: 10,000 ids with metadata of some hundred bytes each.

@@ -13,6 +13,8 @@ from cavendish import AsyncClient
 from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.service.callback_hints import CallbackHints
+from cavendish_worker.service.callback_urls import CallbackUrls
 from cavendish_worker.service.gateway.gateway import Gateway
 from cavendish_worker.service.held_requests import HeldRequests
 from cavendish_worker.service.key_ring import KeyRing
@@ -34,6 +36,8 @@ class Parts:
     keys: KeyRing
     held: HeldRequests
     gateway: Gateway | None
+    callback_urls: CallbackUrls
+    callback_hints: CallbackHints
 
     @classmethod
     def of(cls, settings: Settings) -> Parts:
@@ -41,9 +45,11 @@ class Parts:
         store = Store(store_url(settings), settings.shards)
         client = AsyncClient(settings=settings)
         keys, held = KeyRing(store.api_keys), HeldRequests()
-        on = settings.gateway == "on"
-        gateway = Gateway.of(settings, client, store, keys, held) if on else None
-        return cls(settings, client, store, keys, held, gateway)
+        on, urls = settings.gateway == "on", CallbackUrls(settings.public_url, settings.secret_key)
+        hints = CallbackHints(store)
+        shared = settings, client, store, keys, held, urls, hints
+        gateway = Gateway.of(*shared) if on else None
+        return cls(settings, client, store, keys, held, gateway, urls, hints)
 
     async def read(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
         """Do in a thread what blocks."""
@@ -51,6 +57,7 @@ class Parts:
 
     async def close(self) -> None:
         """Close the connections to Redis and to the API."""
+        await self.callback_hints.close()
         if self.gateway is not None:
             await self.gateway.close()
         await self.client.close()

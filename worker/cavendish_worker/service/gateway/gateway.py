@@ -11,6 +11,8 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.http import api_proxy
 from cavendish_worker.polling.api_tokens import ApiTokens
+from cavendish_worker.service.callback_hints import CallbackHints
+from cavendish_worker.service.callback_urls import CallbackUrls
 from cavendish_worker.service.gateway.api_calls import ApiCalls
 from cavendish_worker.service.gateway.body import Room
 from cavendish_worker.service.gateway.call_turns import CallTurns
@@ -39,6 +41,7 @@ class Gateway:
     submitting: Submitting
     passing_on: PassingOn
     room: Room
+    callback_urls: CallbackUrls
 
     @classmethod
     def of(
@@ -48,6 +51,8 @@ class Gateway:
         store: Store,
         keys: KeyRing,
         held: HeldRequests,
+        urls: CallbackUrls,
+        hints: CallbackHints,
     ) -> Self:
         """Build them; nothing connects before the first request."""
         s = settings
@@ -58,10 +63,11 @@ class Gateway:
             s,
             api,
             Callers(ApiTokens(s), keys),
-            Lookup(client, held),
-            Submitting(api, client, turns, held.ending, s.answer_limit),
+            Lookup(client, held, hints, urls.below),
+            Submitting(api, client, turns, held.ending, s.answer_limit, urls.below),
             PassingOn(api, turns, s.answer_limit),
             Room(_BODIES),
+            urls,
         )
 
     def serves(self, service: str) -> bool:

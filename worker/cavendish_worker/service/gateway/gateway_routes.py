@@ -98,7 +98,8 @@ async def _sent_on(
     gateway: Gateway, caller: Caller, service: str, path: str, request: Request
 ) -> Given | Streamed | Bought:
     body = await read_body(request, _SUBMIT, _SUBMITTED_WITHIN)
-    said = path, request.headers.get("content-type", ""), body
+    callback = gateway.callback_urls.url(caller.account, service)
+    said = path, request.headers.get("content-type", ""), body, callback
     large = len(body) > _AT_ONCE
     submit = await asyncio.to_thread(read_submit, *said) if large else read_submit(*said)
     sent = _sent(caller, service, request, submit)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from cavendish import AsyncClient
 from cavendish.errors import ClientClosed, StoreUnavailable, SubmissionError
 from cavendish.model import TrackedTask
+from cavendish_worker.service.callback_hints import CallbackHints, Heard
 from cavendish_worker.service.gateway.callers import Adoptions, Caller
 from cavendish_worker.service.gateway.canonical import canonical, pending
 from cavendish_worker.service.gateway.first_of import first_of
@@ -40,10 +41,15 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What the store knows of ids. `callbacks`: as for `canonical`."""
+    """What the store knows of ids. `callbacks`: as for `canonical`.
+
+    `hints`: an id that is tracked from its first question may have ended long ago, so it is polled
+    at once.
+    """
 
     client: AsyncClient
     held: HeldRequests
+    hints: CallbackHints
     callbacks: str = ""
     adoptions: Adoptions = field(default_factory=Adoptions)
 
@@ -108,6 +114,8 @@ class Lookup:
             )
         except SubmissionError:  # the producer has no room
             return set()
+        for task_id in some:
+            self.hints.hear(Heard(caller.account, service, task_id))
         return set(some)
 
 

@@ -75,13 +75,16 @@ class Bought:
 
 @dataclass(frozen=True, slots=True)
 class Submitting:
-    """Submits tasks. `ending` is set when the service ends; `limit`: bytes of an answer."""
+    """Submits tasks. `ending` is set when the service ends; `limit`: bytes of an answer;
+    `callbacks`: as for `canonical`.
+    """
 
     api: ApiCalls
     client: AsyncClient
     turns: CallTurns
     ending: asyncio.Event
     limit: int
+    callbacks: str
 
     async def submit(self, sent: Sent) -> Given | Bought:
         """Send a submit that makes a task, once. Raises Refused."""
@@ -121,7 +124,7 @@ class Submitting:
 
         with suppress(SubmissionError, ClientClosed):
             await first_of(end, self.ending.wait, gone)
-        return _ended(ended[task_id]) if task_id in ended else bought.acknowledged
+        return _ended(ended[task_id], self.callbacks) if task_id in ended else bought.acknowledged
 
     async def _check_store(self, sent: Sent) -> None:
         """Nothing is bought whose id could not be kept."""
@@ -228,9 +231,9 @@ def _acknowledged(task_id: str, trace_id: str) -> Given:
     return _json(200, told)
 
 
-def _ended(task: TrackedTask) -> Given:
+def _ended(task: TrackedTask, callbacks: str) -> Given:
     """The answer that a synchronous submit would have got."""
-    record = canonical(task)
+    record = canonical(task, callbacks)
     response: Any = record["response"]
     if task.state is State.SUCCEEDED:
         return _json(200, {"task_id": task.id} | response)

@@ -1,0 +1,39 @@
+"""The API's callbacks: `POST /callbacks/{account}/{service}/{token}`.
+
+They are not signed, so a body is believed in nothing: its `task_id` is an id to look at.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cavendish.stored_json import parse
+from cavendish.submission import id_complaint
+from cavendish_worker.service.callback_hints import Heard
+from cavendish_worker.service.gateway.body import read_body
+from cavendish_worker.service.gateway.refusal import Refused
+from cavendish_worker.service.parts import Shared
+
+#: Bytes and seconds of a callback.
+_LARGEST, _WITHIN = 2**20, 5.0
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/callbacks/{account}/{service}/{token}")
+async def called_back(
+    account: str, service: str, token: str, request: Request, parts: Shared
+) -> Response:
+    """204 whatever the body says; 404 for a URL that is none of ours."""
+    if not parts.callback_urls.opens(account, service, token):
+        raise HTTPException(404)
+    try:
+        said = parse((await read_body(request, _LARGEST, _WITHIN)).decode())
+    except (Refused, ValueError):
+        said = None
+    task_id = said.get("task_id") if isinstance(said, dict) else None
+    if isinstance(task_id, str) and id_complaint(task_id) is None:
+        parts.callback_hints.hear(Heard(account, service, task_id))
+    return Response(status_code=204)
