@@ -51,6 +51,40 @@ class Browser:
         """The window as PNG."""
         return base64.b64decode(self._ask("GET", f"{self._session}/screenshot"))
 
+    def narrow(self, width: int) -> None:
+        """Make the page so wide, in pixels: a window is never narrower than 500."""
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        said = {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen}
+        self._ask("POST", f"{self._session}/goog/cdp/execute", said)
+
+    def wait_for(self, script: str) -> Any:
+        """What a piece of JavaScript hands to the function `arguments[0]`, now or later."""
+        said = {"script": script, "args": []}
+        return self._ask("POST", f"{self._session}/execute/async", said)
+
+    def element(self, selector: str) -> str:
+        """The first element that a CSS selector finds. Raises if there is none."""
+        said = {"using": "css selector", "value": selector}
+        found = self._ask("POST", f"{self._session}/element", said)
+        return str(next(iter(found.values())))
+
+    def click(self, selector: str) -> str:
+        """Click as a person does; the text of the page then."""
+        self._ask("POST", f"{self._session}/element/{self.element(selector)}/click", {})
+        return self.text()
+
+    def type(self, selector: str, text: str) -> None:
+        """Type into an element in place of what is there."""
+        one = self.element(selector)
+        self._ask("POST", f"{self._session}/element/{one}/clear", {})
+        self._ask("POST", f"{self._session}/element/{one}/value", {"text": text})
+
+    def press(self, *keys: str) -> None:
+        """Press keys on whatever has the focus."""
+        steps = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        said = {"actions": [{"type": "key", "id": "keyboard", "actions": steps}]}
+        self._ask("POST", f"{self._session}/actions", said)
+
     def close(self) -> None:
         self._ask("DELETE", self._session)
         self._driver.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from cavendish.model import Lane
@@ -18,11 +19,15 @@ class Closed:
     def __init__(self, connection: Connection, deliveries: Deliveries) -> None:
         self._redis, self._deliveries = connection, deliveries
 
-    def dead(self, lane: Lane, at_most: int = PAGE, offset: int = 0) -> list[Delivery]:
-        """The dead letters of a lane, the newest first."""
-        key, last = LaneKeys(lane).dead, offset + at_most - 1
+    def dead(
+        self, lane: Lane, at_most: int = PAGE, offset: int = 0, before: float = math.inf
+    ) -> list[Delivery]:
+        """The dead letters of a lane, the newest first; only those from before a time."""
+        key = LaneKeys(lane).dead
         with self._redis.errors():
-            found = self._redis.redis.zrevrange(key, offset, last, withscores=True)
+            found = self._redis.redis.zrevrangebyscore(
+                key, f"({before}", "-inf", offset, at_most, withscores=True
+            )
         ranked: list[tuple[str, float]] = list(found)  # type: ignore[arg-type]
         names, times = [name for name, _ in ranked], [at for _, at in ranked]
         return self._deliveries.load(lane, names, times) if ranked else []

@@ -33,14 +33,14 @@ def words(one: Callable[[str], str], states: list[str], now: float) -> Words:
     """Read the words of a URL: `one` finds each by its name. Raises SubmissionError."""
     said = {name: text for name in (*TEXTS, *TIMES) if (text := one(name))}
     given: dict[str, Any] = {name: said[name] for name in TEXTS if name in said}
-    given |= {name: _time(said[name], now) for name in TIMES if name in said}
+    given |= {name: time_in(said[name], now) for name in TIMES if name in said}
     if states := [each for each in states if each]:
         given["state"] = states
     found = Filter(**given)
     return Words(said | ({"state": list(states_of(found))} if states else {}), found)
 
 
-def _time(text: str, now: float) -> float:
+def time_in(text: str, now: float) -> float:
     """Unix time of a text: so long before now (90s, 2h, 3d), a date and time in UTC, or itself."""
     if (back := duration(text)) is not None:
         return now - back

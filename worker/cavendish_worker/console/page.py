@@ -14,12 +14,8 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, authenticated
 
 from cavendish.errors import CavendishError, StoreUnavailable
-from cavendish.local_paths import store_url, with_kept
 from cavendish.model import TrackedTask
-from cavendish.settings import Settings
-from cavendish.store import Store
-from cavendish_worker.console.bulk_runner import BulkRunner
-from cavendish_worker.console.off_loop import OffLoop
+from cavendish_worker.console.bench import Bench
 from cavendish_worker.console.wording import Shown
 
 R = TypeVar("R")
@@ -29,16 +25,6 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "img-src 'self' data:"
 )
-
-
-class Bench:
-    """What the pages of one process work with."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = with_kept(settings)
-        self.store = Store(store_url(self.settings), self.settings.shards)
-        self.off_loop = OffLoop()
-        self.runner = BulkRunner(self.store, self.settings)
 
 
 class Page(BaseHandler):  # type: ignore[misc]

@@ -16,9 +16,12 @@ from tornado.web import StaticFileHandler, url
 
 from cavendish.settings import Settings
 from cavendish_worker.console.action_pages import ActionPage, ActionsPage, ActPage
+from cavendish_worker.console.bench import Bench
+from cavendish_worker.console.endpoint_page import EndpointPage
 from cavendish_worker.console.id_page import IdPage
 from cavendish_worker.console.ids_page import IdsPage
-from cavendish_worker.console.page import Bench
+from cavendish_worker.console.now_page import NowPage
+from cavendish_worker.console.webhooks_page import DeadPage, WebhooksPage
 from cavendish_worker.telemetry import logs
 
 HERE = Path(__file__).parent
@@ -29,9 +32,24 @@ _TABS_END = "</ul>"
 _TAB = """
         <li class="nav-item">
           <a class="nav-link{% if active_tab == 'cavendish' %} active{% end %}"
-            href="{{ reverse_url('cavendish-ids') }}"
-            {% if active_tab == 'cavendish' %}aria-current="page"{% end %}>Ids</a>
+            href="{{ reverse_url('cavendish-now') }}"
+            {% if active_tab == 'cavendish' %}aria-current="page"{% end %}>Cavendish</a>
         </li>
+      """
+
+
+#: Where Flower's page of a task has its buttons, and our link there: to the ids of its lane that
+#: ended while it ran, with a second to spare for the clocks.
+_BUTTONS = '<div class="detail-actions">'
+_LINK = """
+      {% if task.name == 'cavendish.retrieve' and task.args.count('/') == 2 %}
+      {% set account, service, _ = task.args.split('/') %}
+      {% set lane = f"{reverse_url('cavendish-ids')}?account={account}&service={service}" %}
+      {% set begun, ended = task.started or task.timestamp, task.succeeded or task.timestamp %}
+      <a class="btn btn-secondary" href="{{ lane }}&amp;state=succeeded&amp;state=failed{{
+        f'&since={begun - 1:.0f}&until={ended + 1:.0f}' }}">Ids that ended in this batch</a>
+      <a class="btn btn-secondary" href="{{ lane }}">Ids of its lane</a>
+      {% end %}
       """
 
 
@@ -64,6 +82,10 @@ def _handlers(bench: Bench) -> list[Any]:
     """Our addresses. They are `url`s, since Flower gives only such its prefix and their options."""
     given = {"bench": bench}
     return [
+        url(r"/cavendish", NowPage, given, name="cavendish-now"),
+        url(r"/cavendish/webhooks", WebhooksPage, given, name="cavendish-webhooks"),
+        url(r"/cavendish/endpoint/([^/]+)", EndpointPage, given, name="cavendish-endpoint"),
+        url(r"/cavendish/dead", DeadPage, given, name="cavendish-dead"),
         url(r"/cavendish/ids", IdsPage, given, name="cavendish-ids"),
         url(r"/cavendish/id/([^/]+)/(.+)", IdPage, given, name="cavendish-id"),
         url(r"/cavendish/act", ActPage, given, name="cavendish-act"),
@@ -96,4 +118,6 @@ class Templates(Loader):
         text = path.read_text()
         if name == "navbar.html":
             text = text.replace(_TABS_END, _TAB + _TABS_END, 1)
+        if name == "task.html":
+            text = text.replace(_BUTTONS, _BUTTONS + _LINK, 1)
         return Template(text, name=name, loader=self)

@@ -30,7 +30,7 @@ from cavendish_worker.doctor.network import at_once
 from cavendish_worker.doctor.receivers import counted, secrets, trouble
 from cavendish_worker.polling.ask import NOT_SERVED
 
-__all__ = ["Finding", "counted", "examine"]
+__all__ = ["Finding", "complaints", "counted", "examine"]
 
 
 def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[Finding]:
@@ -73,6 +73,29 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
         *of_messages,
         *_lanes(statistics, store),
     ]
+
+
+def complaints(
+    store: Store, settings: Settings, statistics: Statistics, known_urls: dict[str, str]
+) -> list[Finding]:
+    """What is wrong, as far as the store alone shows it; `known_urls` as for `views`.
+
+    Raises StoreUnavailable.
+    """
+    living = [member for member in statistics.members if member.alive(statistics.now)]
+    workers = [member for member in living if member.role == "worker"]
+    lanes = [one.lane for one in statistics.tracked]
+    signs, _ = _keys(workers, settings)
+    found = [
+        *_store(store, statistics),
+        *processes.findings(living),
+        *accounts.findings(store, settings, statistics, lanes, workers),
+        *([_secret(signs=signs)] if workers else []),
+        *(finding for view in views(store, statistics, known_urls) for finding in trouble(view)),
+        *messages.refused(store),
+        *_lanes(statistics, store),
+    ]
+    return [one for one in found if not one.ok]
 
 
 def _keys(workers: Sequence[Member], settings: Settings) -> tuple[bool, bool]:

@@ -17,10 +17,7 @@ _ADVICE = "See `cavendish refused list`; mend the cause, then `cavendish refused
 
 def findings(store: Store, settings: Settings) -> list[Finding]:
     """What lies there. Raises StoreUnavailable if the store is away; a broker may be."""
-    submits = store.refused.list()
-    found = [well("refused submits", "none")]
-    if submits:
-        found = [ill("refused submits", _said(submits, "refused"), _ADVICE)]
+    found = refused(store)
     if url := quarantine_url(settings):
         quarantine = Quarantine(url)
         try:
@@ -32,6 +29,14 @@ def findings(store: Store, settings: Settings) -> list[Finding]:
         if messages:
             found.append(ill("quarantined messages", _said(messages, "quarantined"), _ADVICE))
     return found
+
+
+def refused(store: Store) -> list[Finding]:
+    """The refused submits. Raises StoreUnavailable."""
+    submits = store.refused.list()
+    if not submits:
+        return [well("refused submits", "none")]
+    return [ill("refused submits", _said(submits, "refused"), _ADVICE)]
 
 
 def _said(entries: Sequence[Any], word: str) -> str:

@@ -41,7 +41,18 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
     `unreadable_lanes` are left out of all other numbers.
     """
     memory = memory or Memory()
-    statistics = store.statistics(after=memory.places, ends=MEASURED, endpoints=memory.urls)
+    return said(store, settings, memory, read(store, memory))
+
+
+def read(store: Store, memory: Memory) -> Statistics:
+    """The numbers that `said` turns into plain values. Raises StoreUnavailable."""
+    return store.statistics(after=memory.places, ends=MEASURED, endpoints=memory.urls)
+
+
+def said(
+    store: Store, settings: Settings, memory: Memory, statistics: Statistics
+) -> dict[str, Any]:
+    """What `gather` returns, of these numbers. Raises StoreUnavailable."""
     now, lanes, controls = statistics.now, statistics.tracked, statistics.controls
     for lane in lanes:
         memory.add(lane)

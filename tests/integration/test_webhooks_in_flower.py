@@ -1,0 +1,159 @@
+"""The first page and the pages of webhooks inside Flower, over real HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from cavendish import Client
+from cavendish.model import Lane
+from cavendish.store import Store
+from cavendish.store.deliveries import Attempt
+from conftest import Server
+from delivering import Delivering, Served
+from ending import settle
+from flowering import flower
+from integration.test_acting_in_flower import OURS, fields
+from integration.test_pages_in_flower import text
+from servers import eventually
+
+SERVICE = "nano-banana"
+LANE = Lane("default", SERVICE)
+HOOK = "https://a.example/hook?token=nobodys-business"
+
+
+@pytest.fixture(scope="module")
+def http(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One Flower for the tests of this file."""
+    with flower(server.url, tmp_path_factory.mktemp("flower")) as opened:
+        yield opened
+
+
+def buried(store: Store, client: Client, *ids: str, hook: str = HOOK, why: str = "HTTP 500") -> str:
+    """Ids whose webhook is a dead letter; the endpoint."""
+    client.submit(list(ids), service=SERVICE, webhook=hook)
+    settle(store, LANE, *ids)
+    store.deliveries.sort([LANE], store.fleet.now())
+    task = client.get(ids[0], service=SERVICE)
+    assert task is not None
+    (subscription,) = task.webhooks
+    endpoint, now = subscription.partition(".")[0], store.fleet.now()
+    names = store.deliveries.claim_delivery(LANE, now + 1, now + 60, "t", 999, {endpoint: 999})
+    attempts = [Attempt(name, why) for name in names]
+    assert store.deliveries.bury(LANE, "t", now, attempts, 3600) == len(ids)
+    return endpoint
+
+
+def test_the_first_page_has_the_numbers_and_says_what_is_wrong(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """As `top` and `doctor` do, of the same numbers."""
+    client.submit(["a", "b"], service=SERVICE, account="shop")
+    client.submit(["c"], service=SERVICE)
+    settle(store, LANE, "c")
+    client.pause("shop", reason="new token", by="ada")
+    page = text(http.get("/cavendish"))
+    for words in (
+        "2 pending",
+        "1 succeeded",
+        "shop/nano-banana/0 2",
+        "paused by operator ada",
+        "worker : 0 alive",
+        "beat : 0 alive",
+        "0 workers and 0 beats",
+        "Delay from the finish to the store",
+    ):
+        assert words in page
+    assert "<polyline" in http.get("/cavendish").text
+
+
+def test_endpoints_are_shown_by_their_host_and_switched_by_their_page(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """The path and the query of a URL may be secret; it is shown when asked for."""
+    client.add_endpoint("shop", HOOK, unencrypted=True)
+    for page in ("/cavendish/webhooks", "/cavendish/endpoint/shop", "/cavendish"):
+        assert "nobodys-business" not in http.get(page).text
+    eventually(  # all who look within a second get the same numbers
+        lambda: "https://a.example/…" in text(http.get("/cavendish/webhooks")), "it is listed"
+    )
+    assert HOOK in text(http.get("/cavendish/endpoint/shop?url=1"))
+    form = {"token": fields(http.get("/cavendish/endpoint/shop").text)["token"]}
+    for data, words in (
+        ({"verb": "disable", "reason": "it is broken"}, "shop is disabled"),
+        ({"verb": "enable"}, "shop is enabled"),
+        ({"verb": "rotate"}, "The new secret of shop, shown only now: whsec_"),
+        ({"verb": "move", "to": "https://b.example/other"}, "shop is now at https://b.example/…"),
+    ):
+        done = http.post("/cavendish/endpoint/shop", data=form | data, headers=OURS)
+        assert (done.status_code, words in text(done)) == (200, True), text(done)
+        if data["verb"] == "disable":
+            assert client.endpoint("shop").reason == "by ada in Flower: it is broken"
+    assert client.endpoint("shop").url == "https://b.example/other"
+    refused = http.post(
+        "/cavendish/endpoint/shop", data=form | {"verb": "move", "to": "ftp://x"}, headers=OURS
+    )
+    assert (refused.status_code, "Refused" in text(refused)) == (400, True)
+    assert http.get("/cavendish/endpoint/nobody").status_code == 400
+    assert store.endpoints.all()["shop"].keys
+
+
+def test_a_test_webhook_says_what_the_receiver_answered(
+    http: httpx.Client, client: Client, served: Served
+) -> None:
+    """Sent from Flower's machine, by the rules of all webhooks."""
+    asked = list[str]()
+
+    async def receiver(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["webhook-id"])
+        return httpx.Response(503, text="<b>closed</b>")
+
+    client.add_endpoint("shop", served(receiver), unencrypted=True)
+    form = {"token": fields(http.get("/cavendish/endpoint/shop").text)["token"], "verb": "test"}
+    done = http.post("/cavendish/endpoint/shop", data=form, headers=OURS)
+    assert "shop did not take the test: HTTP 503" in text(done)
+    assert "<b>closed" not in done.text
+    assert len(asked) == 1
+
+
+def test_dead_letters_are_found_revived_and_dropped_after_a_preview(
+    http: httpx.Client, client: Client, store: Store, endpoint_index: Delivering
+) -> None:
+    """Those that match a filter, or those that are selected."""
+    one = buried(store, client, "a", "b", "c")
+    buried(store, client, "d", hook="https://b.example/", why="timeout")
+    page = http.get("/cavendish/webhooks", params={"reason": "http 5"})
+    assert set(re.findall(r"/cavendish/id/nano-banana/(\w)", page.text)) == {"a", "b", "c"}
+    assert "Dead letter to" in text(http.get(f"/cavendish/id/{SERVICE}/a"))
+    form = {"token": fields(page.text)["token"], "verb": "revive", "endpoint": one}
+    preview = http.post("/cavendish/dead", data=form, headers=OURS)
+    assert "3 dead letters will be sent again" in text(preview)
+    assert len(store.closed.dead(LANE)) == 4
+    done = http.post("/cavendish/dead", data=fields(preview.text), headers=OURS)
+    assert "3 dead letters are sent again" in text(done)
+    assert [each.task_id for each in store.closed.dead(LANE)] == ["d"]
+    name = store.closed.dead(LANE)[0].name
+    form = {"token": form["token"], "verb": "drop", "delivery": name}
+    preview = http.post("/cavendish/dead", data=form, headers=OURS)
+    http.post("/cavendish/dead", data=fields(preview.text), headers=OURS)
+    assert store.closed.dead(LANE) == []
+    nothing = http.post("/cavendish/dead", data=form | {"delivery": ""}, headers=OURS)
+    assert (nothing.status_code, "Choose dead letters" in text(nothing)) == (400, True)
+
+
+def test_dead_letters_are_read_page_by_page_each_once(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """Those of one moment are never divided."""
+    for start in range(0, 120, 40):
+        buried(store, client, *(f"id-{n:03}" for n in range(start, start + 40)))
+    place, seen = "/cavendish/webhooks", list[str]()
+    while place:
+        page = http.get(place).text
+        seen += re.findall(r'<a href="/cavendish/id/nano-banana/(id-\d+)', page)
+        following = re.search(r'rel="next" href="([^"]+)">Older', page)
+        place = following[1].replace("&amp;", "&") if following else ""
+    assert sorted(seen) == [f"id-{n:03}" for n in range(120)]

@@ -1,0 +1,100 @@
+"""The page of one endpoint: how it takes its webhooks; switch, move, test and rotate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cavendish.controller import checked_text
+from cavendish.endpoint_manager import EndpointManager
+from cavendish.endpoint_options import EndpointOptions
+from cavendish.endpoint_view import EndpointView, view_of
+from cavendish.errors import SubmissionError
+from cavendish.filter import Filter
+from cavendish.webhook_endpoint import Endpoint
+from cavendish_worker.console.dead_letters import Wanted, find
+from cavendish_worker.console.page import Page
+from cavendish_worker.console.wording import Shown
+from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.webhooks.trial import try_endpoint
+
+#: Hours for which the old secret signs as well, and seconds that a test may take.
+OVERLAP, PATIENCE = 24.0, 30.0
+#: The latest dead letters and pending ids that are shown.
+LATEST = 5
+
+
+class EndpointPage(Page):
+    """`/cavendish/endpoint/NAME?url=1`."""
+
+    async def answer(self, *place: str) -> None:
+        await self.show("endpoint.html", lambda: self._find(place[0]))
+
+    async def act(self, *place: str) -> None:
+        name, verb = place[0], self.given("verb")
+        verbs: dict[str, Callable[[str], str]] = {
+            "enable": self._enable,
+            "disable": self._disable,
+            "move": self._move,
+            "test": self._test,
+            "rotate": self._rotate,
+        }
+        if verb not in verbs:
+            raise SubmissionError("Say what is to be done with the endpoint.")
+        said = await self.bench.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
+        logger().info("operator.acted", verb=f"endpoint {verb}", by=self.who, endpoint=name)
+        self.draw("done.html", what=said, back=("endpoint", name))
+
+    @property
+    def _manager(self) -> EndpointManager:
+        return EndpointManager(self.bench.store, self.bench.settings)
+
+    def _find(self, name: str) -> dict[str, Any]:
+        store = self.bench.store
+        now, view = store.fleet.now(), view_of(store, name)
+        letters, _ = find(store, Wanted(endpoint=view.name), LATEST)
+        asked = bool(self.said("url")) and self.login
+        return {
+            "view": view,
+            "public": view.public,
+            "url": view.url if asked else Shown.host(view.url),
+            "hidden": bool(view.url) and not asked,
+            "letters": letters,
+            "latest": store.search.page(Filter(endpoint=view.name), None, LATEST).items,
+            "now": now,
+            "signs": view.registered.living_keys(now) if view.registered else (),
+        }
+
+    def _enable(self, name: str) -> str:
+        view, was_disabled = self._manager.enable(name)
+        word = "is enabled" if was_disabled else "was not disabled"
+        return f"{name} {word}; {_waiting(view)} for it and become due at once."
+
+    def _disable(self, name: str) -> str:
+        reason = checked_text(self.given("reason"), "reason")
+        why = f"by {self.who} in Flower" + (f": {reason}" if reason else "")
+        view, _ = self._manager.disable(name, why)
+        return f"{name} is disabled; {_waiting(view)} for it."
+
+    def _move(self, name: str) -> str:
+        options = EndpointOptions(self.given("to"), (), {}, (), None, None, None, frozenset())
+        changed: tuple[Endpoint, Endpoint] = self._manager.update(name, options, unencrypted=False)
+        return f"{name} is now at {Shown.host(changed[1].url)}; what waits for it is due at once."
+
+    def _test(self, name: str) -> str:
+        done = try_endpoint(self.bench.store, self.bench.settings, name)
+        result = done.result
+        where = f" at {result.address}" if result.address else ""
+        took = "took" if done.taken else "did not take"
+        answer = f" It said: {result.answer[:200]}" if result.answer else ""
+        return f"{name} {took} the test: {result.outcome}{where}, {result.seconds:.2f} s.{answer}"
+
+    def _rotate(self, name: str) -> str:
+        told = self._manager.rotate(name, OVERLAP * 3600, unencrypted=False)
+        public = f" The public key of v1a: {told.public_key}." if told.public_key else ""
+        old = f"The old one signs as well until {Shown.moment(told.old_until)} UTC."
+        return f"The new secret of {name}, shown only now: {told.secret}. {old}{public}"
+
+
+def _waiting(view: EndpointView) -> str:
+    return "1 delivery waits" if view.waiting == 1 else f"{view.waiting:,} deliveries wait"

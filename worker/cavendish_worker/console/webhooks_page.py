@@ -1,0 +1,107 @@
+"""The page of the webhooks: the endpoints, and the dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cavendish.errors import SubmissionError
+from cavendish_worker.cli.reopening import MOST, chunks, reopen
+from cavendish_worker.cli.top.reading import endpoint_trouble
+from cavendish_worker.console.dead_letters import Wanted, find
+from cavendish_worker.console.id_filter import time_in
+from cavendish_worker.console.page import Page
+from cavendish_worker.telemetry.logs import logger
+
+#: Endpoints and dead letters on one page; dead letters that a preview shows, and a second revives.
+ENDPOINTS, LETTERS, SHOWN, RATE = 50, 50, 20, 50.0
+VERBS = {"revive": "sent again, each with all its attempts", "drop": "forgotten for good"}
+#: Seconds that an action on many dead letters may take.
+PATIENCE = 30.0
+
+
+class WebhooksPage(Page):
+    """`/cavendish/webhooks?from=50&endpoint=…&reason=…&since=…&before=…`."""
+
+    async def answer(self, *place: str) -> None:  # noqa: ARG002
+        await self.show("webhooks.html", self._find)
+
+    def _find(self) -> dict[str, Any]:
+        store = self.bench.store
+        found, _ = self.bench.poll()
+        ranked = sorted(
+            found["webhooks"],
+            key=lambda one: (not endpoint_trouble(one), -one["waiting"], one["endpoint"]),
+        )
+        first = int(self.said("from")) if self.said("from").isdecimal() else 0
+        wanted, before = self._wanted(found["now"]), self.said("before")
+        letters, following = find(
+            store, wanted, LETTERS, time_in(before, found["now"]) if before else None
+        )
+        last = first + ENDPOINTS
+        said = {name: self.said(name) for name in ("endpoint", "reason", "since")}
+        return {
+            "now": found["now"],
+            "endpoints": ranked[first:last],
+            "many": len(ranked),
+            "more": self.to("webhooks", **{"from": last}) if last < len(ranked) else "",
+            "trouble": endpoint_trouble,
+            "letters": letters,
+            "following": self.to("webhooks", **said, before=following) if following else "",
+            "said": said,
+        }
+
+    def _wanted(self, now: float) -> Wanted:
+        since = self.said("since")
+        at = time_in(since, now) if since else None
+        return Wanted(self.said("endpoint"), self.said("reason"), at)
+
+
+class DeadPage(Page):
+    """`/cavendish/dead`: a form names a verb, and dead letters or a filter; it is confirmed."""
+
+    async def act(self, *place: str) -> None:  # noqa: ARG002
+        verb = self.given("verb")
+        if verb not in VERBS:
+            raise SubmissionError("Say what is to be done with the dead letters.")
+        if not self.given("confirmed"):
+            await self.show("confirm_dead.html", lambda: self._asked(verb))
+            return
+        done = await self.bench.off_loop.ask(lambda: self._carry_out(verb), PATIENCE)
+        self.draw("done.html", what=f"{done:,} dead letters are {VERBS[verb]}.", back="webhooks")
+
+    def _wanted(self, now: float) -> Wanted:
+        since = self.given("since")
+        at = time_in(since, now) if since else None
+        names = frozenset(filter(None, self.get_body_arguments("delivery")))
+        wanted = Wanted(self.given("endpoint"), self.given("reason"), at, names)
+        if wanted == Wanted() and not self.given("all"):
+            raise SubmissionError("Choose dead letters, or a filter that they match.")
+        return wanted
+
+    def _asked(self, verb: str) -> dict[str, Any]:
+        now = self.bench.store.fleet.now()
+        wanted = self._wanted(now)
+        letters, more = find(self.bench.store, wanted, MOST)
+        said = {name: self.given(name) for name in ("endpoint", "reason", "all")}
+        said["since"] = "" if wanted.since is None else str(wanted.since)
+        return {
+            "verb": verb,
+            "done": VERBS[verb],
+            "count": len(letters),
+            "more": bool(more),
+            "letters": letters[:SHOWN],
+            "names": sorted(wanted.names),
+            "said": said,
+        }
+
+    def _carry_out(self, verb: str) -> int:
+        store = self.bench.store
+        now = store.fleet.now()
+        letters, _ = find(store, self._wanted(now), MOST)
+        chosen = [(one.lane, one.name) for one in letters]
+        if verb == "drop":
+            done = sum(store.closed.drop(lane, names) for lane, names in chunks(chosen))
+        else:
+            done = len(reopen(store, chosen[::-1], now, RATE, dead=True))
+        logger().info("operator.acted", verb=f"dead {verb}", by=self.who, count=done)
+        return done
