@@ -174,8 +174,8 @@ def test_all_pages_of_dead_letters_are_read_while_others_are_added(
     assert listed == ids[::-1]
     ask, added = chapter.Closed.dead, iter(range(3))
 
-    def dead(self: Any, lane: Lane, at_most: int = 10, offset: int = 0) -> Any:
-        page = ask(self, lane, at_most, offset)
+    def dead(self: Any, lane: Lane, *place: Any) -> Any:
+        page = ask(self, lane, *place)
         if page and (number := next(added, None)) is not None:
             submit_and_end(store, HOOK, f"late-{number}")
             close(store, dead="HTTP 500")

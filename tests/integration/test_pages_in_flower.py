@@ -44,7 +44,7 @@ def test_our_pages_are_behind_the_login_and_each_page_of_flower_has_their_tab(
     assert httpx.get(address, trust_env=False).status_code == 401
     assert httpx.get(address, trust_env=False, auth=("ada", "x")).status_code == 401
     for page in ("/workers", "/tasks", "/cavendish/ids"):
-        assert 'href="/cavendish/ids"' in http.get(page).text
+        assert 'href="/cavendish"' in http.get(page).text
 
 
 def test_our_pages_live_under_the_prefix_of_flower(server: Server, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_our_pages_live_under_the_prefix_of_flower(server: Server, tmp_path: Pat
         assert page.status_code == 200
         assert http.get("/cavendish/ids").status_code == 404
         for link in re.findall(r'(?:href|src|action)="(/[^"]*cavendish[^"]*)"', page.text):
-            assert http.get(link).status_code == 200, link
+            assert http.get(link).status_code in (200, 405), link  # 405: a form posts there
 
 
 def test_an_id_is_found_by_its_name_and_by_its_key_in_one_search(

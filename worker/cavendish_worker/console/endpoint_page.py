@@ -12,10 +12,10 @@ from cavendish.endpoint_view import EndpointView, view_of
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish.webhook_endpoint import Endpoint
-from cavendish_worker.console.dead_letters import Wanted, find
 from cavendish_worker.console.page import Page
 from cavendish_worker.console.wording import Shown
 from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.webhooks.dead_letters import DeadLetters
 from cavendish_worker.webhooks.trial import try_endpoint
 
 #: Hours for which the old secret signs as well, and seconds that a test may take.
@@ -52,7 +52,7 @@ class EndpointPage(Page):
     def _find(self, name: str) -> dict[str, Any]:
         store = self.bench.store
         now, view = store.fleet.now(), view_of(store, name)
-        letters, _ = find(store, Wanted(endpoint=view.name), LATEST)
+        letters, _ = DeadLetters(view.name).page(store, LATEST)
         asked = bool(self.said("url")) and self.login
         return {
             "view": view,

@@ -6,10 +6,10 @@ from typing import Any
 
 from cavendish.model import Lane, State
 from cavendish.store.delays import recent_delays
-from cavendish_worker import doctor
 from cavendish_worker.cli.top.reading import lane_notes, operator_notes, pause
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
 from cavendish_worker.console.page import Page
+from cavendish_worker.doctor.stored import complaints
 
 #: Rows of a table, and complaints, at most: the rest is counted.
 ROWS, COMPLAINTS = 50, 20
@@ -26,7 +26,7 @@ class NowPage(Page):
         found, statistics = self.bench.poll()
         busiest = sorted(found["lanes"], key=lambda lane: -lane["pending"])
         lanes = [Lane.parse(lane["lane"]) for lane in busiest]
-        complaints = doctor.complaints(store, settings, statistics, self.bench.urls)
+        wrong = complaints(store, settings, statistics, self.bench.urls)
         return {
             "found": found,
             "counts": _states(found),
@@ -38,8 +38,8 @@ class NowPage(Page):
             "more_lanes": max(len(busiest) - ROWS, 0),
             "notes": _notes(found)[:ROWS],
             "alive": {role: _alive(found, role) for role in ("worker", "beat")},
-            "complaints": complaints[:COMPLAINTS],
-            "more_complaints": max(len(complaints) - COMPLAINTS, 0),
+            "complaints": wrong[:COMPLAINTS],
+            "more_complaints": max(len(wrong) - COMPLAINTS, 0),
         }
 
 

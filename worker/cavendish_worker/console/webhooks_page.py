@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from cavendish.errors import SubmissionError
-from cavendish_worker.cli.reopening import MOST, chunks, reopen
 from cavendish_worker.cli.top.reading import endpoint_trouble
-from cavendish_worker.console.dead_letters import Wanted, find
 from cavendish_worker.console.id_filter import time_in
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.webhooks.dead_letters import DeadLetters
+from cavendish_worker.webhooks.reopening import MOST, chunks, reopen
 
 #: Endpoints and dead letters on one page; dead letters that a preview shows, and a second revives.
 ENDPOINTS, LETTERS, SHOWN, RATE = 50, 50, 20, 50.0
@@ -26,7 +28,6 @@ class WebhooksPage(Page):
         await self.show("webhooks.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        store = self.bench.store
         found, _ = self.bench.poll()
         ranked = sorted(
             found["webhooks"],
@@ -34,9 +35,8 @@ class WebhooksPage(Page):
         )
         first = int(self.said("from")) if self.said("from").isdecimal() else 0
         wanted, before = self._wanted(found["now"]), self.said("before")
-        letters, following = find(
-            store, wanted, LETTERS, time_in(before, found["now"]) if before else None
-        )
+        start = time_in(before, found["now"]) if before else math.inf
+        letters, following = wanted.page(self.bench.store, LETTERS, start)
         last = first + ENDPOINTS
         said = {name: self.said(name) for name in ("endpoint", "reason", "since")}
         return {
@@ -50,10 +50,8 @@ class WebhooksPage(Page):
             "said": said,
         }
 
-    def _wanted(self, now: float) -> Wanted:
-        since = self.said("since")
-        at = time_in(since, now) if since else None
-        return Wanted(self.said("endpoint"), self.said("reason"), at)
+    def _wanted(self, now: float) -> DeadLetters:
+        return _wanted(self.said, now)
 
 
 class DeadPage(Page):
@@ -69,35 +67,33 @@ class DeadPage(Page):
         done = await self.bench.off_loop.ask(lambda: self._carry_out(verb), PATIENCE)
         self.draw("done.html", what=f"{done:,} dead letters are {VERBS[verb]}.", back="webhooks")
 
-    def _wanted(self, now: float) -> Wanted:
-        since = self.given("since")
-        at = time_in(since, now) if since else None
-        names = frozenset(filter(None, self.get_body_arguments("delivery")))
-        wanted = Wanted(self.given("endpoint"), self.given("reason"), at, names)
-        if wanted == Wanted() and not self.given("all"):
+    def _wanted(self, now: float) -> DeadLetters:
+        names = tuple(filter(None, self.get_body_arguments("delivery")))
+        wanted = _wanted(self.given, now, names)
+        if wanted == DeadLetters() and not self.given("all"):
             raise SubmissionError("Choose dead letters, or a filter that they match.")
         return wanted
 
     def _asked(self, verb: str) -> dict[str, Any]:
         now = self.bench.store.fleet.now()
         wanted = self._wanted(now)
-        letters, more = find(self.bench.store, wanted, MOST)
+        letters, more = wanted.page(self.bench.store, MOST)
         said = {name: self.given(name) for name in ("endpoint", "reason", "all")}
-        said["since"] = "" if wanted.since is None else str(wanted.since)
+        said["since"] = str(wanted.since) if self.given("since") else ""
         return {
             "verb": verb,
             "done": VERBS[verb],
             "count": len(letters),
             "more": bool(more),
             "letters": letters[:SHOWN],
-            "names": sorted(wanted.names),
+            "names": wanted.deliveries,
             "said": said,
         }
 
     def _carry_out(self, verb: str) -> int:
         store = self.bench.store
         now = store.fleet.now()
-        letters, _ = find(store, self._wanted(now), MOST)
+        letters, _ = self._wanted(now).page(store, MOST)
         chosen = [(one.lane, one.name) for one in letters]
         if verb == "drop":
             done = sum(store.closed.drop(lane, names) for lane, names in chunks(chosen))
@@ -105,3 +101,14 @@ class DeadPage(Page):
             done = len(reopen(store, chosen[::-1], now, RATE, dead=True))
         logger().info("operator.acted", verb=f"dead {verb}", by=self.who, count=done)
         return done
+
+
+def _wanted(one: Callable[[str], str], now: float, deliveries: tuple[str, ...] = ()) -> DeadLetters:
+    """The dead letters that the words of a URL or of a form mean: `one` finds each by its name."""
+    since = one("since")
+    return DeadLetters(
+        one("endpoint") or None,
+        time_in(since, now) if since else -math.inf,
+        one("reason"),
+        deliveries,
+    )

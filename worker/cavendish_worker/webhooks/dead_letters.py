@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -13,6 +14,9 @@ from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
 from cavendish.webhook_endpoint import endpoint_of
+
+#: Dead letters that are read at once for a page, and that are looked at for it.
+CHUNK, LOOKED_AT = 200, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class DeadLetters:
     endpoint: str | None = None
     since: float = float("-inf")
     reason: str = ""
-    deliveries: Sequence[str] = ()
+    deliveries: Collection[str] = ()
     lanes: Callable[[Lane], bool] = lambda _: True
 
     def find(self, store: Store, limit: int | None) -> list[Delivery]:
@@ -36,25 +40,48 @@ class DeadLetters:
             find_endpoint(store, self.endpoint)
         return chosen
 
+    def page(
+        self, store: Store, limit: int, before: float = math.inf
+    ) -> tuple[list[Delivery], float | None]:
+        """About so many of the newest from before a time, and where the next page begins, if there
+        are more: those of one moment are never divided. It looks at LOOKED_AT of them at most.
+        """
+        found, last = list[Delivery](), None
+        every = self._all(store, before, CHUNK)
+        for delivery in islice(every, LOOKED_AT):
+            at = delivery.at or 0.0
+            if at < self.since or (len(found) >= limit and at != last):
+                return found, (last if at >= self.since else None)
+            last = at
+            if self._matches(delivery):
+                found.append(delivery)
+        return found, (last if next(every, None) is not None else None)
+
     def _matching(self, store: Store) -> Iterator[Delivery]:
         """Those that match, of all lanes, the newest first."""
-        endpoint = None if self.endpoint is None else endpoint_of(self.endpoint)
-        wanted, reason = {*self.deliveries}, self.reason.casefold()
-        lanes = filter(self.lanes, [*store.tasks.listed_lanes(), OPERATIONS])
-        pages = [_dead(store, lane) for lane in lanes]
-        for delivery in heapq.merge(*pages, key=lambda delivery: -(delivery.at or 0.0)):
+        for delivery in self._all(store, math.inf, PAGE):
             if (delivery.at or 0.0) < self.since:
                 return
-            named = not wanted or bool(wanted & {delivery.name, delivery.task_id})
-            said = reason in delivery.outcome.casefold()
-            if named and said and endpoint in (None, delivery.endpoint):
+            if self._matches(delivery):
                 yield delivery
 
+    def _matches(self, delivery: Delivery) -> bool:
+        endpoint = delivery.endpoint if self.endpoint is None else endpoint_of(self.endpoint)
+        wanted = self.deliveries
+        named = not wanted or delivery.name in wanted or delivery.task_id in wanted
+        said = self.reason.casefold() in delivery.outcome.casefold()
+        return named and said and endpoint == delivery.endpoint
 
-def _dead(store: Store, lane: Lane) -> Iterator[Delivery]:
+    def _all(self, store: Store, before: float, at_once: int) -> Iterator[Delivery]:
+        lanes = filter(self.lanes, [*store.tasks.listed_lanes(), OPERATIONS])
+        pages = [_dead(store, lane, before, at_once) for lane in lanes]
+        return heapq.merge(*pages, key=lambda delivery: -(delivery.at or 0.0))
+
+
+def _dead(store: Store, lane: Lane, before: float, at_once: int) -> Iterator[Delivery]:
     """All dead letters of a lane, page by page, each once: a new one shifts the next page."""
     offset, seen = 0, set[str]()
-    while page := store.closed.dead(lane, PAGE, offset):
+    while page := store.closed.dead(lane, at_once, offset, before):
         yield from (delivery for delivery in page if delivery.name not in seen)
         seen.update(delivery.name for delivery in page)
         offset += len(page)
