@@ -72,7 +72,7 @@ def test_forgetting_asks_for_yes_even_for_named_ids(
 ) -> None:
     asked = run("forget", "--service", SERVICE, "id-1")
     assert asked.exit_code == 2
-    assert "1 ids would be forgotten: add --yes." in asked.stderr
+    assert "1 id would be forgotten: add --yes." in asked.stderr
     assert client.get("id-1", service=SERVICE)
     assert run("forget", "--service", SERVICE, "--yes", "id-1").stdout == "1 forgotten\n"
     assert client.get("id-1", service=SERVICE) is None

@@ -75,10 +75,10 @@ def carry_out(
     ids, named = found[0], isinstance(found[0], list)
     number = store.search.count(ids) if isinstance(ids, Filter) else len(ids)
     if number and not sure:
-        question = f"{number:,} ids will be {what}. Go on?"
+        many = "1 id" if number == 1 else f"{number:,} ids"
         if not at_a_terminal():
-            raise click.UsageError(f"{number:,} ids would be {what}: add --yes.")
-        click.confirm(question, abort=True, err=True)
+            raise click.UsageError(f"{many} would be {what}: add --yes.")
+        click.confirm(f"{many} will be {what}. Go on?", abort=True, err=True)
     done = [*with_bar(chain.from_iterable(changes), number, what)] if number else []
     numbers = Counter(one.outcome for one in done)
     told = {what: numbers["done"], "ended": numbers["ended"], "unknown": numbers["unknown"]}
