@@ -231,14 +231,16 @@ class Settings:
         "127.0.0.1",
         read.address,
         "address",
-        "Address that the HTTP service listens on; other than this machine only with TLS, or "
-        "behind a proxy that has it.",
+        "Address that the HTTP service listens on; not this machine: only with TLS or a proxy.",
     )
     gateway: str = _setting(
         "on", read.one_of("on", "off"), "on | off", "Whether we answer the API's own clients."
     )
     public_url: str = _setting(
         "", read.url("http", "https"), "URL", "Our address for the API's callbacks; unset: none."
+    )
+    http_rate: float = _setting(
+        2000.0, read.number(1, 1_000_000), "requests/s", "Most requests of one key of /v1."
     )
     metrics_port: tuple[str, int] | None = _setting(
         None,

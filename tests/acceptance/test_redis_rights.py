@@ -29,6 +29,7 @@ from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.devstack.ports import free_port
 from delivering import Served
 from servers import Node, started
+from serving import caller, service
 
 PAGE = Path(__file__).parents[2] / "deploy" / "redis-users.acl"
 PASSWORD = "CHANGE-ME"
@@ -115,6 +116,8 @@ def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Gu
     assert guarded.refused() == []
     _commands_of_operators(guarded)
     assert guarded.refused() == []
+    _requests_of_programs(guarded)
+    assert guarded.refused() == []
     with (
         guarded.flower() as flower,
         httpx.Client(base_url=flower, trust_env=False, auth=("ada", "x")) as http,
@@ -138,7 +141,7 @@ def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Gu
     assert "Traceback" not in parts.lines()
 
 
-@pytest.mark.parametrize("user", ["cavendish-client", "cavendish-shell"])
+@pytest.mark.parametrize("user", ["cavendish-client", "cavendish-shell", "cavendish-http"])
 def test_producers_and_operators_may_undo_what_was_submitted(guarded: Guarded, user: str) -> None:
     """Without any worker: so each id is pending until it is cancelled."""
     with Client(settings=guarded.settings(user)) as client:
@@ -156,6 +159,47 @@ def test_producers_and_operators_may_undo_what_was_submitted(guarded: Guarded, u
         assert len(client.forget(Filter(service=SERVICE))) == 10
         assert client.count() == 0
     assert guarded.refused() == []
+
+
+def _requests_of_programs(guarded: Guarded) -> None:
+    """Every operation of the HTTP service that asks Redis for something."""
+    key = guarded.shell("key", "add", "ops", "--may", "submit,read,operate").strip()
+    limited = guarded.shell("key", "add", "shop", "--may", "submit,read", "--own").strip()
+    guarded.shell("key", "list")
+    ids = guarded.parts.emulator.create(3)
+    body = {"service": SERVICE, "ids": ids, "webhook": guarded.parts.receiver}
+    grouped = body | {"group": "http", "group_size": 3}
+    some, hook = {"service": SERVICE, "ids": ids}, {"name": "web", "url": guarded.parts.receiver}
+    with service(guarded.settings("cavendish-http")) as address:
+        with caller(address, key) as http:
+            assert http.post("/v1/tasks", json=grouped).status_code == 201
+            assert http.post("/v1/tasks/get", json={**some, "wait": 20.0}).status_code == 200
+            assert http.post("/v1/tasks", json=body | {"restart": True}).is_success
+            late = http.post("/v1/tasks/deadline", json={**some, "deadline": 60.0})
+            assert late.is_success, guarded.refused()
+            for path in ("cancel", "forget"):
+                assert http.post(f"/v1/tasks/{path}", json=some).is_success
+            assert http.post("/v1/endpoints", json=hook | {"unencrypted": True}).is_success
+            for path in ("disable", "enable"):
+                assert http.post(f"/v1/endpoints/web/{path}").is_success
+            again = {"endpoint": guarded.parts.receiver, "since": 0.0}
+            assert http.post("/v1/replays", json=again).is_success
+            for path in ("revive", "drop"):
+                assert http.post(f"/v1/dead-letters/{path}", json={"all": True}).is_success
+            assert http.delete("/v1/endpoints/web").is_success
+            assert http.put("/v1/pauses/other").is_success
+            assert http.delete("/v1/pauses/other").is_success
+            assert http.put("/v1/rate-ceilings/other", json={"calls": 5.0}).is_success
+            assert http.delete("/v1/rate-ceilings/other").is_success
+            for path in "tasks tasks/count?key=x endpoints dead-letters pauses status".split():
+                assert http.get(f"/v1/{path}").is_success, path
+            assert "cavendish_store_up 1.0" in http.get("/metrics").text
+            assert http.get("/v1/events?after=0&follow=false").is_success
+            assert http.get("/v1/groups/http?wait=0.1").is_success
+        with caller(address, limited) as http:
+            assert http.post("/v1/tasks", json=some).is_success
+            assert http.get("/v1/tasks").is_success
+    guarded.shell("key", "revoke", "shop")
 
 
 def _commands_of_producers(guarded: Guarded) -> None:

@@ -38,8 +38,9 @@ def problem(answer: httpx.Response, status: int) -> str:
     [
         ("GET", "/nothing", 404),
         ("GET", "/v1", 404),
-        ("GET", "/v1/tasks/", 404),
-        ("GET", "/v1/tasks/nano-banana", 404),
+        ("GET", "/v1/tasks/", 405),
+        ("GET", "/v1/tasks/nano-banana", 405),
+        ("POST", "/v1/tasks/nano-banana", 404),
         ("GET", "/v1/tasks/cancel", 405),
         ("DELETE", "/v1/tasks", 405),
         ("GET", "/v1/tasks/nano-banana/unknown", 404),
@@ -250,3 +251,16 @@ def test_the_pages_load_nothing_from_anywhere(address: str) -> None:
     for path in document["paths"]:
         assert f"<code>{path}</code>" in page.text
     assert "cav_" not in json.dumps(document["paths"])
+
+
+def test_a_key_that_asks_too_often_is_a_429(settings: Settings, store: Store) -> None:
+    """And no other key is."""
+    busy, calm = new_key(store, "busy"), new_key(store, "calm")
+    with service(replace(settings, http_rate=3.0)) as address:
+        with caller(address, busy) as http:
+            answers = [http.get("/v1/tasks") for _ in range(20)]
+            refused = [one for one in answers if one.status_code != 200]
+            problem(refused[0], 429)
+            assert int(refused[0].headers["retry-after"]) >= 1
+        with caller(address, calm) as http:
+            assert http.get("/v1/tasks").status_code == 200

@@ -96,6 +96,7 @@ BAD = {
     "FLOWER_PORT": ["-1", "65536", "http"],
     "METRICS_PORT": ["-1", "65536", "http", ":9090", "host:", "::1:9090", "http://host:9090"],
     "HTTP_PORT": ["-1", "65536", "http"],
+    "HTTP_RATE": ["0", "1000001", "x", "nan"],
     "HTTP_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
     "FLOWER_ADDRESS": ["localhost", "10.0.0", "10.0.0.1:80", "[::1]"],
     "FLOWER_BASIC_AUTH": ["ada", "ada:", ":secret", "ada:gehëim", "ada:se\ncret"],
@@ -163,6 +164,7 @@ EDGES = {
     "SHUTDOWN_TIMEOUT": "1 600",
     "FLOWER_PORT": "0 65535",
     "HTTP_PORT": "0 65535",
+    "HTTP_RATE": "1 1000000",
 }
 
 

@@ -1,4 +1,4 @@
-"""Checks a process that sends no heartbeat: Flower and the exporter answer by HTTP."""
+"""Checks a process that sends no heartbeat: Flower, exporter and HTTP service answer by HTTP."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def page_of(pid: int, settings: Settings) -> str | None:
         prefix = _option(words, "--url_prefix", "--url-prefix") or given("FLOWER_URL_PREFIX", "")
         path = "/".join(filter(None, (prefix.strip("/"), "healthcheck")))
         return f"http://{_here(address)}:{port}/{path}"
+    if "serve" in words and "--certificate" not in words:
+        return f"http://{_here(settings.http_address)}:{settings.http_port}/healthz"
     if "metrics" in words and (where := _option(words, "--serve")):
         host, _, port = where.rpartition(":")
         return f"http://{_here(host or '127.0.0.1')}:{port}/metrics"

@@ -83,6 +83,8 @@ def _announce(facts: dict[str, object]) -> None:
     for name in ("store", "broker", "api", "receiver", "flower", "http"):
         if name in facts:
             logs.logger().info("stack.up", part=name, at=without_password(str(facts[name])))
+    if "http_key" in facts:
+        logs.logger().info("stack.hint", http_key=facts["http_key"], see=f"{facts['http']}/docs")
     ours = our_command()
     logs.logger().info("stack.hint", stop="Ctrl-C", see=f"{ours} top")
     if "api" in facts:

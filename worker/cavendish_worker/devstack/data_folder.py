@@ -21,7 +21,7 @@ FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _ROOM = 64 * 1024
 #: Everything that `cavendish up` writes here. A folder that holds anything else has another use
 #: too, and keeps its mode.
-_OURS = {*"redis redis.sock lock stack.json emulator-port probe".split()}
+_OURS = {*"redis redis.sock lock stack.json emulator-port http-key probe".split()}
 _OURS |= {WEBHOOK_SECRET, SECRET_KEY}
 
 

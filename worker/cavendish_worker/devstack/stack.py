@@ -29,7 +29,7 @@ from cavendish.local_paths import (
     with_kept,
 )
 from cavendish.settings import Settings
-from cavendish_worker.devstack import data_folder
+from cavendish_worker.devstack import data_folder, http_key
 from cavendish_worker.devstack import embedded_redis as embedded
 from cavendish_worker.devstack.ports import free_port, is_free, kept_port, url_at
 from cavendish_worker.telemetry.logs import logger
@@ -206,15 +206,17 @@ class Stack:
             self._start("flower", command, environment)
             self.facts["flower"] = url_at(_EVERYWHERE.get(address, address), port)
         if self._http:
-            self._start_http(environment)
+            self._start_http(environment, data_dir / "http-key")
 
-    def _start_http(self, environment: Mapping[str, str]) -> None:
+    def _start_http(self, environment: Mapping[str, str], key_file: Path) -> None:
         address = self._settings.http_address
         port = _port("http", self._settings.http_port, address)
         self._start(
             "http", [*_CAVENDISH, "serve"], {**environment, "CAVENDISH_HTTP_PORT": str(port)}
         )
         self.facts["http"] = url_at(address, port)
+        if http_key.keep(str(self.facts["store"]), key_file):
+            self.facts["http_key"] = str(key_file)
 
     def _start_redis(self, data_dir: Path) -> None:
         command = embedded.arguments(data_dir, socket_path(data_dir))

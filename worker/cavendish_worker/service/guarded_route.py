@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import parts_of
-from cavendish_worker.service.problem_details import Problem
+from cavendish_worker.service.problem_details import Problem, again_after
 
 #: Seconds within which a body must have come.
 BODY_WITHIN = 30.0
@@ -45,7 +45,8 @@ class GuardedRoute(APIRoute):
 
 async def _access(request: Request) -> KeyAccess:
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
-    key = await parts_of(request).keys.find(text.strip()) if scheme.lower() == "bearer" else None
+    parts = parts_of(request)
+    key = await parts.keys.find(text.strip()) if scheme.lower() == "bearer" else None
     if key is None:
         raise Problem(
             401,
@@ -53,6 +54,9 @@ async def _access(request: Request) -> KeyAccess:
             {"www-authenticate": "Bearer", "connection": "close"},  # its body is not read
         )
     request.state.key_name = key.name
+    if wait := parts.rates.wait_of(key.name):
+        most = f"{parts.settings.http_rate:g}"
+        raise Problem(429, f"This key makes more than {most} requests a second.", again_after(wait))
     return KeyAccess(key)
 
 

@@ -18,6 +18,7 @@ from cavendish_worker.service.callback_urls import CallbackUrls
 from cavendish_worker.service.gateway.gateway import Gateway
 from cavendish_worker.service.held_requests import HeldRequests
 from cavendish_worker.service.key_ring import KeyRing
+from cavendish_worker.service.request_rates import RequestRates
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +35,7 @@ class Parts:
     client: AsyncClient
     store: Store
     keys: KeyRing
+    rates: RequestRates
     held: HeldRequests
     gateway: Gateway | None
     callback_urls: CallbackUrls
@@ -45,11 +47,12 @@ class Parts:
         store = Store(store_url(settings), settings.shards)
         client = AsyncClient(settings=settings)
         keys, held = KeyRing(store.api_keys), HeldRequests()
+        rates = RequestRates(settings.http_rate)
         on, urls = settings.gateway == "on", CallbackUrls(settings.public_url, settings.secret_key)
         hints = CallbackHints(store)
         shared = settings, client, store, keys, held, urls, hints
         gateway = Gateway.of(*shared) if on else None
-        return cls(settings, client, store, keys, held, gateway, urls, hints)
+        return cls(settings, client, store, keys, rates, held, gateway, urls, hints)
 
     async def read(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
         """Do in a thread what blocks."""
