@@ -20,6 +20,8 @@ _CODES = {State.EXPIRED: "timeout", State.UNKNOWN: "not_found", State.CANCELLED:
 _DONE = frozenset("succeed succeeded success completed complete finished".split())
 _FAILED = frozenset("failed failure error cancelled canceled rejected".split())
 _DEPTH = 6
+#: What stands in a response, also where a record is its own response.
+_RESULT = frozenset("success data error".split())
 
 
 def pending(task_id: str) -> dict[str, object]:
@@ -37,6 +39,8 @@ def canonical(task: TrackedTask, callbacks: str = "") -> dict[str, object]:
     record = dict(task.record or {})
     found = response_of(record)
     response = dict(found) if isinstance(found, Mapping) else {}
+    if found is record:  # the vendor's CLI would take its `data` for other records
+        record = {name: record[name] for name in record if name not in _RESULT}
     if task.state is State.SUCCEEDED:
         response["success"] = True
         _add_word(response, "succeeded", _DONE)
