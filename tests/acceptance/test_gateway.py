@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -92,3 +93,15 @@ def test_an_id_bought_elsewhere_is_waited_for_as_well(start: Callable[..., Stack
     assert verdicts(states) <= ENDS
     with Client(stack.facts["store"]) as client:
         assert client.count() == 5
+
+
+def test_the_api_calls_back_and_each_end_is_still_what_a_poll_says(
+    start: Callable[..., Stack],
+) -> None:
+    """Who buys through the gateway gets callbacks without asking; no line of the log shows our URL."""
+    stack = start("--median", "4", "--callbacks", "1")
+    states = asyncio.run(generate(stack.facts["http"], 20))
+    assert verdicts(states) <= ENDS
+    calls = [json.loads(line) for line in stack.lines().splitlines() if "/callbacks/" in line]
+    assert [call["status"] for call in calls if call["event"] == "http.request"] == [204] * 20
+    assert stack.facts["http"] not in json.dumps(calls)

@@ -211,10 +211,11 @@ class Stack:
     def _start_http(self, environment: Mapping[str, str], key_file: Path) -> None:
         address = self._settings.http_address
         port = _port("http", self._settings.http_port, address)
-        self._start(
-            "http", [*_CAVENDISH, "serve"], {**environment, "CAVENDISH_HTTP_PORT": str(port)}
-        )
         self.facts["http"] = url_at(address, port)
+        ours = {"CAVENDISH_HTTP_PORT": str(port)}
+        if self._emulate is not None:  # it is on this machine, and can call back
+            ours["CAVENDISH_PUBLIC_URL"] = str(self.facts["http"])
+        self._start("http", [*_CAVENDISH, "serve"], {**environment, **ours})
         if http_key.keep(str(self.facts["store"]), key_file):
             self.facts["http_key"] = str(key_file)
 

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,8 @@ class EmulatorConfig:
 
     `rate`: calls per second for each token (0: no limit); `later`: its changes, in seconds since
     the token's first task. /emulator/… without a token means the first one. `services`: those that
-    are served beside the known ones; "*": any.
+    are served beside the known ones; "*": any. `callbacks`: share of the tasks whose end is told to
+    the `callback_url` of their submit.
     """
 
     rate: float = 10.0
@@ -45,6 +47,7 @@ class EmulatorConfig:
     failing: float = 0.08
     partial: float = 0.05
     faults: float = 0.0
+    callbacks: float = 0.0
     visible_after: float = 0.3
     page_limit: int = 12
     most_ids: int = 100
@@ -139,6 +142,7 @@ class Emulator:
             for token in config.tokens
         }
         self._first = self.accounts[config.tokens[0]]
+        self._calling = set[asyncio.Task[None]]()
 
     def create(
         self, count: int, model: str = "nano-banana", account: Account | None = None
@@ -234,9 +238,21 @@ class Emulator:
 
     def _submit(self, account: Account, body: dict[str, Any]) -> httpx.Response:
         task_id = self.create(1, str(body.get("model", "nano-banana")), account)[0]
+        url = body.get("callback_url")
+        if isinstance(url, str) and self._chance.random() < self.config.callbacks:
+            calling = asyncio.create_task(self._call_back(url, account.jobs[task_id]))
+            self._calling.add(calling)
+            calling.add_done_callback(self._calling.discard)
         return httpx.Response(
             200, json={"success": True, "task_id": task_id, "trace_id": str(uuid.uuid4())}
         )
+
+    async def _call_back(self, url: str, job: Job) -> None:
+        """Tell the end of a task, unsigned and once, as the API does."""
+        await asyncio.sleep(job.finished_at - self._now())
+        with suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(trust_env=False) as http:
+                await http.post(url, json=self._response(job) | {"trace_id": str(uuid.uuid4())})
 
     def _visible(self, job: Job) -> bool:
         return self._now() >= job.created_at + self.config.visible_after
