@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pytest
@@ -101,10 +102,10 @@ def test_any_folder_will_do_whatever_its_path_is_made_of(
 
 @pytest.mark.timeout(120)
 def test_any_working_directory_will_do(
-    start: Callable[..., Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Stack], short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder `.cavendish` in it is found by each command that is run there, and by doctor."""
-    here = tmp_path / "a #1? %20 ü\n'\""
+    here = short / "a #1? %20 ü\n'\""
     here.mkdir()
     monkeypatch.chdir(here)
     stack = start(
@@ -157,12 +158,19 @@ def test_a_path_that_is_too_long_for_any_socket_is_one_sentence(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for that of a socket, wherever the tests run."""
+    with TemporaryDirectory(prefix="cav", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.timeout(60)
-def test_a_temporary_folder_that_somebody_else_could_write_to_is_refused(tmp_path: Path) -> None:
+def test_a_temporary_folder_that_somebody_else_could_write_to_is_refused(short: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
     }
-    environment |= {"CAVENDISH_DATA_DIR": str(tmp_path / ("x" * 120)), "TMPDIR": str(tmp_path)}
+    environment |= {"CAVENDISH_DATA_DIR": str(short / ("x" * 120)), "TMPDIR": str(short)}
     ask = "from pathlib import Path; from cavendish.local_paths import socket_path; import os;"
     ask += "print(socket_path(Path(os.environ['CAVENDISH_DATA_DIR'])).parent)"
     command = [sys.executable]

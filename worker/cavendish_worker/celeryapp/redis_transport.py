@@ -22,7 +22,7 @@ from typing import Any
 
 import redis
 from kombu import compression
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache  # type: ignore[attr-defined]
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from redis.commands.core import Script
@@ -316,6 +316,8 @@ def install() -> None:
     schemes = ("redis", "rediss", "redis+socket")
     TRANSPORT_ALIASES.update(dict.fromkeys(schemes, f"{__name__}:Transport"))
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
+    for scheme in (*schemes, "sentinel"):  # Kombu remembers what it has used before
+        _transport_cache.pop(scheme, None)
     # With any broker: a megabyte that inflates to gigabytes would end the process.
     compression._decoders.clear()  # type: ignore[attr-defined]
 

@@ -34,7 +34,7 @@ class BulkRunner:
         self._store, self._settings = store, settings
         self._undo, self._name = Undo(store, settings), secrets.token_hex(8)
         self._called = threading.Event()
-        threading.Thread(target=self._run, name="cavendish-bulk", daemon=True).start()
+        threading.Thread(target=self._run, name="bulk-actions", daemon=True).start()
 
     def wake(self) -> None:
         """Look at once: there is a new action."""
