@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-list screenshot lock clean
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-http bench-list screenshot lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -65,6 +65,9 @@ bench-waits: setup ## a thousand waits at once, by asyncio and by threads: what 
 
 bench-list: setup ## what it costs to list, to cancel 100,000 ids by filter, and to forget (WRONG=10000)
 	@$(BIN)/python tests/bench/listing.py $(if $(WRONG),--wrong $(WRONG))
+
+bench-http: setup ## the HTTP service: gets and bulk submits a second, and the memory of 2,000 held waits
+	@$(BIN)/python tests/bench/http_service.py $(if $(WAITS),--waits $(WAITS))
 
 screenshot: setup ## README's picture of Flower, by Debian's chromium and chromium-driver
 	@$(BIN)/python tests/screenshot.py

@@ -195,7 +195,7 @@ def test_the_redis_of_the_component_has_the_same_settings_as_the_one_of_compose(
 
 def test_the_base_is_built_with_its_settings_in_place_and_without_a_secret() -> None:
     kinds = [one["kind"] for one in built("base")]
-    assert kinds.count("Deployment") == 4
+    assert kinds.count("Deployment") == 5
     assert "Secret" not in kinds
     names = {one["metadata"]["name"] for one in built("base") if one["kind"] == "ConfigMap"}
     used = set(re.findall(r"'name': '(cavendish-[0-9a-z]{10})'", str(built("base"))))
