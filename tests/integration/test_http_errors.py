@@ -15,6 +15,7 @@ import pytest
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.service.application import LARGEST_BODY
+from cavendish_worker.telemetry import logs
 from conftest import Server
 from serving import caller, new_key, service
 
@@ -264,3 +265,28 @@ def test_a_key_that_asks_too_often_is_a_429(settings: Settings, store: Store) ->
             assert int(refused[0].headers["retry-after"]) >= 1
         with caller(address, calm) as http:
             assert http.get("/v1/tasks").status_code == 200
+
+
+def test_a_request_has_an_id_and_a_line_in_the_log_without_secrets(
+    address: str, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line names the operation and the key; no id of a task, no body, no secret."""
+    logs.set_up("json", "info")
+    key = new_key(store, "shop")
+    with caller(address, key) as http:
+        http.post(
+            "/v1/tasks", json={"service": SERVICE, "ids": ["some-id"], "metadata": {"a": "b"}}
+        )
+        kept = http.get(f"/v1/tasks/{SERVICE}/some-id", headers={"x-request-id": "from-proxy-7"})
+        odd = http.get("/v1/tasks", headers={"x-request-id": 'a"b c'})
+    assert kept.headers["x-request-id"] == "from-proxy-7"
+    assert odd.headers["x-request-id"] not in ("", 'a"b c')
+    said = capfd.readouterr().err
+    lines = [json.loads(line) for line in said.splitlines() if "http.request" in line]
+    assert [(one["method"], one["path"], one["status"], one["key"]) for one in lines] == [
+        ("POST", "/v1/tasks", 201, "shop"),
+        ("GET", "/v1/tasks/{service}/{task_id:path}", 200, "shop"),
+        ("GET", "/v1/tasks", 200, "shop"),
+    ]
+    assert "some-id" not in said
+    assert key[20:] not in said

@@ -67,8 +67,10 @@ def _is_json(content_type: str) -> bool:
     )
 
 
-def _may(right: str, *, everywhere: bool = False) -> Callable[[Request], KeyAccess]:
-    def allowed(request: Request) -> KeyAccess:
+def _may(
+    right: str, *, everywhere: bool = False
+) -> Callable[[Request], Coroutine[Any, Any, KeyAccess]]:
+    async def allowed(request: Request) -> KeyAccess:
         access: KeyAccess = request.state.access
         access.require(right)
         if everywhere:

@@ -73,5 +73,10 @@ def parts_of(request: Request) -> Parts:
     return found
 
 
+async def _shared(request: Request) -> Parts:
+    """Not blocking, and so no thread's work: FastAPI runs plain functions in threads."""
+    return parts_of(request)
+
+
 #: A parameter of a route that needs them.
-Shared = Annotated[Parts, Depends(parts_of)]
+Shared = Annotated[Parts, Depends(_shared)]

@@ -5,6 +5,7 @@ The line names the path as the routes spell it, so neither an id nor a token sta
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cavendish_worker.telemetry.logs import logger
 
 HEADER = "x-request-id"
+_HEADER = HEADER.encode()
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: Asked every few seconds by machines.
 _QUIET = {"/healthz", "/readyz", "/metrics"}
@@ -28,13 +30,14 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._process, self._numbers = secrets.token_hex(4), itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, request_id = time.monotonic(), 500, _id_of(scope)
+        began, status, request_id = time.monotonic(), 500, self._id_of(scope)
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -58,9 +61,8 @@ class RequestLog:
                 request_id=request_id,
             )
 
-
-def _id_of(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == HEADER.encode() and _SANE.fullmatch(value):
-            return str(value.decode())
-    return secrets.token_hex(8)
+    def _id_of(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == _HEADER and _SANE.fullmatch(value):
+                return str(value.decode())
+        return f"{self._process}-{next(self._numbers)}"
