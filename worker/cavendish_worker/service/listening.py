@@ -18,6 +18,7 @@ from cavendish.errors import StackError
 from cavendish.settings import Settings
 from cavendish_worker.service.application import create_app
 from cavendish_worker.service.parts import Parts
+from cavendish_worker.service.patience import Protocol
 from cavendish_worker.service.request_log import RequestLog
 
 #: Seconds between the end of the waits and the end of the process, which it needs for itself.
@@ -90,6 +91,7 @@ def server_of(settings: Settings, transport: Transport = Transport()) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=Protocol,
         ws="none",
         lifespan="on",
         proxy_headers=transport.behind_proxy,
