@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
+<<<<<<< HEAD
 .PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-http bench-list screenshot lock clean
+=======
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-list screenshot lock clean
+>>>>>>> 9ac6f36 (A bench of the SDK's waits: through the gateway, with callbacks, and at the API itself)
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -62,6 +66,9 @@ bench-strangers: setup ## what a producer of 200 and of 2,000 unknown services c
 
 bench-waits: setup ## a thousand waits at once, by asyncio and by threads: what they cost, and how late they wake
 	@$(BIN)/python tests/bench/waits.py $(if $(WAITS),--waits $(WAITS))
+
+bench-gateway: setup ## waits of the vendor's SDK: through the gateway, with callbacks, and at the API itself (WAITS=1000)
+	@$(BIN)/python tests/bench/gateway.py $(if $(WAITS),--waits $(WAITS))
 
 bench-list: setup ## what it costs to list, to cancel 100,000 ids by filter, and to forget (WRONG=10000)
 	@$(BIN)/python tests/bench/listing.py $(if $(WRONG),--wrong $(WRONG))

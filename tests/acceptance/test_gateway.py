@@ -98,7 +98,7 @@ def test_an_id_bought_elsewhere_is_waited_for_as_well(start: Callable[..., Stack
 def test_the_api_calls_back_and_each_end_is_still_what_a_poll_says(
     start: Callable[..., Stack],
 ) -> None:
-    """Who buys through the gateway gets callbacks without asking; no line of the log shows our URL."""
+    """Who buys through the gateway gets callbacks by itself; no line of the log shows a URL."""
     stack = start("--median", "4", "--callbacks", "1")
     states = asyncio.run(generate(stack.facts["http"], 20))
     assert verdicts(states) <= ENDS
