@@ -6,11 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-<<<<<<< HEAD
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-http bench-list screenshot lock clean
-=======
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-list screenshot lock clean
->>>>>>> 9ac6f36 (A bench of the SDK's waits: through the gateway, with callbacks, and at the API itself)
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list screenshot lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
