@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list screenshot lock clean
+.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list bench-pages screenshot axe lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -74,6 +74,12 @@ bench-http: setup ## the HTTP service: gets and bulk submits a second, and the m
 
 screenshot: setup ## README's picture of Flower, by Debian's chromium and chromium-driver
 	@$(BIN)/python tests/screenshot.py
+
+axe: ## fetches axe-core by npm; then a test looks for barriers on each of our pages in Flower
+	@mkdir -p tests/.axe && cd tests/.axe && npm pack --silent axe-core@4.14.1 && tar -xzf axe-core-4.14.1.tgz --strip-components=1 package/axe.min.js
+
+bench-pages: setup ## what our pages in Flower cost with a million ids (IDS=100000)
+	@$(BIN)/python tests/bench/pages.py $(if $(IDS),--ids $(IDS))
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import subprocess
 import tempfile
 import time
@@ -70,6 +71,10 @@ class Browser:
 
     def click(self, selector: str) -> str:
         """Click as a person does; the text of the page then."""
+        # Flower's style scrolls smoothly, and the driver clicks before that has ended.
+        place = {"behavior": "instant", "block": "center"}
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{found}?.scrollIntoView({json.dumps(place)})")
         self._ask("POST", f"{self._session}/element/{self.element(selector)}/click", {})
         return self.text()
 

@@ -134,6 +134,7 @@ def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Gu
         wait_until(lambda: http.get(rows).json()["data"], 30, "it sees messages")
         assert re.search(r"cavendish.submit</td>\s*<td[^>]*>0</td>", http.get("/broker").text)
         assert http.get("/api/workers?refresh=1").json()  # it asks them, as its buttons do
+        _pages_of_flower(guarded, http)
     assert guarded.refused() == []
     for process in reversed(parts._processes):
         parts.end(process)
@@ -200,6 +201,32 @@ def _requests_of_programs(guarded: Guarded) -> None:
             assert http.post("/v1/tasks", json=some).is_success
             assert http.get("/v1/tasks").is_success
     guarded.shell("key", "revoke", "shop")
+
+
+def _pages_of_flower(guarded: Guarded, http: httpx.Client) -> None:
+    """Each of our pages, and all that their buttons do."""
+    client, (task_id,) = guarded.parts.client, guarded.parts.emulator.create(1)
+    client.add_endpoint("seen-in-flower", guarded.parts.receiver, unencrypted=True)
+    client.submit([task_id], service=SERVICE, webhook="seen-in-flower", key="k")
+    client.submit(["another"], service=SERVICE, group="g", metadata={"note": "n" * 100})
+    for page in ("", "/ids", f"/id/{SERVICE}/{task_id}", "/webhooks", "/actions"):
+        assert http.get(f"/cavendish{page}").status_code == 200, page
+    assert http.get("/cavendish/ids?q=k", follow_redirects=True).status_code == 200
+    place, ours = "/cavendish/endpoint/seen-in-flower", {"Sec-Fetch-Site": "same-origin"}
+    token = re.search(r'name="token" value="(\w+)"', http.get(place).text)
+    assert token
+    for verb in ("disable", "enable", "rotate", "test"):
+        said = {"token": token[1], "verb": verb}
+        assert http.post(place, data=said, headers=ours).status_code == 200, verb
+    for verb in ("deadline", "cancel", "replay", "forget"):
+        said = {"token": token[1], "verb": verb, "confirmed": "yes", "in": "1h", "service": SERVICE}
+        done = http.post("/cavendish/act", data=said, headers=ours, follow_redirects=True)
+        wait_until(lambda url=done.url: "running</strong>" not in http.get(url).text, 60, verb)
+        assert "done</strong>" in http.get(done.url).text, (verb, guarded.refused())
+    for verb in ("revive", "drop"):
+        said = {"token": token[1], "verb": verb, "confirmed": "yes", "all": "yes"}
+        assert http.post("/cavendish/dead", data=said, headers=ours).status_code == 200
+    client.remove_endpoint("seen-in-flower")
 
 
 def _commands_of_producers(guarded: Guarded) -> None:

@@ -146,3 +146,20 @@ def test_a_page_says_that_redis_is_away_or_slow_within_three_seconds(tmp_path: P
                 assert page.status_code == 503
                 assert "Redis is slow" in text(page) or "Redis" in text(page)
                 assert time.monotonic() - began < 10  # of a loaded machine; 2 s of patience
+
+
+def test_flower_starts_without_our_pages_where_their_seam_has_moved(
+    server: Server, tmp_path: Path
+) -> None:
+    """Another version of Flower may keep its addresses elsewhere; its own pages must still work."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "flowerconfig.py").write_text(
+        "from flower import urls\nurls.handlers = tuple(urls.handlers)\n"
+    )
+    with flower(server.url, tmp_path, f"--conf={moved}/flowerconfig.py") as http:
+        assert http.get("/cavendish").status_code == 404
+        page = http.get("/workers")
+        assert page.status_code == 200
+        assert "/cavendish" not in page.text
+    assert "flower.pages_missing" in (tmp_path / "flower.log").read_text()

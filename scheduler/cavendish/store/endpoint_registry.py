@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cavendish.store.connection import Connection
@@ -91,10 +92,13 @@ class Endpoints:
 
 
 def _endpoints(rows: Mapping[str, str]) -> dict[str, Endpoint]:
-    return {
-        name: Endpoint.from_json(name, row) or Endpoint(name, "", 0.0)
-        for name, row in sorted(rows.items())
-    }
+    return {name: _read(name, row) or Endpoint(name, "", 0.0) for name, row in sorted(rows.items())}
+
+
+@lru_cache(maxsize=20_000)
+def _read(name: str, row: str) -> Endpoint | None:
+    """Read one; they are read again and again, and hardly ever change."""
+    return Endpoint.from_json(name, row)
 
 
 def _disabled(rows: Mapping[str, str]) -> dict[str, Disabled]:

@@ -43,7 +43,13 @@ class Search:
         self._key_index = KeyIndex(connection)
 
     def page(
-        self, wanted: Filter, cursor: str | None, limit: int, *, with_record: bool = False
+        self,
+        wanted: Filter,
+        cursor: str | None,
+        limit: int,
+        *,
+        with_record: bool = False,
+        looked_at_most: int = LOOKED_AT,
     ) -> Page:
         """The first `limit` matching tasks behind a cursor. Raises SubmissionError for a cursor
         that is malformed, or that belongs to another filter.
@@ -55,7 +61,7 @@ class Search:
             if len(found) > limit:
                 found, end = found[:limit], found[limit - 1][0]
                 break
-            if looked_at >= LOOKED_AT:
+            if looked_at >= looked_at_most:
                 end = sections[-1].place(len(sections[-1].ids) - 1)
                 break
         items = tuple(self.load(found, with_record=with_record))

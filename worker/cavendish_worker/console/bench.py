@@ -16,7 +16,7 @@ from cavendish_worker.console.off_loop import OffLoop
 from cavendish_worker.telemetry.snapshot import Memory, read, said
 
 #: Seconds for which all who look at a page get the same numbers.
-FRESH_FOR = 1.0
+FRESH_FOR = 2.0
 #: URLs of endpoints without a name that are remembered, at most.
 URLS = 20_000
 
@@ -48,6 +48,10 @@ class Bench:
                 self._known = self._poll()
                 self._polled_at = time.monotonic()
             return self._known
+
+    def poll_anew(self) -> None:
+        """Show what somebody has just changed."""
+        self._known = None
 
     def _poll(self) -> tuple[dict[str, Any], Statistics]:
         if len(self._memory.urls) > URLS:

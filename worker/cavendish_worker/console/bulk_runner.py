@@ -33,7 +33,7 @@ class BulkRunner:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._settings = store, settings
         self._undo, self._name = Undo(store, settings), secrets.token_hex(8)
-        self._called = threading.Event()
+        self._called, self._waits_for = threading.Event(), ""
         threading.Thread(target=self._run, name="bulk-actions", daemon=True).start()
 
     def wake(self) -> None:
@@ -45,12 +45,18 @@ class BulkRunner:
             try:
                 while action := self._take():
                     self._carry_out(action)
-            except StoreUnavailable:
-                pass  # its action is taken up again, here or elsewhere, once Redis is back
+            except StoreUnavailable as away:
+                self._waits(str(away))
             except Exception:
                 logger().exception("bulk.error")
             self._called.wait(EVERY)
             self._called.clear()
+
+    def _waits(self, why: str) -> None:
+        """Say once why nothing goes on; an action is taken up again, here or elsewhere."""
+        if why != self._waits_for:
+            logger().warning("bulk.waits", outcome=why)
+        self._waits_for = why
 
     def _take(self) -> BulkAction | None:
         if not self._store.shared_state.bulk_actions().latest:
@@ -76,7 +82,7 @@ class BulkRunner:
                 lambda known: (known.ended(action.id, now, "failed", said), None)
             )
             return
-        now = self._store.fleet.now()
+        now, self._waits_for = self._store.fleet.now(), ""
         shared.change_bulk_actions(lambda known: (known.ended(action.id, now, "done"), None))
         took = round(time.monotonic() - began, 3)
         logger().info("bulk.done", id=action.id, verb=action.verb, by=action.by, seconds=took)

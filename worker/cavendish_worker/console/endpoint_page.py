@@ -20,8 +20,8 @@ from cavendish_worker.webhooks.trial import try_endpoint
 
 #: Hours for which the old secret signs as well, and seconds that a test may take.
 OVERLAP, PATIENCE = 24.0, 30.0
-#: The latest dead letters and pending ids that are shown.
-LATEST = 5
+#: The latest dead letters and ids that are shown, and how many of all endpoints are looked at.
+LATEST, LOOKED_AT = 5, 1_000
 
 
 class EndpointPage(Page):
@@ -42,6 +42,7 @@ class EndpointPage(Page):
         if verb not in verbs:
             raise SubmissionError("Say what is to be done with the endpoint.")
         said = await self.bench.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
+        self.bench.poll_anew()
         logger().info("operator.acted", verb=f"endpoint {verb}", by=self.who, endpoint=name)
         self.draw("done.html", what=said, back=("endpoint", name))
 
@@ -51,8 +52,11 @@ class EndpointPage(Page):
 
     def _find(self, name: str) -> dict[str, Any]:
         store = self.bench.store
-        now, view = store.fleet.now(), view_of(store, name)
-        letters, _ = DeadLetters(view.name).page(store, LATEST)
+        found, statistics = self.bench.poll()
+        now, view = found["now"], view_of(store, name, statistics, self.bench.urls)
+        seen = Filter(endpoint=view.name)
+        latest = store.search.page(seen, None, LATEST, looked_at_most=LOOKED_AT)
+        letters, _ = DeadLetters(view.name).page(store, LATEST, looked_at=LOOKED_AT)
         asked = bool(self.said("url")) and self.login
         return {
             "view": view,
@@ -60,7 +64,7 @@ class EndpointPage(Page):
             "url": view.url if asked else Shown.host(view.url),
             "hidden": bool(view.url) and not asked,
             "letters": letters,
-            "latest": store.search.page(Filter(endpoint=view.name), None, LATEST).items,
+            "latest": latest.items,
             "now": now,
             "signs": view.registered.living_keys(now) if view.registered else (),
         }

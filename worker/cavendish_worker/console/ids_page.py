@@ -8,8 +8,9 @@ from cavendish.model import State
 from cavendish_worker.console.id_filter import Words, words
 from cavendish_worker.console.page import Page
 
-#: Ids on one page.
-SHOWN = 100
+#: Ids on one page, and those that are looked at for it: it must cost Redis little, however few
+#: match.
+SHOWN, LOOKED_AT = 100, 8_000
 
 
 class IdsPage(Page):
@@ -23,7 +24,7 @@ class IdsPage(Page):
         now = store.fleet.now()
         wanted = words(self.said, self.get_query_arguments("state"), now)
         cursor = self.said("cursor")
-        page = store.search.page(wanted.filter, cursor or None, SHOWN)
+        page = store.search.page(wanted.filter, cursor or None, SHOWN, looked_at_most=LOOKED_AT)
         following = self.to("ids", **wanted.said, cursor=page.next) if page.next else ""
         return self._found(wanted, now) | {"tasks": page.items, "following": following}
 

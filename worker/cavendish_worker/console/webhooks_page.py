@@ -17,6 +17,8 @@ from cavendish_worker.webhooks.reopening import MOST, chunks, reopen
 #: Endpoints and dead letters on one page; dead letters that a preview shows, and a second revives.
 ENDPOINTS, LETTERS, SHOWN, RATE = 50, 50, 20, 50.0
 VERBS = {"revive": "sent again, each with all its attempts", "drop": "forgotten for good"}
+#: Dead letters that are looked at for one page: it must cost Redis little, however few match.
+LOOKED_AT = 2_000
 #: Seconds that an action on many dead letters may take.
 PATIENCE = 30.0
 
@@ -36,7 +38,7 @@ class WebhooksPage(Page):
         first = int(self.said("from")) if self.said("from").isdecimal() else 0
         wanted, before = self._wanted(found["now"]), self.said("before")
         start = time_in(before, found["now"]) if before else math.inf
-        letters, following = wanted.page(self.bench.store, LETTERS, start)
+        letters, following = wanted.page(self.bench.store, LETTERS, start, LOOKED_AT)
         last = first + ENDPOINTS
         said = {name: self.said(name) for name in ("endpoint", "reason", "since")}
         return {
@@ -99,6 +101,7 @@ class DeadPage(Page):
             done = sum(store.closed.drop(lane, names) for lane, names in chunks(chosen))
         else:
             done = len(reopen(store, chosen[::-1], now, RATE, dead=True))
+        self.bench.poll_anew()
         logger().info("operator.acted", verb=f"dead {verb}", by=self.who, count=done)
         return done
 

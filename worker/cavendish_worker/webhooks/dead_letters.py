@@ -15,8 +15,8 @@ from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
 from cavendish.webhook_endpoint import endpoint_of
 
-#: Dead letters that are read at once for a page, and that are looked at for it.
-CHUNK, LOOKED_AT = 200, 20_000
+#: Dead letters that are looked at for one page.
+LOOKED_AT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,18 @@ class DeadLetters:
         return chosen
 
     def page(
-        self, store: Store, limit: int, before: float = math.inf
+        self,
+        store: Store,
+        limit: int,
+        before: float = math.inf,
+        looked_at: int = LOOKED_AT,
     ) -> tuple[list[Delivery], float | None]:
         """About so many of the newest from before a time, and where the next page begins, if there
-        are more: those of one moment are never divided. It looks at LOOKED_AT of them at most.
+        are more: those of one moment are never divided. It looks at so many at most.
         """
         found, last = list[Delivery](), None
-        every = self._all(store, before, CHUNK)
-        for delivery in islice(every, LOOKED_AT):
+        every = self._all(store, before, min(limit + 1, PAGE))
+        for delivery in islice(every, looked_at):
             at = delivery.at or 0.0
             if at < self.since or (len(found) >= limit and at != last):
                 return found, (last if at >= self.since else None)

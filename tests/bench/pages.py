@@ -1,0 +1,113 @@
+"""What our pages in Flower cost with many ids, endpoints and dead letters.
+
+python tests/bench/pages.py [--ids 1000000] [--endpoints 10000] [--dead 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import httpx
+
+from cavendish import Client, Task
+from cavendish.model import Lane, State
+from cavendish.policy.verdicts import Outcome
+from cavendish.store import Store
+from cavendish.store.deliveries import Attempt
+from cavendish.webhook_endpoint import Endpoint
+from conftest import Server
+from flowering import flower
+
+LANE = Lane("default", "nano-banana")
+CHUNK, TIMES = 2000, 9
+PAGES = {
+    "now": "/cavendish",
+    "ids": "/cavendish/ids",
+    "ids of one producer": "/cavendish/ids?producer=p7",
+    "ids, a filter that few match": "/cavendish/ids?state=failed&producer=p7",
+    "one id by its key": "/cavendish/ids?q=key-5",
+    "one id": "/cavendish/id/nano-banana/id-0-5",
+    "webhooks": "/cavendish/webhooks",
+    "webhooks, a reason that none has": "/cavendish/webhooks?reason=nothing",
+    "one endpoint": "/cavendish/endpoint/e-7",
+    "actions": "/cavendish/actions",
+    "Flower's workers": "/workers",
+}
+
+
+def fill(store: Store, client: Client, ids: int, endpoints: int, dead: int) -> None:
+    """So many pending ids of ten producers, registered endpoints, and dead letters to them."""
+    for number in range(endpoints):
+        store.endpoints.add(Endpoint(f"e-{number}", f"https://e{number}.example/hook", 1.0))
+    for start in range(0, dead, CHUNK):
+        some = [f"dead-{n}" for n in range(start, min(start + CHUNK, dead))]
+        hook = f"e-{start // CHUNK % max(endpoints, 1)}"
+        client.submit(some, service=LANE.service, webhook=hook)
+        now = store.fleet.now()
+        store.tasks.seize(LANE, some, now, "t")
+        tasks = store.tasks.load(LANE, some, token="t").tasks.values()
+        outcomes = [(Outcome(task, State.SUCCEEDED, record={"id": task.id}), now) for task in tasks]
+        store.tasks.settle(LANE, "t", now, outcomes, 86400.0, 10_000)
+        while store.deliveries.sort([LANE], now).worth:
+            names = store.deliveries.claim_delivery(LANE, now + 1, now + 9, "t", 1000, {hook: 1000})
+            if not names:
+                break
+            attempts = [Attempt(name, "HTTP 500") for name in names]
+            store.deliveries.bury(LANE, "t", now, attempts, 86400)
+    client.submit([Task("id-0-5", key="key-5")], service=LANE.service)
+    for start in range(0, ids, CHUNK):
+        some = [f"id-{start}-{n}" for n in range(CHUNK)]
+        client.submit(some, service=LANE.service, producer=f"p{start // CHUNK % 10}")
+
+
+def in_redis(store: Store) -> float:
+    """Milliseconds that Redis has spent inside commands so far."""
+    stats: Any = store.connection.redis.info("commandstats")
+    return float(sum(row["usec"] for name, row in stats.items() if "|" not in name) / 1000)
+
+
+def measure(http: httpx.Client, store: Store) -> None:
+    print(f"{'page':<36} {'server ms, median (most)':>26} {'ms in Redis, median':>20}")
+    for name, place in PAGES.items():
+        walls, inside = list[float](), list[float]()
+        for _ in range(TIMES):
+            before, began = in_redis(store), time.perf_counter()
+            answer = http.get(place, follow_redirects=True)
+            walls.append((time.perf_counter() - began) * 1000)
+            inside.append(in_redis(store) - before)
+            time.sleep(1.1)  # the numbers of all are kept for a second
+        wall, cost = sorted(walls)[TIMES // 2], sorted(inside)[TIMES // 2]
+        said = "" if answer.status_code == 200 else f"  {answer.status_code}"
+        print(f"{name:<36} {wall:>17.0f} ({max(walls):.0f}) {cost:>20.1f}{said}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ids", type=int, default=1_000_000)
+    parser.add_argument("--endpoints", type=int, default=10_000)
+    parser.add_argument("--dead", type=int, default=100_000)
+    chosen = parser.parse_args()
+    server = Server()
+    server.start()
+    try:
+        store, client = Store(server.url), Client(server.url)
+        store.connection.redis.config_set("appendonly", "no")  # only reads are measured
+        began = time.perf_counter()
+        fill(store, client, chosen.ids, chosen.endpoints, chosen.dead)
+        print(f"{chosen.ids:,} ids, {chosen.endpoints:,} endpoints, {chosen.dead:,} dead letters")
+        print(f"filled in {time.perf_counter() - began:.0f} s")
+        with tempfile.TemporaryDirectory() as folder, flower(server.url, Path(folder)) as http:
+            measure(http, store)
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    main()
