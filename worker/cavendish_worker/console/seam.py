@@ -55,17 +55,20 @@ _LINK = """
 
 def application(settings: Settings, **options: Any) -> app.Flower:
     """Flower's application with our pages, or without them where their seam has moved."""
-    before = list(urls.handlers)
+    _log(settings)
+    ours = list[Any]()
     try:
-        urls.handlers[-1:-1] = _handlers(Bench(settings))  # the last one answers 404
+        ours = _handlers(Bench(settings))
+        urls.handlers[-1:-1] = ours  # the last one answers 404
         made = app.Flower(**options, template_loader=Templates(options["template_path"]))
-        _log(settings)
+        made.reverse_url("cavendish-now")
         return made
     except Exception as moved:  # whatever another version of Flower raises
-        logs.logger().error(
-            "flower.pages_missing", outcome=f"{type(moved).__name__}: {moved}"[:200]
-        )
-        urls.handlers[:] = before
+        outcome = f"{type(moved).__name__}: {moved}"[:200]
+        logs.logger().error("flower.pages_missing", outcome=outcome)
+        for each in ours:
+            if each in urls.handlers:
+                urls.handlers.remove(each)
         return app.Flower(**options)
 
 
