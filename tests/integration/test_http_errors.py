@@ -39,8 +39,8 @@ def problem(answer: httpx.Response, status: int) -> str:
     [
         ("GET", "/nothing", 404),
         ("GET", "/v1", 404),
-        ("GET", "/v1/tasks/", 405),
-        ("GET", "/v1/tasks/nano-banana", 405),
+        ("GET", "/v1/tasks/", 404),
+        ("GET", "/v1/tasks/nano-banana", 404),
         ("POST", "/v1/tasks/nano-banana", 404),
         ("GET", "/v1/tasks/cancel", 405),
         ("DELETE", "/v1/tasks", 405),

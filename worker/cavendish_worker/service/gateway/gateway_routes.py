@@ -11,8 +11,11 @@ from functools import partial
 from hashlib import sha256
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Match
+from starlette.types import Scope
 
 from cavendish.service_names import SERVICE
 from cavendish_worker.service.gateway import refusal
@@ -35,7 +38,19 @@ _AT_ONCE = 256 * 1024
 #: First words of paths that are no services.
 _OURS = frozenset("v1 docs callbacks".split())
 
-router = APIRouter(include_in_schema=False)
+
+class ServiceRoute(APIRoute):
+    """A route that has nothing to say to what is no POST: the path may be any, and «not found» is
+    the answer then, not that another method would do.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As any route, but never in part."""
+        match, found = super().matches(scope)
+        return (match, found) if match is Match.FULL else (Match.NONE, {})
+
+
+router = APIRouter(include_in_schema=False, route_class=ServiceRoute)
 Work = Callable[[Gateway, Caller, str, Request], Awaitable[Response]]
 
 
