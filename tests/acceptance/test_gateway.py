@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
+import pytest
 from acedatacloud import AceDataCloud, AsyncAceDataCloud
 from acedatacloud._runtime.tasks import task_status
 
-from acceptance.conftest import SERVICE, Stack
+from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
 
 ENDS = {"succeeded", "failed"}
@@ -105,3 +110,28 @@ def test_the_api_calls_back_and_each_end_is_still_what_a_poll_says(
     calls = [json.loads(line) for line in stack.lines().splitlines() if "/callbacks/" in line]
     assert [call["status"] for call in calls if call["event"] == "http.request"] == [204] * 20
     assert stack.facts["http"] not in json.dumps(calls)
+
+
+@pytest.mark.skipif(find_spec("nanobanana_cli") is None, reason="`make setup` installs it")
+def test_the_command_line_of_the_vendor_waits_and_asks_for_many(
+    start: Callable[..., Stack],
+) -> None:
+    """Unmodified. It opens a connection for each poll."""
+    stack = start("--median", "2")
+    ready = f"{stack.facts['http']}/readyz"
+    wait_until(lambda: httpx.get(ready, trust_env=False).is_success, 30, "the service listens")
+    environment = os.environ | {
+        "ACEDATACLOUD_API_BASE_URL": stack.facts["http"],
+        "ACEDATACLOUD_API_TOKEN": "emulated",
+    }
+
+    def run(*words: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "nanobanana_cli", *words, "--json"]
+        said: dict[str, Any] = json.loads(subprocess.check_output(command, env=environment))
+        return said
+
+    ids = stack.create(3)
+    states = [run("wait", task_id, "--interval", "1") for task_id in ids]
+    assert [state["id"] for state in states] == ids
+    assert verdicts(states) <= ENDS
+    assert run("tasks", *ids) == {"items": states, "count": 3}
