@@ -163,3 +163,19 @@ def test_flower_starts_without_our_pages_where_their_seam_has_moved(
         assert page.status_code == 200
         assert "/cavendish" not in page.text
     assert "flower.pages_missing" in (tmp_path / "flower.log").read_text()
+
+
+def test_a_key_that_cannot_be_read_is_one_sentence_and_no_traceback(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """Somebody has written into Redis by hand; other pages go on."""
+    client.submit(["one"], service=SERVICE)
+    store.connection.redis.set("cavendish:controls", "damaged")
+    page = http.get(f"/cavendish/id/{SERVICE}/one")
+    assert page.status_code == 200
+    store.connection.redis.delete("cavendish:bulk-actions")
+    store.connection.redis.set("cavendish:bulk-actions", "damaged")
+    page = http.get("/cavendish/actions")
+    assert (page.status_code, "Traceback" in page.text) == (500, False)
+    assert "a key that cannot be read" in text(page)
+    assert http.get("/cavendish/ids").status_code == 200

@@ -10,7 +10,7 @@ from cavendish_worker.console.page import Page
 
 #: Ids on one page, and those that are looked at for it: it must cost Redis little, however few
 #: match.
-SHOWN, LOOKED_AT = 100, 8_000
+SHOWN, LOOKED_AT = 100, 5_000
 
 
 class IdsPage(Page):

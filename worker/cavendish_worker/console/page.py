@@ -68,6 +68,14 @@ class Page(BaseHandler):  # type: ignore[misc]
         """No other site is answered what it may send."""
         raise HTTPError(405)
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A fault of ours is one sentence here, and a traceback in the log only."""
+        if status_code != 500:
+            super().write_error(status_code, **kwargs)
+            return
+        why = "A fault of ours, or a key that cannot be read: the log of Flower says more."
+        self.draw("refused.html", why=why)
+
     # --- who looks
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cavendish.errors import SubmissionError
+from cavendish.model import OPERATIONS
 from cavendish_worker.cli.top.reading import endpoint_trouble
 from cavendish_worker.console.id_filter import time_in
 from cavendish_worker.console.page import Page
@@ -30,7 +31,7 @@ class WebhooksPage(Page):
         await self.show("webhooks.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        found, _ = self.bench.poll()
+        found, statistics = self.bench.poll()
         ranked = sorted(
             found["webhooks"],
             key=lambda one: (not endpoint_trouble(one), -one["waiting"], one["endpoint"]),
@@ -47,6 +48,8 @@ class WebhooksPage(Page):
             "many": len(ranked),
             "more": self.to("webhooks", **{"from": last}) if last < len(ranked) else "",
             "trouble": endpoint_trouble,
+            "alerts": next((one for one in statistics.lanes if one.lane == OPERATIONS), None),
+            "alerted": self.bench.settings.operations_webhook,
             "letters": letters,
             "following": self.to("webhooks", **said, before=following) if following else "",
             "said": said,
