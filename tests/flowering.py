@@ -22,6 +22,15 @@ def flower(
     url: str, folder: Path, *words: str, login: tuple[str, str] | None = LOGIN, **environment: str
 ) -> Iterator[httpx.Client]:
     """Yields a client that has logged in. `words`: options of Flower."""
+    with process_of_flower(url, folder, *words, login=login, **environment) as (http, _):
+        yield http
+
+
+@contextmanager
+def process_of_flower(
+    url: str, folder: Path, *words: str, login: tuple[str, str] | None = LOGIN, **environment: str
+) -> Iterator[tuple[httpx.Client, forked.Process]]:
+    """The same with the process, which a test may kill."""
     port = free_port()
     given = {name: text for name, text in os.environ.items() if not name.startswith("CAVENDISH_")}
     given |= {"CAVENDISH_REDIS_URL": url, "CAVENDISH_FLOWER_PORT": str(port)}
@@ -33,7 +42,7 @@ def flower(
     try:
         with httpx.Client(base_url=at, trust_env=False, auth=login, timeout=30) as http:
             eventually(lambda: _answers(http), "Flower answers", 60)
-            yield http
+            yield http, process
     finally:
         process.terminate()
         process.wait(30)

@@ -4,6 +4,7 @@ and what nobody else can make them do.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from cavendish_worker.console.bulk_runner import BulkRunner
 from conftest import Server
 from delivering import Delivering
 from ending import settle
-from flowering import flower
+from flowering import flower, process_of_flower
 from servers import eventually
 
 SERVICE = "nano-banana"
@@ -180,6 +181,37 @@ def test_an_action_goes_on_after_flower_was_killed_and_is_stopped_by_a_button(
         with flower(own_server.url, tmp_path):
             eventually(lambda: ended(store).state == "done", "another Flower has done it", 60)
         assert client.count(Filter(state="cancelled")) == 3000
+    store.close()
+
+
+@pytest.mark.timeout(240)
+def test_ten_thousand_ids_are_cancelled_once_each_although_flower_is_killed_in_between(
+    own_server: Server, tmp_path: Path
+) -> None:
+    """The next Flower waits until the first one has been silent for a while."""
+    store, mine = Store(own_server.url), Settings.load({"CAVENDISH_REDIS_URL": own_server.url})
+    with Client(settings=mine) as client:
+        client.submit(["a"], service=SERVICE)
+        client.submit([f"w-{n}" for n in range(10_000)], service=SERVICE, producer="careless")
+        with process_of_flower(own_server.url, tmp_path) as (http, process):
+            page = asked(http, "cancel", producer="careless")
+            assert "10,000 ids</strong> will be cancelled" in page.text
+            with contextlib.suppress(httpx.TransportError):
+                http.post("/cavendish/act", data=fields(page.text), headers=OURS, timeout=0.1)
+            known = store.shared_state.bulk_actions
+            eventually(lambda: known().latest and known().latest[0].done, "it has begun", 60)
+            process.kill()
+            process.wait(30)
+        begun = known().latest[0]
+        assert begun.state == "running"
+        assert 0 < begun.done < 10_000
+        with flower(own_server.url, tmp_path) as http:
+            eventually(lambda: known().latest[0].state == "done", "another one has done it", 90)
+            assert "done" in http.get(f"/cavendish/action/{begun.id}").text
+        assert client.count(Filter(state="cancelled")) == 10_000
+        ended_ids = [event.id for event in client.events(after="0", follow=False)]
+        assert len(ended_ids) == len(set(ended_ids)) == 10_000
+        assert store.statistics([LANE]).lanes[0].counts["cancelled"] == 10_000
     store.close()
 
 

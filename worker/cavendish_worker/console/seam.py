@@ -42,8 +42,8 @@ _TAB = """
 #: ended while it ran, with a second to spare for the clocks.
 _BUTTONS = '<div class="detail-actions">'
 _LINK = """
-      {% if task.name == 'cavendish.retrieve' and task.args.count('/') == 2 %}
-      {% set account, service, _ = task.args.split('/') %}
+      {% if task.name == 'cavendish.retrieve' and (task.args or '').count('/') == 2 %}
+      {% set account, service = map(url_escape, task.args.split('/')[:2]) %}
       {% set lane = f"{reverse_url('cavendish-ids')}?account={account}&service={service}" %}
       {% set begun, ended = task.started or task.timestamp, task.succeeded or task.timestamp %}
       <a class="btn btn-secondary" href="{{ lane }}&amp;state=succeeded&amp;state=failed{{
