@@ -135,18 +135,13 @@ def views(
     ]
 
 
-def view_of(
-    store: Store,
-    text: str,
-    statistics: Statistics | None = None,
-    known_urls: dict[str, str] | None = None,
-) -> EndpointView:
+def view_of(store: Store, text: str) -> EndpointView:
     """What is known of an endpoint; one of which nothing is known works, and nothing waits for it.
 
-    `statistics` and `known_urls` as for `views`. Raises EndpointError for a name that is not known.
+    Raises EndpointError for a name that is not known.
     """
     name = find_endpoint(store, text)
-    known = {view.name: view for view in views(store, statistics, known_urls)}
+    known = {view.name: view for view in views(store)}
     return known.get(name) or EndpointView(
         name, text if is_url(text) else "", None, None, store.shared_state.circuits([name])[0], 0
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
+from cavendish.endpoint_view import EndpointView, views
 from cavendish.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -21,6 +23,17 @@ FRESH_FOR = 2.0
 URLS = 20_000
 
 
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """All numbers: as `top` has them (`found`), with the `rates` of all lanes and of each; as the
+    store has them; and the endpoints.
+    """
+
+    found: dict[str, Any]
+    statistics: Statistics
+    views: list[EndpointView]
+
+
 class Bench:
     """Safe to share between threads."""
 
@@ -31,18 +44,10 @@ class Bench:
         self.runner = BulkRunner(self.store, self.settings)
         self._memory, self._rates, self._lock = Memory(), Rates(), threading.Lock()
         self._polled_at = 0.0
-        self._known: tuple[dict[str, Any], Statistics] | None = None
+        self._known: Polled | None = None
 
-    @property
-    def urls(self) -> dict[str, str]:
-        """The URLs of endpoints without a name, as far as they are known."""
-        return self._memory.urls
-
-    def poll(self) -> tuple[dict[str, Any], Statistics]:
-        """All numbers, as `top` has them, with `rates` of all lanes and of each.
-
-        Raises StoreUnavailable.
-        """
+    def poll(self) -> Polled:
+        """All numbers as they are now, or were a moment ago. Raises StoreUnavailable."""
         with self._lock:
             if self._known is None or time.monotonic() - self._polled_at > FRESH_FOR:
                 self._known = self._poll()
@@ -51,14 +56,16 @@ class Bench:
 
     def poll_anew(self) -> None:
         """Show what somebody has just changed."""
-        self._known = None
+        with self._lock:
+            self._known = None
 
-    def _poll(self) -> tuple[dict[str, Any], Statistics]:
+    def _poll(self) -> Polled:
         if len(self._memory.urls) > URLS:
             self._memory.urls.clear()
         statistics = read(self.store, self._memory)
-        found = said(self.store, self.settings, self._memory, statistics)
+        seen = views(self.store, statistics, self._memory.urls)
+        found = said(self.store, self.settings, self._memory, statistics, seen)
         rates = self._rates.see(found)
         for lane in found["lanes"]:
             lane["rates"] = rates[lane["lane"]]
-        return found | {"rates": rates[""]}, statistics
+        return Polled(found | {"rates": rates[""]}, statistics, seen)

@@ -52,8 +52,9 @@ class EndpointPage(Page):
 
     def _find(self, name: str) -> dict[str, Any]:
         store = self.bench.store
-        found, statistics = self.bench.poll()
-        now, view = found["now"], view_of(store, name, statistics, self.bench.urls)
+        polled = self.bench.poll()
+        known = {one.name: one for one in polled.views}
+        now, view = polled.statistics.now, known.get(name) or view_of(store, name)
         seen = Filter(endpoint=view.name)
         latest = store.search.page(seen, None, LATEST, looked_at_most=LOOKED_AT)
         letters, _ = DeadLetters(view.name).page(store, LATEST, looked_at=LOOKED_AT)

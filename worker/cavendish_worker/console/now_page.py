@@ -23,10 +23,11 @@ class NowPage(Page):
 
     def _find(self) -> dict[str, Any]:
         store, settings = self.bench.store, self.bench.settings
-        found, statistics = self.bench.poll()
+        polled = self.bench.poll()
+        found, statistics = polled.found, polled.statistics
         busiest = sorted(found["lanes"], key=lambda lane: -lane["pending"])
         lanes = [Lane.parse(lane["lane"]) for lane in busiest]
-        wrong = complaints(store, settings, statistics, self.bench.urls)
+        wrong = complaints(store, settings, statistics, polled.views)
         return {
             "found": found,
             "counts": _states(found),

@@ -31,7 +31,8 @@ class WebhooksPage(Page):
         await self.show("webhooks.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        found, statistics = self.bench.poll()
+        polled = self.bench.poll()
+        found, statistics = polled.found, polled.statistics
         ranked = sorted(
             found["webhooks"],
             key=lambda one: (not endpoint_trouble(one), -one["waiting"], one["endpoint"]),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from cavendish.endpoint_view import views
+from cavendish.endpoint_view import EndpointView
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -17,9 +17,9 @@ from cavendish_worker.polling.ask import NOT_SERVED
 
 
 def complaints(
-    store: Store, settings: Settings, statistics: Statistics, known_urls: dict[str, str]
+    store: Store, settings: Settings, statistics: Statistics, seen: Iterable[EndpointView]
 ) -> list[Finding]:
-    """What is wrong, as far as the store alone shows it; `known_urls` as for `views`.
+    """What is wrong, as far as the store alone shows it, of these numbers and endpoints.
 
     Raises StoreUnavailable.
     """
@@ -32,7 +32,7 @@ def complaints(
         *processes.findings(living),
         *accounts.findings(store, settings, statistics, lanes, workers),
         *([webhook_secret(signs=signs)] if workers else []),
-        *(finding for view in views(store, statistics, known_urls) for finding in trouble(view)),
+        *(finding for view in seen for finding in trouble(view)),
         *messages.refused(store),
         *of_lanes(statistics, store),
     ]

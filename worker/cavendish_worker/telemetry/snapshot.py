@@ -41,7 +41,8 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
     `unreadable_lanes` are left out of all other numbers.
     """
     memory = memory or Memory()
-    return said(store, settings, memory, read(store, memory))
+    statistics = read(store, memory)
+    return said(store, settings, memory, statistics, views(store, statistics, memory.urls))
 
 
 def read(store: Store, memory: Memory) -> Statistics:
@@ -50,13 +51,16 @@ def read(store: Store, memory: Memory) -> Statistics:
 
 
 def said(
-    store: Store, settings: Settings, memory: Memory, statistics: Statistics
+    store: Store,
+    settings: Settings,
+    memory: Memory,
+    statistics: Statistics,
+    seen: Iterable[EndpointView],
 ) -> dict[str, Any]:
-    """What `gather` returns, of these numbers. Raises StoreUnavailable."""
+    """What `gather` returns, of these numbers and endpoints. Raises StoreUnavailable."""
     now, lanes, controls = statistics.now, statistics.tracked, statistics.controls
     for lane in lanes:
         memory.add(lane)
-    seen = views(store, statistics, memory.urls)
     webhooks = [_webhook(view, now) for view in seen]
     return {
         "now": now,
