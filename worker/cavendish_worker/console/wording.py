@@ -52,7 +52,10 @@ class Shown:
     @staticmethod
     def host(url: str) -> str:
         """Scheme and host of a URL: the rest of it may be secret."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # of a damaged record
+            return "…"
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}/…" if parts.scheme else url
 
