@@ -129,14 +129,13 @@ def test_an_id_that_was_tracked_anew_is_listed_once(client: Client, store: Store
 
 
 def test_where_few_of_many_match_a_page_ends_before_it_took_too_long(
-    client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+    client: Client, store: Store
 ) -> None:
-    monkeypatch.setattr("cavendish.store.search.LOOKED_AT", 2000)
     ids = [f"id-{number}" for number in range(3000)]
     client.submit(ids, service=SERVICE)
     end(store, "id-3")
     wanted = Filter(state="succeeded")
-    first = client.list(wanted)
+    first = store.search.page(wanted, None, 50, looked_at_most=2000)
     assert (first.items, bool(first.next)) == ((), True)
     assert [task.id for task in client.list(wanted, cursor=first.next).items] == ["id-3"]
     assert [task.id for task in client.iter(wanted)] == ["id-3"]
