@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -104,6 +108,30 @@ def test_an_id_that_is_no_text_and_no_uuid_is_refused_alone(lists: Broker) -> No
     sent = what_was_sent(one)
     assert sent is not None
     assert sent[0] == [Decimal(7), date(2026, 11, 28)]
+
+
+#: What a program of a producer begins with where `packaging` is not installed.
+WITHOUT_PACKAGING = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "packaging":
+            raise ModuleNotFoundError("No module named 'packaging'", name="packaging")
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_the_page_says_what_pip_install_celery_redis_lacks(lists: Broker) -> None:
+    """Without `packaging` Celery cannot send through Redis, in the words that the page quotes."""
+    page = (Path(__file__).parents[2] / "deploy" / "PRODUCERS.md").read_text()
+    (row,) = re.findall(r"^\| `pip install celery redis` \| (.*) \|$", page, re.MULTILINE)
+    words = map(repr, [broker_url(lists.settings), {}, 0, ["x"], {"service": SERVICE}])
+    command = [sys.executable, "-c", WITHOUT_PACKAGING + PRODUCER, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    said = done.stderr.strip().splitlines()[-1].partition(": ")[2]
+    assert said == "No module named 'packaging'"
+    assert row.startswith(f"`{said}`: add `packaging`, or use the extra `[redis]`")
 
 
 # --- where a producer puts its messages
