@@ -10,6 +10,7 @@ from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import delivery_of
 from cavendish.stored_json import read_lines
+from cavendish.undo import changes
 from cavendish.webhook_endpoint import is_of_group
 
 #: Webhooks that become due in a second.
@@ -53,15 +54,7 @@ class Replay:
             self._due_at = max(self._due_at, self._store.fleet.now())
             reopened = set(self._store.closed.reopen(lane, times, dead=state == "dead"))
             sent.update(one.task_id for one in chosen if one.name in reopened)
-        return [
-            Changed(
-                each,
-                lane.service,
-                lane.account,
-                "done" if each in sent else "ended" if each in tasks else "unknown",
-            )
-            for each in ids
-        ]
+        return changes(lane, ids, sent, tasks.keys())
 
     def _sent_already(self, delivery: Delivery) -> bool:
         """True if it was attempted since this replay was asked for."""

@@ -72,7 +72,7 @@ class Undo:
                 lane.account, groups, deadline_at, now, self._settings.retention
             )
             done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now))
-            yield _changes(lane, ids, done, known.keys())
+            yield changes(lane, ids, done, known.keys())
 
     def forget(
         self, chosen: Chosen, service: str | None, account: str | None
@@ -103,7 +103,7 @@ class Undo:
             settled = tasks.settle(lane, token, now, outcomes, s.retention, s.events_kept)
             done |= {one.id for one in settled if one.ended}
             left = [one.id for one in settled if not one.ended]  # another process took the lease
-        return _changes(lane, ids, done, ended)
+        return changes(lane, ids, done, ended)
 
     def _forget(self, lane: Lane, ids: Sequence[str]) -> list[Changed]:
         left, done = [*ids], set[str]()
@@ -113,7 +113,7 @@ class Undo:
             done |= erased
             # What is left has other webhooks by now, or is tracked anew.
             left = [each for each in left if each in known - erased]
-        return _changes(lane, ids, done, ())
+        return changes(lane, ids, done, ())
 
     def _erase(self, lane: Lane, ids: Sequence[str]) -> tuple[set[str], set[str]]:
         """Erase what has ended; the ids that were known, and those that were erased."""
@@ -164,9 +164,10 @@ def pending_only(found: Filter) -> Filter:
     return replace(found, state=State.PENDING.value)
 
 
-def _changes(
+def changes(
     lane: Lane, ids: Iterable[str], done: Collection[str], ended: Collection[str]
 ) -> list[Changed]:
+    """What became of ids of a lane: those that are neither `done` nor had `ended` are unknown."""
     return [
         Changed(
             task_id,

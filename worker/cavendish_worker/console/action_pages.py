@@ -48,7 +48,7 @@ class ActPage(Page):
 
     def _asked(self, verb: str) -> dict[str, Any]:
         """What would be done, and to how many."""
-        store = self.bench.store
+        store = self.parts.store
         now = store.fleet.now()
         ids, found, said = self._chosen(now)
         if not ids:
@@ -66,14 +66,14 @@ class ActPage(Page):
     def _counted(self, found: Filter) -> tuple[int, bool]:
         """How many match, and whether all were looked at in time."""
         count, until = 0, time.monotonic() + COUNTED_FOR
-        for some in self.bench.store.search.steps(found):
+        for some in self.parts.store.search.steps(found):
             count += len(some)
             if time.monotonic() > until:
                 return count, False
         return count, True
 
     def _begun(self, verb: str) -> BulkAction:
-        store = self.bench.store
+        store = self.parts.store
         now = store.fleet.now()
         ids, found, _ = self._chosen(now)
         seconds = duration(self.given("in"), default_unit="s") or 0.0
@@ -97,14 +97,14 @@ class ActPage(Page):
         store.shared_state.change_bulk_actions(lambda known: (known.with_new(action), None))
         what = {"ids": len(ids)} if ids else {"filter": action.chosen}
         logger().info("operator.acted", verb=verb, by=action.by, reason=action.reason, **what)
-        self.bench.runner.wake()
+        self.parts.runner.wake()
         self._wait(action.id)
         return action
 
     def _wait(self, action: str) -> None:
         until = time.monotonic() + SHORT
         while time.monotonic() < until:
-            known = self.bench.store.shared_state.bulk_actions().get(action)
+            known = self.parts.store.shared_state.bulk_actions().get(action)
             if known is None or known.state != "running":
                 return
             time.sleep(0.05)
@@ -121,14 +121,14 @@ class ActionPage(Page):
         self.redirect(self.to("action", place[0]), status=303)
 
     def _found(self, action: str) -> dict[str, Any]:
-        store = self.bench.store
+        store = self.parts.store
         known = store.shared_state.bulk_actions().get(action)
         if known is None:
             raise SubmissionError("This action is not known any more: only the latest are kept.")
         return {"action": known, "now": store.fleet.now()}
 
     def _stop(self, action: str) -> None:
-        store, by = self.bench.store, f"stopped by {self.who}"
+        store, by = self.parts.store, f"stopped by {self.who}"
         now = store.fleet.now()
 
         def step(known: BulkActions) -> tuple[BulkActions, None]:
@@ -144,5 +144,5 @@ class ActionsPage(Page):
     async def answer(self, *place: str) -> None:  # noqa: ARG002
         await self.show(
             "actions.html",
-            lambda: {"actions": self.bench.store.shared_state.bulk_actions().latest},
+            lambda: {"actions": self.parts.store.shared_state.bulk_actions().latest},
         )

@@ -41,18 +41,18 @@ class EndpointPage(Page):
         }
         if verb not in verbs:
             raise SubmissionError("Say what is to be done with the endpoint.")
-        said = await self.bench.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
-        self.bench.poll_anew()
+        said = await self.parts.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
+        self.parts.poll_anew()
         logger().info("operator.acted", verb=f"endpoint {verb}", by=self.who, endpoint=name)
         self.draw("done.html", what=said, back=("endpoint", name))
 
     @property
     def _manager(self) -> EndpointManager:
-        return EndpointManager(self.bench.store, self.bench.settings)
+        return EndpointManager(self.parts.store, self.parts.settings)
 
     def _find(self, name: str) -> dict[str, Any]:
-        store = self.bench.store
-        polled = self.bench.poll()
+        store = self.parts.store
+        polled = self.parts.poll()
         known = {one.name: one for one in polled.views}
         now, view = polled.statistics.now, known.get(name) or view_of(store, name)
         seen = Filter(endpoint=view.name)
@@ -87,7 +87,7 @@ class EndpointPage(Page):
         return f"{name} is now at {Shown.host(changed[1].url)}; what waits for it is due at once."
 
     def _test(self, name: str) -> str:
-        done = try_endpoint(self.bench.store, self.bench.settings, name)
+        done = try_endpoint(self.parts.store, self.parts.settings, name)
         result = done.result
         where = f" at {result.address}" if result.address else ""
         took = "took" if done.taken else "did not take"

@@ -23,7 +23,7 @@ class IdPage(Page):
         await self.show("id.html", lambda: self._find(account, service, task_id))
 
     def _find(self, account: str, service: str, task_id: str) -> dict[str, Any]:
-        store, settings = self.bench.store, self.bench.settings
+        store, settings = self.parts.store, self.parts.settings
         now = store.fleet.now()
         found = store.tasks.get(account, service, [task_id], with_record=self.login)
         if (task := found.get(task_id)) is None:

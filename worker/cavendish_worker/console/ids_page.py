@@ -20,7 +20,7 @@ class IdsPage(Page):
         await self.show("ids.html", self._search if self.said("q") else self._list)
 
     def _list(self) -> dict[str, Any]:
-        store = self.bench.store
+        store = self.parts.store
         now = store.fleet.now()
         wanted = words(self.said, self.get_query_arguments("state"), now)
         cursor = self.said("cursor")
@@ -30,7 +30,7 @@ class IdsPage(Page):
 
     def _search(self) -> dict[str, Any]:
         """Whoever looks for an id or a key has no use for a list of one."""
-        store, text = self.bench.store, self.said("q")
+        store, text = self.parts.store, self.said("q")
         now = store.fleet.now()
         wanted = words(self.said, self.get_query_arguments("state"), now)
         return self._found(wanted, now) | {"tasks": store.search.named(text), "following": ""}

@@ -22,8 +22,8 @@ class NowPage(Page):
         await self.show("now.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        store, settings = self.bench.store, self.bench.settings
-        polled = self.bench.poll()
+        store, settings = self.parts.store, self.parts.settings
+        polled = self.parts.poll()
         found, statistics = polled.found, polled.statistics
         busiest = sorted(found["lanes"], key=lambda lane: -lane["pending"])
         lanes = [Lane.parse(lane["lane"]) for lane in busiest]

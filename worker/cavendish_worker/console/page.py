@@ -15,7 +15,7 @@ from tornado.web import HTTPError, authenticated
 
 from cavendish.errors import CavendishError, StoreUnavailable
 from cavendish.model import TrackedTask
-from cavendish_worker.console.bench import Bench
+from cavendish_worker.console.console_parts import ConsoleParts
 from cavendish_worker.console.wording import Shown
 
 R = TypeVar("R")
@@ -30,8 +30,8 @@ POLICY = (
 class Page(BaseHandler):  # type: ignore[misc]
     """One page. `answer` is what it does; whoever may see Flower may see it."""
 
-    def initialize(self, bench: Bench) -> None:
-        self.bench = bench
+    def initialize(self, parts: ConsoleParts) -> None:
+        self.parts = parts
 
     @authenticated
     async def get(self, *place: str) -> None:
@@ -123,7 +123,7 @@ class Page(BaseHandler):  # type: ignore[misc]
 
     async def ask(self, question: Callable[[], R]) -> R:
         """What Redis says. Raises StoreUnavailable also if it takes too long."""
-        return await self.bench.off_loop.ask(question)
+        return await self.parts.off_loop.ask(question)
 
     def said(self, name: str) -> str:
         """One word of the URL, "" if it is not there."""

@@ -16,7 +16,7 @@ from tornado.web import StaticFileHandler, url
 
 from cavendish.settings import Settings
 from cavendish_worker.console.action_pages import ActionPage, ActionsPage, ActPage
-from cavendish_worker.console.bench import Bench
+from cavendish_worker.console.console_parts import ConsoleParts
 from cavendish_worker.console.endpoint_page import EndpointPage
 from cavendish_worker.console.id_page import IdPage
 from cavendish_worker.console.ids_page import IdsPage
@@ -58,7 +58,7 @@ def application(settings: Settings, **options: Any) -> app.Flower:
     _log(settings)
     ours = list[Any]()
     try:
-        ours = _handlers(Bench(settings))
+        ours = _handlers(ConsoleParts(settings))
         urls.handlers[-1:-1] = ours  # the last one answers 404
         made = app.Flower(**options, template_loader=Templates(options["template_path"]))
         made.reverse_url("cavendish-now")
@@ -81,9 +81,9 @@ def _log(settings: Settings) -> None:
     logging.getLogger("cavendish").setLevel(settings.log_level.upper())
 
 
-def _handlers(bench: Bench) -> list[Any]:
+def _handlers(parts: ConsoleParts) -> list[Any]:
     """Our addresses. They are `url`s, since Flower gives only such its prefix and their options."""
-    given = {"bench": bench}
+    given = {"parts": parts}
     return [
         url(r"/cavendish", NowPage, given, name="cavendish-now"),
         url(r"/cavendish/webhooks", WebhooksPage, given, name="cavendish-webhooks"),

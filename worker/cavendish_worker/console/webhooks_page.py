@@ -31,7 +31,7 @@ class WebhooksPage(Page):
         await self.show("webhooks.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        polled = self.bench.poll()
+        polled = self.parts.poll()
         found, statistics = polled.found, polled.statistics
         ranked = sorted(
             found["webhooks"],
@@ -40,7 +40,7 @@ class WebhooksPage(Page):
         first = int(self.said("from")) if self.said("from").isdecimal() else 0
         wanted, before = self._wanted(found["now"]), self.said("before")
         start = time_in(before, found["now"]) if before else math.inf
-        letters, following = wanted.page(self.bench.store, LETTERS, start, LOOKED_AT)
+        letters, following = wanted.page(self.parts.store, LETTERS, start, LOOKED_AT)
         last = first + ENDPOINTS
         said = {name: self.said(name) for name in ("endpoint", "reason", "since")}
         return {
@@ -50,7 +50,7 @@ class WebhooksPage(Page):
             "more": self.to("webhooks", **{"from": last}) if last < len(ranked) else "",
             "trouble": endpoint_trouble,
             "alerts": next((one for one in statistics.lanes if one.lane == OPERATIONS), None),
-            "alerted": self.bench.settings.operations_webhook,
+            "alerted": self.parts.settings.operations_webhook,
             "letters": letters,
             "following": self.to("webhooks", **said, before=following) if following else "",
             "said": said,
@@ -70,7 +70,7 @@ class DeadPage(Page):
         if not self.given("confirmed"):
             await self.show("confirm_dead.html", lambda: self._asked(verb))
             return
-        done = await self.bench.off_loop.ask(lambda: self._carry_out(verb), PATIENCE)
+        done = await self.parts.off_loop.ask(lambda: self._carry_out(verb), PATIENCE)
         self.draw("done.html", what=f"{done:,} dead letters are {VERBS[verb]}.", back="webhooks")
 
     def _wanted(self, now: float) -> DeadLetters:
@@ -81,9 +81,9 @@ class DeadPage(Page):
         return wanted
 
     def _asked(self, verb: str) -> dict[str, Any]:
-        now = self.bench.store.fleet.now()
+        now = self.parts.store.fleet.now()
         wanted = self._wanted(now)
-        letters, more = wanted.page(self.bench.store, MOST)
+        letters, more = wanted.page(self.parts.store, MOST)
         said = {name: self.given(name) for name in ("endpoint", "reason", "all")}
         said["since"] = str(wanted.since) if self.given("since") else ""
         return {
@@ -97,7 +97,7 @@ class DeadPage(Page):
         }
 
     def _carry_out(self, verb: str) -> int:
-        store = self.bench.store
+        store = self.parts.store
         now = store.fleet.now()
         letters, _ = self._wanted(now).page(store, MOST)
         chosen = [(one.lane, one.name) for one in letters]
@@ -105,7 +105,7 @@ class DeadPage(Page):
             done = sum(store.closed.drop(lane, names) for lane, names in chunks(chosen))
         else:
             done = len(reopen(store, chosen[::-1], now, RATE, dead=True))
-        self.bench.poll_anew()
+        self.parts.poll_anew()
         logger().info("operator.acted", verb=f"dead {verb}", by=self.who, count=done)
         return done
 

@@ -34,7 +34,7 @@ class Polled:
     views: list[EndpointView]
 
 
-class Bench:
+class ConsoleParts:
     """Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
