@@ -14,7 +14,7 @@ from kombu import Connection, Consumer, Queue
 
 import forked
 from cavendish.client import Client
-from cavendish.local_paths import broker_url
+from cavendish.environment.local_paths import broker_url
 from cavendish.settings import Settings
 from conftest import Server
 from messages import envelope

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from cavendish.encryption import Encryption
+from cavendish.endpoints.encryption import Encryption
+from cavendish.endpoints.signing import new_secret
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
-from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import LaneKeys, circuit

@@ -6,6 +6,7 @@ It needs Redis and nothing else: no Celery, no HTTP, and it logs nothing. This i
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cavendish.endpoints.webhook_endpoint import NewSecret, WebhookEndpoint
 from cavendish.errors import (
     CavendishError,
     ClientClosed,
@@ -20,7 +21,6 @@ from cavendish.errors import (
 from cavendish.filter import Filter, Page
 from cavendish.model import Changed, Event, Group, State, Submitted, Task, TrackedTask
 from cavendish.policy.operator_controls import Pause, RateCeiling
-from cavendish.webhook_endpoint import NewSecret, WebhookEndpoint
 
 __all__ = [
     "AsyncClient",

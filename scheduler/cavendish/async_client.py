@@ -15,10 +15,10 @@ from uuid import UUID
 
 from cavendish.client import Client
 from cavendish.errors import ClientClosed
-from cavendish.event_stream import LIST_AGAIN, EventStream
-from cavendish.group_wait import GroupWait
 from cavendish.model import Event, Group, TrackedTask
 from cavendish.settings import Settings
+from cavendish.waiting.event_stream import LIST_AGAIN, EventStream
+from cavendish.waiting.group_wait import GroupWait
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,21 +10,21 @@ from typing import Self
 from uuid import UUID
 
 from cavendish.controller import Controller
-from cavendish.endpoint_methods import EndpointMethods
-from cavendish.event_stream import EventStream
-from cavendish.group_wait import GroupWait
-from cavendish.local_paths import store_url
+from cavendish.endpoints.endpoint_methods import EndpointMethods
+from cavendish.environment.local_paths import store_url
+from cavendish.environment.redis_url import with_wait
 from cavendish.model import Event, Group, Submitted, Task, TrackedTask
 from cavendish.operator_methods import OperatorMethods
 from cavendish.read_methods import ReadMethods
-from cavendish.redis_url import with_wait
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.submission import group_name, listed, with_key
 from cavendish.submitter import Submitter
 from cavendish.undo import Undo
-from cavendish.waiters import Wait, Watch
-from cavendish.waits import Waits
+from cavendish.waiting.event_stream import EventStream
+from cavendish.waiting.group_wait import GroupWait
+from cavendish.waiting.waiters import Wait, Watch
+from cavendish.waiting.waits import Waits
 
 
 class Client(ReadMethods, OperatorMethods, EndpointMethods):

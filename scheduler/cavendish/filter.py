@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cavendish.endpoints.webhook_endpoint import endpoint_of, subscription_of_group
 from cavendish.errors import SubmissionError
 from cavendish.model import Lane, State, TrackedTask
-from cavendish.webhook_endpoint import endpoint_of, subscription_of_group
 
 _ALL_TIME = 1e12
 

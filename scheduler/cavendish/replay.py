@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cavendish.endpoints.webhook_endpoint import is_of_group
 from cavendish.filter import Filter
 from cavendish.model import Changed, Lane, LoggedAttempt
 from cavendish.store import Store
@@ -11,7 +12,6 @@ from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import delivery_of
 from cavendish.stored_json import read_lines
 from cavendish.undo import changes
-from cavendish.webhook_endpoint import is_of_group
 
 #: Webhooks that become due in a second.
 RATE = 50.0

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from cavendish import env_parsers as read
+from cavendish.environment import env_parsers as read
+from cavendish.environment.redis_url import CLUSTER, SENTINEL
 from cavendish.errors import SettingsError
 from cavendish.policy.addresses import Network
-from cavendish.redis_url import CLUSTER, SENTINEL
 
 PREFIX = "CAVENDISH_"
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from cavendish.endpoints.webhook_endpoint import is_url, name_complaint
 from cavendish.errors import SubmissionError
 from cavendish.model import Task
 from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.service_names import SERVICE, is_allowed, proposal
 from cavendish.stored_json import DEEPEST, compact, too_deep
-from cavendish.webhook_endpoint import is_url, name_complaint
 
 ID_LENGTH = 200
 METADATA_BYTES = 8 * 1024

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
+from cavendish.endpoints.webhook_endpoint import is_url
 from cavendish.errors import StoreUnavailable, SubmissionError
 from cavendish.model import Lane, State, Submitted, Task
 from cavendish.policy.next_poll import first_age
@@ -17,7 +18,6 @@ from cavendish.store import Store
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.new_tasks import Own
 from cavendish.submission import Checked, SubmitOptions, check, check_ids, shown
-from cavendish.webhook_endpoint import is_url
 
 #: What a submit is told beside its ids, in this order.
 _TOLD = (

@@ -24,7 +24,7 @@ from celery import Celery
 import forked
 from acceptance.conftest import SERVICE, wait_until
 from cavendish import Client
-from cavendish.local_paths import broker_url
+from cavendish.environment.local_paths import broker_url
 from cavendish.model import TrackedTask
 from cavendish.settings import Settings
 from cavendish.store import Store

@@ -171,7 +171,8 @@ def test_a_temporary_folder_that_somebody_else_could_write_to_is_refused(short: 
         name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")
     }
     environment |= {"CAVENDISH_DATA_DIR": str(short / ("x" * 120)), "TMPDIR": str(short)}
-    ask = "from pathlib import Path; from cavendish.local_paths import socket_path; import os;"
+    ask = "from pathlib import Path; import os;"
+    ask += "from cavendish.environment.local_paths import socket_path;"
     ask += "print(socket_path(Path(os.environ['CAVENDISH_DATA_DIR'])).parent)"
     command = [sys.executable]
     said = subprocess.run(

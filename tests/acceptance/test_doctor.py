@@ -16,13 +16,13 @@ from click.testing import CliRunner
 
 from acceptance.conftest import wait_until
 from acceptance.parts import Parts
+from cavendish.endpoints.webhook_endpoint import Disabled, endpoint_of
 from cavendish.model import Lane, UpstreamErrorKind
 from cavendish.policy.rate_limit import RateLimit, report_error
 from cavendish.policy.service_health import not_served
 from cavendish.store import keys
 from cavendish.store.fleet import FORMAT
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.http.event_loop import LoopThread

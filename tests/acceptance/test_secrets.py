@@ -25,8 +25,8 @@ import redis
 
 import forked
 from acceptance.conftest import SERVICE, Stack, wait_until
-from cavendish.encryption import Encryption, new_key
-from cavendish.signing import new_secret
+from cavendish.endpoints.encryption import Encryption, new_key
+from cavendish.endpoints.signing import new_secret
 from cavendish.store import Store
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
 from delivering import Served

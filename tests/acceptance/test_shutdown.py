@@ -20,9 +20,9 @@ import pytest
 
 from acceptance.conftest import SERVICE, Stack, wait_until
 from acceptance.parts import BLUR, Parts
+from cavendish.endpoints.webhook_endpoint import subscription_of
 from cavendish.model import Lane
 from cavendish.store.keys import LaneKeys, delivery_of
-from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from chaos.rolling import roll
 from conftest import Server

@@ -15,7 +15,7 @@ from celery import Celery
 from ground import HERE, Ground
 
 from cavendish import Client
-from cavendish.local_paths import celery_spelling
+from cavendish.environment.local_paths import celery_spelling
 from cavendish.settings import Settings
 
 SERVICE, BATCH = "nano-banana", 100

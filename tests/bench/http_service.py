@@ -18,7 +18,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cavendish.local_paths import store_url
+from cavendish.environment.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.devstack import embedded_redis as embedded

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import httpx
 
 from cavendish import Client, Task
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
-from cavendish.webhook_endpoint import Endpoint
 from conftest import Server
 from flowering import flower
 

@@ -20,10 +20,10 @@ from typing import Any
 import httpx
 from ground import HERE, Ground
 
+from cavendish.endpoints.signing import new_secret
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
-from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import FLEET, delivery_of

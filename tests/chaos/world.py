@@ -28,9 +28,9 @@ from typing import Any
 import httpx
 
 from cavendish import Client, Filter, State
+from cavendish.endpoints.signing import new_secret
 from cavendish.errors import StoreUnavailable
 from cavendish.settings import Settings
-from cavendish.signing import new_secret
 from cavendish.store import Store
 from cavendish.task_names import DELIVER, QUEUES
 from cavendish_worker.devstack import embedded_redis as embedded

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from cavendish.signing import new_secret
+from cavendish.endpoints.signing import new_secret
 from cavendish_worker.http import egress
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind

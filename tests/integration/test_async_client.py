@@ -56,7 +56,7 @@ def tell(store: Store, settings: Settings) -> Tell:
 @pytest.fixture
 def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `wait` hears of nothing but what events tell."""
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 3600.0)
 
 
 def ours() -> list[threading.Thread]:
@@ -164,7 +164,7 @@ def test_a_wait_that_is_cancelled_or_whose_time_is_over_leaves_nothing_and_distu
 def test_a_wait_ends_when_its_id_is_cancelled_or_forgotten(
     tell: Tell, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 1.0)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 1.0)
 
     async def story(client: AsyncClient) -> None:
         ids = await ids_of(client, 2)
@@ -400,7 +400,7 @@ def test_a_loop_that_ends_with_waits_under_way_leaves_nothing(
 def test_the_thread_of_a_client_that_nobody_closes_ends_when_nobody_waits(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 0.2)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 0.2)
     client = Client(settings=settings)
     client.submit(["a"], service=NANO.service)
     with pytest.raises(WaitTimeout):

@@ -13,7 +13,7 @@ import pytest
 from acedatacloud import AceDataCloud
 
 from cavendish import Client, State
-from cavendish.encryption import new_key as new_secret
+from cavendish.endpoints.encryption import new_key as new_secret
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from cavendish import Client, TrackedTask
-from cavendish.local_paths import broker_url
+from cavendish.environment.local_paths import broker_url
 from cavendish.store import Store
 from cavendish_worker.celeryapp.refused_submits import what_was_sent
 from cavendish_worker.doctor import stray_queues

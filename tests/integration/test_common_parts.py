@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in, subscription_of
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store, new_tasks
@@ -20,7 +21,6 @@ from cavendish.store.deliveries import Attempt
 from cavendish.store.keys import LaneKeys, delivery_of
 from cavendish.stored_json import compact, parse
 from cavendish.submission import METADATA_BYTES, SubmitOptions
-from cavendish.webhook_endpoint import endpoint_in, subscription_of
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)

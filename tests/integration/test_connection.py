@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from cavendish import Client
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.errors import SettingsError, StoreUnavailable
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
@@ -24,7 +25,6 @@ from cavendish.store import Store, redis_clients
 from cavendish.store.fleet import FORMAT
 from cavendish.store.keys import FLEET, LANES, IndexKeys, LaneKeys, waited
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Endpoint
 from conftest import Server
 from ending import settle
 from servers import PASSWORD, Cluster, Node, Watched, eventually, started
@@ -232,7 +232,7 @@ def test_a_cluster_keeps_many_lanes_and_runs_every_kind_of_command(cluster: Clus
 def test_waits_in_a_cluster_wake_by_events_and_fail_only_where_its_primary_is_away(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 3600.0)
     monkeypatch.setitem(redis_clients._OPTIONS, "socket_timeout", 0.5)
     for node in cluster.nodes:
         node.redis.config_set("cluster-require-full-coverage", "no")

@@ -18,11 +18,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cavendish.clock import Clock
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.policy.operator_controls import Pause
 from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.store.fleet import Member
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Endpoint
 from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.telemetry.metrics import recorded, scraped, serving
 from delivering import KEYS, LANE, Delivering, Receiver, Served

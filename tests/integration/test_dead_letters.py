@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from cavendish import Client, State
+from cavendish.endpoints.webhook_endpoint import FRESH_FOR, endpoint_of
 from cavendish.errors import CavendishError, EndpointError
 from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.verdicts import Outcome
@@ -24,7 +25,6 @@ from cavendish.store import closed as chapter
 from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import FRESH_FOR, endpoint_of
 from cavendish_worker.runtime import Runtime
 from shell import Run, said
 

@@ -15,13 +15,13 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from cavendish.endpoints.webhook_endpoint import endpoint_of
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane, TrackedTask
 from cavendish.policy import backoff
 from cavendish.store import Store
 from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import endpoint_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.telemetry import logs
 from cavendish_worker.webhooks import delivery_loop, payload

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in, subscription_of
 from cavendish.model import OPERATIONS, Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
@@ -29,7 +30,6 @@ from cavendish.store.deliveries import SORTED_AT_ONCE, Attempt, RetryAt
 from cavendish.store.keys import LaneKeys, delivery_of, task_of
 from cavendish.store.statistics import UNSORTED
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import endpoint_in, subscription_of
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cavendish.signing import new_secret
+from cavendish.endpoints.signing import new_secret
 from cavendish_worker.http import egress, resolver
 from cavendish_worker.http.dial import Backend
 from cavendish_worker.http.egress import (

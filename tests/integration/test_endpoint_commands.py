@@ -20,19 +20,20 @@ import httpx
 import pytest
 from click.testing import Result
 
-from cavendish import Client, State, SubmissionError, signing
-from cavendish.encryption import Encryption, new_key
+from cavendish import Client, State, SubmissionError
+from cavendish.endpoints import signing
+from cavendish.endpoints.encryption import Encryption, new_key
+from cavendish.endpoints.signing import verify
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
 from cavendish.errors import CavendishError, EndpointError
 from cavendish.model import Lane
 from cavendish.policy.circuit import TRIP, Circuit, failed, worked
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings, env_name
-from cavendish.signing import verify
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import ENDPOINTS
-from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
 from cavendish_worker.http.egress import transport
 from cavendish_worker.webhooks import consent
 from shell import Run, said

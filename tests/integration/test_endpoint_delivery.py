@@ -15,14 +15,14 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from cavendish.encryption import Encryption, new_key
+from cavendish.endpoints.encryption import Encryption, new_key
+from cavendish.endpoints.signing import new_secret, new_signing_key, public_key, verify
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
 from cavendish.model import OPERATIONS, Lane
 from cavendish.policy.circuit import TRIP
 from cavendish.policy.service_health import not_served
-from cavendish.signing import new_secret, new_signing_key, public_key, verify
 from cavendish.store import keys
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Disabled, Endpoint, Key, endpoint_of
 from cavendish_worker.webhooks.reconcile import reconcile
 from conftest import SECRET
 from delivering import LANE, Delivering, Receiver, Served

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cavendish import AsyncClient, Client, EndpointError
-from cavendish.encryption import Encryption, new_key
-from cavendish.endpoint_view import EndpointView
+from cavendish.endpoints.encryption import Encryption, new_key
+from cavendish.endpoints.endpoint_view import EndpointView
+from cavendish.endpoints.webhook_endpoint import endpoint_of
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
-from cavendish.webhook_endpoint import endpoint_of
 from delivering import Delivering, Receiver, Served
 from shell import Run, said
 

@@ -15,14 +15,14 @@ import httpx
 import pytest
 from click.testing import Result
 
-from cavendish.encryption import Encryption, new_key
-from cavendish.endpoint_options import EndpointOptions
+from cavendish.endpoints.encryption import Encryption, new_key
+from cavendish.endpoints.endpoint_options import EndpointOptions
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, Header, Key
 from cavendish.model import OPERATIONS
 from cavendish.policy.backoff import WEBHOOK_WINDOW, RetrySchedule
 from cavendish.settings import Settings, env_name
 from cavendish.store import Store
 from cavendish.store.keys import ENDPOINTS
-from cavendish.webhook_endpoint import Disabled, Endpoint, Header, Key
 from cavendish_worker.webhooks.payload import event_id, operations_event
 from conftest import SECRET
 from delivering import KEYS, LANE, Delivering, Receiver, Served

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, Key
 from cavendish.store import Store
 from cavendish.store.keys import DISABLED, ENDPOINTS
-from cavendish.webhook_endpoint import Disabled, Endpoint, Key
 
 T = 1_700_000_000.0
 SHOP = Endpoint(

@@ -198,7 +198,7 @@ def test_events_begin_when_they_are_asked_for_not_when_they_are_first_read(
 def test_a_follower_sees_lanes_that_appear_later(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.event_stream.LIST_AGAIN", 0.3)
+    monkeypatch.setattr("cavendish.waiting.event_stream.LIST_AGAIN", 0.3)
     stream = client.events()
     timer = threading.Timer(0.2, end, (client, store, NANO, "a"))
     timer.start()
@@ -330,7 +330,7 @@ class Waiting:
 @pytest.fixture
 def only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `wait` polls again at nothing but what events tell of."""
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 3600.0)
 
 
 def test_a_wait_wakes_when_its_ids_are_settled_and_not_later(
@@ -377,7 +377,7 @@ def test_a_wait_listens_to_all_shards_of_its_service(
 def test_a_wait_ends_although_its_event_was_lost(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 0.5)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 0.5)
     client.submit(["a"], service=NANO.service)
     waiting = Waiting(client, ["a"], timeout=60)
     blocked(store)

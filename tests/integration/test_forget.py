@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cavendish import Client, Filter, State, Task
+from cavendish.endpoints.webhook_endpoint import endpoint_of
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt, RetryAt
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import endpoint_of
 from conftest import Server
 
 SERVICE, HOOK = "nano-banana", "https://example.com/hook"

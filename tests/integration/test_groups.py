@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from cavendish import AsyncClient, Client, Filter, State, SubmissionError, Task, WaitTimeout
+from cavendish.endpoints.webhook_endpoint import GROUP, is_of_group
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
@@ -18,7 +19,6 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.groups import OPEN_FOR
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import GROUP, is_of_group
 from cavendish_worker.webhooks.reconcile import reconcile
 from delivering import Delivering, Receiver, Served
 from servers import Cluster, started

@@ -26,8 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from cavendish import record_json, signing
+from cavendish import record_json
 from cavendish.clock import Clock
+from cavendish.endpoints import signing
+from cavendish.endpoints.webhook_endpoint import subscription_of
 from cavendish.model import State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import AbsencePolicy, decide, match
 from cavendish.store import Store
@@ -35,7 +37,6 @@ from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import delivery_of
 from cavendish.store.task_record import stored
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import subscription_of
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.polling.answer_json import CONTAINERS, read_answer

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from kombu import Connection
 
 from cavendish.client import Client
+from cavendish.environment.local_paths import broker_url
 from cavendish.errors import SubmissionError
-from cavendish.local_paths import broker_url
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.celeryapp.submit_message import IDS, KEYWORDS, take_in

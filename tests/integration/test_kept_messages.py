@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 
-from cavendish.local_paths import broker_url
+from cavendish.environment.local_paths import broker_url
 from cavendish.task_names import EXPIRE
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.redis_transport import KEPT, POPPED

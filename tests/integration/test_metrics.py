@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cavendish.client import Client
 from cavendish.clock import Clock
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, endpoint_of
 from cavendish.model import Lane, State, UpstreamErrorKind
 from cavendish.policy.rate_limit import RateLimit, report_error
 from cavendish.policy.service_health import failed, too_many
@@ -35,7 +36,6 @@ from cavendish.store.fleet import Member
 from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.dispatch import Dispatcher

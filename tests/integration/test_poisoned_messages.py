@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cavendish.local_paths import quarantine_url
+from cavendish.environment.local_paths import quarantine_url
 from cavendish.settings import Settings
 from cavendish.store.quarantine import DEATHS, MOST_DEATHS, Quarantine
 from cavendish.task_names import EXPIRE

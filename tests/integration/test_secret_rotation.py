@@ -6,9 +6,9 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from cavendish.endpoints.signing import new_secret, verify
 from cavendish.errors import SettingsError
 from cavendish.settings import Settings
-from cavendish.signing import new_secret, verify
 from delivering import Delivering, Receiver, Served
 from shell import said, shell
 

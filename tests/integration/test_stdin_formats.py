@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cavendish import Client, State, SubmissionError, Task, TrackedTask
-from cavendish.webhook_endpoint import subscription_of
+from cavendish.endpoints.webhook_endpoint import subscription_of
 from cavendish_worker.cli.id_lines import KNOWN
 from delivering import Delivering
 from shell import Run, said

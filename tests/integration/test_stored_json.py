@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, Key
 from cavendish.model import LoggedAttempt
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import BINS, DurationModel
@@ -21,7 +22,6 @@ from cavendish.store import keys as spelt
 from cavendish.store.fleet import Member
 from cavendish.stored_json import read_lines
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Disabled, Endpoint, Key
 from cavendish_worker import doctor
 from cavendish_worker.cli import cli
 from cavendish_worker.telemetry.metrics import scraped, serving

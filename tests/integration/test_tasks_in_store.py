@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
+from cavendish.endpoints.webhook_endpoint import subscription_of
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import subscription_of
 
 LANE = Lane("default", "nano-banana")
 KEYS = LaneKeys(LANE)

@@ -11,8 +11,8 @@ import pytest
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish import Client
+from cavendish.environment.local_paths import broker_tls, broker_url
 from cavendish.errors import SettingsError, StoreUnavailable
-from cavendish.local_paths import broker_tls, broker_url
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -102,7 +102,7 @@ def test_a_certificate_of_a_ca_that_the_url_names_is_taken(
 def test_a_wait_over_tls_hears_each_end(
     opened: Opened, own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cavendish.waits._CHECK_ALL", 3600.0)
+    monkeypatch.setattr("cavendish.waiting.waits._CHECK_ALL", 3600.0)
     ids, store = [f"id-{number}" for number in range(200)], Store(own_server.url)
     url = f"rediss://127.0.0.1:{opened().port}/0?ssl_cert_reqs=none"
     with Client(url) as client:

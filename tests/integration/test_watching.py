@@ -26,6 +26,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from cavendish import Client, State
+from cavendish.endpoints.webhook_endpoint import Endpoint, endpoint_of
 from cavendish.errors import StoreFormatError
 from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
@@ -35,7 +36,6 @@ from cavendish.store.deliveries import Attempt
 from cavendish.store.fleet import Member
 from cavendish.store.keys import FLEET, FORMAT, LaneKeys
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import Endpoint, endpoint_of
 from cavendish_worker.cli import cli
 from cavendish_worker.cli.estimate import Waited, in_words
 from cavendish_worker.cli.output import print_json

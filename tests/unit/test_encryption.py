@@ -9,10 +9,10 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cavendish.encryption import DecryptionError, Encryption, new_key
+from cavendish.endpoints.encryption import DecryptionError, Encryption, new_key
+from cavendish.endpoints.signing import new_secret, new_signing_key
 from cavendish.errors import CavendishError
 from cavendish.settings import Settings
-from cavendish.signing import new_secret, new_signing_key
 
 KEY, OLDER = new_key(), new_key()
 SECRET = new_secret()

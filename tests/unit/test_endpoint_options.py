@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cavendish.endpoint_options import EndpointOptions, shown
+from cavendish.endpoints.endpoint_options import EndpointOptions, shown
+from cavendish.endpoints.webhook_endpoint import Endpoint, Header
+from cavendish.endpoints.webhook_events import KINDS, TO_OPERATORS, chosen, events_complaint
+from cavendish.endpoints.webhook_headers import (
+    LONGEST_VALUE,
+    MOST,
+    header_complaint,
+    headers_complaint,
+)
 from cavendish.model import State
 from cavendish.policy.backoff import (
     FIRST_WAIT,
@@ -19,9 +27,6 @@ from cavendish.policy.backoff import (
     RetrySchedule,
     webhook,
 )
-from cavendish.webhook_endpoint import Endpoint, Header
-from cavendish.webhook_events import KINDS, TO_OPERATORS, chosen, events_complaint
-from cavendish.webhook_headers import LONGEST_VALUE, MOST, header_complaint, headers_complaint
 
 SHOP = Endpoint(
     "shop",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cavendish.endpoints.webhook_events import TO_OPERATORS
 from cavendish.policy.episodes import (
     RULES,
     Announcement,
@@ -18,7 +19,6 @@ from cavendish.policy.episodes import (
     handed_over,
     looked,
 )
-from cavendish.webhook_events import TO_OPERATORS
 
 T = 1_700_000_000.0
 

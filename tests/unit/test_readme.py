@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import way_of_an_id
-from cavendish import signing
+from cavendish.endpoints import signing
 from programs import need
 
 ROOT = Path(__file__).parents[2]

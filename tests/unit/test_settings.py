@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cavendish.env_parsers import webhook_secret_key
+from cavendish.environment.env_parsers import webhook_secret_key
+from cavendish.environment.local_paths import broker_url, celery_spelling, store_url, with_kept
+from cavendish.environment.redis_url import many, without_password, without_wait
 from cavendish.errors import SettingsError
-from cavendish.local_paths import broker_url, celery_spelling, store_url, with_kept
-from cavendish.redis_url import many, without_password, without_wait
 from cavendish.settings import PREFIX, Settings, env_name
 
 CONFIG = fields(Settings)

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from cavendish.env_parsers import webhook_secret_key
-from cavendish.signing import (
+from cavendish.endpoints.signing import (
     TOLERANCE,
     headers,
     new_secret,
@@ -28,6 +27,7 @@ from cavendish.signing import (
     signed_content,
     verify,
 )
+from cavendish.environment.env_parsers import webhook_secret_key
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

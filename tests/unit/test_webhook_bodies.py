@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import bodies
+from cavendish.endpoints.webhook_events import KINDS
 from cavendish.model import State, TrackedTask
-from cavendish.webhook_events import KINDS
 from cavendish_worker.webhooks.payload import LARGEST, body, operations_event
 
 SCHEMA = json.loads(bodies.SCHEMA.read_text())

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cavendish.store.keys import delivery_of, task_of
-from cavendish.webhook_endpoint import (
+from cavendish.endpoints.webhook_endpoint import (
     KEYS,
     Disabled,
     Endpoint,
@@ -23,6 +22,7 @@ from cavendish.webhook_endpoint import (
     name_complaint,
     subscription_of,
 )
+from cavendish.store.keys import delivery_of, task_of
 
 HOOK = "https://hook.example/x"
 T = 1_700_000_000.0

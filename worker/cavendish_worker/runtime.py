@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cavendish.client import Client
-from cavendish.encryption import Encryption
-from cavendish.local_paths import store_url
+from cavendish.endpoints.encryption import Encryption
+from cavendish.environment.local_paths import store_url
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.settings import Settings
 from cavendish.store import Store

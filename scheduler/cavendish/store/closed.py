@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.model import Lane
 from cavendish.store.connection import Connection
 from cavendish.store.deliveries import PAGE, Deliveries, Delivery
 from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import endpoint_in
 
 
 class Closed:

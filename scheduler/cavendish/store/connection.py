@@ -17,8 +17,15 @@ from typing import Any, TypeVar, cast
 
 import redis
 
+from cavendish.environment.redis_url import (
+    CLUSTER,
+    MANY,
+    many,
+    scheme_of,
+    without_password,
+    without_wait,
+)
 from cavendish.errors import ServerTooOld, SettingsError, StoreUnavailable
-from cavendish.redis_url import CLUSTER, MANY, many, scheme_of, without_password, without_wait
 from cavendish.store.keys import nothing, waited
 from cavendish.store.redis_clients import (
     CLUSTER_ATTEMPTS,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in, is_url, subscription_of
 from cavendish.errors import StoreUnavailable
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store.common_parts import CommonParts
@@ -17,7 +18,6 @@ from cavendish.store.connection import Connection
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DELIVERIES, LaneKeys, task_of
 from cavendish.store.task_record import fields_of
-from cavendish.webhook_endpoint import endpoint_in, is_url, subscription_of
 
 #: New deliveries that are sorted in one run.
 SORTED_AT_ONCE = 1000

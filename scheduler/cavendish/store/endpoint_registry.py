@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint
 from cavendish.store.connection import Connection
 from cavendish.store.keys import DISABLED, ENDPOINTS
-from cavendish.webhook_endpoint import Disabled, Endpoint
 
 
 class Endpoints:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in, subscription_of_group
 from cavendish.model import Lane, TrackedTask
 from cavendish.store.connection import Connection
 from cavendish.store.deadlines import first_look_at
 from cavendish.store.journal import Journal
 from cavendish.store.keys import LaneKeys, delivery_of
-from cavendish.webhook_endpoint import endpoint_in, subscription_of_group
 
 #: Events, ids of a minute, and records that are read at once.
 PAGE = 1000

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from cavendish.endpoints.webhook_endpoint import is_url, subscription_of
 from cavendish.model import GROUPS, Group, Lane, State
 from cavendish.store.connection import Connection
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DELIVERIES, LANES, LaneKeys, delivery_of
 from cavendish.submission import GROUP_SIZE, SubmitOptions
-from cavendish.webhook_endpoint import is_url, subscription_of
 
 #: Seconds for which a group is kept at least that does not complete, after the last deadline of its
 #: ids and after the last of them ended.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import is_url, subscription_of, subscription_of_group
 from cavendish.model import Lane, State, Submitted
 from cavendish.store.common_parts import Part
 from cavendish.store.connection import Batch, Connection
@@ -13,7 +14,6 @@ from cavendish.store.due_index import DueIndex, Place, first_look
 from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, minute_of
 from cavendish.stored_json import compact
 from cavendish.submission import SubmitOptions
-from cavendish.webhook_endpoint import is_url, subscription_of, subscription_of_group
 
 #: Ids in one run of a script: enough to be cheap, few enough (about 10 ms) not to block others; and
 #: runs in one round trip.

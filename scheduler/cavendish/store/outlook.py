@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, endpoint_in
 from cavendish.model import Lane, TrackedTask
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.operator_controls import Controls
@@ -18,7 +19,6 @@ from cavendish.store import keys
 from cavendish.store.connection import Connection
 from cavendish.store.controls import controls_in
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in
 
 
 @dataclass(frozen=True, slots=True)

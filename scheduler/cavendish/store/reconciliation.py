@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.model import Lane
 from cavendish.store.connection import Connection
 from cavendish.store.deadlines import Deadlines
@@ -12,7 +13,6 @@ from cavendish.store.deliveries import Deliveries
 from cavendish.store.due_index import DueIndex, Place
 from cavendish.store.keys import DELIVERIES, RECONCILED, LaneKeys, delivery_of, task_of
 from cavendish.store.tracked_tasks import Tasks
-from cavendish.webhook_endpoint import endpoint_in
 
 #: Ids whose deadlines a run drops at most in a lane in which nothing is pending any more.
 DROPPED = 50_000

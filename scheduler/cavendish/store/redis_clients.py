@@ -13,8 +13,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
 from redis.utils import HIREDIS_AVAILABLE
 
-from cavendish.redis_options import for_redis_py
-from cavendish.redis_url import CLUSTER, Many
+from cavendish.environment.redis_options import for_redis_py
+from cavendish.environment.redis_url import CLUSTER, Many
 
 #: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
 SOCKET_TIMEOUT = 5.0

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, endpoint_in, is_of_group
 from cavendish.model import Lane
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
@@ -27,7 +28,6 @@ from cavendish.store.controls import controls_in
 from cavendish.store.endpoint_registry import Endpoints
 from cavendish.store.fleet import Emptied, Member
 from cavendish.store.keys import LaneKeys
-from cavendish.webhook_endpoint import Disabled, Endpoint, endpoint_in, is_of_group
 
 #: New deliveries of a lane that are counted by endpoint; the rest is counted under UNSORTED.
 INBOX_READ = 1000

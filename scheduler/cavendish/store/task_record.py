@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import is_of_group, subscription_of_group
 from cavendish.model import Candidate, Lane, Record, State, TrackedTask
 from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
 from cavendish.stored_json import DEEPEST, compact, parse, too_deep
-from cavendish.webhook_endpoint import is_of_group, subscription_of_group
 
 
 def fields_of(row: Any) -> Any:

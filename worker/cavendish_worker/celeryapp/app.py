@@ -18,8 +18,8 @@ from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu import Queue
 
-from cavendish.local_paths import broker_tls, broker_url
-from cavendish.redis_url import many
+from cavendish.environment.local_paths import broker_tls, broker_url
+from cavendish.environment.redis_url import many
 from cavendish.settings import Settings
 from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker

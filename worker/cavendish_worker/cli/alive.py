@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import click
 
+from cavendish.environment.local_paths import store_url
 from cavendish.errors import StoreUnavailable
-from cavendish.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.cli.container import complaint_of, page_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from cavendish.environment.local_paths import store_url, with_kept
 from cavendish.errors import CavendishError
-from cavendish.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
 

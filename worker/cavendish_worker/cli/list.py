@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cavendish.endpoint_view import find_endpoint
+from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish.filter import Filter
 from cavendish.model import TrackedTask
 from cavendish.record_json import valid

@@ -7,9 +7,9 @@ import threading
 
 import click
 
-from cavendish.env_parsers import listening
+from cavendish.environment.env_parsers import listening
+from cavendish.environment.local_paths import store_url
 from cavendish.errors import StackError
-from cavendish.local_paths import store_url
 from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.settings import Settings
 from cavendish.store import Store

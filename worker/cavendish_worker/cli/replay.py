@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from cavendish.endpoint_view import find_endpoint
+from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import (
     endpoint_option,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from cavendish.environment.local_paths import with_kept
 from cavendish.errors import StackError
-from cavendish.local_paths import with_kept
 from cavendish.settings import Settings
 from cavendish_worker.devstack.ports import url_at
 from cavendish_worker.telemetry import logs

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 
 import click
 
+from cavendish.environment.local_paths import without_password
 from cavendish.errors import StackError
-from cavendish.local_paths import without_password
 from cavendish.settings import Settings, env_name
 from cavendish_worker.cli.emulator_options import emulator_options
 from cavendish_worker.devstack.stack import Stack

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from cavendish.endpoint_view import EndpointView, views
-from cavendish.local_paths import store_url, with_kept
+from cavendish.endpoints.endpoint_view import EndpointView, views
+from cavendish.environment.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.statistics import Statistics

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cavendish.controller import checked_text
-from cavendish.endpoint_manager import EndpointManager
-from cavendish.endpoint_options import EndpointOptions
-from cavendish.endpoint_view import EndpointView, view_of
+from cavendish.endpoints.endpoint_manager import EndpointManager
+from cavendish.endpoints.endpoint_options import EndpointOptions
+from cavendish.endpoints.endpoint_view import EndpointView, view_of
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
-from cavendish.webhook_endpoint import Endpoint
 from cavendish_worker.console.page import Page
 from cavendish_worker.console.wording import Shown
 from cavendish_worker.telemetry.logs import logger

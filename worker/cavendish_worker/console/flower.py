@@ -21,7 +21,7 @@ from flower import command
 from flower.utils import broker
 from tornado.options import options
 
-from cavendish.local_paths import broker_url
+from cavendish.environment.local_paths import broker_url
 from cavendish.settings import Settings
 
 #: The columns of the page of tasks; the last one links to all details of a message.

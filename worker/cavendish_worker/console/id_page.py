@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from cavendish.endpoints.webhook_endpoint import is_of_group
 from cavendish.errors import SubmissionError
 from cavendish.model import Lane, State
 from cavendish.store.keys import delivery_of
 from cavendish.store.outlook import outlook
-from cavendish.webhook_endpoint import is_of_group
 from cavendish_worker.console import record_tree, timeline
 from cavendish_worker.console.page import POLICY, Page
 

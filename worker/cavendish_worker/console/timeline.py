@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cavendish.endpoints.webhook_endpoint import name_complaint
 from cavendish.model import LoggedAttempt, State, TrackedTask
 from cavendish.store.deliveries import Delivery
 from cavendish.store.outlook import Outlook, Receiver
 from cavendish.stored_json import END_OF_TIME, read_lines
-from cavendish.webhook_endpoint import name_complaint
 from cavendish_worker.console.wording import Shown
 
 _lasted, _moment = Shown.lasted, Shown.moment

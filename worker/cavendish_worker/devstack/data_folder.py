@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cavendish.environment.local_paths import SECRET_KEY, WEBHOOK_SECRET
 from cavendish.errors import StackError
-from cavendish.local_paths import SECRET_KEY, WEBHOOK_SECRET
 
 #: The error numbers of a full disk.
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))

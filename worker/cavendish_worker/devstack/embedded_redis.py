@@ -8,8 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from cavendish.environment.redis_url import LONGEST_SOCKET
 from cavendish.errors import StackError, StoreUnavailable
-from cavendish.redis_url import LONGEST_SOCKET
 from cavendish.store import Store
 from cavendish_worker.devstack import data_folder
 

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from cavendish import encryption, signing
-from cavendish.errors import StackError
-from cavendish.local_paths import (
+from cavendish.endpoints import encryption, signing
+from cavendish.environment.local_paths import (
     SECRET_KEY,
     WEBHOOK_SECRET,
     broker_url,
@@ -28,6 +27,7 @@ from cavendish.local_paths import (
     store_url,
     with_kept,
 )
+from cavendish.errors import StackError
 from cavendish.settings import Settings
 from cavendish_worker.devstack import data_folder, http_key
 from cavendish_worker.devstack import embedded_redis as embedded

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from cavendish.endpoint_view import views
+from cavendish.endpoints.endpoint_view import views
 from cavendish.errors import StoreFormatError
 from cavendish.settings import PREFIX, Settings, described
 from cavendish.store import Store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cavendish.environment.local_paths import broker_url, without_password
 from cavendish.errors import SettingsError
-from cavendish.local_paths import broker_url, without_password
 from cavendish.settings import Settings
 from cavendish.store.server_info import Server
 from cavendish_worker.doctor import stray_queues

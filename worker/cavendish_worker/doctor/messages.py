@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cavendish.environment.local_paths import quarantine_url
 from cavendish.errors import StoreUnavailable
-from cavendish.local_paths import quarantine_url
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.quarantine import Quarantine

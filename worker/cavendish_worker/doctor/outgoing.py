@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from urllib.parse import urlsplit
 
-from cavendish.local_paths import without_password
+from cavendish.environment.local_paths import without_password
 from cavendish.settings import Settings
 from cavendish_worker.doctor.finding import Finding, ill, skipped, well
 from cavendish_worker.doctor.network import at_once, complaint, unresolved

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from cavendish.encryption import DecryptionError, Encryption
-from cavendish.endpoint_view import EndpointView
+from cavendish.endpoints.encryption import DecryptionError, Encryption
+from cavendish.endpoints.endpoint_view import EndpointView
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.webhook_endpoint import Endpoint
 from cavendish_worker.doctor.finding import Finding, ill, well
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cavendish.endpoint_view import EndpointView
+from cavendish.endpoints.endpoint_view import EndpointView
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store

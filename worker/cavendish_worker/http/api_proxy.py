@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from cavendish.env_parsers import NO_PROXY
+from cavendish.environment.env_parsers import NO_PROXY
 from cavendish.policy.addresses import literal
 from cavendish.settings import env_name
 from cavendish_worker.http.dial import Backend

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 
-from cavendish.endpoint_view import find_endpoint
+from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish.store import Store
 from cavendish_worker.service.guarded_route import BEARER, GuardedRoute, Operating
 from cavendish_worker.service.json_answers import answer

@@ -10,7 +10,7 @@ from typing import Annotated, ParamSpec, TypeVar
 from fastapi import Depends, Request
 
 from cavendish import AsyncClient
-from cavendish.local_paths import store_url
+from cavendish.environment.local_paths import store_url
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.service.callback_hints import CallbackHints

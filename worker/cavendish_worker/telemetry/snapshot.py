@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cavendish.endpoint_view import EndpointView, views
+from cavendish.endpoints.endpoint_view import EndpointView, views
 from cavendish.model import Lane
 from cavendish.policy.operator_controls import Controls, Pause
 from cavendish.policy.rate_limit import RateLimit

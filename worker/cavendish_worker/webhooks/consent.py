@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from cavendish.webhook_endpoint import Consent
+from cavendish.endpoints.webhook_endpoint import Consent
 
 _RATE = re.compile(r"[1-9][0-9]{0,8}")
 _HEADERS = {"user-agent": "Cavendish", "accept": "*/*", "accept-encoding": "identity"}

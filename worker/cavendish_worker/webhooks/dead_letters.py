@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from cavendish.endpoint_view import find_endpoint
+from cavendish.endpoints.endpoint_view import find_endpoint
+from cavendish.endpoints.webhook_endpoint import endpoint_of
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
-from cavendish.webhook_endpoint import endpoint_of
 
 #: Dead letters that are looked at for one page.
 LOOKED_AT = 20_000

@@ -17,11 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from cavendish.endpoints.webhook_endpoint import GROUP
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.due_index import Place
-from cavendish.webhook_endpoint import GROUP
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import PooledTransport

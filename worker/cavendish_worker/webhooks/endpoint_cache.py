@@ -10,14 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cavendish.encryption import DecryptionError, Encryption
-from cavendish.env_parsers import secrets_of
+from cavendish.endpoints.encryption import DecryptionError, Encryption
+from cavendish.endpoints.webhook_endpoint import FRESH_FOR, Disabled, Endpoint, name_complaint
+from cavendish.environment.env_parsers import secrets_of
 from cavendish.policy import circuit as circuits
 from cavendish.policy.backoff import WEBHOOK_WAITS
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
-from cavendish.webhook_endpoint import FRESH_FOR, Disabled, Endpoint, name_complaint
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind

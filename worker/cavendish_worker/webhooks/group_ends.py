@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cavendish.endpoints.webhook_endpoint import GROUP
 from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.groups import IdEnd
-from cavendish.webhook_endpoint import GROUP
 from cavendish_worker.telemetry.logs import logger
 
 #: Ends of a lane that are told at once, and that may be under way in the whole fleet: what a

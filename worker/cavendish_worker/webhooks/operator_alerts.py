@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from cavendish.endpoints.webhook_endpoint import Disabled, endpoint_of
 from cavendish.policy import episodes
 from cavendish.policy.episodes import Announcement
 from cavendish.store import Store
-from cavendish.webhook_endpoint import Disabled, endpoint_of
 from cavendish_worker.webhooks import payload
 from cavendish_worker.webhooks.troubles import troubles
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import httpx
 
-from cavendish import signing
+from cavendish.endpoints import signing
 from cavendish_worker.http import loop_lag
 from cavendish_worker.http.egress import AddressRefused, NetworkAway, ProxyAway, ResolverAway
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
+from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE
 from cavendish.store.keys import delivery_of
-from cavendish.webhook_endpoint import endpoint_in
 from cavendish_worker.webhooks.reopening import CHUNK, reopen
 
 #: When an id ended, its lane, and the name of the delivery.

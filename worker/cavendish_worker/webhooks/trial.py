@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from cavendish.encryption import Encryption
-from cavendish.endpoint_view import not_registered
-from cavendish.env_parsers import secrets_of
+from cavendish.endpoints.encryption import Encryption
+from cavendish.endpoints.endpoint_view import not_registered
+from cavendish.endpoints.webhook_endpoint import endpoint_of, is_url
+from cavendish.environment.env_parsers import secrets_of
 from cavendish.errors import EndpointError
 from cavendish.policy.addresses import Network, webhook_complaint
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.webhook_endpoint import endpoint_of, is_url
 from cavendish_worker.http import egress
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.webhooks import payload

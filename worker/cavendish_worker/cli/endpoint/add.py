@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cavendish.endpoint_options import shown
+from cavendish.endpoints.endpoint_options import shown
 from cavendish_worker.cli.endpoint.new_secret import show_once, unencrypted_option
 from cavendish_worker.cli.endpoint.setting import options_of, setting_options
 from cavendish_worker.cli.endpoint.which import open_endpoints

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from cavendish.endpoint_view import views
-from cavendish.webhook_endpoint import name_complaint
+from cavendish.endpoints.endpoint_view import views
+from cavendish.endpoints.webhook_endpoint import name_complaint
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import moment, print_json

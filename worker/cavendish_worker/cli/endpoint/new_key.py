@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cavendish.encryption import new_key
+from cavendish.endpoints.encryption import new_key
 from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import print_json
 

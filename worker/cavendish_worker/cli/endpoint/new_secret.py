@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cavendish.webhook_endpoint import NewSecret
+from cavendish.endpoints.webhook_endpoint import NewSecret
 from cavendish_worker.cli.output import print_json
 
 _UNENCRYPTED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cavendish.webhook_endpoint import LONGEST_OVERLAP
+from cavendish.endpoints.webhook_endpoint import LONGEST_OVERLAP
 from cavendish_worker.cli.endpoint.new_secret import show_once, unencrypted_option
 from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import json_option

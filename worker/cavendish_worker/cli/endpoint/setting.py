@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cavendish.endpoint_options import FASTEST, EndpointOptions
+from cavendish.endpoints.endpoint_options import FASTEST, EndpointOptions
 from cavendish.errors import EndpointError
 from cavendish.policy.backoff import MOST_RETRIES
 from cavendish_worker.cli.times import duration

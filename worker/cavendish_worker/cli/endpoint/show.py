@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cavendish.endpoint_view import view_of
+from cavendish.endpoints.endpoint_view import view_of
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.endpoint.which import which_argument
 from cavendish_worker.cli.options import json_option

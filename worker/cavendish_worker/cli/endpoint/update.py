@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from cavendish.endpoint_options import RESETS, EndpointOptions, shown
-from cavendish.webhook_endpoint import Endpoint
+from cavendish.endpoints.endpoint_options import RESETS, EndpointOptions, shown
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish_worker.cli.endpoint.new_secret import unencrypted_option
 from cavendish_worker.cli.endpoint.setting import options_of, setting_options
 from cavendish_worker.cli.endpoint.show import in_words

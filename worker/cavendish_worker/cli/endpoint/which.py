@@ -6,11 +6,11 @@ import asyncio
 
 import click
 
-from cavendish.endpoint_manager import EndpointManager
-from cavendish.endpoint_view import EndpointView
+from cavendish.endpoints.endpoint_manager import EndpointManager
+from cavendish.endpoints.endpoint_view import EndpointView
+from cavendish.endpoints.webhook_endpoint import Consent
 from cavendish.policy.addresses import Network
 from cavendish.settings import Settings
-from cavendish.webhook_endpoint import Consent
 from cavendish_worker import doctor
 from cavendish_worker.cli.connect import complete_endpoint, open_store
 from cavendish_worker.cli.output import print_json

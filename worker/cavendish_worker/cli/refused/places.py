@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from cavendish.client import Client
+from cavendish.environment.local_paths import quarantine_url
 from cavendish.errors import SubmissionError
-from cavendish.local_paths import quarantine_url
 from cavendish.model import Submitted
 from cavendish.settings import Settings
 from cavendish.store import Store

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from cavendish.env_parsers import secrets_of
-from cavendish.signing import verify
+from cavendish.endpoints.signing import verify
+from cavendish.environment.env_parsers import secrets_of
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from cavendish.redis_url import scheme_of, without_wait
+from cavendish.environment.redis_url import scheme_of, without_wait
 
 _VERIFY = {
     "CERT_REQUIRED": ssl.CERT_REQUIRED,

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cavendish import signing
-from cavendish.encryption import Encryption
-from cavendish.endpoint_options import EndpointOptions
-from cavendish.endpoint_view import EndpointView, not_registered, view_of, views
-from cavendish.errors import EndpointError
-from cavendish.model import OPERATIONS
-from cavendish.policy.addresses import Network, webhook_complaint
-from cavendish.policy.backoff import WEBHOOK_WINDOW
-from cavendish.policy.circuit import Circuit, afresh
-from cavendish.settings import Settings
-from cavendish.store import Store
-from cavendish.webhook_endpoint import (
+from cavendish.endpoints import signing
+from cavendish.endpoints.encryption import Encryption
+from cavendish.endpoints.endpoint_options import EndpointOptions
+from cavendish.endpoints.endpoint_view import EndpointView, not_registered, view_of, views
+from cavendish.endpoints.webhook_endpoint import (
     FRESH_FOR,
     LONGEST_OVERLAP,
     Consent,
@@ -26,6 +19,13 @@ from cavendish.webhook_endpoint import (
     NewSecret,
     name_complaint,
 )
+from cavendish.errors import EndpointError
+from cavendish.model import OPERATIONS
+from cavendish.policy.addresses import Network, webhook_complaint
+from cavendish.policy.backoff import WEBHOOK_WINDOW
+from cavendish.policy.circuit import Circuit, afresh
+from cavendish.settings import Settings
+from cavendish.store import Store
 
 #: Asks an endpoint at a URL for its consent to so many calls a minute (None: any number); the
 #: private addresses that may be dialled.

@@ -12,9 +12,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field, fields, replace
 
+from cavendish.endpoints.webhook_events import chosen
 from cavendish.policy.backoff import WEBHOOK_WAITS, RetrySchedule
 from cavendish.stored_json import END_OF_TIME, compact, read
-from cavendish.webhook_events import chosen
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LIKE_A_HASH = re.compile(r"[0-9a-f]{16}")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cavendish.endpoints.webhook_endpoint import Endpoint, Header
+from cavendish.endpoints.webhook_events import ALL, events_complaint
+from cavendish.endpoints.webhook_headers import headers_complaint
 from cavendish.policy.backoff import LIKE_DEFAULT, RetrySchedule
-from cavendish.webhook_endpoint import Endpoint, Header
-from cavendish.webhook_events import ALL, events_complaint
-from cavendish.webhook_headers import headers_complaint
 
 #: What can take its default again.
 RESETS = ("events", "headers", "rate", "retries")

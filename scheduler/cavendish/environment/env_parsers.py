@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cavendish import redis_options
+from cavendish.environment import redis_options
+from cavendish.environment.redis_url import MANY, SOCKETS, many, scheme_of, socket_complaint
 from cavendish.policy.addresses import Network, parse_networks
-from cavendish.redis_url import MANY, SOCKETS, many, scheme_of, socket_complaint
 from cavendish.service_names import ANY, SERVICE
 
 Reader = Callable[[str], Any]

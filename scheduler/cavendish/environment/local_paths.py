@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cavendish import redis_options
-from cavendish.errors import SettingsError
-from cavendish.redis_url import (
+from cavendish.environment import redis_options
+from cavendish.environment.redis_url import (
     CLUSTER,
     SENTINEL,
     many,
@@ -22,6 +21,7 @@ from cavendish.redis_url import (
     without_password,
     without_wait,
 )
+from cavendish.errors import SettingsError
 from cavendish.settings import Settings, env_name
 
 __all__ = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cavendish.endpoint_manager import EndpointManager
-from cavendish.endpoint_options import RESETS, EndpointOptions
+from cavendish.endpoints.endpoint_manager import EndpointManager
+from cavendish.endpoints.endpoint_options import RESETS, EndpointOptions
+from cavendish.endpoints.webhook_endpoint import NewSecret, WebhookEndpoint
+from cavendish.environment.local_paths import with_kept
 from cavendish.errors import EndpointError
-from cavendish.local_paths import with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.webhook_endpoint import NewSecret, WebhookEndpoint
 
 
 class EndpointMethods:

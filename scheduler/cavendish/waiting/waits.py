@@ -19,7 +19,7 @@ from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish.store.event_listener import EventListener
 from cavendish.store.events import Entry
-from cavendish.waiters import Wait, Waiters, Watch
+from cavendish.waiting.waiters import Wait, Waiters, Watch
 
 #: Seconds after which all ids are checked, since events may have been trimmed, and lanes in which
 #: nobody waits any more are left.

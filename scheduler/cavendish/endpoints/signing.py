@@ -15,8 +15,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cavendish.encryption import NOT_INSTALLED
-from cavendish.env_parsers import webhook_secret_key
+from cavendish.endpoints.encryption import NOT_INSTALLED
+from cavendish.environment.env_parsers import webhook_secret_key
 from cavendish.errors import EndpointError
 
 if TYPE_CHECKING:

@@ -6,12 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cavendish.endpoint_options import shown
-from cavendish.errors import EndpointError
-from cavendish.policy.circuit import Circuit
-from cavendish.store import Store
-from cavendish.store.statistics import Statistics
-from cavendish.webhook_endpoint import (
+from cavendish.endpoints.endpoint_options import shown
+from cavendish.endpoints.webhook_endpoint import (
     Disabled,
     Endpoint,
     Key,
@@ -20,6 +16,10 @@ from cavendish.webhook_endpoint import (
     is_url,
     name_complaint,
 )
+from cavendish.errors import EndpointError
+from cavendish.policy.circuit import Circuit
+from cavendish.store import Store
+from cavendish.store.statistics import Statistics
 
 _HASH = re.compile(r"[0-9a-f]{16}")
 

@@ -1,0 +1,1 @@
+"""Webhook endpoints: what is known of them, their secrets, and how operators change them."""

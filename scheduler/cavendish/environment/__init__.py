@@ -1,0 +1,1 @@
+"""What the environment says: texts of its variables, local paths, URLs of Redis."""

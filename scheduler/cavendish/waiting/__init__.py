@@ -1,0 +1,1 @@
+"""Waits of one process for what ends, all told by one thread."""
