@@ -21,7 +21,6 @@ from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys, visibility
 from cavendish.submission import SubmitOptions
 from cavendish_worker import doctor
-from cavendish_worker.cli.top.reading import lane_notes
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
@@ -29,6 +28,7 @@ from cavendish_worker.polling.upstream import upstream_for
 from cavendish_worker.telemetry import logs
 from cavendish_worker.telemetry.snapshot import gather
 from cavendish_worker.webhooks.reconcile import reconcile
+from cavendish_worker.wording.notes import lane_notes
 from delivering import Delivering
 from shell import Run
 

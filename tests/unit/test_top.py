@@ -12,9 +12,9 @@ from cavendish.policy.durations import DurationModel, Observation, observe
 from cavendish.policy.next_poll import Forecast, forecast, until_all
 from cavendish_worker.cli.top.keyboard import split
 from cavendish_worker.cli.top.overview import sparkline
-from cavendish_worker.cli.top.rates import NAMES, Rates
 from cavendish_worker.cli.top.screen import screen
 from cavendish_worker.cli.top.view import PAGES, View
+from cavendish_worker.wording.rates import NAMES, Rates
 
 NO_DELAY = {"of": 0, "p50": None, "p95": None, "p99": None}
 

@@ -12,7 +12,8 @@ import pytest
 
 from cavendish.settings import Settings
 from cavendish_worker.celeryapp.app import build
-from cavendish_worker.console.flower import plain, without_python
+from cavendish_worker.console.flower import without_python
+from cavendish_worker.wording.hosts_only import hosts_only
 
 
 @pytest.mark.parametrize(
@@ -48,11 +49,11 @@ from cavendish_worker.console.flower import plain, without_python
     ],
 )
 def test_of_a_url_the_host_is_shown_and_all_else_as_it_is(said: str, shown: str) -> None:
-    assert plain(said) == shown
+    assert hosts_only(said) == shown
 
 
 def test_long_arguments_are_cut() -> None:
-    assert len(plain("(" + "'an-id', " * 1000)) == 161
+    assert len(hosts_only("(" + "'an-id', " * 1000)) == 161
 
 
 @pytest.mark.timeout(60)
@@ -62,7 +63,7 @@ def test_a_long_text_of_a_stranger_does_not_hold_up_the_worker_that_reads_it() -
     Each letter might have begun a URL as long as all that followed.
     """
     for text in ("a" * 200_000, "'a://" * 40_000, "a://" + "b@" * 100_000):
-        assert len(plain(text)) <= 161
+        assert len(hosts_only(text)) <= 161
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
 from cavendish_worker.console.record_tree import MOST, images, tree
-from cavendish_worker.console.wording import Shown
+from cavendish_worker.console.shown import Shown
 
 
 def test_a_record_is_a_tree_with_all_its_digits_and_keys_that_come_twice() -> None:

@@ -22,16 +22,19 @@ from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE,
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.celeryapp.refused_submits import Sender
+from cavendish_worker.console import flower
 from cavendish_worker.polling.expire import expire_all
 from cavendish_worker.runtime import Runtime, get_runtime
 from cavendish_worker.telemetry.metrics import serving
 from cavendish_worker.webhooks.reconcile import reconcile as reconcile_all
 
 try:
-    app = build(Settings.load())
+    settings = Settings.load()
+    app = build(settings)
 except SettingsError as error:  # Celery would print a traceback of its loader around it
     sys.stderr.write(f"{error}\n")
     sys.exit(2)
+flower.set_up(settings)
 heartbeat.attach()
 serving.attach()
 

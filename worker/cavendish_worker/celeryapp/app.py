@@ -25,7 +25,6 @@ from cavendish.task_names import QUEUES, beat_schedule
 from cavendish_worker.celeryapp import redis_transport as broker
 from cavendish_worker.celeryapp.envelope import compressed
 from cavendish_worker.celeryapp.task_message import prepare
-from cavendish_worker.console import flower
 from cavendish_worker.telemetry import logs
 
 #: Seconds after which a worker whose Redis user lacks a right tries to connect again.
@@ -144,7 +143,6 @@ warnings.filterwarnings("ignore", message=".*superuser privileges")
 def build(settings: Settings) -> Celery:
     """The app for these settings. It connects to nothing yet."""
     broker.install()
-    flower.set_up(settings)
     app = App("cavendish", set_as_current=False)
     app.conf.update(_broker(settings) | _tasks() | _worker(settings) | _beat(settings))
     return app

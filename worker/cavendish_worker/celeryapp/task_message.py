@@ -15,7 +15,7 @@ from typing import Any
 from kombu.utils.json import dumps
 
 from cavendish.task_names import DISPATCH, QUEUES, RETRIEVE, SUBMIT
-from cavendish_worker.console.flower import plain
+from cavendish_worker.wording.hosts_only import hosts_only
 
 #: What a monitor of Celery shows, and the header of a trace; all else in the headers is left out.
 _TEXTS = ("argsrepr", "kwargsrepr", "origin", "traceparent")
@@ -54,7 +54,7 @@ def prepare(message: Any) -> str | None:
 
 def _headers(task: str, name: str, said: dict[str, Any]) -> dict[str, Any]:
     kept = {key: said[key] for key in _TEXTS if isinstance(said.get(key), str)}
-    kept |= {key: plain(kept[key]) for key in kept if key != "traceparent"}
+    kept |= {key: hosts_only(kept[key]) for key in kept if key != "traceparent"}
     return {"lang": "py", "task": task, "id": name, "root_id": name, "retries": 0} | kept
 
 

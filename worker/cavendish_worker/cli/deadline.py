@@ -9,7 +9,7 @@ import click
 from cavendish.undo import Undo
 from cavendish_worker.cli.changing import carry_out, changing_options, chosen
 from cavendish_worker.cli.connect import open_store
-from cavendish_worker.cli.times import duration
+from cavendish_worker.wording.times import duration
 
 
 @click.command("deadline", short_help="Give pending ids another deadline.")

@@ -8,8 +8,8 @@ from typing import Any
 
 from cavendish.model import LoggedAttempt
 from cavendish.stored_json import END_OF_TIME, read_lines
-from cavendish_worker.cli.output import moment
 from cavendish_worker.cli.tables import table
+from cavendish_worker.wording.times import moment
 
 
 def read_log(log: str) -> list[dict[str, Any]]:

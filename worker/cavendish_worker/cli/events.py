@@ -9,7 +9,8 @@ import click
 
 from cavendish import Client, Event
 from cavendish_worker.cli.options import account_option, service_option
-from cavendish_worker.cli.output import json_line, moment
+from cavendish_worker.cli.output import json_line
+from cavendish_worker.wording.times import moment
 
 
 @click.command(

@@ -6,8 +6,9 @@ import click
 
 from cavendish import Client, Group, SubmissionError
 from cavendish_worker.cli.options import account_option, json_option
-from cavendish_worker.cli.output import counts, moment, print_json
+from cavendish_worker.cli.output import counts, print_json
 from cavendish_worker.cli.tables import pairs
+from cavendish_worker.wording.times import moment
 
 
 @click.command("group", short_help="Show how far a group of ids is.")

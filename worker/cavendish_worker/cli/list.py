@@ -18,9 +18,10 @@ from cavendish.store import Store
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.filters import filter_options, wanted
 from cavendish_worker.cli.options import json_option, limit_option
-from cavendish_worker.cli.output import json_text, moment
+from cavendish_worker.cli.output import json_text
 from cavendish_worker.cli.progress import with_bar
 from cavendish_worker.cli.tables import table
+from cavendish_worker.wording.times import moment
 
 #: Tasks that are read at once, and at most on one page.
 _AT_ONCE, _LARGEST = 500, 100_000

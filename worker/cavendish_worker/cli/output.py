@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -81,11 +80,6 @@ def plain(text: str) -> str:
 
 def _number(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-def moment(at: float | None) -> str:
-    """A time for people, UTC; empty for None."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def counts(numbers: Mapping[str, int]) -> str:

@@ -10,7 +10,8 @@ from cavendish import Client
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import account_option, by_option, json_option, service_option
 from cavendish_worker.cli.output import plain, print_json
-from cavendish_worker.cli.times import duration, moment_of
+from cavendish_worker.cli.times import moment_of
+from cavendish_worker.wording.times import duration
 
 
 @click.command(

@@ -15,8 +15,9 @@ from cavendish.store.keys import delivery_of
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.delivery_log import print_log, read_log
 from cavendish_worker.cli.options import account_option, json_option, service_option
-from cavendish_worker.cli.output import moment, plain, print_json
+from cavendish_worker.cli.output import plain, print_json
 from cavendish_worker.cli.tables import pairs
+from cavendish_worker.wording.times import moment
 
 
 @click.command("show", short_help="Show one id, its webhooks, and what the API said.")

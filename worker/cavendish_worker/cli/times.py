@@ -1,4 +1,4 @@
-"""Durations and times as people write them: 90s, 2h, 2026-11-22T22:50:01Z."""
+"""Options that are times: a duration before now, or a time such as 2026-11-22T22:50:01Z."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from datetime import UTC, datetime
 
 import click
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
+from cavendish_worker.wording.times import duration
+
 #: Unix time, as `--json` prints it: too many seconds for a year.
 _UNIX = re.compile(r"[0-9]{9,11}(?:\.[0-9]+)?")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def duration(text: str, default_unit: str = "") -> float | None:
-    """Seconds in a text such as 90s, 2h or 7d; None for any other text.
-
-    A number without a unit has the `default_unit`; without one it is no duration.
-    """
-    found = _DURATION.fullmatch(text.strip())
-    unit = found[2] or default_unit if found else ""
-    return float(found[1]) * _SECONDS[unit] if found and unit else None
 
 
 def time_of(text: str, now: float, option: str = "--since") -> float:

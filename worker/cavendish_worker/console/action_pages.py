@@ -12,10 +12,10 @@ from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish.policy.bulk_actions import VERBS, BulkAction, BulkActions, fields_of
 from cavendish.undo import pending_only
-from cavendish_worker.cli.times import duration
 from cavendish_worker.console.id_filter import words
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.wording.times import duration
 
 #: Seconds for which the ids are counted, and the most that may be named.
 COUNTED_FOR, NAMED = 1.0, 200

@@ -12,10 +12,10 @@ from cavendish.environment.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.statistics import Statistics
-from cavendish_worker.cli.top.rates import Rates
 from cavendish_worker.console.bulk_runner import BulkRunner
 from cavendish_worker.console.off_loop import OffLoop
 from cavendish_worker.telemetry.snapshot import Memory, read, said
+from cavendish_worker.wording.rates import Rates
 
 #: Seconds for which all who look at a page get the same numbers.
 FRESH_FOR = 2.0

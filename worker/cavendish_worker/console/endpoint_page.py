@@ -13,7 +13,7 @@ from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish_worker.console.page import Page
-from cavendish_worker.console.wording import Shown
+from cavendish_worker.console.shown import Shown
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.dead_letters import DeadLetters
 from cavendish_worker.webhooks.trial import try_endpoint

@@ -28,17 +28,8 @@ from cavendish.settings import Settings
 COLUMNS = "name,state,args,kwargs,result,runtime,received,worker,uuid"
 #: Messages that Flower keeps in memory, about 5 KB each.
 KEPT = 10_000
-_LENGTH = 160
 #: Seconds that Flower has to end by itself, and then to write what it keeps (`--persistent`).
 _GRACE = 3.0
-#: A URL: up to its closing quotation mark if it has one, else up to a space. Only scheme and host
-#: are shown.
-_URL = re.compile(
-    r"""(?P<quote>['"])?(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^\s/?#]*@)?"""
-    r"""(?P<host>[^\s/'"?#@,]*)(?(quote)(?:(?!(?P=quote)).)*|[^\s'",]*)""",
-    re.IGNORECASE | re.DOTALL,
-)
-
 _REPR = re.compile(
     r"""(?P<name>\w+\()?(?P<sign>['"])(?P<text>.*)(?P=sign)(?(name),?\))""", re.DOTALL
 )
@@ -94,15 +85,6 @@ def _end_in_time() -> None:
 def _run_exit_functions() -> None:
     with suppress(Exception):
         atexit._run_exitfuncs()
-
-
-def plain(text: str) -> str:
-    """The arguments of a message, shortened, and with only the scheme and host of each URL.
-
-    The rest of a URL may be secret.
-    """
-    text = _URL.sub(lambda url: f"{url['quote'] or ''}{url['scheme'].lower()}{url['host']}/…", text)
-    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"
 
 
 def without_python(task: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter, states_of
-from cavendish_worker.cli.times import duration
+from cavendish_worker.wording.times import duration
 
 #: Words that stand in the URL as they stand in the filter.
 TEXTS = ("service", "account", "producer", "model", "endpoint", "key", "group")

@@ -6,10 +6,10 @@ from typing import Any
 
 from cavendish.model import Lane, State
 from cavendish.store.delays import recent_delays
-from cavendish_worker.cli.top.reading import lane_notes, operator_notes, pause
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
 from cavendish_worker.console.page import Page
 from cavendish_worker.doctor.stored import complaints
+from cavendish_worker.wording.notes import lane_notes, operator_notes, pause
 
 #: Rows of a table, and complaints, at most: the rest is counted.
 ROWS, COMPLAINTS = 50, 20

@@ -16,7 +16,7 @@ from tornado.web import HTTPError, authenticated
 from cavendish.errors import CavendishError, StoreUnavailable
 from cavendish.model import TrackedTask
 from cavendish_worker.console.console_parts import ConsoleParts
-from cavendish_worker.console.wording import Shown
+from cavendish_worker.console.shown import Shown
 
 R = TypeVar("R")
 #: Nothing but Flower's own files and ours; `data:` are pictures in Flower's style.

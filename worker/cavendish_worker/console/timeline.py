@@ -10,7 +10,7 @@ from cavendish.model import LoggedAttempt, State, TrackedTask
 from cavendish.store.deliveries import Delivery
 from cavendish.store.outlook import Outlook, Receiver
 from cavendish.stored_json import END_OF_TIME, read_lines
-from cavendish_worker.console.wording import Shown
+from cavendish_worker.console.shown import Shown
 
 _lasted, _moment = Shown.lasted, Shown.moment
 

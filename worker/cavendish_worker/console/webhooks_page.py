@@ -8,12 +8,12 @@ from typing import Any
 
 from cavendish.errors import SubmissionError
 from cavendish.model import OPERATIONS
-from cavendish_worker.cli.top.reading import endpoint_trouble
 from cavendish_worker.console.id_filter import time_in
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.dead_letters import DeadLetters
 from cavendish_worker.webhooks.reopening import MOST, chunks, reopen
+from cavendish_worker.wording.notes import endpoint_trouble
 
 #: Endpoints and dead letters on one page; dead letters that a preview shows, and a second revives.
 ENDPOINTS, LETTERS, SHOWN, RATE = 50, 50, 20, 50.0

@@ -9,9 +9,10 @@ import click
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.dead.selection import Selection, filters
 from cavendish_worker.cli.options import json_option, limit_option
-from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.output import print_json
 from cavendish_worker.cli.tables import table
 from cavendish_worker.webhooks.dead_letters import fields
+from cavendish_worker.wording.times import moment
 
 
 @click.command("list", short_help="List the dead letters.")

@@ -11,9 +11,10 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.dead.selection import Selection, filters
 from cavendish_worker.cli.delivery_log import print_log, read_log
 from cavendish_worker.cli.options import json_option, limit_option
-from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.output import print_json
 from cavendish_worker.cli.tables import pairs
 from cavendish_worker.webhooks.dead_letters import fields
+from cavendish_worker.wording.times import moment
 
 
 @click.command("show", short_help="Show dead letters with all their attempts.")

@@ -8,8 +8,7 @@ from cavendish.endpoints.webhook_endpoint import LONGEST_OVERLAP
 from cavendish_worker.cli.endpoint.new_secret import show_once, unencrypted_option
 from cavendish_worker.cli.endpoint.which import name_argument, open_endpoints
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.cli.output import moment
-from cavendish_worker.cli.times import duration
+from cavendish_worker.wording.times import duration, moment
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:

@@ -11,7 +11,7 @@ import click
 from cavendish.endpoints.endpoint_options import FASTEST, EndpointOptions
 from cavendish.errors import EndpointError
 from cavendish.policy.backoff import MOST_RETRIES
-from cavendish_worker.cli.times import duration
+from cavendish_worker.wording.times import duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,8 +11,9 @@ from cavendish.endpoints.endpoint_view import view_of
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.endpoint.which import which_argument
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.output import print_json
 from cavendish_worker.cli.tables import pairs, table
+from cavendish_worker.wording.times import moment
 
 _TIMES = ("disabled_at", "open_until", "last_success", "created_at")
 

@@ -11,7 +11,7 @@ from cavendish.policy.access import RIGHTS, ApiKey, complaint
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import account_option, json_option, service_option
 from cavendish_worker.cli.output import print_json
-from cavendish_worker.cli.times import duration
+from cavendish_worker.wording.times import duration
 
 
 def _rights(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.cli.output import moment, print_json
+from cavendish_worker.cli.output import print_json
 from cavendish_worker.cli.refused.places import fields, places
 from cavendish_worker.cli.tables import table
+from cavendish_worker.wording.times import moment
 
 
 @click.command("list", short_help="List refused submits and quarantined messages.")

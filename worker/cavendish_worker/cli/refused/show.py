@@ -15,9 +15,10 @@ from cavendish.stored_json import compact
 from cavendish_worker.celeryapp.refused_submits import what_was_sent
 from cavendish_worker.celeryapp.submit_message import KEYWORDS
 from cavendish_worker.cli.options import json_option
-from cavendish_worker.cli.output import moment, plain, print_json
+from cavendish_worker.cli.output import plain, print_json
 from cavendish_worker.cli.refused.places import fields, places
 from cavendish_worker.cli.tables import pairs
+from cavendish_worker.wording.times import moment
 
 #: Ids, and characters of a text, that are shown.
 _IDS, _TEXT = 100, 2000

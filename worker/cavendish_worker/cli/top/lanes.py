@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from cavendish_worker.cli.top.drawing import WIDE, line, rate, seconds, table
-from cavendish_worker.cli.top.reading import LANE_NUMBERS
 from cavendish_worker.cli.top.view import View
+from cavendish_worker.wording.notes import LANE_NUMBERS
 
 _NUMBERS = [name for name in LANE_NUMBERS if name != "quarantined"]
 _RATES = {"calls": ">calls/s", "settled": ">settled/s", "delivered": ">delivered/s"}

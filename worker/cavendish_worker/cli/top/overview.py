@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cavendish.model import State
-from cavendish_worker.cli.output import moment
 from cavendish_worker.cli.tables import STATE_STYLES
 from cavendish_worker.cli.top.drawing import grid, line, rate, seconds, table
 from cavendish_worker.cli.top.lanes import lane_table
-from cavendish_worker.cli.top.reading import (
+from cavendish_worker.cli.top.view import View
+from cavendish_worker.cli.top.webhooks import endpoint_table
+from cavendish_worker.wording.notes import (
     ALARMING,
     LANE_NUMBERS,
     endpoint_name,
@@ -26,8 +27,7 @@ from cavendish_worker.cli.top.reading import (
     operator_notes,
     pause,
 )
-from cavendish_worker.cli.top.view import View
-from cavendish_worker.cli.top.webhooks import endpoint_table
+from cavendish_worker.wording.times import moment
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Notes, and rows of a table, at most, where the room is limited.

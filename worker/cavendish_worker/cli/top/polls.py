@@ -8,8 +8,8 @@ from typing import Any
 
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish_worker.cli.top.rates import Rates
 from cavendish_worker.telemetry.snapshot import Memory, gather
+from cavendish_worker.wording.rates import Rates
 
 #: Least and most seconds between two polls.
 LEAST, MOST = 0.1, 3600.0

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from cavendish.policy.circuit import NOTED_FOR
 from cavendish_worker.cli.top.drawing import WIDE, line, table
-from cavendish_worker.cli.top.reading import endpoint_name, endpoint_trouble
 from cavendish_worker.cli.top.view import View
+from cavendish_worker.wording.notes import endpoint_name, endpoint_trouble
 
 
 def draw(view: View, width: int, room: int | None) -> RenderableType:

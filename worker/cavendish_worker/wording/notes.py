@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cavendish.policy.operator_controls import Pause, RateCeiling
-from cavendish_worker.cli.output import moment
+from cavendish_worker.wording.times import moment
 
 #: Numbers of a lane as `gather` names them, and as people read them.
 LANE_NUMBERS = {
