@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from cavendish.environment import env_parsers as read
+from cavendish.environment import setting_fields as field
 from cavendish.environment.redis_url import CLUSTER, SENTINEL
 from cavendish.errors import SettingsError
 from cavendish.policy.addresses import Network
@@ -23,115 +23,95 @@ _STORE = (*_REDIS, CLUSTER)
 _BROKER = (*_REDIS, "amqp", "amqps")
 
 
-def _setting(default: Any, parse: read.Reader, unit: str, meaning: str, *, shown: str = "") -> Any:
-    """`shown` is the default as documents spell it."""
-    about = {"read": parse, "unit": unit, "meaning": meaning, "secret": False, "shown": shown}
-    return field(default=default, metadata=about)
-
-
-def _secret(default: Any, parse: read.Reader, unit: str, meaning: str) -> Any:
-    """A setting that no `repr` and no complaint may show."""
-    about = {"read": parse, "unit": unit, "meaning": meaning, "secret": True, "shown": ""}
-    return field(default=default, repr=False, metadata=about)
-
-
-def _seconds(default: float, low: float, high: float, meaning: str) -> Any:
-    return _setting(default, read.number(low, high), "s", meaning)
-
-
-def _count(default: int, low: int, high: int, unit: str, meaning: str) -> Any:
-    return _setting(default, read.whole(low, high), unit, meaning)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the environment says; what it does not say has its default."""
 
-    redis_url: str = _secret(
+    redis_url: str = field.secret(
         "",
         read.redis(*_STORE),
         "URL",
         "Redis that holds the store; unset: the embedded server of `cavendish up`.",
     )
-    broker_url: str = _secret(
+    broker_url: str = field.secret(
         "", read.redis(*_BROKER), "URL", "Celery's broker; unset: the Redis of the store."
     )
-    wait_replicas: int = _count(
+    wait_replicas: int = field.count(
         0,
         0,
         10,
         "replicas",
         "Replicas that must have a submit or an end before it counts as stored; unset: none.",
     )
-    wait_timeout: float = _seconds(1.0, 0.01, 4, "Longest wait for these replicas.")
-    data_dir: Path = _setting(
+    wait_timeout: float = field.seconds(1.0, 0.01, 4, "Longest wait for these replicas.")
+    data_dir: Path = field.setting(
         Path(".cavendish"), Path, "folder", "Folder for the files of `cavendish up`."
     )
-    api_url: str = _secret(
+    api_url: str = field.secret(
         "https://api.acedata.cloud", read.url("http", "https"), "URL", "Address of the remote API."
     )
-    api_proxy: str = _secret(
+    api_proxy: str = field.secret(
         "",
         read.proxy,
         "URL or none",
         "Proxy for calls to the API; none: no proxy. Unset: what the environment says "
         "(`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).",
     )
-    api_token: str = _secret("", read.token, "token", "Bearer token of the account `default`.")
-    api_tokens_file: Path | None = _setting(
+    api_token: str = field.secret("", read.token, "token", "Bearer token of the account `default`.")
+    api_tokens_file: Path | None = field.setting(
         None,
         Path,
         "file",
         'JSON object {"account": "token"} with the tokens of accounts; read again when it changes.',
     )
-    services: tuple[str, ...] = _setting(
+    services: tuple[str, ...] = field.setting(
         (),
         read.services,
         "names",
         "Services that a submit may name beside the known ones, by comma; *: any.",
     )
-    rate: float = _setting(
+    rate: float = field.setting(
         0.0,
         read.number(0.01, 100_000),
         "calls/s",
         "Upper bound of an account's rate limit; unset: only the learned limit.",
     )
-    batch_size: int = _count(50, 1, 1000, "ids", "Most ids in one `retrieve_batch` call.")
-    tick: float = _seconds(0.25, 0.05, 60, "Interval at which beat starts a dispatch.")
-    deadline: float = _seconds(
+    batch_size: int = field.count(50, 1, 1000, "ids", "Most ids in one `retrieve_batch` call.")
+    tick: float = field.seconds(0.25, 0.05, 60, "Interval at which beat starts a dispatch.")
+    deadline: float = field.seconds(
         3600.0, 1, 30 * _DAY, "Time after which an id expires, unless its submit says otherwise."
     )
-    last_poll: float = _seconds(
+    last_poll: float = field.seconds(
         60.0,
         1,
         _DAY,
         "Time after its deadline for which an id waits for a last poll while the API fails.",
     )
-    lease: float = _seconds(
+    lease: float = field.seconds(
         75.0, 10, 3600, "Time after which the batch of a worker that died is claimed again."
     )
-    connect_timeout: float = _seconds(5.0, 0.1, 60, "Longest connect to the remote API.")
-    call_timeout: float = _seconds(30.0, 0.5, 300, "Longest call to the remote API, in total.")
-    answer_limit: int = _count(
+    connect_timeout: float = field.seconds(5.0, 0.1, 60, "Longest connect to the remote API.")
+    call_timeout: float = field.seconds(30.0, 0.5, 300, "Longest call to the remote API, in total.")
+    answer_limit: int = field.count(
         16 * 2**20, 1024, 2**30, "bytes", "Largest answer of the remote API that is read."
     )
-    absent_grace: float = _seconds(
+    absent_grace: float = field.seconds(
         15.0, 0, _DAY, "Time after its submit for which an id that is not found is not counted."
     )
-    absent_polls: int = _count(
+    absent_polls: int = field.count(
         3, 1, 1000, "polls", "An id becomes `unknown` after it was not found in so many polls ..."
     )
-    absent_over: float = _seconds(60.0, 0, _DAY, "... that span at least this time.")
-    retention: float = _seconds(
+    absent_over: float = field.seconds(60.0, 0, _DAY, "... that span at least this time.")
+    retention: float = field.seconds(
         7 * _DAY,
         60,
         3650 * _DAY,
         "Time for which an ended id and its record are kept after all its deliveries.",
     )
-    dead_retention: float = _seconds(
+    dead_retention: float = field.seconds(
         30 * _DAY, 60, 3650 * _DAY, "Time for which dead letters and their records are kept."
     )
-    producer_ids: int = _count(
+    producer_ids: int = field.count(
         50_000_000,
         0,
         10**12,
@@ -139,119 +119,121 @@ class Settings:
         "Most ids of a producer in the store: each until its deadline, or until RETENTION after "
         "its end; 0: any number.",
     )
-    producer_bytes: int = _count(
+    producer_bytes: int = field.count(
         64 * 2**30, 0, 10**15, "bytes", "Most bytes that these take in Redis, about; 0: any number."
     )
-    events_kept: int = _count(
+    events_kept: int = field.count(
         10_000, 100, 10_000_000, "events", "Length of the stream of events of each lane."
     )
-    webhook_secret: str = _secret(
+    webhook_secret: str = field.secret(
         "",
         read.secret,
         "whsec_…",
         "Signs every webhook: one secret, or several, the newest first, which all sign.",
     )
-    webhook_allow: tuple[Network, ...] = _setting(
+    webhook_allow: tuple[Network, ...] = field.setting(
         (), read.networks, "CIDRs", "Addresses that webhooks may reach although they are private."
     )
-    webhook_ports: tuple[range, ...] = _setting(
+    webhook_ports: tuple[range, ...] = field.setting(
         read.ports(_WEB_PORTS),
         read.ports,
         "ports",
         "Ports that webhooks may reach; at addresses of WEBHOOK_ALLOW any port.",
         shown=_WEB_PORTS,
     )
-    webhook_calls: int = _count(
+    webhook_calls: int = field.count(
         400, 1, 10_000, "calls", "Most webhook calls in flight per worker process."
     )
-    webhook_calls_per_endpoint: int = _count(
+    webhook_calls_per_endpoint: int = field.count(
         100, 1, 10_000, "calls", "Most of these calls that may go to one endpoint."
     )
-    webhook_disable_after: float = _seconds(
+    webhook_disable_after: float = field.seconds(
         5 * _DAY,
         60,
         3650 * _DAY,
         "An endpoint that fails for this time without one success is disabled.",
     )
-    webhook_origin: str = _setting(
+    webhook_origin: str = field.setting(
         "cavendish",
         read.token,
         "name",
         "Our name when an endpoint is asked for its consent (`WebHook-Request-Origin`).",
     )
-    egress_proxy: str = _secret(
+    egress_proxy: str = field.secret(
         "",
         read.url("http", "https"),
         "URL",
         "Proxy for all webhooks; the proxy then checks the addresses.",
     )
-    operations_webhook: str = _secret(
+    operations_webhook: str = field.secret(
         "",
         read.endpoint,
         "URL or name",
         "Receives alerts such as `endpoint.disabled`: a URL or a registered endpoint.",
     )
-    secret_key: tuple[str, ...] = _secret(
+    secret_key: tuple[str, ...] = field.secret(
         (),
         read.encryption_keys,
         "base64",
         "Encrypts the secrets of registered endpoints; several keys: the newest first; "
         "if it is unset, `cavendish up` generates one.",
     )
-    result_ttl: tuple[tuple[str, float], ...] = _setting(
+    result_ttl: tuple[tuple[str, float], ...] = field.setting(
         (),
         read.lifetimes,
         "s",
         "Time after which the API's result links expire, or service=seconds pairs; "
         "late webhooks then say so.",
     )
-    webhook_timeout: float = _seconds(15.0, 0.5, 60, "Longest webhook call, in total.")
-    shards: int = _count(1, 1, 256, "shards", "Number of parts of each lane of the store.")
-    concurrency: int = _count(
+    webhook_timeout: float = field.seconds(15.0, 0.5, 60, "Longest webhook call, in total.")
+    shards: int = field.count(1, 1, 256, "shards", "Number of parts of each lane of the store.")
+    concurrency: int = field.count(
         16, 5, 256, "threads", "Celery tasks that one worker process runs at the same time."
     )
-    shutdown_timeout: float = _seconds(
+    shutdown_timeout: float = field.seconds(
         20.0, 1, 600, "Longest shutdown of a worker; after it `cavendish up` kills the worker."
     )
-    flower_port: int = _count(5555, 0, 65535, "port", "Flower's port; 0: any free port.")
-    flower_address: str = _setting(
+    flower_port: int = field.count(5555, 0, 65535, "port", "Flower's port; 0: any free port.")
+    flower_address: str = field.setting(
         "127.0.0.1",
         read.address,
         "address",
         "Address that Flower listens on; other than this machine only with a login.",
     )
-    flower_basic_auth: str = _secret(
+    flower_basic_auth: str = field.secret(
         "",
         read.login,
         "user:password",
         "Login for Flower, which also enables its buttons; unset: Flower is read-only.",
     )
-    http_port: int = _count(5556, 0, 65535, "port", "The HTTP service's port; 0: any free port.")
-    http_address: str = _setting(
+    http_port: int = field.count(
+        5556, 0, 65535, "port", "The HTTP service's port; 0: any free port."
+    )
+    http_address: str = field.setting(
         "127.0.0.1",
         read.address,
         "address",
         "Address that the HTTP service listens on; not this machine: only with TLS or a proxy.",
     )
-    gateway: str = _setting(
+    gateway: str = field.setting(
         "on", read.one_of("on", "off"), "on | off", "Whether we answer the API's own clients."
     )
-    public_url: str = _setting(
+    public_url: str = field.setting(
         "", read.url("http", "https"), "URL", "Our address for the API's callbacks; unset: none."
     )
-    http_rate: float = _setting(
+    http_rate: float = field.setting(
         2000.0, read.number(1, 1_000_000), "requests/s", "Most requests of one key of /v1."
     )
-    metrics_port: tuple[str, int] | None = _setting(
+    metrics_port: tuple[str, int] | None = field.setting(
         None,
         read.listening,
         "[host:]port",
         "Port for the Prometheus metrics of each worker process (host: 127.0.0.1); unset: off.",
     )
-    log_format: str = _setting(
+    log_format: str = field.setting(
         "console", read.one_of("console", "json"), "console | json", "Format of the log lines."
     )
-    log_level: str = _setting(
+    log_level: str = field.setting(
         "info",
         read.one_of("debug", "info", "warning", "error"),
         "level",
@@ -274,7 +256,9 @@ class Settings:
             try:
                 values[setting.name] = setting.metadata["read"](text)
             except ValueError as error:
-                complaints.append(_complaint(name, text, error, secret=setting.metadata["secret"]))
+                complaints.append(
+                    field.complaint(name, text, error, secret=setting.metadata["secret"])
+                )
         settings = cls(**values)
         complaints += settings._contradictions()
         if complaints:
@@ -330,13 +314,6 @@ def described() -> list[tuple[str, str, str, str]]:
         name, default_text = env_name(setting.name), about["shown"] or ("" if unset else shown)
         rows.append((name, about["unit"], default_text, about["meaning"]))
     return rows
-
-
-def _complaint(name: str, text: str, error: ValueError, *, secret: bool) -> str:
-    why = str(error)
-    if why.startswith(("could not convert", "invalid literal")):
-        why = "must be a number"
-    return f"{name} {why}" + ("." if secret else f", not {text!r}.")
 
 
 Settings.__doc__ = """What the environment says; what it does not say has its default.

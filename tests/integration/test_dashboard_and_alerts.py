@@ -305,6 +305,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'cavendish_pause_seconds{account="default",kind="account"}': "30 0 " * 45},
         {'cavendish_pause_seconds{account="default",kind="rate"}': "30x90"},
     ),
+    "CavendishPauseForgotten": (
+        {'cavendish_paused{account="default",service="",by="operator"}': "1x1560"},
+        {'cavendish_paused{account="default",service="",by="operator"}': "1x700 0x10 1x850"},
+    ),
     "CavendishAccountBlind": (
         {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "5x90"},
         {f"cavendish_service_blind_ids{{{LANE_LABELS}}}": "4x90"},
@@ -368,6 +372,10 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
+#: When each is looked at; by default after an hour.
+LOOKED_AT = {"CavendishPauseForgotten": "25h"}
+
+
 def test_every_alert_is_tried_out() -> None:
     assert list(RINGING) == list(ALERTS)
 
@@ -388,7 +396,7 @@ def test_each_alert_rings_when_it_should_and_not_when_all_is_well(tmp_path: Path
                     "promql_expr_test": [
                         {
                             "expr": count,
-                            "eval_time": "60m",
+                            "eval_time": LOOKED_AT.get(alert, "60m"),
                             "exp_samples": [{"labels": "{}", "value": rings}],
                         }
                     ],
