@@ -19,6 +19,8 @@ import httpx
 from cavendish import Client, Task
 from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.model import Lane, State
+from cavendish.policy.attempt_history import KEPT, PERIOD
+from cavendish.policy.circuit import TRIP, Circuit, failed, worked
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
@@ -46,6 +48,7 @@ def fill(store: Store, client: Client, ids: int, endpoints: int, dead: int) -> N
     """So many pending ids of ten producers, registered endpoints, and dead letters to them."""
     for number in range(endpoints):
         store.endpoints.add(Endpoint(f"e-{number}", f"https://e{number}.example/hook", 1.0))
+    tried(store, [f"e-{number}" for number in range(endpoints)])
     for start in range(0, dead, CHUNK):
         some = [f"dead-{n}" for n in range(start, min(start + CHUNK, dead))]
         hook = f"e-{start // CHUNK % max(endpoints, 1)}"
@@ -65,6 +68,35 @@ def fill(store: Store, client: Client, ids: int, endpoints: int, dead: int) -> N
     for start in range(0, ids, CHUNK):
         some = [f"id-{start}-{n}" for n in range(CHUNK)]
         client.submit(some, service=LANE.service, producer=f"p{start // CHUNK % 10}")
+
+
+def tried(store: Store, endpoints: list[str]) -> None:
+    """Each endpoint has a circuit and a day of attempts; every hundredth circuit is open."""
+    now, before = store.fleet.now(), used(store)
+    for number, name in enumerate(endpoints):
+        steps = TRIP if number % 100 == 0 else 1
+
+        def step(known: Circuit, steps: int = steps) -> Circuit:
+            known = worked(known, 1, 0.1, now, 100)
+            for _ in range(steps if steps > 1 else 0):
+                known = failed(known, now, now, 0.5, error="HTTP 500")
+            return known
+
+        store.shared_state.change_circuit(name, step)
+    circuits = used(store)
+    for period in range(KEPT):
+        at = now - period * PERIOD
+        store.attempt_counts.add(dict.fromkeys(endpoints, (100 + period, period % 5)), at)
+    if endpoints:
+        print(
+            f"bytes for each endpoint: circuit {(circuits - before) / len(endpoints):.0f}, "
+            f"a day of attempts {(used(store) - circuits) / len(endpoints):.0f}"
+        )
+
+
+def used(store: Store) -> int:
+    """Bytes that the data of Redis takes."""
+    return int(store.connection.redis.info("memory")["used_memory"])  # type: ignore[index]
 
 
 def in_redis(store: Store) -> float:

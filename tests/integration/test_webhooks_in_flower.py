@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 from cavendish import Client
+from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.model import Lane
+from cavendish.policy.circuit import TRIP, failed
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from conftest import Server
@@ -157,3 +159,39 @@ def test_dead_letters_are_read_page_by_page_each_once(
         following = re.search(r'rel="next" href="([^"]+)">Older', page)
         place = following[1].replace("&amp;", "&") if following else ""
     assert sorted(seen) == [f"id-{n:03}" for n in range(120)]
+
+
+def test_of_ten_thousand_endpoints_those_in_trouble_come_first_and_any_is_found_by_name_or_url(
+    http: httpx.Client, store: Store
+) -> None:
+    """A list of two hundred pages helps nobody who looks for one."""
+    for number in range(120):
+        store.endpoints.add(Endpoint(f"e-{number:03}", f"https://e{number}.example/hook", 1.0))
+    now = store.fleet.now()
+    for _ in range(TRIP):
+        store.shared_state.change_circuit(
+            "e-077", lambda known: failed(known, now, now, 0.5, error="HTTP 503 <b>")
+        )
+    store.attempt_counts.add({"e-077": (97, 3)}, now)
+    eventually(
+        lambda: "120 in all" in text(http.get("/cavendish/webhooks")), "the numbers are fresh"
+    )
+    page = http.get("/cavendish/webhooks")
+    listed = re.findall(r'href="/cavendish/endpoint/(e-\d+)"', page.text)
+    assert listed[:2] == ["e-077", "e-000"]
+    assert len(listed) == 50
+    shown = text(page)
+    assert "circuit open" in shown
+    assert "97 %" in shown
+    assert "HTTP 503 &lt;b&gt;" in page.text
+    assert "97 % of 100 attempts in the last 24 hours were taken, 3 failed." in page.text
+    for words in ("e-110", "E110.EXAMPLE"):
+        found = http.get("/cavendish/webhooks", params={"named": words}).text
+        assert re.findall(r'href="/cavendish/endpoint/(e-\d+)"', found) == ["e-110"]
+    more = re.search(r'rel="next" href="([^"]+)">More', page.text)
+    assert more is not None
+    second = http.get(more[1].replace("&amp;", "&")).text
+    assert not {*listed} & {*re.findall(r'href="/cavendish/endpoint/(e-\d+)"', second)}
+    one = text(http.get("/cavendish/endpoint/e-077"))
+    assert "97 % of 100 attempts" in one
+    assert "HTTP 503 &lt;b&gt;, " in one

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cavendish.endpoints.endpoint_options import shown
@@ -102,19 +103,30 @@ def _kind(key: Key) -> str:
     return "v1a" if key.public else "v1"
 
 
+def names_in(statistics: Statistics, known_urls: Iterable[str] = ()) -> list[str]:
+    """The names of all endpoints with something to show, the registered ones first."""
+    registered, disabled = statistics.registered, statistics.disabled
+    others = {*disabled, *statistics.pending_by_endpoint, *known_urls} - {*registered}
+    return [*registered, *sorted(others)]
+
+
 def views(
-    store: Store, statistics: Statistics | None = None, known_urls: dict[str, str] | None = None
+    store: Store,
+    statistics: Statistics | None = None,
+    known_urls: dict[str, str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[EndpointView]:
-    """All webhook endpoints with something to show, the registered ones first.
+    """All webhook endpoints with something to show, the registered ones first, or these only.
 
     `statistics`: where the caller has read them already. `known_urls`: the URLs of endpoints
     without a name that an earlier call found; this call adds to it. Raises StoreUnavailable.
     """
     known = {} if known_urls is None else known_urls
-    found = statistics or store.statistics(endpoints=known)
+    found = statistics or store.statistics()
     registered, disabled = found.registered, found.disabled
     waiting = found.pending_by_endpoint
-    names = [*registered, *sorted({*disabled, *waiting, *known} - {*registered})]
+    names = names_in(found, known) if names is None else names
+    circuits = store.shared_state.circuits(names)
     urls = {name: why.url for name, why in disabled.items() if why.url}
     urls |= {name: endpoint.url for name, endpoint in registered.items()}
     unknown = {name for name in names if name_complaint(name)} - {*urls, *known}
@@ -128,23 +140,27 @@ def views(
             urls.get(name, ""),
             registered.get(name),
             disabled.get(name),
-            found.circuits.get(name, Circuit()),
+            circuit,
             waiting[name],
         )
-        for name in names
+        for name, circuit in zip(names, circuits, strict=True)
     ]
 
 
-def view_of(store: Store, text: str) -> EndpointView:
+def view_of(
+    store: Store,
+    text: str,
+    statistics: Statistics | None = None,
+    known_urls: dict[str, str] | None = None,
+) -> EndpointView:
     """What is known of an endpoint; one of which nothing is known works, and nothing waits for it.
 
-    Raises EndpointError for a name that is not known.
+    The others are as for `views`. Raises EndpointError for a name that is not known, and
+    StoreUnavailable.
     """
     name = find_endpoint(store, text)
-    known = {view.name: view for view in views(store)}
-    return known.get(name) or EndpointView(
-        name, text if is_url(text) else "", None, None, store.shared_state.circuits([name])[0], 0
-    )
+    (view,) = views(store, statistics, known_urls, [name])
+    return view if view.url or not is_url(text) else replace(view, url=text)
 
 
 def find_endpoint(store: Store, text: str) -> str:

@@ -25,6 +25,8 @@ REST = 1.0
 SLOW = 1.0
 #: Seconds after which a success is stored again although nothing else has changed.
 NOTED_FOR = 30.0
+#: Characters of an error that are kept.
+ERROR_KEPT = 100
 _SMOOTHING = 0.2
 
 
@@ -34,7 +36,8 @@ class Circuit:
 
     `failures` in a row since `failing_since` opened it `trips` times; nothing is sent before
     `open_until`. `seconds` is how long its answers take, smoothed; `ok_at` is roughly its last
-    success. If the endpoint has set a rate, its next call is due at `next_at`.
+    success. If the endpoint has set a rate, its next call is due at `next_at`. `error` is what the
+    last failure met; it is kept after a success.
     """
 
     allowance: float = FIRST_ALLOWANCE
@@ -46,6 +49,8 @@ class Circuit:
     ok_at: float = 0.0
     seconds: float = 0.0
     next_at: float = 0.0
+    error: str = ""
+    error_at: float = 0.0
 
     @classmethod
     def from_json(cls, text: object) -> Circuit:
@@ -88,13 +93,25 @@ def worked(circuit: Circuit, calls: int, seconds: float, now: float, most: int) 
     healthy = not circuit.failures and not circuit.open_until
     if as_before and healthy and now - circuit.ok_at < NOTED_FOR:
         return circuit
-    return Circuit(allowance=allowance, ok_at=now, seconds=smoothed, next_at=circuit.next_at)
+    return Circuit(
+        allowance=allowance,
+        ok_at=now,
+        seconds=smoothed,
+        next_at=circuit.next_at,
+        error=circuit.error,
+        error_at=circuit.error_at,
+    )
 
 
 def failed(
-    circuit: Circuit, sent_at: float, now: float, chance: float, rest: float | None = None
+    circuit: Circuit,
+    sent_at: float,
+    now: float,
+    chance: float,
+    rest: float | None = None,
+    error: str = "",
 ) -> Circuit:
-    """A call that was sent at `sent_at` failed.
+    """A call that was sent at `sent_at` failed, and met an `error`.
 
     `rest`: seconds for which the endpoint asked not to be called. A call that was sent before the
     last failure counts, but does not reduce the allowance again.
@@ -113,7 +130,14 @@ def failed(
         failing_since=circuit.failing_since or now,
         failed_at=now if fresh or tripped else circuit.failed_at,
         open_until=until,
+        error=error[:ERROR_KEPT],
+        error_at=now,
     )
+
+
+def rejected(circuit: Circuit, now: float, error: str) -> Circuit:
+    """A call was answered that this webhook is never to come again."""
+    return replace(circuit, error=error[:ERROR_KEPT], error_at=now)
 
 
 def afresh(circuit: Circuit) -> Circuit:
@@ -124,7 +148,10 @@ def afresh(circuit: Circuit) -> Circuit:
     if circuit.state == "closed" and not circuit.failures:
         return circuit
     return Circuit(
-        ok_at=circuit.ok_at, seconds=max(circuit.seconds, SLOW) if circuit.ok_at else 0.0
+        ok_at=circuit.ok_at,
+        seconds=max(circuit.seconds, SLOW) if circuit.ok_at else 0.0,
+        error=circuit.error,
+        error_at=circuit.error_at,
     )
 
 

@@ -12,6 +12,7 @@ from cavendish.clock import Clock
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store.announcements import Announcements
 from cavendish.store.api_keys import ApiKeys
+from cavendish.store.attempt_counts import AttemptCounts
 from cavendish.store.closed import Closed
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
@@ -55,6 +56,7 @@ class Store:
         self.reconciliation = Reconciliation(self.connection)
         self.lane_registry = LaneRegistry(self.connection)
         self.endpoints = Endpoints(self.connection)
+        self.attempt_counts = AttemptCounts(self.connection)
         self.api_keys = ApiKeys(self.connection)
         self.events = Events(self.connection)
         self.shared_state = SharedState(self.connection)
@@ -93,7 +95,6 @@ class Store:
         after: Mapping[Lane, str] | None = None,
         ends: int = 0,
         models: int = 0,
-        endpoints: Iterable[str] = (),
     ) -> Statistics:
         """All numbers: of all lanes and the operator alerts, or of these lanes only.
 
@@ -101,9 +102,7 @@ class Store:
         """
         now = self.fleet.now()
         wanted = [*self.tasks.listed_lanes(), OPERATIONS] if lanes is None else list(lanes)
-        reader = StatisticsReader(
-            self.connection, after, ends=ends, models=models, endpoints=endpoints
-        )
+        reader = StatisticsReader(self.connection, after, ends=ends, models=models)
         return reader.read(wanted, self.fleet.members(now), now)
 
     def close(self) -> None:

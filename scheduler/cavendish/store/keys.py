@@ -47,6 +47,9 @@ in the broker's Redis.
 | {cavendish:refused}:sent  | hash   | refused submit -> its ids and options as they were sent     |
 | {cavendish:refused}:lost  | string | how many were dropped, since only so many are kept          |
 | {endpoint}:circuit        | hash   | version, value: how well an endpoint takes its webhooks     |
+| open-circuits             | zset   | endpoint whose circuit is open -> when it last failed       |
+| {endpoint}:attempts       | hash   | N -> attempts that it took in half hour N since 1970,       |
+|                           |        | -N -> those that failed; of the last day                    |
 | {lane}:producers          | set    | the producers that have pending ids                         |
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
 | {lane}:deadlines          | zset   | a time -> the same: when some deadlines may have passed     |
@@ -109,6 +112,7 @@ DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
 FAILING = "cavendish:failing"
 BLIND = "cavendish:blind"
+OPEN_CIRCUITS = "cavendish:open-circuits"
 CONTROLS = "cavendish:controls"
 EPISODES = "cavendish:episodes"
 BULK_ACTIONS = "cavendish:bulk-actions"
@@ -158,6 +162,10 @@ def visibility(lane: Lane) -> str:
 
 def circuit(endpoint: str) -> str:
     return f"cavendish:{{{endpoint}}}:circuit"
+
+
+def attempts(endpoint: str) -> str:
+    return f"cavendish:{{{endpoint}}}:attempts"
 
 
 def waited(key: str) -> str:

@@ -57,6 +57,8 @@ class SharedState:
         self.paused = TroubleIndex(connection, keys.PAUSED)
         self.failing = TroubleIndex(connection, keys.FAILING)
         self.blind = TroubleIndex(connection, keys.BLIND)
+        #: Endpoints whose circuit is open, by when they last failed.
+        self.open_circuits = TroubleIndex(connection, keys.OPEN_CIRCUITS)
 
     def rate_limit(self, account: str) -> RateLimit:
         """The rate limit of an account."""
@@ -160,14 +162,20 @@ class SharedState:
         pipe = self._redis.pipeline()
         for endpoint in endpoints:
             pipe.hget(keys.circuit(endpoint), "value")
-        with self._redis.errors():
-            return [Circuit.from_json(value) for value in pipe.execute()]
+        return [Circuit.from_json(value) for value in self._redis.answers(pipe)]
 
     def change_circuit(self, endpoint: str, step: Callable[[Circuit], Circuit]) -> Circuit:
         """Change the circuit of an endpoint; the new one."""
-        return self._change(
-            keys.circuit(endpoint), Circuit, lambda known: ((new := step(known)), new)
-        )
+        both = _with_both(lambda known: (step(known), None))
+        before, after, _ = self._change(keys.circuit(endpoint), Circuit, both)
+        if after.state == "open":
+            if before.state != "open":
+                self.open_circuits.forget(after.failed_at - FORGOTTEN_AFTER)
+            if after != before:
+                self.open_circuits.add(endpoint, after.failed_at)
+        elif before.state == "open" or after.ok_at != before.ok_at:
+            self.open_circuits.remove([endpoint])
+        return after
 
     def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
         with self._redis.errors():

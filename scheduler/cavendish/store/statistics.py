@@ -2,7 +2,8 @@
 
 All lanes are read in three round trips, whatever their number. No record of a task or of a delivery
 is read, so the cost is the same with ten ids and with ten million; it grows with the lanes, and
-with the endpoints that deliveries are pending for.
+with the endpoints that deliveries are pending for. How well each endpoint takes its webhooks is not
+read: see `endpoint_view.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 
 from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint, endpoint_in, is_of_group
 from cavendish.model import Lane
-from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.next_poll import Forecast, forecast
 from cavendish.policy.operator_controls import Controls
@@ -96,8 +96,8 @@ class LaneStatistics:
 class Statistics:
     """The whole store at the time `now`.
 
-    `rate_limits` by account, `forecasts` by service and model where asked for, `circuits` of all
-    endpoints that are registered, disabled, asked for, or have pending deliveries. `emptied`: that
+    `rate_limits` by account, `forecasts` by service and model where asked for, `open_circuits`:
+    endpoints that seem to be left alone after failures; each circuit decides. `emptied`: that
     the store was emptied lately, and nobody has acknowledged it; `controls`: what operators set.
     Lanes that cannot be read are in `unreadable` and nowhere else.
     """
@@ -109,7 +109,7 @@ class Statistics:
     forecasts: Forecasts
     registered: dict[str, Endpoint]
     disabled: dict[str, Disabled]
-    circuits: dict[str, Circuit]
+    open_circuits: tuple[str, ...]
     members: list[Member]
     emptied: Emptied | None
     controls: Controls
@@ -152,8 +152,7 @@ class _RoundTrip:
 class StatisticsReader:
     """Reads once. `ends`: newest ends of each lane, behind its place in `after` if there is one.
 
-    `models`: models of each service whose durations are read, those that learned last. `endpoints`:
-    endpoints whose circuits are read in any case.
+    `models`: models of each service whose durations are read, those that learned last.
     """
 
     def __init__(
@@ -163,10 +162,9 @@ class StatisticsReader:
         *,
         ends: int = 0,
         models: int = 0,
-        endpoints: Iterable[str] = (),
     ) -> None:
         self._redis, self._after, self._ends = connection, after or {}, ends
-        self._models, self._endpoints = models, endpoints
+        self._models = models
         self._found: Answers = defaultdict(dict)
 
     def read(self, lanes: Sequence[Lane], members: list[Member], now: float) -> Statistics:
@@ -178,9 +176,8 @@ class StatisticsReader:
         registered, disabled = Endpoints(self._redis).all_and_disabled()
         self._ask_first(lanes).answer(found)
         emptied = Emptied.from_json(found["store"]["emptied"])
-        named = [*registered, *disabled, *self._endpoints]
         self._ask_second(lanes, now).answer(found)
-        self._ask_third(lanes, named).answer(found)
+        self._ask_third(lanes).answer(found)
         readable = {
             lane: numbers
             for lane in lanes
@@ -195,7 +192,7 @@ class StatisticsReader:
             _forecasts(found["durations"]),
             registered,
             disabled,
-            {name: Circuit.from_json(text) for name, text in found["circuit"].items()},
+            tuple(_listed(found["store"]["open circuits"])),
             members,
             None if emptied is None or emptied.acknowledged else emptied,
             controls_in(found["store"]["controls"]),
@@ -205,6 +202,7 @@ class StatisticsReader:
         trip = _RoundTrip(self._redis)
         trip.ask("store", "emptied", "get", keys.EMPTIED)
         trip.ask("store", "controls", "hgetall", keys.CONTROLS)
+        trip.ask("store", "open circuits", "zrange", keys.OPEN_CIRCUITS, 0, -1)
         for lane in lanes:
             of = LaneKeys(lane)
             trip.ask(lane, "producers", "smembers", of.producers)
@@ -242,17 +240,13 @@ class StatisticsReader:
                 trip.ask(lane, "ends", "xrevrange", of.events, "+", oldest, self._ends)
         return trip
 
-    def _ask_third(self, lanes: Sequence[Lane], endpoints: Iterable[str]) -> _RoundTrip:
-        trip, circuits = _RoundTrip(self._redis), dict.fromkeys(endpoints)
+    def _ask_third(self, lanes: Sequence[Lane]) -> _RoundTrip:
+        trip = _RoundTrip(self._redis)
         for lane in lanes:
-            of, found = LaneKeys(lane), dict(self._found[lane])
-            for endpoint, _ in _receivers(found["index"]):
+            of = LaneKeys(lane)
+            for endpoint, _ in _receivers(self._found[lane]["index"]):
                 trip.ask(lane, ("queue", endpoint), "zcard", of.queue(endpoint))
                 trip.ask(lane, ("retries", endpoint), "zcard", of.retries(endpoint))
-                circuits[endpoint] = None
-            circuits |= dict.fromkeys(endpoint_in(name) for name, _ in _receivers(found["new"]))
-        for endpoint in circuits:
-            trip.ask("circuit", endpoint, "hget", keys.circuit(endpoint), "value")
         for service, models in self._found["models"].items():
             for model in dict.fromkeys(["", *_listed(models)]):
                 place = (service.account, service.service, model)

@@ -1,4 +1,4 @@
-"""Which lanes are in one kind of trouble, so that alerts need not read the state of every lane.
+"""Which lanes, or endpoints, are in one kind of trouble, so that nobody need read the state of all.
 
 A lane and this index may lie in different slots of a cluster. The state of the lane is written
 first, and decides; the index is written again with each later report of the trouble. So a crash in
@@ -15,20 +15,24 @@ from cavendish.store.connection import Connection
 
 
 class TroubleIndex:
-    """The lanes of one key, by time. Every method raises StoreUnavailable."""
+    """The lanes or endpoints of one key, by time. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection, key: str) -> None:
         self._redis, self._key = connection, key
 
-    def add(self, lane: Lane, at: float) -> None:
-        """List a lane, with the time of its trouble."""
-        self._redis.write_when_full(self._key, "ZADD", repr(at), str(lane))
+    def add(self, name: Lane | str, at: float) -> None:
+        """List a lane or an endpoint, with the time of its trouble."""
+        self._redis.write_when_full(self._key, "ZADD", repr(at), str(name))
 
-    def remove(self, lanes: Iterable[Lane]) -> None:
-        """List these lanes no more."""
-        if names := [str(lane) for lane in lanes]:
+    def remove(self, those: Iterable[Lane | str]) -> None:
+        """List these no more."""
+        if names := [str(one) for one in those]:
             with self._redis.errors():
                 self._redis.redis.zrem(self._key, *names)
+
+    def forget(self, before: float) -> None:
+        """List those no more whose time is earlier: their state has expired."""
+        self._redis.write_when_full(self._key, "ZREMRANGEBYSCORE", "-inf", f"({before!r}")
 
     def lanes(self, since: float = 0.0) -> list[Lane]:
         """The lanes whose time is `since` or later, the earliest first, in one round trip."""

@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from cavendish.endpoints.endpoint_view import EndpointView, views
 from cavendish.environment.local_paths import store_url, with_kept
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.statistics import Statistics
 from cavendish_worker.console.bulk_runner import BulkRunner
+from cavendish_worker.console.endpoint_rows import ranked
 from cavendish_worker.console.off_loop import OffLoop
 from cavendish_worker.telemetry.snapshot import Memory, read, said
 from cavendish_worker.wording.rates import Rates
@@ -25,13 +25,13 @@ URLS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """All numbers: as `top` has them (`found`), with the `rates` of all lanes and of each; as the
-    store has them; and the endpoints.
+    """All numbers: as `top` has them (`found`), with the `rates` of all lanes and of each, but
+    without the endpoints; as the store has them; and the names of all endpoints as they are listed.
     """
 
     found: dict[str, Any]
     statistics: Statistics
-    views: list[EndpointView]
+    endpoints: list[str]
 
 
 class ConsoleParts:
@@ -45,6 +45,11 @@ class ConsoleParts:
         self._memory, self._rates, self._lock = Memory(), Rates(), threading.Lock()
         self._polled_at = 0.0
         self._known: Polled | None = None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The URLs of endpoints without a name, as far as they were looked for."""
+        return self._memory.urls
 
     def poll(self) -> Polled:
         """All numbers as they are now, or were a moment ago. Raises StoreUnavailable."""
@@ -60,12 +65,11 @@ class ConsoleParts:
             self._known = None
 
     def _poll(self) -> Polled:
-        if len(self._memory.urls) > URLS:
-            self._memory.urls.clear()
+        if len(self.urls) > URLS:
+            self.urls.clear()
         statistics = read(self.store, self._memory)
-        seen = views(self.store, statistics, self._memory.urls)
-        found = said(self.store, self.settings, self._memory, statistics, seen)
+        found = said(self.store, self.settings, self._memory, statistics, ())
         rates = self._rates.see(found)
         for lane in found["lanes"]:
             lane["rates"] = rates[lane["lane"]]
-        return Polled(found | {"rates": rates[""]}, statistics, seen)
+        return Polled(found | {"rates": rates[""]}, statistics, ranked(statistics, self.urls))

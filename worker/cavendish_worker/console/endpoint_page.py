@@ -12,6 +12,7 @@ from cavendish.endpoints.endpoint_view import EndpointView, view_of
 from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
+from cavendish_worker.console.endpoint_rows import charts_of
 from cavendish_worker.console.page import Page
 from cavendish_worker.console.shown import Shown
 from cavendish_worker.telemetry.logs import logger
@@ -52,9 +53,8 @@ class EndpointPage(Page):
 
     def _find(self, name: str) -> dict[str, Any]:
         store = self.parts.store
-        polled = self.parts.poll()
-        known = {one.name: one for one in polled.views}
-        now, view = polled.statistics.now, known.get(name) or view_of(store, name)
+        statistics = self.parts.poll().statistics
+        now, view = statistics.now, view_of(store, name, statistics, self.parts.urls)
         seen = Filter(endpoint=view.name)
         latest = store.search.page(seen, None, LATEST, looked_at_most=LOOKED_AT)
         letters, _ = DeadLetters(view.name).page(store, LATEST, looked_at=LOOKED_AT)
@@ -67,6 +67,7 @@ class EndpointPage(Page):
             "letters": letters,
             "latest": latest.items,
             "now": now,
+            "chart": charts_of(store, [view.name], now)[0],
             "signs": view.registered.living_keys(now) if view.registered else (),
         }
 

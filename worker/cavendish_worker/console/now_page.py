@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from cavendish.endpoints.endpoint_view import views
 from cavendish.model import Lane, State
 from cavendish.store.delays import recent_delays
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
+from cavendish_worker.console.endpoint_rows import unsettled
 from cavendish_worker.console.page import Page
 from cavendish_worker.doctor.stored import complaints
 from cavendish_worker.wording.notes import lane_notes, operator_notes, pause
@@ -27,7 +29,9 @@ class NowPage(Page):
         found, statistics = polled.found, polled.statistics
         busiest = sorted(found["lanes"], key=lambda lane: -lane["pending"])
         lanes = [Lane.parse(lane["lane"]) for lane in busiest]
-        wrong = complaints(store, settings, statistics, polled.views)
+        waiting = unsettled(statistics)
+        seen = views(store, statistics, self.parts.urls, waiting[:COMPLAINTS])
+        wrong = complaints(store, settings, statistics, seen)
         return {
             "found": found,
             "counts": _states(found),
@@ -40,7 +44,7 @@ class NowPage(Page):
             "notes": _notes(found)[:ROWS],
             "alive": {role: _alive(found, role) for role in ("worker", "beat")},
             "complaints": wrong[:COMPLAINTS],
-            "more_complaints": max(len(wrong) - COMPLAINTS, 0),
+            "more_complaints": max(len(wrong) + len(waiting) - len(seen) - COMPLAINTS, 0),
         }
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from cavendish.errors import SubmissionError
 from cavendish.model import OPERATIONS
+from cavendish_worker.console.endpoint_rows import matching, rows
 from cavendish_worker.console.id_filter import time_in
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.dead_letters import DeadLetters
 from cavendish_worker.webhooks.reopening import MOST, chunks, reopen
-from cavendish_worker.wording.notes import endpoint_trouble
 
 #: Endpoints and dead letters on one page; dead letters that a preview shows, and a second revives.
 ENDPOINTS, LETTERS, SHOWN, RATE = 50, 50, 20, 50.0
@@ -25,30 +25,28 @@ PATIENCE = 30.0
 
 
 class WebhooksPage(Page):
-    """`/cavendish/webhooks?from=50&endpoint=…&reason=…&since=…&before=…`."""
+    """`/cavendish/webhooks?named=…&from=50&endpoint=…&reason=…&since=…&before=…`."""
 
     async def answer(self, *place: str) -> None:  # noqa: ARG002
         await self.show("webhooks.html", self._find)
 
     def _find(self) -> dict[str, Any]:
-        polled = self.parts.poll()
-        found, statistics = polled.found, polled.statistics
-        ranked = sorted(
-            found["webhooks"],
-            key=lambda one: (not endpoint_trouble(one), -one["waiting"], one["endpoint"]),
-        )
+        polled, store = self.parts.poll(), self.parts.store
+        now, statistics = polled.found["now"], polled.statistics
+        named = self.said("named")
+        names = matching(polled.endpoints, named, statistics, self.parts.urls)
         first = int(self.said("from")) if self.said("from").isdecimal() else 0
-        wanted, before = self._wanted(found["now"]), self.said("before")
-        start = time_in(before, found["now"]) if before else math.inf
-        letters, following = wanted.page(self.parts.store, LETTERS, start, LOOKED_AT)
+        wanted, before = self._wanted(now), self.said("before")
+        start = time_in(before, now) if before else math.inf
+        letters, following = wanted.page(store, LETTERS, start, LOOKED_AT)
         last = first + ENDPOINTS
         said = {name: self.said(name) for name in ("endpoint", "reason", "since")}
         return {
-            "now": found["now"],
-            "endpoints": ranked[first:last],
-            "many": len(ranked),
-            "more": self.to("webhooks", **{"from": last}) if last < len(ranked) else "",
-            "trouble": endpoint_trouble,
+            "now": now,
+            "endpoints": rows(store, statistics, self.parts.urls, names[first:last]),
+            "named": named,
+            "many": len(names),
+            "more": self.to("webhooks", named=named, **{"from": last}) if names[last:] else "",
             "alerts": next((one for one in statistics.lanes if one.lane == OPERATIONS), None),
             "alerted": self.parts.settings.operations_webhook,
             "letters": letters,

@@ -47,7 +47,7 @@ def gather(store: Store, settings: Settings, memory: Memory | None = None) -> di
 
 def read(store: Store, memory: Memory) -> Statistics:
     """The numbers that `said` turns into plain values. Raises StoreUnavailable."""
-    return store.statistics(after=memory.places, ends=MEASURED, endpoints=memory.urls)
+    return store.statistics(after=memory.places, ends=MEASURED)
 
 
 def said(
@@ -61,7 +61,7 @@ def said(
     now, lanes, controls = statistics.now, statistics.tracked, statistics.controls
     for lane in lanes:
         memory.add(lane)
-    webhooks = [_webhook(view, now) for view in seen]
+    webhooks = [webhook(view, now) for view in seen]
     return {
         "now": now,
         "lanes": [_lane(one, memory.delays[one.lane], controls, now) for one in lanes],
@@ -156,7 +156,7 @@ def _told(pause: Pause | None) -> str:
     return pause.told if pause else ""
 
 
-def _webhook(view: EndpointView, now: float) -> dict[str, Any]:
+def webhook(view: EndpointView, now: float) -> dict[str, Any]:
     """An endpoint, and how it takes its webhooks."""
     circuit, disabled = view.circuit, view.disabled
     return {

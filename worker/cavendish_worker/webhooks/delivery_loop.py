@@ -27,6 +27,7 @@ from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.telemetry.logs import logger, report_unreadable
 from cavendish_worker.webhooks.attempt import FinishedAttempt, Sender
+from cavendish_worker.webhooks.attempt_counter import AttemptCounter
 from cavendish_worker.webhooks.concurrent_calls import ConcurrentCalls, Job
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
 from cavendish_worker.webhooks.group_ends import GroupEnds
@@ -93,6 +94,7 @@ class DeliveryLoop:
         self._ended: queue.SimpleQueue[FinishedAttempt | None] = queue.SimpleQueue()
         self._calls = ConcurrentCalls(loop, config.calls, self._ended)
         self._unwritten: list[FinishedAttempt] = []
+        self._counter = AttemptCounter(store)
         self._claimed: Counter[tuple[Lane, str]] = Counter()
         self._active_at: dict[str, float] = {}
         self._doubtful = 0
@@ -141,6 +143,7 @@ class DeliveryLoop:
         """Wait for the calls that still run, and write back their results."""
         while self._claimed_count:
             self._write_ended(self._config.timeout)
+        self._counter.write(self._clock.now())
         return self._write_back.did
 
     @property
@@ -310,3 +313,4 @@ class DeliveryLoop:
         self._claimed = +self._claimed
         with suppress(StoreUnavailable):  # only what was learned of the endpoints would be lost
             self._endpoint_cache.learn([(each.delivery, each.result) for each in written], now)
+        self._counter.add(written, now)

@@ -196,7 +196,10 @@ class EndpointCache:
         def step(known: Circuit) -> Circuit:
             for result in results:
                 if result.kind is ResultKind.RETRY:
-                    known = circuits.failed(known, result.sent_at, now, chance, result.rest)
+                    said = (result.rest, result.outcome)
+                    known = circuits.failed(known, result.sent_at, now, chance, *said)
+                if result.kind is ResultKind.REJECTED:
+                    known = circuits.rejected(known, now, result.outcome)
             if not answered:
                 return known
             seconds = sum(result.seconds for result in answered) / len(answered)

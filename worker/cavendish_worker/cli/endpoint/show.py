@@ -28,7 +28,12 @@ def command(which: str, as_json: bool) -> None:
     cavendish endpoint show shop
     """
     store, _ = open_store()
-    shown = view_of(store, which).to_json(store.fleet.now())
+    now, view = store.fleet.now(), view_of(store, which)
+    (last_day,) = store.attempt_counts.of([view.name], now)
+    shown = view.to_json(now) | {
+        "attempts_24h": last_day.delivered + last_day.failed,
+        "success_rate_24h": last_day.success_rate,
+    }
     if as_json:
         print_json(shown)
         return
@@ -48,6 +53,8 @@ def in_words(name: str, value: Any) -> object:
         return "yes" if value else "no"
     if name in _TIMES:
         return moment(value)
+    if name == "success_rate_24h":
+        return None if value is None else f"{value:.1%}"
     if name == "retry_for":
         return str(timedelta(seconds=value))
     return " ".join(value) if isinstance(value, list) else value
