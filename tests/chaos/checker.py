@@ -24,6 +24,7 @@ RULES = {
     "lost": "an acknowledged submit has no terminal state at the end",
     "forgotten": "an id that was acknowledged, or seen before, is not known",
     "undelivered": "the id ended, and no delivery of it was verified and taken",
+    "uninvited": "an endpoint that chose other ends was told of this one",
     "two webhook-ids": "one end was delivered to one place under two webhook-ids",
     "shared webhook-id": "two ids were delivered under one webhook-id",
     "early": "settled, seen or delivered before the finish at the API, or before it was submitted",
@@ -104,13 +105,16 @@ def _kept(story: Story) -> Found:
 
 
 def _delivered(story: Story) -> Found:
-    """At least once to each place, always under the same webhook-id."""
+    """At least once to each place that wants it, always under the same webhook-id."""
     names: dict[str, dict[str, int]] = defaultdict(dict)
     for one in story.deliveries:
         names[one.facts["place"]].setdefault(one.facts["webhook_id"], one.line)
     for lines in names.values():
         if len(lines) > 1:
             yield "two webhook-ids", tuple(lines.values())
+    for one in story.deliveries if story.submits else ():
+        if not any(call.wants(one.facts["place"], one.state) for call in story.submits):
+            yield "uninvited", (one.line,)
     ended = next((one for one in story.sights if one.terminal), None)
     submit = story.acknowledged
     silent = any(call.facts["silent"] for call in story.cancels)
@@ -122,6 +126,7 @@ def _delivered(story: Story) -> Found:
         for call in story.submits
         if call.answer in ACKNOWLEDGED
         for place in call.facts["places"]
+        if call.wants(place, ended.state)
     }
     taken = {one.facts["place"] for one in story.deliveries if 200 <= one.facts["answered"] < 300}
     for place in sorted(places - taken):

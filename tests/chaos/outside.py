@@ -4,9 +4,10 @@ Standard Webhooks only.
     python tests/chaos/outside.py SECRET '{"rate": 50, …}' HISTORY OFFSET      prints its port
 
 When each remote task finishes and how, the ids that are polled, and each delivery, are lines of the
-history; `GET /received` has the ids that were taken. How the receiver answers is in the path:
-`/hook` takes everything, but one webhook in thirty only at its second try; `/later` each only at
-its second; `/abort` wants none of them; `/gone/…` has gone.
+history; `GET /received` has the ids that were taken, and those at `/failures`. How the receiver
+answers is in the path: `/hook` and `/failures` take everything, but one webhook in thirty only at
+its second try; `/later` each only at its second; `/abort` wants none of them; `/gone/…` has gone.
+`POST /secret` has one more secret that webhooks may be signed with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import json
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,28 @@ from chaos.history import History
 TAKES = 0.01
 #: One in so many webhooks is taken only at its second try.
 STUBBORN = 30
+PLACES = ("hook", "failures", "retry_later", "abort", "gone")
 
 
 class Receiver:
     """Notes what came, and keeps the ids that were taken."""
 
     def __init__(self, secret: str, history: History) -> None:
-        self._webhook, self._history = Webhook(secret), history
+        self._webhooks, self._history = [Webhook(secret)], history
         self.taken: set[str] = set()
+        self.failures: set[str] = set()
         self.groups: set[str] = set()
         self._seen: set[str] = set()
+
+    def trust(self, secret: str) -> None:
+        """Take webhooks that are signed with this secret too."""
+        self._webhooks.append(Webhook(secret))
+
+    def _verified(self, raw: bytes, headers: dict[str, str]) -> Any:
+        for webhook in self._webhooks[1:]:
+            with suppress(WebhookVerificationError):
+                return webhook.verify(raw, headers)
+        return self._webhooks[0].verify(raw, headers)
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         at, name, path = (
@@ -50,7 +64,7 @@ class Receiver:
         )
         facts = {"at": at, "webhook_id": name, "place": path}
         try:
-            said = self._webhook.verify(await request.aread(), dict(request.headers))
+            said = self._verified(await request.aread(), dict(request.headers))
         except WebhookVerificationError as error:
             self._history.note(
                 "delivery", **facts, verified=False, answered=401, id="", state=str(error)
@@ -65,7 +79,7 @@ class Receiver:
                 "delivery", **facts, verified=True, answered=status, id=task_id, state=state
             )
             if answer.is_success:
-                self.taken.add(task_id)
+                (self.failures if path == "/failures" else self.taken).add(task_id)
         if said["type"] == "group.completed":
             about = {"group": said["data"]["group"], "counts": said["data"]["counts"]}
             self._history.note("completion", **facts, answered=answer.status_code, **about)
@@ -109,14 +123,20 @@ async def main(secret: str, config: dict[str, Any], history: History) -> None:
                     state = "failed" if job.kind == "failed" else "succeeded"
                     history.note("finish", at=job.finished_at, id=job.id, state=state)
                 return answer
+            case "/secret":
+                receiver.trust((await request.aread()).decode())
+                return httpx.Response(204)
             case "/received":
-                taken, groups = sorted(receiver.taken), sorted(receiver.groups)
-                return httpx.Response(200, json={"taken": taken, "groups": groups})
+                some = {
+                    name: sorted(getattr(receiver, name))
+                    for name in ("taken", "failures", "groups")
+                }
+                return httpx.Response(200, json=some)
             case "/many":
                 return httpx.Response(
                     200, json={"received": len(receiver.taken), "calls": account.tally.calls}
                 )
-            case path if path.split("/")[1] in ("hook", "retry_later", "abort", "gone"):
+            case path if path.split("/")[1] in PLACES:
                 return await receiver.handle(request)
         if ids := polled(json.loads(await request.aread() or b"{}")):
             history.note("poll", ids=ids)

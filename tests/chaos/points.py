@@ -51,6 +51,7 @@ STEPS = {
     "ends counted": "cavendish.store.groups:Groups.end",
     "ends told": "cavendish.store.deliveries:Deliveries.told",
     "deliveries put off": "cavendish.store.deliveries:Deliveries.later",
+    "deliveries skipped": "cavendish.store.deliveries:Deliveries.skip",
     "deliveries buried": "cavendish.store.deliveries:Deliveries.bury",
     "circuit changed": "cavendish.store.shared_state:SharedState.change_circuit",
     "endpoint disabled": "cavendish.store.endpoint_registry:Endpoints.disable",

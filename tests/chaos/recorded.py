@@ -15,6 +15,8 @@ from chaos.history import History
 #: Seconds between two polls at what has not ended; ids of one poll; ended ones that are looked at
 #: again.
 EVERY, AT_ONCE, AGAIN = 1.0, 500, 40
+#: A place that an endpoint is registered for, and the states of the ends that it chose to hear of.
+ENDPOINT, CHOSEN = "failures", {"/failures": ["failed"]}
 #: The group of a submit: its name, and how many ids it has.
 Grouped = tuple[str, int]
 
@@ -38,14 +40,19 @@ class Recorded:
         deadline: float | None = None,
         promised: bool = True,
         group: Grouped | None = None,
+        chosen: bool = False,
     ) -> list[str] | None:
-        """Submit once. Returns the ids that are tracked now, or None if the answer was lost."""
+        """Submit once; `chosen`: with a webhook to the endpoint too.
+
+        Returns the ids that are tracked now, or None if the answer was lost.
+        """
         until = self._deadline if deadline is None else deadline
-        about = {"ids": [*ids], "places": [place], "deadline": until, "promised": promised}
+        about: dict[str, Any] = {"ids": [*ids], "deadline": until, "promised": promised}
+        about |= {"places": [place, *CHOSEN], "chosen": CHOSEN} if chosen else {"places": [place]}
         grouped = told_of(group)
         call = self._history.invoked("submit", service=service, **about, **grouped)
         try:
-            webhook = self._receiver + place
+            webhook = [self._receiver + place, *([ENDPOINT] if chosen else [])]
             answers = self._client.submit(
                 ids, service=service, webhook=webhook, deadline=deadline, **grouped
             )

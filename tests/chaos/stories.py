@@ -47,6 +47,11 @@ class Call:
     def lines(self) -> tuple[int, ...]:
         return (self.line, self.done_line) if self.done_line else (self.line,)
 
+    def wants(self, place: str, state: str | None) -> bool:
+        """Whether a submit has a webhook to this place that is to hear of this end."""
+        chosen: dict[str, list[str]] = self.facts.get("chosen", {})
+        return place in self.facts["places"] and state in chosen.get(place, [state])
+
 
 @dataclass(frozen=True)
 class Sight:

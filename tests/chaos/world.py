@@ -36,7 +36,7 @@ from cavendish.task_names import DELIVER, QUEUES
 from cavendish_worker.devstack import embedded_redis as embedded
 from chaos.history import History, Line, merge, offset
 from chaos.partitions import Network
-from chaos.recorded import Grouped, Recorded, Watcher
+from chaos.recorded import ENDPOINT, Grouped, Recorded, Watcher
 
 HERE = Path(__file__).parent
 SERVICE = "nano-banana"
@@ -314,6 +314,7 @@ class World:
         }
         self.client = ends.enter_context(Client(settings=self.settings))
         self.recorded = Recorded(self.client, self.history, self.receiver, self.settings.deadline)
+        self._register()
         self.store = Store(self.redis.url)
         ends.callback(self.store.close)
         self.zygote = Zygote(folder, self.environment)
@@ -332,6 +333,12 @@ class World:
             self.recorded, SERVICE, lambda: frozenset(self.accepted | self.posted)
         )
         ends.callback(self._watcher.stop)
+
+    def _register(self) -> None:
+        """The endpoint that hears of some ends only."""
+        place = f"{self.receiver}/{ENDPOINT}"
+        made = self.client.add_endpoint(ENDPOINT, place, events="task.failed", unencrypted=True)
+        httpx.post(f"{self.at}/secret", content=made.secret, trust_env=False).raise_for_status()
 
     def _roads(self, ends: ExitStack, port: int) -> tuple[str, str, str, str]:
         """The URLs of store, broker, API and receiver, as the processes know them."""
@@ -369,7 +376,8 @@ class World:
         self, ids: Sequence[str], *, deadline: float | None = None, group: Grouped | None = None
     ) -> None:
         """Submit until it is acknowledged."""
-        how: dict[str, Any] = {"place": "/hook", "deadline": deadline, "group": group}
+        how: dict[str, Any] = {"place": "/hook", "chosen": True, "deadline": deadline}
+        how |= {"group": group}
         while (tracked := self.recorded.submit(ids, service=SERVICE, **how)) is None:
             time.sleep(0.05)
         self.accepted |= {*tracked}
@@ -428,6 +436,9 @@ class World:
         if untold - self.silenced or {*self.whole_groups()} - {*received["groups"]}:
             return False
         tasks = self.client.get_many(sorted(kept), service=SERVICE, with_record=False)
+        failed = {one for one, task in tasks.items() if task.state is State.FAILED}
+        if (failed & self.accepted) - {*received["failures"]}:
+            return False
         return all(
             task_id in tasks
             and tasks[task_id].state.terminal

@@ -17,7 +17,7 @@ from chaos import history
 from chaos.checker import RULES, violations
 from chaos.history import Line
 
-HOOK, DEADLINE = "/hook", 600.0
+HOOK, FAILURES, DEADLINE = "/hook", "/failures", 600.0
 
 
 class Told:
@@ -97,6 +97,13 @@ def sound() -> Told:
     return Told().submit().finish().get("succeeded", settled_at=1003.5).deliver()
 
 
+def sound_for_failures(state: str) -> Told:
+    """The same with an endpoint that hears of failures only, and heard of nothing."""
+    chosen = {"places": [HOOK, FAILURES], "chosen": {FAILURES: ["failed"]}}
+    told = Told().submit(**chosen).finish(state=state)
+    return told.get(state, settled_at=1003.5).deliver(state)
+
+
 def grouped(then: Callable[[Told], Told] = lambda told: told) -> Told:
     """Two ids of one group, which end one behind the other; `then`: what comes in between."""
     told = Told().submit(group="g", group_size=2).submit("b", group="g", group_size=2)
@@ -132,6 +139,18 @@ PLANTED: dict[str, tuple[str, Callable[[], Told]]] = {
     "delivered to one of two places": (
         "undelivered",
         lambda: Told().submit(places=[HOOK, "/other"]).finish().get("succeeded").deliver(),
+    ),
+    "delivered to a place that did not choose it": (
+        "uninvited",
+        lambda: sound_for_failures("succeeded").deliver(place=FAILURES),
+    ),
+    "not delivered to a place that chose it": (
+        "undelivered",
+        lambda: sound_for_failures("failed"),
+    ),
+    "delivered to a place that nobody named": (
+        "uninvited",
+        lambda: sound().deliver(place="/other"),
     ),
     "two webhook-ids": ("two webhook-ids", lambda: sound().deliver(name="msg-2")),
     "two webhook-ids, one refused": (
@@ -391,8 +410,10 @@ def test_a_history_that_was_cut_short_or_is_out_of_order_is_not_called_sound() -
         grouped().complete(answered=503).complete(),
         Told().submit(group="g", group_size=2).end_of("a"),
         sound().note("clock", wall=2000.0, at=1100.0).note("clock", wall=2010.01, at=1110.0),
+        sound_for_failures("succeeded"),
+        sound_for_failures("failed").deliver("failed", place=FAILURES),
     ],
-    ids=range(29),
+    ids=range(31),
 )
 def test_a_sound_history_is_not_blamed(told: Told) -> None:
     assert violations(told.end()) == []
