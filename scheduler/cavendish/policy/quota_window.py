@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 #: Calls per second: what an account starts with, and the lowest ceiling.
-START, FLOOR = 8.0, 0.02
+START, FLOOR = 6.8, 0.02
 #: An episode was a spent quota if it lasts as many seconds and as long as so many calls take.
 BLACKOUT, BLACKOUT_CALLS = 2.0, 5.0
 #: The least share of an episode that its 429s must cover. Probes come after twice the time each, so
@@ -60,9 +60,12 @@ def counted(limit: W, sent_at: float) -> W:
     return replace(limit, turn=turn, taken=taken, taken_before=before)
 
 
-def recovered(limit: W, sent_at: float) -> W:
-    """The first success after an episode, sent at `sent_at`: what its end says about a window."""
-    length = sent_at - limit.refused_at
+def recovered(limit: W, sent_at: float, ended_at: float) -> W:
+    """The first success after an episode, sent at `sent_at`: what its end says about a window.
+
+    `ended_at`: when the episode was over: then, or earlier if the API had said so.
+    """
+    length = ended_at - limit.refused_at
     covered = limit.missed_at - limit.refused_at >= COVERED * length
     long = covered and length >= max(BLACKOUT, BLACKOUT_CALLS / limit.rate)
     over = replace(limit, misses=0)

@@ -213,7 +213,8 @@ def report_answer(
 ) -> RateLimit:
     """A call was answered: count it. It ends an episode, and a pause that an older call brought."""
     if limit.misses and sent_at > limit.cut_at:
-        limit = recovered(limit, sent_at)
+        asked_to_wait = limit.missed_at > limit.cut_at  # nobody had to ask until then
+        limit = recovered(limit, sent_at, limit.missed_at if asked_to_wait else sent_at)
     limit = counted(limit, sent_at)
     if limit.pauses and not limit.paused(now) and sent_at >= limit.paused_until:
         limit = replace(limit, pauses=0, pause_reason="", pause_kind="", pause_since=0.0)

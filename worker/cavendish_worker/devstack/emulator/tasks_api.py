@@ -143,6 +143,7 @@ class Emulator:
         }
         self._first = self.accounts[config.tokens[0]]
         self._calling = set[asyncio.Task[None]]()
+        self._http: httpx.AsyncClient | None = None
 
     def create(
         self, count: int, model: str = "nano-banana", account: Account | None = None
@@ -250,9 +251,11 @@ class Emulator:
     async def _call_back(self, url: str, job: Job) -> None:
         """Tell the end of a task, unsigned and once, as the API does."""
         await asyncio.sleep(job.finished_at - self._now())
+        if self._http is None:  # one for all: its certificates take longer to load than to use
+            self._http = httpx.AsyncClient(trust_env=False)
         with suppress(httpx.HTTPError):
-            async with httpx.AsyncClient(trust_env=False) as http:
-                await http.post(url, json=self._response(job) | {"trace_id": str(uuid.uuid4())})
+            body = self._response(job) | {"trace_id": str(uuid.uuid4())}
+            await self._http.post(url, json=body)
 
     def _visible(self, job: Job) -> bool:
         return self._now() >= job.created_at + self.config.visible_after
