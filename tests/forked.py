@@ -224,7 +224,9 @@ def _start_part(
     pid = os.fork()
     if pid == 0:
         gc.freeze()  # nothing of the parent may close a file of ours when it is collected
-        os.closerange(3, 256)  # its lock above all
+        for number in {*range(3, 256)} - {*options["pass_fds"]}:  # its lock above all
+            with contextlib.suppress(OSError):
+                os.close(number)
         os.setpgid(0, 0)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

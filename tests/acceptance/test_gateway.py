@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +21,9 @@ from acedatacloud._runtime.tasks import task_status
 
 from acceptance.conftest import SERVICE, Stack, wait_until
 from cavendish import Client
+from programs import CLIENTS, need
 
+ROOT = Path(__file__).parents[2]
 ENDS = {"succeeded", "failed"}
 
 
@@ -83,6 +87,33 @@ def test_no_wait_is_lost_when_redis_and_the_worker_are_killed(start: Callable[..
     assert verdicts(states) <= ENDS
 
 
+def test_no_wait_is_lost_in_an_outage_of_the_api(start: Callable[..., Stack]) -> None:
+    """It refuses all calls, and then fails at all, for longer than an SDK bears that asks it
+    directly: that is 3.3 s.
+    """
+    stack = start("--median", "3")
+
+    def outage() -> None:
+        for status in (429, 500):
+            told = {"status": status, "seconds": 5}
+            httpx.post(f"{stack.facts['api']}/emulator/outage", json=told, trust_env=False)
+            time.sleep(5)
+
+    states = asyncio.run(generate(stack.facts["http"], 20, outage))
+    assert len(states) == 20
+    assert verdicts(states) <= ENDS
+    assert stack.tally()["answers"]["500"]
+    assert stack.tally()["answers"]["429"]
+
+
+def test_no_wait_is_lost_when_the_service_is_killed(start: Callable[..., Stack]) -> None:
+    """Its socket lives on: whoever connects meanwhile waits for the next process."""
+    stack = start("--median", "6")
+    states = asyncio.run(generate(stack.facts["http"], 20, lambda: stack.kill("http")))
+    assert len(states) == 20
+    assert verdicts(states) <= ENDS
+
+
 def test_an_id_bought_elsewhere_is_waited_for_as_well(start: Callable[..., Stack]) -> None:
     """Nobody submitted it to us: the first question lets it be tracked."""
     stack = start("--median", "1")
@@ -135,3 +166,19 @@ def test_the_command_line_of_the_vendor_waits_and_asks_for_many(
     assert [state["id"] for state in states] == ids
     assert verdicts(states) <= ENDS
     assert run("tasks", *ids) == {"items": states, "count": 3}
+
+
+def test_the_mcp_server_of_the_vendor_buys_waits_and_asks_for_many(
+    start: Callable[..., Stack],
+) -> None:
+    """Unmodified, over its standard input and output, as a model has it."""
+    need("clients")
+    stack = start("--median", "2")
+    command = [sys.executable, str(ROOT / "tests/clients/mcp_session.py"), stack.facts["http"], "3"]
+    environment = os.environ | {"PYTHONPATH": str(CLIENTS)}
+    said = json.loads(subprocess.check_output(command, env=environment, timeout=100))
+    assert all(end["is_complete"] != end["is_failed"] for end in said["polling"])
+    assert said["batch"].startswith("Total Tasks: 3\n")
+    assert all(f"=== Task: {task_id} ===" in said["batch"] for task_id in said["ids"])
+    with Client(stack.facts["store"]) as client:
+        assert client.count() == 3

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from acedatacloud import AceDataCloudError, AsyncAceDataCloud
@@ -145,23 +146,24 @@ def running(*words: str, **environment: str) -> Iterator[None]:
 
 
 @contextmanager
-def stack(*words: str) -> Iterator[dict[str, str]]:
-    """`cavendish up`; yields the addresses of its parts."""
+def stack(*words: str, **more: str) -> Iterator[dict[str, Any]]:
+    """`cavendish up` with `more` settings; yields the addresses of its parts, and their `pids`."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             "CAVENDISH_DATA_DIR": f"{folder}/data",
             "CAVENDISH_FLOWER_PORT": "0",
             "CAVENDISH_HTTP_PORT": "0",
             "CAVENDISH_LOG_LEVEL": "error",
+            **more,
         }
         with running("up", "--emulate", "--workers", "1", *words, **environment):
             yield until_up(Path(folder) / "data")
 
 
-def until_up(folder: Path) -> dict[str, str]:
+def until_up(folder: Path) -> dict[str, Any]:
     while True:
         try:
-            facts: dict[str, str] = json.loads((folder / "stack.json").read_text())
+            facts: dict[str, Any] = json.loads((folder / "stack.json").read_text())
             get(f"{facts['http']}/readyz")
             get(f"{facts['api']}/emulator/tally")
             return facts

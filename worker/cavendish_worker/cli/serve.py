@@ -24,7 +24,15 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     is_flag=True,
     help="A proxy in front of it has TLS: listen on any address, and trust its X-Forwarded-For.",
 )
-def command(certificate: Path | None, private_key: Path | None, behind_proxy: bool) -> None:
+@click.option(
+    "--fd",
+    type=click.IntRange(3),
+    metavar="NUMBER",
+    help="Take an inherited socket that listens already, in place of address and port.",
+)
+def command(
+    certificate: Path | None, private_key: Path | None, behind_proxy: bool, fd: int | None
+) -> None:
     """Serve the HTTP API at CAVENDISH_HTTP_ADDRESS and CAVENDISH_HTTP_PORT until Ctrl-C.
 
     /docs shows all that it can do, /openapi.json says it to programs. Without TLS it listens on
@@ -46,7 +54,7 @@ def command(certificate: Path | None, private_key: Path | None, behind_proxy: bo
         raise click.UsageError("--certificate and --private-key belong together.")
     settings = with_kept(Settings.load())
     logs.set_up(settings.log_format, settings.log_level)
-    transport = listening.Transport(certificate, private_key, behind_proxy)
+    transport = listening.Transport(certificate, private_key, behind_proxy, fd)
     with listening.listen(settings, transport) as listener:
         at = url_at(settings.http_address, listener.getsockname()[1])
         logs.logger().info("http.served", at=at.replace("http", "https") if certificate else at)

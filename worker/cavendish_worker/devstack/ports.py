@@ -20,6 +20,15 @@ def url_at(address: str, port: int) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
+def listening(address: str, port: int) -> socket.socket | None:
+    """A socket that listens there, for a process that inherits it; None if there can be none."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError:
+        return None
+
+
 def kept_port(data_dir: Path) -> int:
     """The port of the emulated API: the last one of this data folder, if it is free.
 

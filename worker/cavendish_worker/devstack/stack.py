@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -13,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -31,56 +29,16 @@ from cavendish.errors import StackError
 from cavendish.settings import Settings
 from cavendish_worker.devstack import data_folder, http_key
 from cavendish_worker.devstack import embedded_redis as embedded
-from cavendish_worker.devstack.ports import free_port, is_free, kept_port, url_at
+from cavendish_worker.devstack.part import Part
+from cavendish_worker.devstack.ports import free_port, is_free, kept_port, listening, url_at
 from cavendish_worker.telemetry.logs import logger
 
-#: Seconds between two checks of the parts; and before a part that ended is started again, growing
-#: while it keeps ending.
-CHECK_EVERY, FIRST_WAIT, LONGEST_WAIT = 0.1, 0.2, 10.0
+#: Seconds between two checks of the parts.
+CHECK_EVERY = 0.1
 #: Seconds within which the parts that listen should do so.
 LISTENING_WITHIN = 15.0
-#: Seconds after which a part counts as started.
-SETTLED_AFTER = 10.0
 #: Seconds between two attempts while the disk is full.
 RETRY_FULL = 1.0
-
-
-@dataclass(slots=True)
-class Part:
-    """One process of the stack."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    restart_at: float = 0.0
-    failures: int = 0
-
-    def start(self) -> None:
-        self.started_at = time.monotonic()
-        self.process = subprocess.Popen(  # noqa: S603 (our own command lines)
-            self.command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for this process, which ends the parts in order
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 (nothing here runs threads)
-        )
-
-    def check(self, now: float) -> None:
-        """Start the part again if it ended, after a wait that grows while it keeps ending."""
-        if self.process is None or self.process.poll() is None:
-            return
-        if not self.restart_at:
-            self.failures = 1 if now - self.started_at > SETTLED_AFTER else self.failures + 1
-            wait = min(FIRST_WAIT * 2 ** (self.failures - 1), LONGEST_WAIT)
-            self.restart_at = now + wait
-            logger().error(
-                "part.ended", part=self.name, exit_code=self.process.returncode, restart_in=wait
-            )
-        elif now >= self.restart_at:
-            self.restart_at = 0.0
-            self.start()
 
 
 class Stack:
@@ -101,6 +59,7 @@ class Stack:
         self._stopping = False
         self._full_disk_logged = self._facts_changed = False
         self._lock: IO[str] | None = None
+        self._listener: socket.socket | None = None
         self.facts: dict[str, object] = {}
 
     def up(self, ready: Callable[[dict[str, object]], None]) -> None:
@@ -209,13 +168,16 @@ class Stack:
             self._start_http(environment, data_dir / "http-key")
 
     def _start_http(self, environment: Mapping[str, str], key_file: Path) -> None:
+        """It inherits its socket: while it is started again, connections wait for it."""
         address = self._settings.http_address
         port = _port("http", self._settings.http_port, address)
         self.facts["http"] = url_at(address, port)
-        ours = {"CAVENDISH_HTTP_PORT": str(port)}
+        ours = {"CAVENDISH_HTTP_PORT": str(port)} | self._metrics_of(self._workers)
         if self._emulate is not None:  # it is on this machine, and can call back
             ours["CAVENDISH_PUBLIC_URL"] = str(self.facts["http"])
-        self._start("http", [*_CAVENDISH, "serve"], {**environment, **ours})
+        command, self._listener = [*_CAVENDISH, "serve"], listening(address, port)
+        command += ["--fd", str(self._listener.fileno())] if self._listener else []
+        self._start("http", command, {**environment, **ours}, self._listener)
         if http_key.keep(str(self.facts["store"]), key_file):
             self.facts["http_key"] = str(key_file)
 
@@ -258,14 +220,22 @@ class Stack:
             "CAVENDISH_SECRET_KEY": ",".join(kept.secret_key),
         }
 
-    def _start(self, name: str, command: list[str], environment: Mapping[str, str]) -> Part:
-        part = Part(name, command, dict(environment))
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        inherited: socket.socket | None = None,
+    ) -> Part:
+        part = Part(name, command, dict(environment), inherited)
         part.start()
         self._parts.append(part)
         return part
 
     def _metrics_of(self, number: int) -> dict[str, str]:
-        """Each worker serves its metrics at a port of its own: the ports behind the first one."""
+        """Each worker, and then the HTTP service, serves its metrics at a port of its own: those
+        behind the first one.
+        """
         if not self._settings.metrics_port or not self._settings.metrics_port[1]:
             return {}
         host, port = self._settings.metrics_port
@@ -296,6 +266,8 @@ class Stack:
         """End the parts by SIGTERM, with time to finish; what the others need ends last."""
         if not quietly:
             logger().info("stack.stopping")
+        if self._listener is not None:  # the service has its own, until it ends
+            self._listener.close()
         until = time.monotonic() + self._settings.shutdown_timeout
         groups = [[part for part in self._parts if part.name not in _LAST]]
         groups += [[part for part in self._parts if part.name == name] for name in _LAST]
@@ -317,8 +289,6 @@ class Stack:
 _LAST = ("emulator", "redis")
 #: The address, on this machine, of a part that listens on all addresses.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CELERY = [sys.executable, "-m", "celery", "-q", "-A", "cavendish_worker"]
 _CAVENDISH = [sys.executable, "-m", "cavendish_worker.cli"]
 
@@ -340,9 +310,3 @@ def _emulated(port: int, settings: Settings) -> dict[str, str]:
         "CAVENDISH_API_TOKEN": "emulated",
         "CAVENDISH_WEBHOOK_ALLOW": ",".join(allow),
     }
-
-
-def _die_with_parent() -> None:
-    """On Linux: if `cavendish up` is killed, its parts end too instead of running on unseen."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -20,6 +20,8 @@ from cavendish_worker.service.application import create_app
 from cavendish_worker.service.parts import Parts
 from cavendish_worker.service.patience import Protocol
 from cavendish_worker.service.request_log import RequestLog
+from cavendish_worker.telemetry.metrics import answered
+from cavendish_worker.telemetry.metrics import serving as metrics
 
 #: Seconds between the end of the waits and the end of the process, which it needs for itself.
 _MARGIN = 3.0
@@ -27,11 +29,15 @@ _MARGIN = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How requests come in: a certificate and its private key (PEM), or a proxy that has them."""
+    """How requests come in: a certificate and its private key (PEM), or a proxy that has them.
+
+    `inherited`: the number of a file descriptor, a socket that listens already.
+    """
 
     certificate: Path | None = None
     private_key: Path | None = None
     behind_proxy: bool = False
+    inherited: int | None = None
 
 
 class Server(uvicorn.Server):
@@ -59,6 +65,12 @@ def listen(settings: Settings, transport: Transport) -> socket.socket:
     """The socket of the service. Raises StackError if it may not or cannot listen there."""
     address, port = settings.http_address, settings.http_port
     refuse_plain(settings, transport)
+    if transport.inherited is not None:
+        try:
+            return socket.socket(fileno=transport.inherited)
+        except OSError:
+            said = f"The file descriptor {transport.inherited} is no socket."
+            raise StackError(said) from None
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         listener = socket.create_server((address, port), family=family, backlog=2048)
@@ -83,7 +95,8 @@ def refuse_plain(settings: Settings, transport: Transport) -> None:
 
 
 async def serve(settings: Settings, transport: Transport, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT, and the metrics of this process where they are wanted."""
+    metrics.begin(settings.metrics_port, answered.REGISTRY)
     await server_of(settings, transport).serve(sockets=[listener])
 
 

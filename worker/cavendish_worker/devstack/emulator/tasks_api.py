@@ -142,6 +142,7 @@ class Emulator:
             for token in config.tokens
         }
         self._first = self.accounts[config.tokens[0]]
+        self._outage = (0, 0.0)  # the status that every call is answered with, and until when
         self._calling = set[asyncio.Task[None]]()
         self._http: httpx.AsyncClient | None = None
 
@@ -179,6 +180,11 @@ class Emulator:
         account = self.accounts.get(token)
         if scheme != "Bearer" or account is None:
             return self._error(self._first, 401, "invalid_token", "the token is not valid")
+        status, until = self._outage
+        if self._now() < until:
+            account.tally.calls += 1
+            code = "too_many_requests" if status == 429 else "api_error"
+            return self._error(account, status, code, "an outage")
         if action != "tasks":
             return self._submit(account, body)
         return self._tasks(account, body)
@@ -198,6 +204,10 @@ class Emulator:
                 model = str(body.get("model", "nano-banana"))
                 ids = self.create(int(body.get("count", 1)), model, account)
                 return httpx.Response(200, json={"ids": ids})
+            case "POST", "outage":
+                until = self._now() + float(body.get("seconds", 60))
+                self._outage = (int(body.get("status", 500)), until)
+                return httpx.Response(200, json={"until": until})
             case "GET", "tally":
                 return httpx.Response(200, json=account.tallied(self._now()))
             case "GET", "ledger":
