@@ -11,11 +11,12 @@ import click
 from cavendish.store import Store
 from cavendish_worker.telemetry import logs
 from conftest import Server
-from fuzzing import lines, receivers, stale, upstream, workers
+from fuzzing import http_requests, lines, receivers, stale, upstream, workers
 from fuzzing.tally import Tally, table
 
 #: How many of each kind are made: answers in two halves, stale bytes at each end.
-COUNTS = {"answers": 100_000, "envelopes": 50_000, "lines": 20_000, "stale": 1_000}
+COUNTS = {"answers": 100_000, "envelopes": 50_000, "lines": 20_000, "requests": 20_000}
+COUNTS |= {"stale": 1_000}
 
 
 def fuzz(kind: str, seed: int, count: int, server: Server) -> list[Tally]:
@@ -32,6 +33,7 @@ def fuzz(kind: str, seed: int, count: int, server: Server) -> list[Tally]:
     with_server: dict[str, Callable[[int, int, Server], Tally]] = {
         "envelopes": workers.run,
         "lines": lines.run,
+        "requests": http_requests.run,
     }
     if kind in with_server:
         return [with_server[kind](seed, count, server)]

@@ -17,6 +17,7 @@ from cavendish.store import Store
 from cavendish_worker.service.application import LARGEST_BODY
 from cavendish_worker.telemetry import logs
 from conftest import Server
+from servers import eventually
 from serving import caller, new_key, service
 
 SERVICE = "nano-banana"
@@ -292,6 +293,29 @@ def test_a_request_has_an_id_and_a_line_in_the_log_without_secrets(
     ]
     assert "some-id" not in said
     assert key[20:] not in said
+
+
+def test_a_caller_who_goes_in_the_middle_of_a_body_leaves_no_traceback(
+    address: str, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up("console", "info")
+    where, key = urlsplit(address), new_key(store, "hasty")
+    head = f"POST /v1/tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n"
+    with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b"content-length: 100\r\n\r\n{")
+    said = str(eventually_said(capfd))
+    assert "status=400" in said
+    assert "Traceback" not in said
+
+
+def eventually_said(capfd: pytest.CaptureFixture[str]) -> str:
+    """What is logged until the first line about a request."""
+    said = list[str]()
+    eventually(
+        lambda: said.append("".join(capfd.readouterr())) or "http.request" in "".join(said),
+        "a line",
+    )
+    return "".join(said)
 
 
 def test_whoever_sends_a_head_or_a_body_too_slowly_is_not_waited_for(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import textwrap
+from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -161,3 +163,65 @@ def test_a_client_in_node_waits_for_an_end_and_follows_events(
     assert process.returncode == 0, lines
     assert lines[:2] == ["succeeded", "true"]
     assert lines[2].endswith("is not tracked for the service 'nano-banana'.")
+
+
+class Plain:
+    """A client as a Go program has one: plain HTTP/1.1 over one connection, and what the document
+    says of each operation, found by its summary.
+    """
+
+    def __init__(self, address: str, key: str) -> None:
+        where = urlsplit(address)
+        self._connection = HTTPConnection(where.hostname or "", where.port, timeout=30)
+        self._headers = {"authorization": f"Bearer {key}"}
+        self._connection.request("GET", "/openapi.json")
+        document = json.loads(self._connection.getresponse().read())
+        self._operations = {one["summary"]: each for *each, one in operations(document)}
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def call(self, summary: str, body: object = None, **said: str) -> tuple[int, Any]:
+        """Status and JSON of an operation; `said` fills its path, and the rest is the query."""
+        method, path = self._operations[summary]
+        for name in re.findall(r"\{(\w+)\}", path):
+            path = path.replace(f"{{{name}}}", quote(said.pop(name), safe=""))
+        headers, content = dict(self._headers), None
+        if body is not None:
+            headers["content-type"], content = "application/json", json.dumps(body)
+        self._connection.request(method, f"{path}?{urlencode(said)}", content, headers)
+        answer = self._connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_a_plain_client_made_from_the_document_does_all_of_a_producers_work(
+    address: str, store: Store
+) -> None:
+    """Over one kept connection: submit, wait, list by pages, move a deadline, cancel, forget."""
+    plain = Plain(address, new_key(store, "plain"))
+    ids = [f"of/plain {number}" for number in range(5)]
+    told = {"service": SERVICE, "ids": ids, "group": "g", "group_size": 5}
+    assert plain.call("Submit ids", told)[0] == 201
+    assert plain.call("Submit ids", told)[0] == 200
+    settle(store, Lane("default", SERVICE), ids[0])
+    status, task = plain.call("Get a task", service=SERVICE, task_id=ids[0], wait="5")
+    assert (status, task["state"], task["id"]) == (200, "succeeded", ids[0])
+    found, cursor = [], ""
+    while cursor is not None:
+        more = {"cursor": cursor} if cursor else {}
+        status, page = plain.call("List tasks", limit="2", **more)
+        assert status == 200
+        found += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+    assert sorted(found) == ids
+    some = {"service": SERVICE, "ids": ids[1:3]}
+    status, moved = plain.call("Give tasks another deadline", some | {"deadline": 600.0})
+    assert [one["outcome"] for one in moved["items"]] == ["done"] * 2
+    status, ended = plain.call("Cancel tasks", some)
+    assert [one["outcome"] for one in ended["items"]] == ["done"] * 2
+    assert plain.call("Get a group", name="g")[1]["joined"] == 5
+    status, gone = plain.call("Forget tasks", {"service": SERVICE, "ids": ids})
+    assert [one["outcome"] for one in gone["items"]] == ["done"] * 5
+    status, problem = plain.call("Get a task", service=SERVICE, task_id=ids[0])
+    assert (status, problem["status"]) == (404, 404)
+    plain.close()

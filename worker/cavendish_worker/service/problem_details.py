@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from cavendish.errors import (
     ClientClosed,
@@ -120,6 +121,7 @@ _PROBLEMS: dict[type[Exception], Any] = {
         _OF_ENDPOINT.get(error.kind, 422), str(error), kind="endpoint"
     ),
     EventsMissed: _missed,
+    ClientDisconnect: lambda _: Problem(400, "The caller has gone."),
     StoreUnavailable: _unavailable,
     ClientClosed: lambda _: Problem(503, "The service ends; ask again.", again_after(AWAY_FOR)),
     Exception: lambda _: Problem(500, "The service failed at this request; its log says why."),
