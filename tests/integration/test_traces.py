@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ from cavendish_worker.polling.upstream import CallLimits, Upstream
 from cavendish_worker.telemetry import logs, tracing
 from conftest import Server
 from delivering import LANE, Delivering, Receiver, Served
+from serving import caller, new_key, service
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{PARENT}-01"
@@ -173,6 +175,40 @@ def test_submit_poll_and_webhook_are_one_trace_and_the_poll_names_the_call_that_
     )
     assert (webhook.attributes or {})["http.response.status_code"] == 200
     assert poll.start_time <= poll.end_time  # type: ignore[operator]
+
+
+def test_a_submit_over_http_and_one_through_the_gateway_begin_a_trace_too(
+    store: Store,
+    settings: Settings,
+    served: Served,
+    spans: Callable[[], dict[str, ReadableSpan]],
+) -> None:
+    """The header of W3C; the API gets the span of the gateway. A header that is none is dropped."""
+    asked = list[httpx.Headers]()
+
+    async def api(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers)
+        return httpx.Response(200, json={"task_id": f"bought-{len(asked)}"})
+
+    def stored(task_id: str) -> str:
+        return store.tasks.load(LANE, [task_id]).tasks[task_id].trace
+
+    with (
+        service(replace(settings, api_url=served(api))) as address,
+        caller(address, new_key(store, "shop")) as http,
+    ):
+        told = {"service": "nano-banana", "ids": ["a"]}
+        http.post("/v1/tasks", json=told, headers={"traceparent": GIVEN}).raise_for_status()
+        assert parent_of(spans()["submit"]) == PARENT
+        assert stored("a") == header_of(spans()["submit"])
+        buy = {"json": {"prompt": "p", "async": True}, "headers": {"traceparent": GIVEN}}
+        http.post("/nano-banana/images", **buy).raise_for_status()  # type: ignore[arg-type]
+        bought = header_of(spans()["submit"])
+        assert (stored("bought-1"), asked[0]["traceparent"]) == (bought, bought)
+        assert parent_of(spans()["submit"]) == PARENT
+        buy["headers"] = {"traceparent": "nonsense"}
+        http.post("/nano-banana/images", **buy).raise_for_status()  # type: ignore[arg-type]
+        assert stored("bought-2") == header_of(spans()["submit"])
 
 
 def test_what_fails_is_marked_in_its_span(

@@ -29,6 +29,7 @@ from cavendish_worker.service.task_bodies import (
     TaskPage,
     Wanted,
 )
+from cavendish_worker.telemetry import tracing
 
 router = APIRouter(
     prefix="/v1/tasks", tags=["tasks"], route_class=GuardedRoute, dependencies=[Security(BEARER)]
@@ -70,6 +71,9 @@ async def submit(
     idempotency_key: Annotated[
         str | None, Header(description="Not needed: a submit is idempotent by its ids.")
     ] = None,
+    traceparent: Annotated[
+        str | None, Header(description="W3C trace context, where the body names none.")
+    ] = None,
 ) -> Response:
     """Track ids. A known id keeps everything, and gains the webhooks and the group.
 
@@ -85,7 +89,10 @@ async def submit(
     names = [one if isinstance(one, str) else str(one.id) for one in tasks]
     others = await _of_others(names, body, access, parts)
     ours = [one for one, name in zip(tasks, names, strict=True) if name not in others]
-    answers = iter(await parts.client.submit(ours, producer=producer, **told))
+    given = body.traceparent or tracing.sound(traceparent)
+    with tracing.traces().submit(body.service, len(ours), given) as trace:
+        told["traceparent"] = trace or None
+        answers = iter(await parts.client.submit(ours, producer=producer, **told))
     items = [
         Submitted(name, "refused", reason=_NOT_YOURS) if name in others else next(answers)
         for name in names

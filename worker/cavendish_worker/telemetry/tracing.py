@@ -235,6 +235,11 @@ def traces() -> Traces:
     return _traces
 
 
+def sound(header: str | None) -> str:
+    """The `traceparent` that a stranger's header gives; "" where it gives none."""
+    return header if header and not traceparent_complaint(header) else ""
+
+
 def use(these: Traces | None) -> None:
     """Let this process use these traces, for example with an exporter of your own.
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from cavendish_worker.http.transport import PooledTransport
+from cavendish_worker.telemetry.tracing import traces
 
 #: No byte of the request has left, or a proxy has refused it.
 _NOT_SENT = (
@@ -50,17 +51,22 @@ class ApiCalls:
 
     @asynccontextmanager
     async def post(
-        self, target: str, token: str, headers: Iterable[tuple[str, str]], body: bytes
+        self,
+        target: str,
+        token: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        method: str = "POST",
     ) -> AsyncIterator[ApiAnswer]:
         """Post a body to a `target` (path and query); the answer is read within the `with`.
 
-        Raises NotSent and Uncertain.
+        `method`: another one, such as GET. Raises NotSent and Uncertain.
         """
         sent = [(name, value) for name, value in headers if _goes_on(name)]
         sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
-        sent += [("user-agent", "Cavendish")]
+        sent += [("user-agent", "Cavendish"), *traces().headers().items()]
         try:
-            request = httpx.Request("POST", self._url + target, headers=sent, content=body)
+            request = httpx.Request(method, self._url + target, headers=sent, content=body)
             request.extensions = {"timeout": self._timeout}
             response = await self._transport.handle_async_request(request)
         except _NOT_SENT as error:
