@@ -228,7 +228,8 @@ class Settings:
         None,
         read.listening,
         "[host:]port",
-        "Port for the Prometheus metrics of each worker process (host: 127.0.0.1); unset: off.",
+        "Port for the Prometheus metrics of each worker process, and of the HTTP service "
+        "(host: 127.0.0.1); unset: off.",
     )
     log_format: str = field.setting(
         "console", read.one_of("console", "json"), "console | json", "Format of the log lines."

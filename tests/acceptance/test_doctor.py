@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from acceptance.conftest import wait_until
+from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish.endpoints.webhook_endpoint import Disabled, endpoint_of
 from cavendish.model import Lane, UpstreamErrorKind
+from cavendish.policy.access import ApiKey
 from cavendish.policy.rate_limit import RateLimit, report_error
 from cavendish.policy.service_health import not_served
+from cavendish.settings import Settings
 from cavendish.store import keys
 from cavendish.store.fleet import FORMAT
+from cavendish.store.uncertain_submits import UncertainSubmit
 from cavendish.submission import SubmitOptions
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
@@ -30,6 +33,7 @@ from conftest import Server
 from delivering import SECRET, Served
 from proxying import Proxy
 from receiving import Authority
+from serving import service
 
 HOUR = 3600.0
 
@@ -94,6 +98,28 @@ def test_a_healthy_stack_is_well_and_everything_in_it_was_examined(parts: Parts)
     assert {"account default", "api, account default", "webhook secret"} <= set(findings)
     assert findings["store"]["found"] == f"has the format {FORMAT}"
     assert "Run two" in findings["beat"]["advice"]
+
+
+def test_it_finds_a_service_that_keys_were_made_for_keys_that_end_and_lost_submits(
+    parts: Parts,
+) -> None:
+    """Whoever has seen to the submits acknowledges them."""
+    store, now = parts.store, parts.store.fleet.now()
+    store.api_keys.add(ApiKey("shop", "", "", ("read",), expires_at=now + 3600))
+    store.api_keys.add(ApiKey("late", "", "", ("read",), expires_at=now - 3600))
+    store.api_keys.add(ApiKey("good", "", "", ("read",)))
+    store.uncertain.note(UncertainSubmit(now, "default", SERVICE, "shop", "HTTP 502"))
+    findings = said(parts, "--offline")
+    assert "0 alive, but 3 keys were made" in findings["http service"]["found"]
+    assert "expires at" in findings["key shop"]["found"]
+    assert "expired at" in findings["key late"]["found"]
+    assert "key good" not in findings
+    assert f"the last by shop to default/{SERVICE}" in findings["paid submits"]["found"]
+    assert {"http service", "paid submits"} <= set(wrong(findings))
+    assert "paid submits" not in said(parts, "--offline", "--acknowledge")
+    with service(Settings.load({"CAVENDISH_REDIS_URL": parts.environment["CAVENDISH_REDIS_URL"]})):
+        wait_until(lambda: parts.fleet("http"), 20, "it lives")
+        assert said(parts, "--offline")["http service"]["found"] == "1 alive"
 
 
 def test_a_redis_that_keeps_nothing_on_its_disk_is_found(parts: Parts, stack: Server) -> None:

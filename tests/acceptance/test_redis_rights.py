@@ -8,17 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import redis
+from acedatacloud import AceDataCloud
 from click.testing import CliRunner
 
 from acceptance.conftest import SERVICE, wait_until
 from acceptance.parts import Parts
 from cavendish import Client, Filter, Task
+from cavendish.endpoints import encryption
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.settings import Settings
@@ -27,6 +31,7 @@ from cavendish.store.keys import LaneKeys
 from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.tasks_api import EmulatorConfig
 from cavendish_worker.devstack.ports import free_port
+from cavendish_worker.service.callback_urls import CallbackUrls
 from delivering import Served
 from servers import Node, started
 from serving import caller, service
@@ -118,6 +123,8 @@ def test_every_role_does_all_of_its_work_with_the_rights_of_the_page(guarded: Gu
     assert guarded.refused() == []
     _requests_of_programs(guarded)
     assert guarded.refused() == []
+    _requests_of_clients(guarded)
+    assert guarded.refused() == []
     with (
         guarded.flower() as flower,
         httpx.Client(base_url=flower, trust_env=False, auth=("ada", "x")) as http,
@@ -201,6 +208,38 @@ def _requests_of_programs(guarded: Guarded) -> None:
             assert http.post("/v1/tasks", json=some).is_success
             assert http.get("/v1/tasks").is_success
     guarded.shell("key", "revoke", "shop")
+
+
+def _requests_of_clients(guarded: Guarded) -> None:
+    """The gateway in the API's place, and the API's callbacks."""
+    key, secret = (
+        guarded.shell("key", "add", "sdk", "--may", "submit,read").strip(),
+        encryption.new_key(),
+    )
+    here = replace(
+        guarded.settings("cavendish-http"),
+        api_url=guarded.parts.environment["CAVENDISH_API_URL"],
+        api_token="emulated",
+        public_url="https://us.example",
+        secret_key=(secret,),
+    )
+    called = urlsplit(CallbackUrls(here.public_url, (secret,)).url("default", SERVICE)).path
+    (foreign,) = guarded.parts.emulator.create(1)
+    with service(here) as address:
+        with AceDataCloud(api_token=key, base_url=address) as sdk:
+            handle = sdk.nano_banana.generate(action="generate", prompt="p")
+            assert handle.wait(max_wait=60)["id"] == handle.id
+            assert sdk.tasks.wait(foreign, service=SERVICE, max_wait=60)["id"] == foreign
+        with caller(address, key) as http:
+            ids = {"action": "retrieve_batch", "ids": [handle.id, foreign]}
+            assert http.post(f"/{SERVICE}/tasks", json=ids).json()["count"] == 2
+            history = {"action": "retrieve_batch", "limit": 1}
+            assert http.post(f"/{SERVICE}/tasks", json=history).status_code == 400  # it has none
+            pending = guarded.parts.emulator.create(1)
+            assert http.post(f"/{SERVICE}/tasks", json={"id": pending[0]}).is_success
+            for task_id in (*pending, "nobody"):
+                assert http.post(called, json={"task_id": task_id}).status_code == 204
+            wait_until(lambda: guarded.parts.settled(pending), 60, "it has ended")
 
 
 def _pages_of_flower(guarded: Guarded, http: httpx.Client) -> None:

@@ -24,7 +24,7 @@ from cavendish.policy.producer_quota import ProducerQuota
 from cavendish.store.fleet import Member
 from cavendish.submission import SubmitOptions
 from cavendish_worker.polling.expire import ExpiryConfig, expire_overdue
-from cavendish_worker.telemetry.metrics import recorded, scraped, serving
+from cavendish_worker.telemetry.metrics import answered, recorded, scraped, serving
 from delivering import KEYS, LANE, Delivering, Receiver, Served
 from integration.test_retrieve import Bench, error, items
 from promql import Query, parse
@@ -101,9 +101,12 @@ def exposed(endpoint_index: Delivering, served: Served) -> Exposed:
     told = SubmitOptions("nano-banana", "default", (), 60.0, "", "", "shop", restart=False)
     store.producer_usage.reserve(1, told, quota, 60.0, now, int)
     store.controls.pause(Pause("default", None, now, None, "ada"))
-    text = serving.text(scraped.registry_of(store, 50, 10.0, quota)) + serving.text(
-        recorded.REGISTRY
-    )
+    for status in ("200", "500", "503"):
+        answered.REQUESTS.add("GET", "/v1/tasks", status)
+    answered.DURATION.add(0.01, "/v1/tasks")
+    answered.SUBMITS.add("nano-banana", "tracked")
+    registries = scraped.registry_of(store, 50, 10.0, quota), recorded.REGISTRY, answered.REGISTRY
+    text = "".join(map(serving.text, registries))
     found: Exposed = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -267,7 +270,7 @@ def test_promtool_takes_rules_configuration_and_every_query_of_the_dashboard(
 # --- each alert rings when it should, and not before
 
 
-LANE_LABELS = 'account="default",service="veo"'
+LANE_LABELS, HTTP = 'account="default",service="veo"', "cavendish_http_requests_total"
 #: Alert -> series that let it ring (promtool's notation, one value a minute), and series that are
 #: well.
 RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
@@ -369,6 +372,29 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'cavendish_messages_quarantined_total{instance="worker"}': "0x30 1x60"},
         {'cavendish_messages_quarantined_total{instance="worker"}': "1x90"},
     ),
+    "CavendishNoHttpService": (
+        {'cavendish_processes{role="http"}': "1x30 0x60"},
+        {'cavendish_processes{role="http"}': "0x90"},  # nobody has it
+    ),
+    "CavendishHttpErrors": (
+        {f"{HTTP}{{status='200'}}": "0+97x90", f"{HTTP}{{status='503'}}": "0+3x90"},
+        {f"{HTTP}{{status='200'}}": "0+99x90", f"{HTTP}{{status='404'}}": "0+3x90"},
+    ),
+    "CavendishKeysRefused": (
+        {'cavendish_http_keys_refused_total{at="api"}': "0+90x90"},
+        {'cavendish_http_keys_refused_total{at="api"}': "0+30x90"},
+    ),
+    "CavendishSubmitsUncertain": (
+        {"cavendish_uncertain_submits": "1x90"},
+        {"cavendish_uncertain_submits": "0x90"},
+    ),
+    "CavendishCallbacksForeign": (
+        {'cavendish_callbacks_total{outcome="foreign"}': "0+90x90"},
+        {
+            'cavendish_callbacks_total{outcome="foreign"}': "0+30x90",
+            'cavendish_callbacks_total{outcome="heard"}': "0+900x90",
+        },
+    ),
 }
 
 
@@ -415,6 +441,9 @@ IDLE = {
     "cavendish_store_up": "1x90",
     'cavendish_processes{role="worker"}': "1x90",
     'cavendish_processes{role="beat"}': "1x90",
+    'cavendish_processes{role="http"}': "1x90",
+    f"{HTTP}{{status='200'}}": "0x90",
+    "cavendish_uncertain_submits": "0x90",
     'cavendish_pause_seconds{account="default",kind="account"}': "0x90",
     'cavendish_rate_limit_calls_per_second{account="default"}': "2x90",
     f"cavendish_batch_size_ids{{{LANE_LABELS}}}": "50x90",

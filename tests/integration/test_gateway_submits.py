@@ -437,6 +437,28 @@ def test_what_only_the_api_knows_is_asked_there(http: httpx.Client, api: Api) ->
         assert json.loads(api.asked[-1].content) == told
 
 
+def test_a_free_look_is_passed_through(
+    sdk: AceDataCloud, http: httpx.Client, api: Api, store: Store, address: str
+) -> None:
+    """The voices of a service; what the API says of it is told, and its errors are no 402."""
+    api.answer = lambda _: httpx.Response(200, json={"items": [], "total": 7})
+    assert sdk.audio.list_fish_models(title="a voice")["total"] == 7
+    (asked,) = api.asked
+    assert (asked.method, asked.url.raw_path) == ("GET", b"/fish/model?title=a+voice")
+    assert asked.headers["authorization"] == "Bearer emulated"
+    assert not asked.content
+    api.answer = lambda _: httpx.Response(402, json={})
+    assert http.get("/fish/model/a").status_code == 403
+    for path in ("/fish/", "/fish/a//b", "/v1/nothing", "/a_b/x"):
+        assert http.get(path).status_code == 404, path
+    own_key, submit_key = new_key(store, "own", "read", own=True), new_key(store, "s", "submit")
+    with caller(address, own_key) as own:
+        assert own.get("/fish/model").status_code == 401
+    with caller(address, submit_key) as submits:
+        assert submits.get("/fish/model").status_code == 403
+    assert len(api.asked) == 2
+
+
 def test_a_caller_who_has_gone_has_its_task_tracked(
     store: Store, settings: Settings, client: Client, api: Api, served: Serve
 ) -> None:

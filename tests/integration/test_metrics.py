@@ -611,7 +611,7 @@ def test_a_scrape_takes_a_few_round_trips_whatever_the_number_of_lanes_and_ids(
         store.tasks.add([f"id-{one}" for one in range(100)], options, now, now)
     asked = RoundTrips(store)
     told(store)
-    assert asked.count <= 8
+    assert asked.count <= 9
 
 
 # --- how it is served
@@ -694,20 +694,20 @@ def test_a_worker_whose_port_is_taken_says_so_in_one_line_and_goes_on(
     logs.set_up("json", "info")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        serving.begin(("127.0.0.1", port))
-    serving.begin(("no-such-host.invalid", 0))
-    serving.begin(("no..name", 0))
-    serving.begin(None)
+        serving.begin(("127.0.0.1", port), recorded.REGISTRY)
+    serving.begin(("no-such-host.invalid", 0), recorded.REGISTRY)
+    serving.begin(("no..name", 0), recorded.REGISTRY)
+    serving.begin(None, recorded.REGISTRY)
     first, second, third = map(json.loads, capsys.readouterr().err.splitlines())
     assert first["event"] == second["event"] == third["event"] == "metrics.unserved"
     assert (
         first["outcome"]
-        == f"127.0.0.1:{port} cannot be listened on (Address already in use); the worker goes on"
+        == f"127.0.0.1:{port} cannot be listened on (Address already in use); the process goes on"
     )
     assert "no-such-host.invalid:0 cannot be listened on" in second["outcome"]
     assert (
         third["outcome"]
-        == "no..name:0 cannot be listened on (no name of a host); the worker goes on"
+        == "no..name:0 cannot be listened on (no name of a host); the process goes on"
     )
 
 

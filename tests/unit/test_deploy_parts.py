@@ -233,7 +233,7 @@ def test_prometheus_polls_where_the_parts_answer() -> None:
     for job in asked["scrape_configs"]:
         (one,) = job["dns_sd_configs"]
         found |= {name: (job["job_name"], str(one["port"])) for name in one["names"]}
-    assert set(found) == {"exporter", "worker"}
+    assert set(found) == {"exporter", "worker", "http"}
     for name, (_, port) in found.items():
         assert f"0.0.0.0:{port}" in [
             *services[name]["command"],
@@ -244,7 +244,8 @@ def test_prometheus_polls_where_the_parts_answer() -> None:
             for one in services.values()
             if name in one.get("networks", {}).get("default", {}).get("aliases", ())
         ]
-        assert len(demo) == 1  # the demo is looked at under the same name
+        # The demo is looked at under the same name; its HTTP service has another port.
+        assert len(demo) == (name != "http")
     assert asked["rule_files"] == ["rules.yml"]
     assert (
         "./prometheus/rules.yml:/etc/prometheus/rules.yml:ro" in services["prometheus"]["volumes"]

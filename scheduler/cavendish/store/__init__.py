@@ -35,6 +35,7 @@ from cavendish.store.server_info import Server, refuse_old, server
 from cavendish.store.shared_state import SharedState
 from cavendish.store.statistics import Statistics, StatisticsReader
 from cavendish.store.tracked_tasks import Tasks
+from cavendish.store.uncertain_submits import UncertainSubmits
 
 #: Seconds of a round trip after which the time is asked for again, and how often at most.
 SLOW_ROUND_TRIP, CLOCK_TRIES = 0.1, 3
@@ -66,6 +67,7 @@ class Store:
         self.erasure = Erasure(self.connection, self.journal)
         self.search = Search(self.connection, self.tasks, self.journal)
         self.refused = Refused(self.connection)
+        self.uncertain = UncertainSubmits(self.connection)
         self.announcements = Announcements(self.connection, self.tasks, shards)
 
     def clock(self) -> Clock:

@@ -40,6 +40,7 @@ in the broker's Redis.
 | api-keys                  | hash   | name -> a key of the HTTP service, as JSON; of its secret   |
 |                           |        | only a hash                                                 |
 | api-keys-used             | hash   | name -> when that key was last used, as JSON                |
+| uncertain                 | zset   | paid submit of uncertain fate, as JSON -> when it was sent  |
 | {tag}:waited              | string | rewritten where replicas are waited for, in the slot of     |
 |                           |        | what was written                                            |
 | disabled                  | hash   | endpoint -> since when and why it is sent nothing, as JSON  |
@@ -108,6 +109,7 @@ LANES = "cavendish:lanes"
 ENDPOINTS = "cavendish:endpoints"
 API_KEYS = "cavendish:api-keys"
 API_KEYS_USED = "cavendish:api-keys-used"
+UNCERTAIN = "cavendish:uncertain"
 DISABLED = "cavendish:disabled"
 PAUSED = "cavendish:paused"
 FAILING = "cavendish:failing"

@@ -23,7 +23,8 @@ from cavendish_worker.cli.output import plain, print_json
 @click.option(
     "--acknowledge",
     is_flag=True,
-    help="Report no more that the store was emptied, if it was; then check everything.",
+    help="Report no more that the store was emptied, and paid submits of uncertain fate; then "
+    "check everything.",
 )
 @json_option
 def command(as_json: bool, offline: bool, acknowledge: bool) -> None:
@@ -41,6 +42,7 @@ def command(as_json: bool, offline: bool, acknowledge: bool) -> None:
     try:
         if acknowledge:
             store.fleet.acknowledge_emptied()
+            store.uncertain.forget()
         findings = doctors.examine(store, settings, offline=offline)
     except StoreUnavailable as error:
         advice = (

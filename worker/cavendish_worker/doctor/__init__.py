@@ -16,6 +16,7 @@ from cavendish_worker.doctor import (
     accounts,
     api,
     broker,
+    http_service,
     messages,
     outgoing,
     processes,
@@ -46,12 +47,11 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
     workers = [member for member in living if member.role == "worker"]
     signs, encrypt = stored.keys(workers, settings)
     seen = views(store, statistics)
-    urls = [view.url for view in seen if view.url]
     of_broker, of_api, of_outgoing, of_messages = at_once(  # each may wait for its network
         (
             partial(broker.findings, settings, server, workers=bool(workers)),
             partial(api.findings, store, settings, now, lanes, offline=offline),
-            partial(outgoing.findings, settings, urls, offline=offline),
+            partial(outgoing.findings, settings, [v.url for v in seen if v.url], offline=offline),
             partial(messages.findings, store, settings),
         )
     )
@@ -60,6 +60,7 @@ def examine(store: Store, settings: Settings, *, offline: bool = False) -> list[
         *stored.of_store(store, statistics),
         *of_broker,
         *processes.findings(living),
+        *http_service.findings(store, living, now),
         *accounts.findings(store, settings, statistics, lanes, workers),
         *of_api,
         *_environment(signs=signs),

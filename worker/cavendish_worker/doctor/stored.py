@@ -10,7 +10,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.fleet import FORMAT, Member
 from cavendish.store.statistics import LaneStatistics, Statistics
-from cavendish_worker.doctor import accounts, messages, processes
+from cavendish_worker.doctor import accounts, http_service, messages, processes
 from cavendish_worker.doctor.finding import Finding, ill, well
 from cavendish_worker.doctor.receivers import trouble
 from cavendish_worker.polling.ask import NOT_SERVED
@@ -30,6 +30,7 @@ def complaints(
     found = [
         *of_store(store, statistics),
         *processes.findings(living),
+        *http_service.findings(store, living, statistics.now),
         *accounts.findings(store, settings, statistics, lanes, workers),
         *([webhook_secret(signs=signs)] if workers else []),
         *(finding for view in seen for finding in trouble(view)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from cavendish_worker.service import (
     dead_letter_routes,
     endpoint_routes,
     event_routes,
+    fleet_member,
     group_routes,
     health_routes,
     page_routes,
@@ -23,6 +25,7 @@ from cavendish_worker.service import (
     task_routes,
 )
 from cavendish_worker.service.gateway import gateway_routes
+from cavendish_worker.service.held_requests import cancelled
 from cavendish_worker.service.openapi_document import ABOUT, Documented
 from cavendish_worker.service.parts import Parts
 
@@ -51,7 +54,9 @@ def create_app(parts: Parts) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        beating = asyncio.create_task(fleet_member.beat(parts.store))
         yield
+        await cancelled(beating)
         await parts.close()
 
     app = Documented(

@@ -15,6 +15,7 @@ from cavendish_worker.service.callback_hints import Heard
 from cavendish_worker.service.gateway.body import read_body
 from cavendish_worker.service.gateway.refusal import Refused
 from cavendish_worker.service.parts import Shared
+from cavendish_worker.telemetry.metrics import answered
 
 #: Bytes and seconds of a callback.
 _LARGEST, _WITHIN = 2**20, 5.0
@@ -28,6 +29,7 @@ async def called_back(
 ) -> Response:
     """204 whatever the body says; 404 for a URL that is none of ours."""
     if not parts.callback_urls.opens(account, service, token):
+        answered.CALLBACKS.add("foreign")
         raise HTTPException(404)
     try:
         said = parse((await read_body(request, _LARGEST, _WITHIN)).decode())
@@ -36,4 +38,7 @@ async def called_back(
     task_id = said.get("task_id") if isinstance(said, dict) else None
     if isinstance(task_id, str) and id_complaint(task_id) is None:
         parts.callback_hints.hear(Heard(account, service, task_id))
+        answered.CALLBACKS.add("heard")
+    else:
+        answered.CALLBACKS.add("unreadable")
     return Response(status_code=204)

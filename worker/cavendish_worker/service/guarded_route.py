@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import parts_of
 from cavendish_worker.service.problem_details import Problem, again_after
+from cavendish_worker.telemetry.metrics import answered
 
 #: Seconds within which a body must have come.
 BODY_WITHIN = 30.0
@@ -49,6 +50,7 @@ async def _access(request: Request) -> KeyAccess:
     parts = parts_of(request)
     key = await parts.keys.find(text.strip()) if scheme.lower() == "bearer" else None
     if key is None:
+        answered.KEYS_REFUSED.add("api")
         raise Problem(
             401,
             "A key is needed, as `authorization: Bearer cav_…`; `cavendish key add` makes one.",

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from cavendish_worker.telemetry.metrics import answered
+
 #: Seconds for which a request is held at most: proxies and clients give up after 60.
 LONGEST = 20.0
 #: Requests of one client, and of all, that are held at the same time.
@@ -34,9 +36,11 @@ class HeldRequests:
     def holding(self, who: str) -> Iterator[None]:
         """Count a request of a client while it is held."""
         self._held[who] += 1
+        answered.HELD.add(1)
         try:
             yield
         finally:
+            answered.HELD.add(-1)
             self._held[who] -= 1
             if not self._held[who]:
                 del self._held[who]

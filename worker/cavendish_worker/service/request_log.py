@@ -1,4 +1,5 @@
-"""One line in the log for each request: what was asked, by which key, and what came of it.
+"""One line in the log for each request: what was asked, by which key, and what came of it; and one
+count in the metrics.
 
 The line names the path as the routes spell it, so neither an id nor a token stands in it.
 """
@@ -14,6 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.metrics import answered
 
 HEADER = "x-request-id"
 _HEADER = HEADER.encode()
@@ -50,13 +52,17 @@ class RequestLog:
             await self._app(scope, receive, noted)
         finally:
             path = getattr(scope.get("route"), "path", "")
+            method, seconds = scope["method"] if path else "", time.monotonic() - began
+            known = method if status != 405 else ""  # any word may stand there
+            answered.REQUESTS.add(known, path, str(status))
+            answered.DURATION.add(seconds, path)
             write = logger().debug if path in _QUIET else logger().info
             write(
                 "http.request",
-                method=scope["method"] if path else "",
+                method=method,
                 path=path,
                 status=status,
-                seconds=round(time.monotonic() - began, 3),
+                seconds=round(seconds, 3),
                 key=scope.get("state", {}).get("key_name", ""),
                 request_id=request_id,
             )

@@ -18,7 +18,7 @@ from cavendish_worker.service.guarded_route import (
 from cavendish_worker.service.json_answers import answer
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import Parts, Shared
-from cavendish_worker.telemetry.metrics import scraped, serving
+from cavendish_worker.telemetry.metrics import answered, scraped, serving
 from cavendish_worker.telemetry.snapshot import gather
 
 router = APIRouter(tags=["status"], route_class=GuardedRoute, dependencies=[Security(BEARER)])
@@ -35,14 +35,18 @@ async def status(access: Operating, parts: Shared) -> Response:
     "/metrics", summary="Get metrics", response_class=PlainTextResponse, dependencies=[OF_ALL]
 )
 async def metrics(parts: Shared) -> Response:
-    """The metrics of the store, in Prometheus' text format. The key must be for everything."""
+    """The metrics of the store and of this process, in Prometheus' text format.
+
+    The key must be for everything.
+    """
     return PlainTextResponse(await parts.read(_metrics, parts))
 
 
 def _metrics(parts: Parts) -> str:
     s = parts.settings
     quota = ProducerQuota(s.producer_ids, s.producer_bytes)
-    return serving.text(scraped.registry_of(parts.store, s.batch_size, s.rate, quota))
+    of_store = scraped.registry_of(parts.store, s.batch_size, s.rate, quota)
+    return serving.text(of_store) + serving.text(answered.REGISTRY)
 
 
 def _part(said: dict[str, Any], access: KeyAccess) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from cavendish import AsyncClient
+from cavendish.errors import StoreUnavailable
 from cavendish.service_names import is_allowed
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish.store.uncertain_submits import UncertainSubmit
 from cavendish_worker.http import api_proxy
 from cavendish_worker.polling.api_tokens import ApiTokens
 from cavendish_worker.service.callback_hints import CallbackHints
@@ -16,12 +20,14 @@ from cavendish_worker.service.callback_urls import CallbackUrls
 from cavendish_worker.service.gateway.api_calls import ApiCalls
 from cavendish_worker.service.gateway.body import Room
 from cavendish_worker.service.gateway.call_turns import CallTurns
-from cavendish_worker.service.gateway.callers import Callers
+from cavendish_worker.service.gateway.callers import Caller, Callers
 from cavendish_worker.service.gateway.lookup import Lookup
 from cavendish_worker.service.gateway.passing_on import PassingOn
 from cavendish_worker.service.gateway.submitting import Submitting
 from cavendish_worker.service.held_requests import HeldRequests
 from cavendish_worker.service.key_ring import KeyRing
+from cavendish_worker.telemetry.logs import logger
+from cavendish_worker.telemetry.metrics import answered
 
 #: Seconds without a byte after which a call of the API counts as lost. Some clients wait as long
 #: for a synchronous one.
@@ -42,6 +48,7 @@ class Gateway:
     passing_on: PassingOn
     room: Room
     callback_urls: CallbackUrls
+    store: Store
 
     @classmethod
     def of(
@@ -68,11 +75,25 @@ class Gateway:
             PassingOn(api, turns, s.answer_limit),
             Room(_BODIES),
             urls,
+            store,
         )
 
     def serves(self, service: str) -> bool:
         """True for a service whose ids can be tracked."""
         return is_allowed(service, self.settings.services)
+
+    async def note_uncertain(self, caller: Caller, service: str, said: str) -> None:
+        """Let operators know of a paid submit of uncertain fate, by the log and by the store."""
+        answered.SUBMITS.add(service, "uncertain")
+        logger().error("gateway.submit_uncertain", service=service, outcome=said)
+
+        def note() -> None:
+            now = self.store.fleet.now()
+            submit = UncertainSubmit(now, caller.account, service, caller.producer, said)
+            self.store.uncertain.note(submit)
+
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread(note)
 
     async def close(self) -> None:
         """Close the connections to the API."""

@@ -1,4 +1,4 @@
-"""The routes of the gateway: `POST /{service}/tasks`, and every other POST to a service.
+"""The routes of the gateway: `POST /{service}/tasks`, and every other POST or GET to a service.
 
 They stand behind all other routes of the service.
 """
@@ -26,9 +26,10 @@ from cavendish_worker.service.gateway.lookup import Asker
 from cavendish_worker.service.gateway.paid_submit import PaidSubmit, read_submit
 from cavendish_worker.service.gateway.passing_on import Streamed
 from cavendish_worker.service.gateway.question import Retrieve, RetrieveBatch, read_question
-from cavendish_worker.service.gateway.refusal import Refused
+from cavendish_worker.service.gateway.refusal import Refused, UncertainFate
 from cavendish_worker.service.gateway.submitting import Bought, Given, Sent, header_pairs
 from cavendish_worker.service.parts import Shared
+from cavendish_worker.telemetry.metrics import answered
 
 #: Bytes and seconds of a question; and of a submit, which may hold pictures.
 _QUESTION, _ASKED_WITHIN = 2**20, 30.0
@@ -40,14 +41,16 @@ _OURS = frozenset("v1 docs callbacks".split())
 
 
 class ServiceRoute(APIRoute):
-    """A route that has nothing to say to what is no POST: the path may be any, and «not found» is
-    the answer then, not that another method would do.
+    """A route that has nothing to say to other methods, and to what is no service: the path may be
+    any, and «not found» is the answer then, not that another method would do.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As any route, but never in part."""
         match, found = super().matches(scope)
-        return (match, found) if match is Match.FULL else (Match.NONE, {})
+        service = found["path_params"]["service"] if match is Match.FULL else ""
+        ours = service in _OURS or not SERVICE.fullmatch(service)
+        return (Match.NONE, {}) if ours else (match, found)
 
 
 router = APIRouter(include_in_schema=False, route_class=ServiceRoute)
@@ -66,16 +69,24 @@ async def submits(service: str, action: str, request: Request, parts: Shared) ->
     return await _answered(parts.gateway, service, request, partial(_submits, action))
 
 
+@router.get("/{service}/{action:path}")
+async def looks(service: str, action: str, request: Request, parts: Shared) -> Response:
+    """A free look at what the API has, such as a list of voices."""
+    return await _answered(parts.gateway, service, request, partial(_looks, action))
+
+
 async def _answered(
     gateway: Gateway | None, service: str, request: Request, work: Work
 ) -> Response:
-    if gateway is None or service in _OURS or not SERVICE.fullmatch(service):
+    if gateway is None:
         raise HTTPException(404)
     try:
         caller = await gateway.callers.of(request.headers.get("authorization", ""), service)
         request.state.key_name = caller.producer
         return await work(gateway, caller, service, request)
     except Refused as refused:
+        if refused.status == 401:
+            answered.KEYS_REFUSED.add("gateway")
         return refusal.error(refused)
 
 
@@ -96,17 +107,46 @@ async def _tasks(gateway: Gateway, caller: Caller, service: str, request: Reques
     return _response(await gateway.passing_on.look(sent))
 
 
+async def _looks(
+    action: str, gateway: Gateway, caller: Caller, service: str, request: Request
+) -> Response:
+    caller.require("read")
+    _check_path(action)
+    if caller.own:
+        raise Refused(401, "token_mismatched", "This key sees only what it submitted, by its ids.")
+    sent = _sent(caller, service, request, PaidSubmit(b""))
+    return _response(await gateway.passing_on.look(sent, "GET"))
+
+
+def _check_path(action: str) -> None:
+    if not action or any(part in ("", ".", "..") for part in action.split("/")):
+        raise Refused(404, "no_api", "There is no such path.")
+
+
 async def _submits(
     action: str, gateway: Gateway, caller: Caller, service: str, request: Request
 ) -> Response:
     caller.require("submit")
-    if not action or any(part in ("", ".", "..") for part in action.split("/")):
-        raise Refused(404, "no_api", "There is no such path.")
-    with gateway.room.taken(request, _SUBMIT):
-        given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
+    _check_path(action)
+    try:
+        with gateway.room.taken(request, _SUBMIT):
+            given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
+    except UncertainFate as fate:
+        await gateway.note_uncertain(caller, service, fate.said)
+        raise
+    except Refused as refused:
+        answered.SUBMITS.add(service, "unsent" if refused.status == 503 else "refused")
+        raise
+    answered.SUBMITS.add(service, _outcome(given))
     if isinstance(given, Bought):  # its body is not in memory while the caller is held
         given = await gateway.submitting.result(given, partial(_gone, request))
     return _response(given)
+
+
+def _outcome(given: Given | Streamed | Bought) -> str:
+    if isinstance(given, Bought) or (isinstance(given, Given) and given.task_id):
+        return "tracked"
+    return "refused" if given.status >= 400 else "passed"
 
 
 async def _sent_on(

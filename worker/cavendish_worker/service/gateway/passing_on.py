@@ -15,13 +15,12 @@ from cavendish_worker.service.gateway.api_calls import (
     read_whole,
 )
 from cavendish_worker.service.gateway.call_turns import CallTurns
-from cavendish_worker.service.gateway.refusal import Refused
+from cavendish_worker.service.gateway.refusal import Refused, UncertainFate
 from cavendish_worker.service.gateway.submitting import (
     Given,
     Sent,
     is_clear,
     refuse_unfit,
-    uncertain,
 )
 
 #: Kinds of answers that are passed back piece by piece: whoever reads these sends nothing again
@@ -46,7 +45,7 @@ class PassingOn:
     turns: CallTurns
     limit: int
 
-    async def look(self, sent: Sent) -> Given:
+    async def look(self, sent: Sent, method: str = "POST") -> Given:
         """A question to the API, free of charge, which takes its turn in the rate limit.
 
         Raises Refused.
@@ -54,7 +53,7 @@ class PassingOn:
         if not await self.turns.take(sent.caller.account):
             raise Refused(429, "too_many_requests", "The API has no call to spare now. Try again.")
         try:
-            async with self._post(sent) as answer:
+            async with self._post(sent, method) as answer:
                 body = await read_whole(answer, self.limit)
         except (NotSent, Uncertain) as error:
             raise Refused(503, "api_error", f"The API does not answer: {error}.") from None
@@ -70,7 +69,7 @@ class PassingOn:
                 answer = await stack.enter_async_context(self._post(sent))
                 said = f"HTTP {answer.status_code}"
                 if not is_clear(answer.status_code):
-                    raise uncertain(said)
+                    raise UncertainFate(said)
                 refuse_unfit(answer.status_code, said)
                 if answer.headers.get("content-type", "").startswith(_STREAMS):
                     pieces = _pieces(answer, stack.pop_all())
@@ -79,13 +78,14 @@ class PassingOn:
             except NotSent as error:
                 raise Refused(503, "api_error", f"The API cannot be reached: {error}.") from None
             except Uncertain as error:
-                raise uncertain(str(error)) from None
+                raise UncertainFate(str(error)) from None
         if body is None:
-            raise uncertain(f"an answer with more than {self.limit} bytes")
+            raise UncertainFate(f"an answer with more than {self.limit} bytes")
         return Given(answer.status_code, answered_headers(answer.headers), body)
 
-    def _post(self, sent: Sent) -> AbstractAsyncContextManager[ApiAnswer]:
-        return self.api.post(sent.target, sent.caller.token, sent.headers, sent.submit.body)
+    def _post(self, sent: Sent, method: str = "POST") -> AbstractAsyncContextManager[ApiAnswer]:
+        said = sent.target, sent.caller.token, sent.headers, sent.submit.body
+        return self.api.post(*said, method)
 
 
 async def _pieces(answer: ApiAnswer, stack: AsyncExitStack) -> AsyncIterator[bytes]:

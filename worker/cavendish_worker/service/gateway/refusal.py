@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
+from cavendish.model import printable
+
 #: Statuses after which the vendor's SDK sends a request again, also a paid one.
 SENT_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
 #: The status of a submit whose fate is uncertain, or whose task failed: no client sends it again.
@@ -23,6 +25,19 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
+
+
+class UncertainFate(Refused):
+    """A paid submit may have made a task, and nobody knows which. `said`: what came of the call."""
+
+    def __init__(self, said: str) -> None:
+        self.said = printable(said, 300)
+        super().__init__(
+            FINAL,
+            "submit_uncertain",
+            "The API may have accepted this submit, and may charge for it; it was not sent again. "
+            f"Look for its task before you repeat it. ({self.said})",
+        )
 
 
 def error(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:

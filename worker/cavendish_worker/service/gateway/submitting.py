@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cavendish import AsyncClient
@@ -30,7 +30,8 @@ from cavendish_worker.service.gateway.callers import Caller
 from cavendish_worker.service.gateway.canonical import canonical
 from cavendish_worker.service.gateway.first_of import first_of
 from cavendish_worker.service.gateway.paid_submit import PaidSubmit, task_id_of
-from cavendish_worker.service.gateway.refusal import FINAL, Refused
+from cavendish_worker.service.gateway.refusal import FINAL, Refused, UncertainFate
+from cavendish_worker.telemetry import tracing
 from cavendish_worker.telemetry.logs import logger
 
 #: Seconds between two attempts to store an id, and how many there are.
@@ -45,11 +46,12 @@ _STATUSES = {"forbidden": 403, "content_moderation": 403, "bad_request": 400}
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a caller gets: a status, headers, and a body."""
+    """What a caller gets: a status, headers, and a body; `task_id`: of the task that it made."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    task_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ class Submitting:
 
     async def submit(self, sent: Sent) -> Given | Bought:
         """Send a submit that makes a task, once. Raises Refused."""
+        given = tracing.sound(dict(sent.headers).get("traceparent"))
+        with tracing.traces().submit(sent.service, 1, given) as trace:
+            return await self._submit(sent, trace)
+
+    async def _submit(self, sent: Sent, trace: str) -> Given | Bought:
         await self._check_store(sent)
         try:
             given, said = await self._send(sent)
@@ -99,11 +106,11 @@ class Submitting:
         if given and is_clear(given.status) and (given.status >= 300 or not task_id):
             return given
         if not task_id and not (task_id := await self._search(sent)):
-            logger().error("gateway.submit_uncertain", service=sent.service, outcome=said)
-            raise uncertain(said)
+            raise UncertainFate(said)
         if given is None or given.status >= 300:
             given = _acknowledged(task_id, sent.submit.trace_id)
-        await self._track(sent, task_id)
+        await self._track(sent, task_id, trace)
+        given = replace(given, task_id=task_id)
         return Bought(sent.caller, sent.service, task_id, given) if sent.submit.held else given
 
     async def result(self, bought: Bought, gone: Callable[[], Awaitable[object]]) -> Given:
@@ -150,7 +157,7 @@ class Submitting:
             refuse_unfit(answer.status_code, said)
         return Given(answer.status_code, answered_headers(answer.headers), body), said
 
-    async def _track(self, sent: Sent, task_id: str) -> None:
+    async def _track(self, sent: Sent, task_id: str, trace: str) -> None:
         """Let the store track the task. While Redis is away the caller waits; at last it gets the
         id all the same, and its first question about it lets it be tracked.
         """
@@ -163,6 +170,7 @@ class Submitting:
                     account=account,
                     model=sent.submit.model,
                     producer=sent.caller.producer,
+                    traceparent=trace or None,
                 )
             except (StoreUnavailable, ClientClosed):
                 await asyncio.sleep(_STORE_AGAIN)
@@ -193,16 +201,6 @@ class Submitting:
                 if isinstance(found, Mapping) and (task_id := task_id_of({"id": found.get("id")})):
                     return task_id
         return ""
-
-
-def uncertain(said: str) -> Refused:
-    """A submit may have made a task, and nobody knows which."""
-    return Refused(
-        FINAL,
-        "submit_uncertain",
-        "The API may have accepted this submit, and may charge for it; it was not sent again. "
-        f"Look for its task before you repeat it. ({printable(said, 300)})",
-    )
 
 
 def refuse_unfit(status: int, said: str) -> None:

@@ -12,7 +12,12 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 #: Most sets of label values of one family; further ones are counted under OTHER.
@@ -44,6 +49,22 @@ class Counter(Collector):
         for labels, count in rows.items():
             family.add_metric(labels, count)
         yield family
+
+
+class Gauge(Collector):
+    """A number that goes up and down."""
+
+    def __init__(self, name: str, about: str) -> None:
+        self._name, self._about, self._lock, self._value = name, about, threading.Lock(), 0.0
+
+    def add(self, by: float) -> None:
+        """Let it be so much more, or less."""
+        with self._lock:
+            self._value += by
+
+    def collect(self) -> Iterable[Metric]:
+        """For the registry."""
+        yield GaugeMetricFamily(self._name, self._about, self._value)
 
 
 class Histogram(Collector):

@@ -67,6 +67,7 @@ class OfTheStore(Collector):
             statistics = self._store.statistics(models=MODELS)
             circuits = self._store.shared_state.circuits(statistics.open_circuits)
             refused = self._store.refused.count()
+            uncertain = self._store.uncertain.count(statistics.now)
             used = self._store.producer_usage.used(statistics.now) if self._quota.limited else {}
         except StoreUnavailable:
             yield _gauge("store_up", about, (), [((), 0)])
@@ -86,6 +87,8 @@ class OfTheStore(Collector):
         yield from _fleet(statistics)
         about = "Refused submits that lie in the store: see `cavendish refused list`."
         yield _gauge("refused_submits", about, (), [((), refused)])
+        about = "Paid submits of a week whose fate is uncertain, until an operator acknowledges it."
+        yield _gauge("uncertain_submits", about, (), [((), uncertain)])
 
 
 def _gauge(name: str, about: str, labels: Labels, rows: Rows) -> Metric:
@@ -332,7 +335,7 @@ def _endpoints(statistics: Statistics, circuits: Iterable[Circuit]) -> Iterable[
 def _fleet(statistics: Statistics) -> Iterable[Metric]:
     living = [member for member in statistics.members if member.alive(statistics.now)]
     roles = [member.role for member in living]
-    rows = _by_name({role: roles.count(role) for role in ("worker", "beat")})
+    rows = _by_name({role: roles.count(role) for role in ("worker", "beat", "http")})
     yield _gauge("processes", "Processes with a recent heartbeat.", ("role",), rows)
     kinds = [(member.role, member.version) for member in living]
     versions = [(kind, kinds.count(kind)) for kind in sorted({*kinds})]

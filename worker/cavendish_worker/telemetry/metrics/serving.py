@@ -1,6 +1,7 @@
-"""Serves metrics over HTTP: those of a worker process, or of the store.
+"""Serves metrics over HTTP: those of a process, or of the store.
 
-A worker does it if CAVENDISH_METRICS_PORT is set, and `cavendish metrics --serve` for the store.
+Workers and the HTTP service do it if CAVENDISH_METRICS_PORT is set, and `cavendish metrics --serve`
+for the store.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ Registry = CollectorRegistry
 
 def attach() -> None:
     """Let a worker process serve its metrics when it is ready; beat and commands record none."""
-    signals.worker_ready.connect(lambda **_: begin(Settings.load().metrics_port), weak=False)
+    signals.worker_ready.connect(
+        lambda **_: begin(Settings.load().metrics_port, recorded.REGISTRY), weak=False
+    )
 
 
-def begin(where: tuple[str, int] | None) -> None:
+def begin(where: tuple[str, int] | None, registry: CollectorRegistry) -> None:
     """Serve the metrics of this process, at the host and port `where`; None: do not."""
     if where is None:
         return
     try:
-        port = serve(where, recorded.REGISTRY)
+        port = serve(where, registry)
     except OSError as error:
         host = f"{where[0]}:{where[1]}"
         logger().error(
             "metrics.unserved",
-            outcome=f"{host} cannot be listened on ({error.strerror}); the worker goes on",
+            outcome=f"{host} cannot be listened on ({error.strerror}); the process goes on",
         )
         return
     logger().info("metrics.served", at=address(where[0], port))
