@@ -43,7 +43,7 @@ class Settings:
         "replicas",
         "Replicas that must have a submit or an end before it counts as stored; unset: none.",
     )
-    wait_timeout: float = field.seconds(1.0, 0.01, 4, "Longest wait for these replicas.")
+    wait_timeout: float = field.seconds(1.0, 0.01, 4, "Maximum time to wait for these replicas.")
     data_dir: Path = field.setting(
         Path(".cavendish"), Path, "folder", "Folder for the files of `cavendish up`."
     )
@@ -68,7 +68,7 @@ class Settings:
         (),
         read.services,
         "names",
-        "Services that a submit may name beside the known ones, by comma; *: any.",
+        "Further services that a submit may name, separated by commas; *: any.",
     )
     rate: float = field.setting(
         0.0,
@@ -76,7 +76,9 @@ class Settings:
         "calls/s",
         "Upper bound of an account's rate limit; unset: only the learned limit.",
     )
-    batch_size: int = field.count(50, 1, 1000, "ids", "Most ids in one `retrieve_batch` call.")
+    batch_size: int = field.count(
+        50, 1, 1000, "ids", "Maximum number of ids in one `retrieve_batch` call."
+    )
     tick: float = field.seconds(0.25, 0.05, 60, "Interval at which beat starts a dispatch.")
     deadline: float = field.seconds(
         3600.0, 1, 30 * _DAY, "Time after which an id expires, unless its submit says otherwise."
@@ -85,28 +87,30 @@ class Settings:
         60.0,
         1,
         _DAY,
-        "Time after its deadline for which an id waits for a last poll while the API fails.",
+        "Time after its deadline in which an id waits for a last poll while the API fails.",
     )
     lease: float = field.seconds(
         75.0, 10, 3600, "Time after which the batch of a worker that died is claimed again."
     )
-    connect_timeout: float = field.seconds(5.0, 0.1, 60, "Longest connect to the remote API.")
-    call_timeout: float = field.seconds(30.0, 0.5, 300, "Longest call to the remote API, in total.")
+    connect_timeout: float = field.seconds(5.0, 0.1, 60, "Maximum time to connect to the API.")
+    call_timeout: float = field.seconds(30.0, 0.5, 300, "Maximum time of a call to the API.")
     answer_limit: int = field.count(
         16 * 2**20, 1024, 2**30, "bytes", "Largest answer of the remote API that is read."
     )
     absent_grace: float = field.seconds(
-        15.0, 0, _DAY, "Time after its submit for which an id that is not found is not counted."
+        15.0, 0, _DAY, "Time after its submit in which an id may be missing at the API."
     )
     absent_polls: int = field.count(
-        3, 1, 1000, "polls", "An id becomes `unknown` after it was not found in so many polls ..."
+        3, 1, 1000, "polls", "Polls in a row that must miss an id before it is `unknown` ..."
     )
-    absent_over: float = field.seconds(60.0, 0, _DAY, "... that span at least this time.")
+    absent_over: float = field.seconds(
+        60.0, 0, _DAY, "... and the time that these polls must span at least."
+    )
     retention: float = field.seconds(
         7 * _DAY,
         60,
         3650 * _DAY,
-        "Time for which an ended id and its record are kept after all its deliveries.",
+        "Time for which an ended id and its record are kept after its last delivery.",
     )
     dead_retention: float = field.seconds(
         30 * _DAY, 60, 3650 * _DAY, "Time for which dead letters and their records are kept."
@@ -116,11 +120,10 @@ class Settings:
         0,
         10**12,
         "ids",
-        "Most ids of a producer in the store: each until its deadline, or until RETENTION after "
-        "its end; 0: any number.",
+        "Maximum number of ids of a producer in the store, pending and kept ones; 0: any number.",
     )
     producer_bytes: int = field.count(
-        64 * 2**30, 0, 10**15, "bytes", "Most bytes that these take in Redis, about; 0: any number."
+        64 * 2**30, 0, 10**15, "bytes", "Maximum size of these ids in Redis, estimated; 0: any."
     )
     events_kept: int = field.count(
         10_000, 100, 10_000_000, "events", "Length of the stream of events of each lane."
@@ -129,23 +132,24 @@ class Settings:
         "",
         read.secret,
         "whsec_…",
-        "Signs every webhook: one secret, or several, the newest first, which all sign.",
+        "Secret that signs webhooks to plain URLs; several, separated by commas, the newest first: "
+        "all of them sign.",
     )
     webhook_allow: tuple[Network, ...] = field.setting(
-        (), read.networks, "CIDRs", "Addresses that webhooks may reach although they are private."
+        (), read.networks, "CIDRs", "Private addresses that webhooks may reach nevertheless."
     )
     webhook_ports: tuple[range, ...] = field.setting(
         read.ports(_WEB_PORTS),
         read.ports,
         "ports",
-        "Ports that webhooks may reach; at addresses of WEBHOOK_ALLOW any port.",
+        "Ports that webhooks may reach; any port at the addresses of WEBHOOK_ALLOW.",
         shown=_WEB_PORTS,
     )
     webhook_calls: int = field.count(
-        400, 1, 10_000, "calls", "Most webhook calls in flight per worker process."
+        400, 1, 10_000, "calls", "Maximum number of webhook calls in flight per worker process."
     )
     webhook_calls_per_endpoint: int = field.count(
-        100, 1, 10_000, "calls", "Most of these calls that may go to one endpoint."
+        100, 1, 10_000, "calls", "Maximum number of these calls to one endpoint."
     )
     webhook_disable_after: float = field.seconds(
         5 * _DAY,
@@ -185,20 +189,20 @@ class Settings:
         "Time after which the API's result links expire, or service=seconds pairs; "
         "late webhooks then say so.",
     )
-    webhook_timeout: float = field.seconds(15.0, 0.5, 60, "Longest webhook call, in total.")
+    webhook_timeout: float = field.seconds(15.0, 0.5, 60, "Maximum time of a webhook call.")
     shards: int = field.count(1, 1, 256, "shards", "Number of parts of each lane of the store.")
     concurrency: int = field.count(
         16, 5, 256, "threads", "Celery tasks that one worker process runs at the same time."
     )
     shutdown_timeout: float = field.seconds(
-        20.0, 1, 600, "Longest shutdown of a worker; after it `cavendish up` kills the worker."
+        20.0, 1, 600, "Maximum time of a worker's shutdown; then `cavendish up` kills it."
     )
     flower_port: int = field.count(5555, 0, 65535, "port", "Flower's port; 0: any free port.")
     flower_address: str = field.setting(
         "127.0.0.1",
         read.address,
         "address",
-        "Address that Flower listens on; other than this machine only with a login.",
+        "Address that Flower listens on; any other than this machine's needs a login.",
     )
     flower_basic_auth: str = field.secret(
         "",
@@ -213,16 +217,22 @@ class Settings:
         "127.0.0.1",
         read.address,
         "address",
-        "Address that the HTTP service listens on; not this machine: only with TLS or a proxy.",
+        "Address of the HTTP service; any other than this machine's needs TLS or a proxy.",
     )
     gateway: str = field.setting(
-        "on", read.one_of("on", "off"), "on | off", "Whether we answer the API's own clients."
+        "on",
+        read.one_of("on", "off"),
+        "on | off",
+        "Whether the HTTP service answers the API's own clients (the gateway).",
     )
     public_url: str = field.setting(
-        "", read.url("http", "https"), "URL", "Our address for the API's callbacks; unset: none."
+        "",
+        read.url("http", "https"),
+        "URL",
+        "Public address of the HTTP service, for the API's callbacks; unset: no callbacks.",
     )
     http_rate: float = field.setting(
-        2000.0, read.number(1, 1_000_000), "requests/s", "Most requests of one key of /v1."
+        2000.0, read.number(1, 1_000_000), "requests/s", "Most requests to /v1 by one key."
     )
     metrics_port: tuple[str, int] | None = field.setting(
         None,

@@ -23,7 +23,7 @@ SECTIONS = {
         "wait": "Wait until all ids have ended.",
         "group": "Show how far a group of ids is.",
         "list": "List ids by state, time, producer or endpoint.",
-        "cancel": "Poll ids no more: end them as cancelled.",
+        "cancel": "Cancel pending ids: they are polled no more.",
         "deadline": "Give pending ids another deadline.",
         "forget": "Erase all that is kept of ids.",
         "events": "Print which ids have ended; with --follow, also those to come.",
@@ -37,8 +37,8 @@ SECTIONS = {
         "alive": "Check whether the worker or beat of this host is alive.",
     },
     "Operate": {
-        "pause": "Ask no more about an account or a service, until told or for a time.",
-        "resume": "Ask again about an account or a service that was paused.",
+        "pause": "Stop the calls for an account or a service, until resumed or for a time.",
+        "resume": "Make calls again for an account or a service that was paused.",
         "rate-limit": "Show, set or remove the rate ceiling of an account.",
     },
     "Webhooks": {

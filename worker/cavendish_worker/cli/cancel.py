@@ -12,11 +12,11 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import by_option
 
 
-@click.command("cancel", short_help="Poll ids no more: end them as cancelled.")
+@click.command("cancel", short_help="Cancel pending ids: they are polled no more.")
 @changing_options
-@click.option("--silent", is_flag=True, help="Do not tell the webhooks; a group counts it anyway.")
+@click.option("--silent", is_flag=True, help="Send no webhooks; groups still count the ids.")
 @click.option(
-    "--reason", default="", metavar="TEXT", help="The reason, which each task and webhook tells."
+    "--reason", default="", metavar="TEXT", help="The reason; each task and webhook has it."
 )
 @by_option
 def command(
@@ -33,8 +33,8 @@ def command(
 ) -> None:
     """End pending ids as cancelled: those that are named, or all that match the options.
 
-    They are polled no more, and an answer that still comes is dropped. Webhooks hear
-    task.cancelled. What has ended stays as it is. Exit code 1 if an id is not tracked.
+    They are polled no more, and an answer that still comes is dropped. Their webhooks are sent as
+    `task.cancelled`. What has ended stays as it is. Exit code 1 if an id is not tracked.
 
     \b
     cavendish cancel --service nano-banana ID1 ID2

@@ -26,7 +26,9 @@ Chosen = tuple[list[str] | Filter, str | None, str | None]
 
 def changing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ids or a filter, and the options that `chosen` and `carry_out` need."""
-    every = click.option("--all", "every", is_flag=True, help="All ids, where no option names any.")
+    every = click.option(
+        "--all", "every", is_flag=True, help="All ids, if no other option selects."
+    )
     argument = click.argument("ids", nargs=-1, metavar="[ID...|-]")
     for option in (json_option, yes_option, every, format_option, filter_options, argument):
         command = option(command)

@@ -23,15 +23,15 @@ from cavendish_worker.cli.output import plain, print_json
 @click.option(
     "--acknowledge",
     is_flag=True,
-    help="Report no more that the store was emptied, and paid submits of uncertain fate; then "
+    help="Stop reporting that the store was emptied, and paid submits of uncertain fate; then "
     "check everything.",
 )
 @json_option
 def command(as_json: bool, offline: bool, acknowledge: bool) -> None:
     """Check everything that the work needs, and say what to do about each fault.
 
-    Exit code 1 if a check fails. It asks Redis, the broker and the API: one call that costs
-    nothing, and queries a reserved id that does not exist. What living workers report counts; the
+    Exit code 1 if a check fails. It asks Redis, the broker and the API. The call to the API is
+    free: it is about a reserved id that does not exist. What living workers report is used; the
     rest is checked with the settings of this environment.
 
     \b

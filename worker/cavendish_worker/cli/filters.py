@@ -30,7 +30,7 @@ _OPTIONS = (
     ),
     click.option("--producer", metavar="NAME", help="Only ids of this producer."),
     click.option("--model", metavar="NAME", help="Only ids of this model."),
-    click.option("--key", metavar="TEXT", help="Only ids with this key of their producer's own."),
+    click.option("--key", metavar="TEXT", help="Only ids to which their producer gave this key."),
     click.option("--group", metavar="NAME", help="Only ids of this group."),
     endpoint_option(help="Only ids with a webhook to this endpoint."),
     since_option(),

@@ -24,9 +24,9 @@ def command(
 ) -> None:
     """Erase ids for good: those that are named, or all that match the options.
 
-    Records, results, metadata, deliveries and their logs, dead letters and events go at once, and
-    leave the append-only file of Redis with its next rewrite. Pending ids are cancelled first, and
-    their webhooks are not told. Only counts stay. Exit code 1 if an id is not tracked.
+    Records, results, metadata, deliveries and their logs, dead letters and events are deleted at
+    once; the append-only file of Redis loses them at its next rewrite. Pending ids are cancelled
+    first, without a webhook. Only counts stay. Exit code 1 if an id is not tracked.
 
     \b
     cavendish forget --service nano-banana --yes ID1 ID2

@@ -35,7 +35,7 @@ _CSV = (
 @click.command("list", short_help="List ids by state, time, producer or endpoint.")
 @filter_options
 @limit_option(default=50, type=click.IntRange(1, _LARGEST))
-@click.option("--cursor", metavar="TEXT", help="Go on where a page ended: its `next`.")
+@click.option("--cursor", metavar="TEXT", help="Continue after an earlier page: its `next`.")
 @click.option("--all", "every", is_flag=True, help="Print all, however many there are.")
 @click.option("--records", is_flag=True, help="With the records of the remote API.")
 @click.option(

@@ -15,7 +15,7 @@ from cavendish_worker.wording.times import duration
 
 
 @click.command(
-    "pause", short_help="Ask no more about an account or a service, until told or for a time."
+    "pause", short_help="Stop the calls for an account or a service, until resumed or for a time."
 )
 @account_option(required=True)
 @service_option(help="Pause this service of the account only.")
@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Make no call for an account, or for one of its services, until it is resumed.
 
-    Ids wait and are accepted, webhooks go on, and deadlines still pass. Calls under way are
-    finished. What is paused already gets the new time and reason.
+    Pending ids wait, new ids are accepted, webhooks are sent, and deadlines still pass. Calls under
+    way are finished. If it is paused already, the new time and reason replace the old ones.
 
     \b
     cavendish pause --account default --for 30m --reason "the provider migrates"

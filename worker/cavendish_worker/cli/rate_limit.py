@@ -22,10 +22,11 @@ from cavendish_worker.cli.output import plain, print_json
 def command(
     account: str, calls: float | None, default: bool, by: str | None, as_json: bool
 ) -> None:
-    """Set the most calls per second for an account, instead of CAVENDISH_RATE, without a restart.
+    """Set the rate ceiling of an account, instead of CAVENDISH_RATE, without a restart.
 
-    All workers obey within a second. It is a ceiling only: what the API allows is still learned,
-    and never exceeded on purpose. Without --calls and --default it shows the ceiling that is set.
+    All workers together make at most so many calls per second, within a second from now. Below the
+    ceiling they still learn what the API allows. Without --calls and --default the command shows
+    the ceiling that is set.
 
     \b
     cavendish rate-limit --account default --calls 5

@@ -11,7 +11,7 @@ from cavendish_worker.cli.options import account_option, json_option, service_op
 from cavendish_worker.cli.output import plain, print_json
 
 
-@click.command("resume", short_help="Ask again about an account or a service that was paused.")
+@click.command("resume", short_help="Make calls again for an account or a service that was paused.")
 @account_option(required=True)
 @service_option(help="Resume this service of the account, if it was paused alone.")
 @json_option

@@ -18,11 +18,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("serve", short_help="Serve the HTTP API for programs in any language.")
 @click.option("--certificate", type=_FILE, metavar="FILE", help="Certificate for TLS (PEM).")
-@click.option("--private-key", type=_FILE, metavar="FILE", help="Private key of it (PEM).")
+@click.option(
+    "--private-key", type=_FILE, metavar="FILE", help="Private key of the certificate (PEM)."
+)
 @click.option(
     "--behind-proxy",
     is_flag=True,
-    help="A proxy in front of it has TLS: listen on any address, and trust its X-Forwarded-For.",
+    help="A proxy in front of the service has TLS: listen on any address, trust X-Forwarded-For.",
 )
 @click.option(
     "--fd",
@@ -35,8 +37,8 @@ def command(
 ) -> None:
     """Serve the HTTP API at CAVENDISH_HTTP_ADDRESS and CAVENDISH_HTTP_PORT until Ctrl-C.
 
-    /docs shows all that it can do, /openapi.json says it to programs. Without TLS it listens on
-    this machine only. It needs the extra `http`.
+    /docs describes the API for people, /openapi.json for programs. Without TLS the service listens
+    on this machine only. It needs the extra `http`.
 
     \b
     cavendish serve

@@ -65,16 +65,14 @@ def _metadata(_ctx: click.Context, _param: click.Parameter, text: str | None) ->
 @click.option(
     "--producer",
     metavar="NAME",
-    help="Who submits; the API calls are shared fairly between producers.",
+    help="A label for who submits; the API calls are shared fairly between producers.",
 )
 @click.option(
     "--traceparent",
     metavar="TEXT",
     help="W3C trace context of the caller; default: the variable TRACEPARENT, if it is valid.",
 )
-@click.option(
-    "--key", metavar="TEXT", help="A name of your own for the one id, under which it is found."
-)
+@click.option("--key", metavar="TEXT", help="A name of your own for the id; `list --key` finds it.")
 @click.option(
     "--group", metavar="NAME", help="A label for ids that belong together; see `cavendish group`."
 )
@@ -82,14 +80,14 @@ def _metadata(_ctx: click.Context, _param: click.Parameter, text: str | None) ->
     "--group-size",
     type=int,
     metavar="N",
-    help="How many ids the group has: once as many have ended, its webhook is sent.",
+    help="Number of ids in the group: group.completed is sent when as many have ended.",
 )
 @click.option("--restart", is_flag=True, help="Track ids again that have ended.")
 @format_option
 @click.option(
     "--raw",
     is_flag=True,
-    help="Take ids also with commas, quotes, braces or white space, as the Python client does.",
+    help="Accept ids with commas, quotes, braces or white space, as the Python client does.",
 )
 @json_option
 def command(

@@ -23,7 +23,7 @@ def findings(settings: Settings, urls: Iterable[str], *, offline: bool) -> list[
         return [_proxy(settings.egress_proxy)]
     hosts = sorted({urlsplit(url).hostname or "" for url in urls} - {""})[:MOST]
     if not hosts:
-        return [skipped("egress", "no webhook endpoint is known yet")]
+        return [skipped("egress", "no endpoint is registered, and no delivery waits")]
     faults = at_once([partial(unresolved, host) for host in hosts])
     lost = [(host, fault[1]) for host, fault in zip(hosts, faults, strict=True) if fault]
     if not lost:

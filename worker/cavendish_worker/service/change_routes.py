@@ -26,22 +26,24 @@ class Chosen(Body):
     """Ids of a service, or a filter."""
 
     ids: Ids | None = None
-    service: str | None = Field(None, description="Of the ids.", examples=["nano-banana"])
-    account: str | None = Field(None, description="Of the ids; default: default.")
+    service: str | None = Field(
+        None, description="The service of the ids.", examples=["nano-banana"]
+    )
+    account: str | None = Field(None, description="The account of the ids; default: `default`.")
     filter: FilterBody | None = None
 
 
 class CancelBody(Chosen):
     """What to cancel."""
 
-    silent: bool = Field(default=False, description="Tell no webhook.")
+    silent: bool = Field(default=False, description="Send no webhooks about it.")
     reason: str = ""
 
 
 class DeadlineBody(Chosen):
     """What gets another deadline."""
 
-    deadline: float = Field(description="Seconds from now: 1 to 2592000.")
+    deadline: float = Field(description="The new deadline, in seconds from now: 1 to 2592000.")
 
 
 @dataclass(frozen=True, slots=True)

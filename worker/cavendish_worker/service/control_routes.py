@@ -21,7 +21,7 @@ router = APIRouter(
 class PauseBody(Body):
     """Until when, and why; without a time it lasts until it is deleted."""
 
-    seconds: float | None = Field(default=None, description="From now on.")
+    seconds: float | None = Field(default=None, description="Length of the pause from now on.")
     until: float | None = Field(default=None, description="Unix time.")
     reason: str = ""
 

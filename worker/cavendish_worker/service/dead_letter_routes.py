@@ -30,7 +30,7 @@ class DeadLetterQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     endpoint: str | None = Field(None, description="Name, URL or hash.")
     since: float | None = Field(None, description="Unix time.")
-    reason: str = Field("", description="Part of the reason.")
+    reason: str = Field("", description="Only those whose reason contains this.")
     limit: int = Field(50, ge=1, le=1000)
 
 

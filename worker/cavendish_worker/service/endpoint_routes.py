@@ -27,10 +27,14 @@ class OptionsBody(Body):
     events: str | list[str] = Field(
         default=[], description="Kinds that it gets, such as task.failed or task.*; default: all."
     )
-    headers: dict[str, str] | None = Field(None, description="Each webhook carries them.")
-    rate: float | None = Field(None, description="The most webhooks a minute.")
-    retries: int | None = Field(None, description="Attempts after the first one.")
-    retry_for: float | None = Field(None, description="Seconds until the last of them.")
+    headers: dict[str, str] | None = Field(
+        None, description="Headers that are sent with each webhook."
+    )
+    rate: float | None = Field(None, description="Maximum number of webhooks per minute.")
+    retries: int | None = Field(None, description="Number of attempts after the first one.")
+    retry_for: float | None = Field(
+        None, description="Seconds from the first attempt to the last one."
+    )
     unencrypted: bool = Field(
         default=False, description="Store secrets unencrypted where this process has no key."
     )
@@ -41,7 +45,7 @@ class AddBody(OptionsBody):
 
     name: str = Field(examples=["shop"])
     url: str = Field(examples=["https://example.com/hook"])
-    ed25519: bool = Field(default=False, description="A key pair signs as well (v1a).")
+    ed25519: bool = Field(default=False, description="Also sign with a key pair (v1a).")
 
 
 class UpdateBody(OptionsBody):
@@ -50,7 +54,7 @@ class UpdateBody(OptionsBody):
     url: str | None = None
     remove_headers: list[str] = Field(default=[])
     reset: list[Literal["events", "headers", "rate", "retries"]] = Field(
-        default=[], description="These take their default again."
+        default=[], description="These options get their default again."
     )
 
 

@@ -42,11 +42,12 @@ async def events(
     service: str | None = None,
     account: str | None = None,
     after: Annotated[
-        str | None, Query(description="The `id` of an event; 0: the oldest that is kept.")
+        str | None,
+        Query(description="Start after the event with this `id`; 0: with the oldest that is kept."),
     ] = None,
     *,
-    follow: Annotated[bool, Query(description="Wait for those to come.")] = True,
-    last_event_id: Annotated[str | None, Header(description="It wins over `after`.")] = None,
+    follow: Annotated[bool, Query(description="Keep the stream open for new events.")] = True,
+    last_event_id: Annotated[str | None, Header(description="It overrides `after`.")] = None,
 ) -> StreamingResponse:
     """A stream of Server-Sent Events: `event: ended`, with the end of a task as JSON.
 

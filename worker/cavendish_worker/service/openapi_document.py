@@ -20,16 +20,16 @@ _KEYED = {
     "400": "The request cannot be read.",
     "401": "There is no key, or it is unknown, revoked or expired.",
     "403": "The key may not do this.",
-    "404": "There is no such thing, or the key does not see it.",
-    "422": "Something that was said cannot be meant.",
-    "429": "Too much at once: try again after `Retry-After` seconds.",
+    "404": "It does not exist, or the key may not see it.",
+    "422": "A value in the request is not valid.",
+    "429": "A rate, a quota or a limit is exceeded: try again after `Retry-After` seconds.",
     "503": "Redis is away: try again after `Retry-After` seconds.",
 }
 _OF_BODY = {
-    "408": "The body did not come in time.",
-    "409": "It is in conflict with what there is.",
+    "408": "The body did not arrive in time.",
+    "409": "The request conflicts with what is stored.",
     "413": "The body is too large.",
-    "415": "The body is no JSON.",
+    "415": "The body is not JSON.",
 }
 PROBLEM: dict[str, Any] = {
     "type": "object",

@@ -45,6 +45,12 @@ def page(document: dict[str, Any]) -> str:
         shown = _operation(method, path, one)
         by_tag.setdefault(one.get("tags", ["other"])[0], []).append(shown)
     parts = [f"<h2>{escape(tag)}</h2>{''.join(shown)}" for tag, shown in by_tag.items()]
+    errors = {
+        status: said
+        for _, _, one in operations(document)
+        for status, said in one["responses"].items()
+        if not _succeeded(status)
+    }
     schemas = [_schema(name, one) for name, one in document["components"]["schemas"].items()]
     title, about = document["info"]["title"], document["info"].get("description", "")
     return (
@@ -52,6 +58,7 @@ def page(document: dict[str, Any]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
         f"<h1>{escape(title)} {escape(document['info']['version'])}</h1>{_paragraphs(about)}"
         f'<p>For programs: <a href="/openapi.json">openapi.json</a></p>{"".join(parts)}'
+        f"<h2>errors</h2><table>{_answers(errors)}</table>"
         f"<h2>schemas</h2>{''.join(schemas)}</html>"
     )
 
@@ -68,15 +75,25 @@ def _operation(method: str, path: str, one: dict[str, Any]) -> str:
     )
     body = one.get("requestBody", {}).get("content", {})
     bodies = "".join(f"<p>Body: {_linked(each['schema'])}</p>" for each in body.values())
-    answers = "".join(
-        f"<tr><td>{status}<td>{''.join(map(_linked, _schemas(said)))}"
-        f"<td>{escape(said['description'])}"
-        for status, said in sorted(one["responses"].items())
-    )
+    good = {status: said for status, said in one["responses"].items() if _succeeded(status)}
+    bad = ", ".join(sorted(one["responses"].keys() - good))
+    errors = f"<p>Errors: {bad}</p>" if bad else ""
     return (
         f"<details><summary><b>{method}</b> <code>{escape(path)}</code> "
         f"{escape(one.get('summary', ''))}</summary>{_paragraphs(one.get('description', ''))}"
-        f"<table>{parameters}</table>{bodies}<table>{answers}</table></details>"
+        f"<table>{parameters}</table>{bodies}<table>{_answers(good)}</table>{errors}</details>"
+    )
+
+
+def _succeeded(status: str) -> bool:
+    return status.startswith("2")
+
+
+def _answers(responses: dict[str, Any]) -> str:
+    return "".join(
+        f"<tr><td>{status}<td>{''.join(map(_linked, _schemas(said)))}"
+        f"<td>{escape(said['description'])}"
+        for status, said in sorted(responses.items())
     )
 
 

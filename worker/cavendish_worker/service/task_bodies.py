@@ -25,15 +25,21 @@ class TaskBody(Body):
     """An id with options of its own."""
 
     id: str = Field(examples=[EXAMPLE])
-    metadata: dict[str, Any] | None = Field(None, description="In place of that of all ids.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="Metadata of this id, instead of that of the whole submit."
+    )
     key: str | None = Field(None, description="A name of your own for this id: `?key=` finds it.")
 
 
 class SubmitBody(Body):
     """Ids of one service, and what is said of all of them."""
 
-    service: str = Field(examples=["nano-banana"], description="The API that made the ids.")
-    account: str = Field("default", description="Whose token asks about them.")
+    service: str = Field(
+        examples=["nano-banana"], description="The service that made the ids, such as nano-banana."
+    )
+    account: str = Field(
+        "default", description="The account whose token is used for the calls about them."
+    )
     ids: list[str | TaskBody] = Field(max_length=MOST_IDS, examples=[[EXAMPLE]])
     webhook: str | list[str] | None = Field(
         None, description="A URL or the name of a registered endpoint, or up to 8 of them."
@@ -42,13 +48,17 @@ class SubmitBody(Body):
     metadata: dict[str, Any] | None = Field(
         None, description="At most 8 KiB; each webhook contains it."
     )
-    model: str | None = Field(None, description="It improves the estimate of the duration.")
+    model: str | None = Field(
+        None, description="The model that runs the task; it improves the duration estimate."
+    )
     producer: str | None = Field(
         None, description="Calls are shared fairly between producers. Default: name of the key."
     )
     restart: bool = Field(default=False, description="Track ended ids anew.")
     traceparent: str | None = Field(None, description="W3C trace context for each webhook.")
-    key: str | None = Field(None, description="A name of your own for the one id.")
+    key: str | None = Field(
+        None, description="A name of your own for the id; only for a submit of one id."
+    )
     group: str | None = Field(None, description="A label for ids that belong together.")
     group_size: int | None = Field(None, description="How many ids the group has: 1 to 10000.")
 
@@ -69,8 +79,12 @@ class Wanted(BaseModel):
     model: str | None = None
     key: str | None = None
     group: str | None = None
-    endpoint: str | None = Field(None, description="Name or URL of an endpoint that is told.")
-    since: float | None = Field(None, description="Unix time of the end, or of the submit.")
+    endpoint: str | None = Field(
+        None, description="Name or URL of an endpoint that gets their webhooks."
+    )
+    since: float | None = Field(
+        None, description="Unix time: compared with the end, or with the submit while pending."
+    )
     until: float | None = None
 
     def filter(self, **instead: str | None) -> Filter:
@@ -92,9 +106,9 @@ class CountQuery(Wanted):
 class ListQuery(CountQuery):
     """A page of the tasks that match a filter."""
 
-    cursor: str | None = Field(None, description="The `next` of the page before.")
+    cursor: str | None = Field(None, description="The `next` of an earlier page.")
     limit: int = Field(50, ge=1, le=1000)
-    with_record: bool = Field(default=False, description="With the records of the remote API.")
+    with_record: bool = Field(default=False, description="Include the records of the remote API.")
 
 
 class SubmittedItem(BaseModel):
@@ -113,7 +127,15 @@ class SubmittedItems(BaseModel):
 
 
 class TaskItem(BaseModel):
-    """A task as it is known. Times are in seconds since the Unix epoch."""
+    """A task as it is known. Times are in seconds since the Unix epoch; null: not yet.
+
+    - `reason` says in a sentence why the task has its `state`;
+    - it was submitted at `submitted_at`, finished at the remote API at `finished_at`, and its end
+      was stored at `settled_at`; it ends at `deadline_at` at the latest;
+    - `polls` counts the requests about it, the last one at `polled_at`; `absences` counts how often
+      in a row the API did not find it;
+    - `trace` is the `traceparent` of the submit; `record` is what the API said at the end.
+    """
 
     id: str
     service: str

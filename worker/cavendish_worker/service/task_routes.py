@@ -38,7 +38,11 @@ router = APIRouter(
 #: A parameter of a route that can hold its answer.
 Wait = Annotated[
     float,
-    Query(ge=0, le=LONGEST, description="Hold the answer for so many seconds, or until the end."),
+    Query(
+        ge=0,
+        le=LONGEST,
+        description="Hold the answer until the end, but at most for this many seconds.",
+    ),
 ]
 #: What a submit is told of all of its ids, as the client takes it.
 _TOLD = (
@@ -161,7 +165,7 @@ async def _found(
 async def get(
     service: str,
     task_id: Annotated[
-        str, Path(description="Percent-encoded. An id may hold any `/`; `.` and `..`: POST.")
+        str, Path(description="Percent-encoded; it may contain `/`. For `.` and `..` use POST.")
     ],
     access: Reading,
     parts: Shared,

@@ -28,14 +28,14 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
     show_default=True,
     metavar="HOURS|7d",
     callback=_seconds,
-    help="How long the old secret signs as well.",
+    help="Time for which the old secret also signs.",
 )
 @unencrypted_option
 @json_option
 def command(name: str, overlap: float, unencrypted: bool, as_json: bool) -> None:
     """Give an endpoint a new secret, which is shown only once.
 
-    The old secret signs as well for a while.
+    For a while both secrets sign each webhook.
 
     \b
     cavendish endpoint rotate shop --overlap 48

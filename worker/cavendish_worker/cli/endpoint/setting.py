@@ -73,14 +73,15 @@ _OPTIONS = (
         "--rate",
         type=click.IntRange(1, FASTEST),
         metavar="N",
-        help="Send at most N webhooks a minute; an endpoint that consents is asked for it.",
+        help="Send at most N webhooks a minute; --consent also asks for this rate.",
     ),
     click.option(
         "--retries",
         type=click.IntRange(0, MOST_RETRIES),
         metavar="N",
         help="Attempts after the first one; default: 9, after 5 s, 5 min, 30 min, 2, 5, 10, 14, "
-        "20 and 24 h. Others grow from 5 s, so that the last one is made after --retry-for.",
+        "20 and 24 h. With another number the waits grow from 5 s, and the last attempt is made "
+        "after --retry-for.",
     ),
     click.option(
         "--retry-for",

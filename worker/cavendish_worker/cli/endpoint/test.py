@@ -16,7 +16,7 @@ from cavendish_worker.webhooks.trial import try_endpoint
 @click.argument("which", metavar="NAME|URL", shell_complete=complete_endpoint)
 @json_option
 def command(which: str, as_json: bool) -> None:
-    """Send a signed `endpoint.test` from this process, by the rules of all webhooks.
+    """Send a signed test webhook, `endpoint.test`, from this process.
 
     Exit code 0 only if the receiver answers 2xx.
 

@@ -26,7 +26,7 @@ _UNENCRYPTED = (
 @click.option("--url", metavar="URL", help="Send to this URL from now on.")
 @setting_options
 @click.option(
-    "--remove-header", "removed", multiple=True, metavar="NAME", help="Send this header no more."
+    "--remove-header", "removed", multiple=True, metavar="NAME", help="Stop sending this header."
 )
 @click.option(
     "--reset",
@@ -37,10 +37,11 @@ _UNENCRYPTED = (
 @unencrypted_option
 @json_option
 def command(name: str, url: str | None, unencrypted: bool, as_json: bool, **named: Any) -> None:
-    """Change an endpoint; what is not named stays, also its secret.
+    """Change an endpoint; what is not named stays as it is, also its secret.
 
-    It counts for whatever is sent from then on; what waits for another URL is due at once. An
-    endpoint that has consented is asked anew if its URL or its rate changes.
+    The change counts for everything that is sent from then on. With a new URL all waiting
+    deliveries are due at once. An endpoint that has consented is asked again if its URL or its rate
+    changes.
 
     \b
     cavendish endpoint update shop --events task.failed,task.expired --retries 4 --retry-for 12h

@@ -36,12 +36,12 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
 )
 @account_option(multiple=True, help="Only this account; may be repeated. Default: all.")
 @service_option(multiple=True, help="Only this service; may be repeated. Default: all.")
-@click.option("--own", is_flag=True, help="It sees only what it submitted itself.")
+@click.option("--own", is_flag=True, help="The key sees only what it submitted itself.")
 @click.option(
     "--expires",
     callback=_seconds,
     metavar="DURATION",
-    help="Time after which it counts no more, such as 90d. Default: never.",
+    help="Time after which the key expires, such as 90d. Default: never.",
 )
 @json_option
 def command(
@@ -53,10 +53,11 @@ def command(
     expires: float | None,
     as_json: bool,
 ) -> None:
-    """Make the key NAME of the HTTP API, and print it once: the store has a hash of it only.
+    """Make the key NAME of the HTTP API, and print it once: the store keeps only a hash of it.
 
-    What it submits has NAME as its producer. `submit`: submit, cancel and forget ids, and give them
-    another deadline; `read`: tasks, groups and events; `operate`: all else.
+    NAME is the producer of all ids that are submitted with the key. Rights: `submit`: submit,
+    cancel and forget ids, and give them another deadline; `read`: read tasks, groups and events;
+    `operate`: everything else.
 
     \b
     cavendish key add shop --may submit,read --account shop --own

@@ -14,7 +14,7 @@ from cavendish_worker.cli.output import print_json
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Delete the key NAME of the HTTP API. Within two seconds it opens nothing any more.
+    """Delete the key NAME of the HTTP API. It stops working within two seconds.
 
     \b
     cavendish key revoke shop

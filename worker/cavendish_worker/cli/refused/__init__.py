@@ -10,7 +10,7 @@ SECTIONS = {
     "Commands": {
         "list": "List refused submits and quarantined messages.",
         "show": "Show one of them, and what was sent.",
-        "retry": "Submit again what was refused, once its cause is mended.",
+        "retry": "Submit again what was refused, after its cause was fixed.",
         "drop": "Forget some of them for good.",
     }
 }
@@ -26,7 +26,7 @@ SECTIONS = {
 def command() -> None:
     """List, retry or drop refused submits and quarantined messages.
 
-    A submit by message is refused for what it says, such as a service that is not known; nobody
-    waits for the answer, so it is kept here. A message is quarantined if workers died of it, or if
-    none can read it.
+    A submit by message is refused if something in it is wrong, such as an unknown service. Its
+    producer gets no answer, so it is kept here. A message is quarantined if several workers died
+    while they worked on it, or if no worker can read it.
     """

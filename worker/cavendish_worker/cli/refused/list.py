@@ -16,9 +16,9 @@ from cavendish_worker.wording.times import moment
 def command(as_json: bool) -> None:
     """List refused submits and quarantined messages, the newest first.
 
-    Only so many are kept: 200 submits and 16 MiB of what they said, 100 messages that killed
-    workers, and 100 that none can read. The oldest make room, among submits those of whoever has
-    most.
+    At most 200 refused submits (16 MiB together), 100 messages that killed workers, and 100
+    messages that no worker can read are kept. The oldest are dropped for new ones; among refused
+    submits, the oldest of the producer that has most of them.
 
     \b
     cavendish refused list

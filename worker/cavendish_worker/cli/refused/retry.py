@@ -14,12 +14,12 @@ from cavendish_worker.cli.refused.places import entries_argument, places
 from cavendish_worker.cli.refused.show import without_secrets
 
 
-@click.command("retry", short_help="Submit again what was refused, once its cause is mended.")
+@click.command("retry", short_help="Submit again what was refused, after its cause was fixed.")
 @entries_argument
 @click.option("--all", "everything", is_flag=True, help="Retry all of them.")
 @json_option
 def command(entries: tuple[str, ...], everything: bool, as_json: bool) -> None:
-    """Submit again what was refused, once its cause is mended.
+    """Submit again what was refused, after its cause was fixed.
 
     A refused submit is checked by the settings of this environment, and its deadline counts from
     now. A quarantined message goes back into its queue. What is refused again stays.
