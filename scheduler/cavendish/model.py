@@ -95,6 +95,10 @@ class Task:
     key: str | UUID | None = None
 
 
+#: What `--json` does not print of a tracked task.
+_UNTOLD = frozenset("webhooks groups absent_since announced_at restarts record_json".split())
+
+
 @dataclass(frozen=True, slots=True)
 class TrackedTask:
     """A remote job as the store knows it.
@@ -106,7 +110,8 @@ class TrackedTask:
     - it was submitted at `submitted_at` and ends by `deadline_at` at the latest; it finished at the
       remote API at `finished_at`, and the store learned this at `settled_at`;
     - `polls` counts the requests about it, the last at `polled_at`; `absences` counts how often in
-      a row the API reported it as not found, first at `absent_since`;
+      a row the API reported it as not found, first at `absent_since`; a callback last said at
+      `announced_at` that it had ended;
     - `model`, `producer`, `key`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are
       as they were submitted; `groups` are those that it was submitted to, `group` the first of
       them, or "";
@@ -140,6 +145,12 @@ class TrackedTask:
     trace: str = ""
     key: str = ""
     groups: tuple[str, ...] = ()
+    announced_at: float | None = None
+
+    @property
+    def is_announced(self) -> bool:
+        """True if a callback said that it has ended, and no poll has shown it since."""
+        return self.announced_at is not None and self.announced_at >= (self.polled_at or 0.0)
 
     @property
     def group(self) -> str:
@@ -148,11 +159,7 @@ class TrackedTask:
 
     def to_json(self) -> dict[str, object]:
         """A plain dictionary, as `--json` prints it."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__slots__
-            if name not in ("webhooks", "groups", "absent_since", "restarts", "record_json")
-        }
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in _UNTOLD}
         return plain | {"state": self.state.value, "group": self.group}
 
 
@@ -214,7 +221,7 @@ class Event:
 class Candidate:
     """A pending id that the next batch may contain; its poll is due at `due`.
 
-    `announced_at`: when somebody said that it has ended, if no poll has shown it since.
+    `announced_at`: when a callback said that it has ended.
     """
 
     id: str
@@ -225,6 +232,16 @@ class Candidate:
     polled_at: float | None
     model: str
     announced_at: float | None = None
+
+    @property
+    def is_announced(self) -> bool:
+        """True if a callback said that it has ended, and no poll has shown it since."""
+        return self.announced_at is not None and self.announced_at >= (self.polled_at or 0.0)
+
+    @property
+    def wanted_at(self) -> float:
+        """Since when its poll is wanted: an announced id is due a little earlier than that."""
+        return max(self.due, self.announced_at or 0.0)
 
 
 @dataclass(frozen=True, slots=True)

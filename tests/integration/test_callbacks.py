@@ -18,7 +18,7 @@ from cavendish.model import Lane
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.store.announcements import APART
+from cavendish.store.announcements import AHEAD, APART
 from cavendish.store.keys import LaneKeys
 from cavendish_worker.service.callback_urls import CallbackUrls
 from ending import settle
@@ -68,7 +68,7 @@ def announced(store: Store, task_id: str) -> bool:
 def claimable(store: Store) -> list[str]:
     now = store.fleet.now()
     found = [each for each in store.tasks.candidates(LANE, now, 1000) if each.due <= now]
-    return [each.id for each in found if each.announced_at is not None]
+    return [each.id for each in found if each.is_announced]
 
 
 def test_a_callback_has_its_id_polled_now(
@@ -101,14 +101,39 @@ def test_a_callback_that_comes_before_the_submit_is_remembered(
 def test_repeated_callbacks_cost_a_poll_now_and_then(
     http: httpx.Client, path: str, store: Store, client: Client
 ) -> None:
-    """After a poll that found it pending, the next one comes seconds later."""
+    """After a poll that one of them brought, the next one comes seconds later."""
     task_id = str(uuid.uuid4())
     client.submit([task_id], service=SERVICE)
+    store.announcements.announce("default", SERVICE, [task_id], store.fleet.now())
     polled_at = _poll(store, task_id)
     for _ in range(50):
         assert http.post(path, json=told(task_id)).status_code == 204
     eventually(lambda: announced(store, task_id), "it is due")
     assert due_at(store, task_id) == pytest.approx(polled_at + APART, abs=0.01)
+
+
+def test_a_first_callback_is_believed_enough_for_a_poll_however_lately_there_was_one(
+    store: Store, client: Client
+) -> None:
+    """It goes before ids that have been due for some seconds."""
+    task_id = str(uuid.uuid4())
+    client.submit([task_id], service=SERVICE)
+    _poll(store, task_id)
+    now = store.fleet.now()
+    assert store.announcements.announce("default", SERVICE, [task_id], now) == set()
+    assert due_at(store, task_id) == pytest.approx(now - AHEAD, abs=0.01)
+    (candidate,) = store.tasks.candidates(LANE, now, 1000)
+    assert candidate.is_announced
+    assert candidate.wanted_at == pytest.approx(now, abs=0.01)
+
+
+def test_a_repeated_callback_waits_from_the_first_one_on(store: Store, client: Client) -> None:
+    task_id, now = str(uuid.uuid4()), store.fleet.now()
+    client.submit([task_id], service=SERVICE)
+    for later in (0.0, 1.0, 2.0):
+        store.announcements.announce("default", SERVICE, [task_id], now + later)
+    (candidate,) = store.tasks.candidates(LANE, now + 2, 1000)
+    assert candidate.announced_at == pytest.approx(now, abs=0.01)
 
 
 def _poll(store: Store, task_id: str) -> float:

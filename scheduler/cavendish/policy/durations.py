@@ -53,13 +53,15 @@ class Observation:
     """What one poll showed about one id. Ages are in seconds since the submit.
 
     `last_age` is the age at the last poll that found it running (0 if there was none), `duration`
-    is the server's own measure in seconds where it gave times.
+    is the server's own measure in seconds where it gave times. `announced`: a callback had said
+    that it has finished.
     """
 
     last_age: float
     age: float
     finished: bool
     duration: float | None = None
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,13 @@ def observe(durations: DurationModel, observations: Iterable[Observation]) -> Du
         faded(durations.running, batch.seconds()),
         durations.seen + batch.finishes,
     )
+
+
+def finished_at(seen: Observation) -> float:
+    """The age at which an id finished that a poll found finished; a guess where nobody says it."""
+    since, until = span(min(seen.last_age, seen.age), seen.age)
+    at = _believed(seen.duration, since, until)
+    return (since + until) / 2 if at is None else at
 
 
 def hazards(durations: DurationModel, before: Sequence[float]) -> list[float]:

@@ -53,7 +53,9 @@ class Forecast:
     Per bin: its hazard rate, and the cumulative hazard and the residual life where it begins.
     `mean` is the mean duration in seconds, where durations beyond LONG count as LONG: a few ids
     that never end must not make all polls rare. `price` is what a poll must be worth by default
-    (task-seconds), one for all models of a service, since they share calls.
+    (task-seconds), one for all models of a service, since they share calls. `silent` is the share
+    of ends that only a poll can find, since no callback announces them: a poll is worth so much
+    less.
     """
 
     hazards: tuple[float, ...]
@@ -61,21 +63,41 @@ class Forecast:
     residual: tuple[float, ...]  # one entry more, for infinity
     mean: float
     price: float
+    silent: float = 1.0
 
     def chance(self, last_age: float, age: float) -> float:
         """How likely an id that was running at `last_age` has finished by `age`."""
         since, until = span(last_age, age)
         return -math.expm1(self._at(since)[0] - self._at(until)[0])
 
-    def wait(self, last_age: float, age: float) -> float:
-        """The expected undetected wait E at `age` of an id that was running at `last_age`."""
+    def wait(self, last_age: float, age: float, *, unheard: bool = False) -> float:
+        """The expected undetected wait E at `age` of an id that was running at `last_age`.
+
+        Of the ends that no callback announces; `unheard`: none came although it should have by now,
+        so that its end is the likelier to be one of these.
+        """
         since, until = span(last_age, age)
         (hazard, residual), (hazard_then, residual_then) = self._at(since), self._at(until)
-        return max(until - since - residual + math.exp(hazard - hazard_then) * residual_then, 0.0)
+        alive = math.exp(hazard - hazard_then)
+        wait = max(until - since - residual + alive * residual_then, 0.0)
+        quiet = self.silent + (1 - self.silent) * alive if unheard else 1.0
+        return wait * self.silent / quiet
 
     def next_age(self, last_age: float, price: float | None = None) -> float:
-        """The age of the next poll of an id that was running at `last_age`: E reaches `price`."""
-        left = clamp(self.price if price is None else price, LEAST_PRICE, MOST_PRICE)
+        """The age of the next poll of an id that was running at `last_age`: E reaches `price`.
+
+        Where callbacks announce most ends it comes much later, but at the latest when an id of
+        which none came has as likely finished as not.
+        """
+        wanted = (self.price if price is None else price) / self.silent
+        age = self._age_worth(last_age, clamp(wanted, LEAST_PRICE, MOST_PRICE))
+        if self.silent == 1:
+            return age
+        hazard = self._at(clamp(last_age, 0.0, OLDEST))[0]
+        return min(age, self._age_at(hazard - math.log(self.silent)))
+
+    def _age_worth(self, last_age: float, left: float) -> float:
+        """The age at which E reaches `left`."""
         age, alive = clamp(last_age, 0.0, OLDEST), 1.0
         for i in range(bin_of(age), BINS - 1):
             hazard, width = self.hazards[i], ENDS[i] - age
@@ -87,9 +109,12 @@ class Forecast:
 
     def quantile(self, share: float) -> float:
         """The age by which this share of all tasks has finished."""
-        target = -math.log1p(-clamp(share, 0.0, 1 - 1e-9))
-        i = bisect_right(self.cumulative, target) - 1
-        return EDGES[i] + (target - self.cumulative[i]) / self.hazards[i]
+        return self._age_at(-math.log1p(-clamp(share, 0.0, 1 - 1e-9)))
+
+    def _age_at(self, hazard: float) -> float:
+        """The age at which the cumulative hazard reaches `hazard`."""
+        i = bisect_right(self.cumulative, hazard) - 1
+        return EDGES[i] + (hazard - self.cumulative[i]) / self.hazards[i]
 
     def _at(self, age: float) -> tuple[float, float]:
         """The cumulative hazard and the residual life at an age."""
@@ -100,8 +125,10 @@ class Forecast:
         return self.cumulative[i] + hazard * (age - EDGES[i]), residual
 
 
-def forecast(durations: DurationModel, service: DurationModel | None = None) -> Forecast:
-    """The forecast of a duration model.
+def forecast(
+    durations: DurationModel, service: DurationModel | None = None, silent: float = 1.0
+) -> Forecast:
+    """The forecast of a duration model; `silent` is the share of ends that no callback announces.
 
     Where the model has seen little, the model of its `service` decides; where that has seen little
     too, a flat hazard rate.
@@ -118,7 +145,7 @@ def forecast(durations: DurationModel, service: DurationModel | None = None) -> 
     residual.reverse()
     mean = residual[0] - math.exp(-cumulative[-1]) * residual[BINS - 1]
     price = whole.price if whole else PRICE_SHARE * mean
-    return Forecast(tuple(rates), tuple(cumulative), tuple(residual), mean, price)
+    return Forecast(tuple(rates), tuple(cumulative), tuple(residual), mean, price, silent)
 
 
 def first_age(forecast: Forecast) -> float:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cavendish.model import Lane
+from cavendish.model import Lane, TrackedTask
 from cavendish.store.connection import Connection
 from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
 from cavendish.store.new_tasks import by_lane
 from cavendish.store.tracked_tasks import Tasks
 
-#: Seconds between two polls of an id, however often its end is announced.
+#: Seconds between two polls of an id for its announcements, however many there are.
 APART = 3.0
+#: An announced id goes before those that have been due for fewer seconds.
+AHEAD = 10.0
 
 
 class Announcements:
@@ -36,17 +38,23 @@ class Announcements:
         pending = [task for task in known.values() if not task.state.terminal]
         if not pending:
             return again
-        places = [
-            Place(task.producer, lane, max(now, (task.polled_at or 0.0) + APART))
-            for task in pending
-        ]
+        places = [Place(task.producer, lane, _soon(task, now)) for task in pending]
         self._tasks.due(lane.account).note(_first(places), now)
         keys = LaneKeys(lane)
         names = [keys.leases]
         for task in pending:
             names += [keys.task(task.id), keys.due(task.producer)]
-        said = self._redis.script("announce", names, [now, APART, *(task.id for task in pending)])
+        said = self._redis.script(
+            "announce", names, [now, AHEAD, APART, *(task.id for task in pending)]
+        )
         return again | {task.id for task, one in zip(pending, said, strict=True) if one == 2}
+
+
+def _soon(task: TrackedTask, now: float) -> float:
+    """When an id is polled whose end is announced: now, but not twice within a moment."""
+    if task.announced_at is None or task.is_announced:
+        return now
+    return max(now, (task.polled_at or 0.0) + APART)
 
 
 def _first(places: Iterable[Place]) -> list[Place]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from cavendish.model import Candidate, Lane
+from cavendish.policy.callbacks import Callbacks, proved
 from cavendish.policy.durations import Observation, observe
 from cavendish.policy.next_poll import CALL_PRICE, Forecast, forecast
 from cavendish.store.shared_state import SharedState
@@ -25,6 +26,7 @@ class Forecasts:
     def __init__(self, shared_state: SharedState) -> None:
         self._shared_state = shared_state
         self._known: dict[tuple[Lane, str], tuple[float, Forecast]] = {}
+        self._heard: dict[Lane, tuple[float, Callbacks]] = {}
         self._noted: dict[tuple[Lane, str], float] = {}
         self._lock = threading.Lock()
 
@@ -35,29 +37,52 @@ class Forecasts:
             at, known = self._known.get((shared, model), (float("-inf"), None))
             if known is not None and 0 <= now - at < FRESH_FOR:
                 return known
+        silent = self.callbacks(lane, now).silent
         service = self._shared_state.durations(shared, "")
         durations = self._shared_state.durations(shared, model) if model else None
-        fresh = forecast(durations, service) if durations else forecast(service)
+        if durations:
+            fresh = forecast(durations, service, silent)
+        else:
+            fresh = forecast(service, silent=silent)
         with self._lock:
             if len(self._known) >= KEPT:
                 self._known.clear()
             self._known[shared, model] = (now, fresh)
         return fresh
 
-    def worth(self, lane: Lane, batch: Sequence[Candidate], now: float) -> float:
+    def callbacks(self, lane: Lane, now: float) -> Callbacks:
+        """What the callbacks of a service have proved to be worth."""
+        shared = _shared(lane)
+        with self._lock:
+            at, known = self._heard.get(shared, (float("-inf"), None))
+            if known is not None and 0 <= now - at < FRESH_FOR:
+                return known
+        fresh = self._shared_state.callbacks(shared)
+        with self._lock:
+            if len(self._heard) >= KEPT:
+                self._heard.clear()
+            self._heard[shared] = (now, fresh)
+        return fresh
+
+    def worth(
+        self, lane: Lane, batch: Sequence[Candidate], now: float, *, gathering: bool = False
+    ) -> float:
         """The sum of the expected undetected waits of these ids now, in task-seconds.
 
         An id whose end is announced is worth a call of its own while calls are plentiful; near the
-        rate limit it waits for others.
+        rate limit it waits for others. While announced ids are `gathering` they are worth nothing.
         """
-        worth = 0.0
+        worth, true = 0.0, self.callbacks(lane, now).true
         for one in batch:
-            if one.announced_at is not None and one.due <= now:
-                worth += CALL_PRICE + max(now - one.announced_at, 0.0)
+            if one.is_announced and one.due <= now:
+                if not gathering:
+                    worth += true * (CALL_PRICE + max(now - one.wanted_at, 0.0))
                 continue
             last_age = max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
-            age = now - one.submitted_at
-            worth += self.forecast(lane, one.model, now).wait(last_age, age)
+            age, model = now - one.submitted_at, self.forecast(lane, one.model, now)
+            wait = model.wait(last_age, age, unheard=one.due <= now)
+            # Of one that had its callback too early no other will come.
+            worth += wait if one.announced_at is None else wait / model.silent
         return worth
 
     def learn(
@@ -74,6 +99,10 @@ class Forecasts:
         everything = [one for seen in observations.values() for one in seen]
         if everything:
             self._teach(shared, "", everything)
+        if any(one.announced for one in everything) or self.callbacks(lane, now) != Callbacks():
+            self._shared_state.change_callbacks(
+                shared, lambda known: proved(known, everything, now)
+            )
         self._note(shared, [model for model in observations if model], now)
 
     def _teach(self, lane: Lane, model: str, seen: Sequence[Observation]) -> None:

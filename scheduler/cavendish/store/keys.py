@@ -89,6 +89,7 @@ in the broker's Redis.
 | {lane}:counts             | hash   | totals: submitted, ended by state, delivered, skipped,      |
 |                           |        | buried; for as long as anything of the service is kept      |
 | {lane}:durations:MODEL    | hash   | version, value: duration model; without a name: of all      |
+| {lane}:callbacks          | hash   | version, value: how many ends the API's callbacks announced |
 | {lane}:models             | zset   | model -> when its duration model last learned; the latest   |
 | {lane}:service-health     | hash   | version, value: batch limit, and whether the service fails  |
 | {lane}:events             | stream | what ended, capped; `delay` in seconds from finish to       |
@@ -316,6 +317,10 @@ class LaneKeys:
     @property
     def events(self) -> str:
         return self._key("events")
+
+    @property
+    def callbacks(self) -> str:
+        return self._key("callbacks")
 
     def durations(self, model: str) -> str:
         return self._key(f"durations:{model}")

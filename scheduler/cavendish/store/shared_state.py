@@ -11,6 +11,7 @@ from typing import Protocol, Self, TypeVar
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
 from cavendish.policy.bulk_actions import BulkActions
+from cavendish.policy.callbacks import Callbacks
 from cavendish.policy.circuit import Circuit
 from cavendish.policy.durations import DurationModel
 from cavendish.policy.episodes import Episodes
@@ -43,8 +44,8 @@ R = TypeVar("R")
 
 class SharedState:
     """The rate limit of each account, what its token sees of each service, the service health of
-    each lane, the duration model of each model, the circuit of each endpoint; the episodes of
-    trouble; and what operators do to many ids.
+    each lane, the duration model of each model, the callbacks of each service, the circuit of each
+    endpoint; the episodes of trouble; and what operators do to many ids.
 
     A `step` turns a state into its next one. Every method raises StoreUnavailable.
     """
@@ -136,6 +137,15 @@ class SharedState:
             DurationModel,
             lambda durations: (step(durations), None),
         )
+
+    def callbacks(self, lane: Lane) -> Callbacks:
+        """What the callbacks of a service have proved to be worth."""
+        return self._read(keys.LaneKeys(lane).callbacks, Callbacks)[1]
+
+    def change_callbacks(self, lane: Lane, step: Callable[[Callbacks], Callbacks]) -> None:
+        """Change what the callbacks of a service have proved to be worth."""
+        key = keys.LaneKeys(lane).callbacks
+        self._change(key, Callbacks, lambda known: (step(known), None))
 
     def note_models(self, lane: Lane, models: Iterable[str], now: float) -> None:
         """List these models as the latest that learned."""

@@ -26,8 +26,6 @@ def candidate(producer: str, task_id: str, due: float, fields: Any) -> Candidate
         polled_at, announced_at = _time(fields.get("polled_at")), _time(fields.get("announced_at"))
     except (TypeError, ValueError, KeyError):
         return Candidate(task_id, producer, due, due, due, None, "")
-    if announced_at is not None and polled_at is not None and polled_at > announced_at:
-        announced_at = None
     model = fields.get("model") or ""
     return Candidate(task_id, producer, due, *times, polled_at, model, announced_at)
 
@@ -76,6 +74,7 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         trace=fields.get("trace", ""),
         key=fields.get("key", ""),
         groups=tuple(fields.get(f"to:{one}", "") for one in subscriptions if is_of_group(one)),
+        announced_at=_time(fields.get("announced_at")),
     )
 
 

@@ -215,7 +215,8 @@ class Rounds:
         """Count a batch that was sent; if its service fails, all others wait for its answer."""
         did.batches += 1
         did.ids += len(ids)
-        recorded.claimed(one.lane.service, [each.due for each in one.batch if each.id in ids], now)
+        wanted_at = [each.wanted_at for each in one.batch if each.id in ids]
+        recorded.claimed(one.lane.service, wanted_at, now)
         if one.waiting.failing:
             self.store.shared_state.change_service_health(
                 one.lane, lambda known: (probing(known, now), None)

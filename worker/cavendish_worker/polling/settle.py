@@ -30,6 +30,8 @@ from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 from cavendish_worker.telemetry.tracing import Polls
 
+#: Seconds after a submit in which the gateway announces what it adopts; that is no callback.
+_ADOPTED = 1.0
 _TEACHING = (Verdict.PENDING, Verdict.SUCCEEDED, Verdict.FAILED)
 
 
@@ -160,7 +162,10 @@ class Settler:
         """When a pending id is worth its next poll; at the latest at its deadline."""
         task, absence_policy = outcome.task, self.absence_policy
         forecast = self.forecasts.forecast(self.writer.lane, outcome.model or task.model, now)
-        at = task.submitted_at + forecast.next_age(now - task.submitted_at)
+        price = forecast.price
+        if task.announced_at is not None:  # too early: no other callback will come
+            price *= forecast.silent
+        at = task.submitted_at + forecast.next_age(now - task.submitted_at, price)
         if outcome.absences:  # the duration model says nothing of ids that are gone
             first = max(absence_policy.over / absence_policy.polls, SOON)
             wait = visibility.wait(outcome.absences, first)
@@ -190,4 +195,7 @@ def _observation(task: TrackedTask, reading: Reading, now: float) -> Observation
     finished, duration = reading.verdict is not Verdict.PENDING, None
     if finished and reading.finished_at is not None and reading.created_at is not None:
         duration = reading.finished_at - reading.created_at
-    return Observation(last_age, now - task.submitted_at, finished, duration)
+    announced = task.is_announced and (
+        task.polls > 0 or (task.announced_at or 0.0) - task.submitted_at > _ADOPTED
+    )
+    return Observation(last_age, now - task.submitted_at, finished, duration, announced)

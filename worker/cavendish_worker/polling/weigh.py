@@ -94,14 +94,26 @@ class Scales:
         ahead = list(_ahead(waiting, now))
         if not batch:
             return Weighed(waiting, [], None, min(ahead, default=now + UNREADABLE))
-        worths = self._worths(waiting.lane, batch)
+        gathers_until = self._gathers_until(waiting, batch)
+        worths = self._worths(waiting.lane, batch, gathering=gathers_until > now)
         value = sum(worth / self._price(name) for name, worth in worths.items())
         if value >= 1:
             return Weighed(waiting, batch, Bid(worths, since), now)
         ahead += [one.deadline_at for one in batch if one.deadline_at > now]
+        ahead += [gathers_until] if gathers_until > now else []
         return Weighed(waiting, batch, None, min([self._worth_at(batch, worths, value), *ahead]))
 
-    def _worths(self, lane: Lane, batch: list[Candidate]) -> dict[str, float]:
+    def _gathers_until(self, waiting: Waiting, batch: list[Candidate]) -> float:
+        """Until when the announced ids of a batch wait for others; 0: they do not."""
+        announced = [one.wanted_at for one in batch if one.is_announced and one.due <= self.now]
+        if len(announced) >= waiting.size:
+            return 0.0
+        callbacks = self.forecasts.callbacks(waiting.lane, self.now)
+        return callbacks.gathers_until(announced, self.now)
+
+    def _worths(
+        self, lane: Lane, batch: list[Candidate], *, gathering: bool = False
+    ) -> dict[str, float]:
         """What a call about a batch is worth to each producer; infinite for a last poll."""
         by_producer: dict[str, list[Candidate]] = defaultdict(list)
         for one in batch:
@@ -109,7 +121,8 @@ class Scales:
         worths = {}
         for name, some in by_producer.items():
             last_poll = any(one.due <= self.now and one.deadline_at <= self.now for one in some)
-            worths[name] = math.inf if last_poll else self.forecasts.worth(lane, some, self.now)
+            worth = self.forecasts.worth(lane, some, self.now, gathering=gathering)
+            worths[name] = math.inf if last_poll else worth
         return worths
 
     def _price(self, producer: str) -> float:
