@@ -77,7 +77,7 @@ class Settings:
         "Upper bound of an account's rate limit; unset: only the learned limit.",
     )
     batch_size: int = field.count(
-        50, 1, 1000, "ids", "Maximum number of ids in one `retrieve_batch` call."
+        100, 1, 1000, "ids", "Maximum number of ids in one `retrieve_batch` call."
     )
     tick: float = field.seconds(0.25, 0.05, 60, "Interval at which beat starts a dispatch.")
     deadline: float = field.seconds(

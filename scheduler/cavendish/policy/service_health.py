@@ -3,6 +3,9 @@
 Server errors and timeouts say nothing about the rate limit of the account; they delay the calls to
 this one service. A service that the API does not serve at all is paused: now and then one call
 about one id finds out whether it is served by now, and the other ids cost nothing.
+
+No limit of a call is published, and the vendor's clients ask about 50 ids at most. So the first
+calls do too, and they may carry twice as many as were once answered, each of them, in one call.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from dataclasses import dataclass, replace
 from cavendish.policy.backoff import exponential
 from cavendish.stored_json import compact, read
 
+#: Ids in a call to a service of which nothing is known.
+FIRST_BATCH = 50
 #: Seconds that calls wait after a first failure, and at most.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 #: The same for a service that the API does not serve.
@@ -24,7 +29,8 @@ PROBE_FOR = 5.0
 class ServiceHealth:
     """The health of one lane. Times are in seconds since the epoch.
 
-    `batch_limit` is the most ids that the API takes in a call (0: not known yet). After `failures`
+    `batch_limit` is the most ids that the API takes in a call (0: not known yet), `answered` the
+    most about which it told in one call, if these are enough to ask about more. After `failures`
     in a row since `failing_since` no call is sent before `down_until`. `paused_since`: when the API
     first said that it does not serve this service (0: it is served).
     """
@@ -36,6 +42,7 @@ class ServiceHealth:
     reason: str = ""
     paused_since: float = 0.0
     failing_since: float = 0.0
+    answered: int = 0
 
     @classmethod
     def from_json(cls, text: object) -> ServiceHealth:
@@ -50,7 +57,11 @@ class ServiceHealth:
         """How many of the `wanted` ids the next call may carry."""
         if self.paused_since:
             return 1
-        return min(wanted, self.batch_limit) if self.batch_limit else wanted
+        return min(wanted, self._tried, self.batch_limit or wanted)
+
+    @property
+    def _tried(self) -> int:
+        return max(FIRST_BATCH, 2 * self.answered)
 
 
 def failed(
@@ -58,7 +69,8 @@ def failed(
 ) -> ServiceHealth:
     """A call failed. A call that was sent before the last failure counts as part of that one.
 
-    A paused service stays paused: a failure does not say that it is served.
+    A paused service stays paused: a failure does not say that it is served. What was answered is
+    forgotten: it may be that calls about many ids take too long.
     """
     if sent_at < health.failed_at:
         return health
@@ -74,6 +86,7 @@ def failed(
         down_until=until,
         reason=reason,
         failing_since=health.failing_since or now,
+        answered=0,
     )
 
 
@@ -102,11 +115,11 @@ def probing(health: ServiceHealth, now: float) -> ServiceHealth:
     return replace(health, down_until=now + PROBE_FOR) if health.failures else health
 
 
-def worked(health: ServiceHealth) -> ServiceHealth:
-    """A call was answered."""
-    if not health.failures:
-        return health
-    return ServiceHealth(health.batch_limit, failed_at=health.failed_at)
+def worked(health: ServiceHealth, ids: int = 0) -> ServiceHealth:
+    """A call was answered; `ids`: about how many, if it told of each that was asked about."""
+    if health.failures:
+        health = ServiceHealth(health.batch_limit, failed_at=health.failed_at)
+    return replace(health, answered=ids) if ids >= health._tried else health
 
 
 def too_many(health: ServiceHealth, limit: int) -> ServiceHealth:
