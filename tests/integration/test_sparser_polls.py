@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import httpx
+import pytest
 
 from cavendish.clock import Clock
-from cavendish.model import Lane
+from cavendish.model import Candidate, Lane
 from cavendish.policy.callbacks import GATHERING, Callbacks
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.verdicts import AbsencePolicy
@@ -158,6 +160,21 @@ def test_a_callback_about_an_id_that_runs_proves_nothing_and_the_id_is_polled_as
     assert (known.missed, known.wrong) == (0, 1)
     early, quiet = store.connection.redis.zmscore(KEYS.due(""), ["early", "quiet"])
     assert early - now < (quiet - now) / 3
+
+
+def test_an_id_that_had_its_callback_is_weighed_as_if_there_were_none(store: Store) -> None:
+    """One that had none yet is worth a little until its poll is due, and then much more."""
+    know(store, heard=200.0)
+    forecasts, now = Forecasts(store.shared_state), store.fleet.now()
+    waits = [
+        forecasts.worth(LANE, [Candidate("a", "", due, now - 60, 9e9, now - 30, "", at)], now)
+        for due, at in ((now + 1, now - 40), (now + 1, None), (now - 1, None))
+    ]
+    silent, alive = Callbacks(heard=200.0).silent, math.exp(-30 / 30)
+    wait = 30 - 30 * (1 - alive)
+    assert waits == pytest.approx(
+        [wait, wait * silent, wait * silent / (silent + (1 - silent) * alive)]
+    )
 
 
 def test_what_the_gateway_adopts_is_polled_at_once_and_is_no_callback(

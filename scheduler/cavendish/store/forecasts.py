@@ -80,9 +80,10 @@ class Forecasts:
                 continue
             last_age = max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
             age, model = now - one.submitted_at, self.forecast(lane, one.model, now)
-            wait = model.wait(last_age, age, unheard=one.due <= now)
-            # Of one that had its callback too early no other will come.
-            worth += wait if one.announced_at is None else wait / model.silent
+            if one.announced_at is None:
+                worth += model.wait(last_age, age, unheard=one.due <= now)
+            else:  # it had its callback too early: no other will come
+                worth += model.wait(last_age, age) / model.silent
         return worth
 
     def learn(
