@@ -1,7 +1,7 @@
 """Waits of the vendor's SDK, unmodified: through the gateway, and at the API itself.
 
     python tests/bench/gateway.py [--waits 1000] [--each 50] [--shared] [--only through]
-        [--arrivals 40] [--seconds 75] [--batch 50]
+        [--arrivals 40] [--seconds 75] [--shares 0,0.5,1] [--batch 50]
 
 Each row has an emulated API of its own, with one token, the same limit and the same durations. The
 SDK asks `cavendish up` in the place of the API, and asks the API itself: so many waits begin at
@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="one token, so one client")
     parser.add_argument("--arrivals", type=float, default=40, help="tasks bought a second")
     parser.add_argument("--seconds", type=float, default=75, help="of buying")
+    parser.add_argument("--shares", default="0,0.5,1", help="of the bought tasks, that call back")
     parser.add_argument("--batch", type=int, default=0, help="most ids of a call")
     parser.add_argument("--only", choices=["through", "bought", "direct"], help="one kind of row")
     options = parser.parse_args()
@@ -254,7 +255,7 @@ def main() -> None:
         with stack(*api, **more) as facts:
             measure("through us", facts, options)
             settled(facts["store"])
-    for share in ("0", "0.5", "1") if options.only in (None, "bought") else ():
+    for share in options.shares.split(",") if options.only in (None, "bought") else ():
         with stack(*api, "--callbacks", share, **more) as facts:
             flow(share, facts, options)
     if options.only in (None, "direct"):

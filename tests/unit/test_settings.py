@@ -226,7 +226,7 @@ def test_a_range_includes_its_edges(name: str, texts: str) -> None:
 def test_the_defaults_that_are_published_hold() -> None:
     settings = Settings()
     assert (settings.api_url, str(settings.data_dir)) == ("https://api.acedata.cloud", ".cavendish")
-    assert (settings.batch_size, settings.deadline, settings.shards) == (50, 3600.0, 1)
+    assert (settings.batch_size, settings.deadline, settings.shards) == (100, 3600.0, 1)
 
 
 @pytest.mark.parametrize(

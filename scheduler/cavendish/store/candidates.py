@@ -42,7 +42,7 @@ class CandidateReader:
     """Reads lanes once. Raises StoreUnavailable.
 
     `batches`: how many batches may be made of a lane; a service that fails gets one. `healthy`:
-    take each service for healthy, whatever is known of it.
+    take each service for healthy, whatever is known of it, and for one that takes so many ids.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class CandidateReader:
             return Waiting(lane, 0, 0.0, {}, [], error=error)
         producers, text = overview
         health = ServiceHealth() if self._healthy else ServiceHealth.from_json(text)
-        size, until = health.batch_size(self._batch_size), health.down_until
+        size = self._batch_size if self._healthy else health.batch_size(self._batch_size)
+        until = health.down_until
         unread = until if until > self._now else None
         first_at: dict[str, float | None] = dict.fromkeys(sorted(producers), unread)
         failing = health.failures > 0

@@ -108,19 +108,14 @@ from cavendish.model import Lane
 
 LANES = "cavendish:lanes"
 ENDPOINTS = "cavendish:endpoints"
-API_KEYS = "cavendish:api-keys"
-API_KEYS_USED = "cavendish:api-keys-used"
+API_KEYS, API_KEYS_USED = "cavendish:api-keys", "cavendish:api-keys-used"
 UNCERTAIN = "cavendish:uncertain"
 DISABLED = "cavendish:disabled"
-PAUSED = "cavendish:paused"
-FAILING = "cavendish:failing"
-BLIND = "cavendish:blind"
+PAUSED, FAILING, BLIND = "cavendish:paused", "cavendish:failing", "cavendish:blind"
 OPEN_CIRCUITS = "cavendish:open-circuits"
-CONTROLS = "cavendish:controls"
-EPISODES = "cavendish:episodes"
+CONTROLS, EPISODES = "cavendish:controls", "cavendish:episodes"
 BULK_ACTIONS = "cavendish:bulk-actions"
-FLEET = "cavendish:fleet"
-RECONCILED = "cavendish:reconciled"
+FLEET, RECONCILED = "cavendish:fleet", "cavendish:reconciled"
 #: Hash tags of the due indices that are not of one account.
 DEADLINES, DELIVERIES = "cavendish:deadlines", "cavendish:deliveries"
 #: Refused submits, in one slot: what is known of them, what was sent, how many were dropped.
