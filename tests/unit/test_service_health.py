@@ -42,7 +42,7 @@ def test_batches_begin_with_fifty_ids_and_double_as_long_as_each_is_told_of() ->
     service_health, sizes = SOUND, []
     for _ in range(4):
         sizes.append(size := service_health.batch_size(300))
-        service_health = worked(service_health, size)
+        service_health = worked(service_health, size, size)
     assert sizes == [50, 100, 200, 300]
     assert SOUND.batch_size(20) == 20
     assert too_many(service_health, 100).batch_size(300) == 100
@@ -51,13 +51,22 @@ def test_batches_begin_with_fifty_ids_and_double_as_long_as_each_is_told_of() ->
 def test_batches_do_not_grow_by_answers_that_say_less_than_was_asked() -> None:
     """A short batch, or one of which some ids were missing, shows nothing of more."""
     assert worked(SOUND) is SOUND
-    assert worked(SOUND, 49) is SOUND
-    assert worked(worked(SOUND, 50), 50) == worked(SOUND, 50)
+    assert worked(SOUND, 49, 49) is SOUND
+    assert worked(SOUND, 50, 49) is SOUND
+    assert worked(worked(SOUND, 50, 50), 50, 50) == worked(SOUND, 50, 50)
+
+
+def test_after_a_large_answer_in_which_ids_are_missing_batches_begin_anew() -> None:
+    """An API that answers only the first so many ids of a call would hide all others for ever."""
+    grown = worked(SOUND, 50, 50)
+    assert grown.batch_size(300) == 100
+    assert worked(grown, 100, 99).batch_size(300) == 50
+    assert worked(grown, 50, 49) == grown
 
 
 def test_after_a_failure_batches_begin_anew() -> None:
     """Perhaps so many ids take the API too long."""
-    grown = worked(worked(SOUND, 50), 100)
+    grown = worked(worked(SOUND, 50, 50), 100, 100)
     assert grown.batch_size(300) == 200
     down = failed(grown, "timeout", 99.0, 100.0, 0.0)
     assert down.batch_size(300) == worked(down).batch_size(300) == 50

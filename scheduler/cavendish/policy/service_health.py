@@ -115,11 +115,16 @@ def probing(health: ServiceHealth, now: float) -> ServiceHealth:
     return replace(health, down_until=now + PROBE_FOR) if health.failures else health
 
 
-def worked(health: ServiceHealth, ids: int = 0) -> ServiceHealth:
-    """A call was answered; `ids`: about how many, if it told of each that was asked about."""
+def worked(health: ServiceHealth, asked: int = 0, told: int = 0) -> ServiceHealth:
+    """A call about so many ids was answered, and told of so many of them.
+
+    Where some are missing in a large answer, the API may have cut it short: calls begin anew.
+    """
     if health.failures:
         health = ServiceHealth(health.batch_limit, failed_at=health.failed_at)
-    return replace(health, answered=ids) if ids >= health._tried else health
+    if told < asked:
+        return replace(health, answered=0) if asked > FIRST_BATCH else health
+    return replace(health, answered=asked) if asked >= health._tried else health
 
 
 def too_many(health: ServiceHealth, limit: int) -> ServiceHealth:

@@ -174,10 +174,9 @@ class Asker:
         self.store.tasks.tally(self.lane, calls=1, rate_refused=int(why is UpstreamErrorKind.RATE))
         if why in (None, UpstreamErrorKind.FORBIDDEN):
             self.report_answer(answer, sent_at)
-            items = answer.items if isinstance(answer, Answered) else ()
-            told = len(ids) if len(items) >= len(ids) else 0
+            told = len(answer.items) if isinstance(answer, Answered) else 0
             failures = self.store.shared_state.change_service_health(
-                self.lane, lambda known: (health.worked(known, told), known.failures)
+                self.lane, lambda known: (health.worked(known, len(ids), told), known.failures)
             )
             if failures:
                 logger().info("service.back", lane=str(self.lane), failures=failures)
