@@ -28,7 +28,7 @@ $(VENV)/clients/.done: tests/clients/clients.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VENV)/clients --requirement tests/clients/clients.lock
 	@touch $@
 
-demo: setup ## the main job on this machine, in under a minute, with a pretend API
+demo: setup ## the main job on this machine, in under a minute, with an emulated API
 	@$(BIN)/cavendish demo
 
 run: setup ## the whole stack for a real token (CAVENDISH_API_TOKEN); stop with Ctrl-C

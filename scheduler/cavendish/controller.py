@@ -21,7 +21,7 @@ LEAST_CALLS, MOST_CALLS = 0.01, 100_000.0
 
 
 class Controller:
-    """Every method raises StoreUnavailable, and SubmissionError for what cannot be meant."""
+    """Every method raises StoreUnavailable, and SubmissionError for values that are not valid."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -126,5 +126,5 @@ def checked_text(value: object, name: str) -> str:
 def _number(value: object, name: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not abs(value) < END_OF_TIME:  # type: ignore[arg-type]
-        raise SubmissionError(f"`{name}` must be a number, and not a huge one.")
+        raise SubmissionError(f"`{name}` must be a number of ordinary size.")
     return float(value)  # type: ignore[arg-type]

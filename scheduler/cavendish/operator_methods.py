@@ -28,10 +28,10 @@ class OperatorMethods:
         reason: str = "",
         by: str | None = None,
     ) -> list[Changed]:
-        """Poll `ids` of a `service` no more: they end as cancelled; or all that match a Filter.
+        """Cancel `ids` of a `service`, or all that match a Filter: they are polled no more.
 
         Returns what became of each. What has ended stays as it is, and an answer of the API that
-        comes now is dropped. Webhooks hear `task.cancelled`, unless `silent`; a group counts it
+        comes now is dropped. `task.cancelled` is sent, unless `silent`; a group counts it
         anyway. `account`: "default" if it is not given. `reason` and `by` (default: user and host
         of the caller) are told in the reason of each task. A filter names service and account
         itself, and finds pending tasks only, without those that are submitted meanwhile.
@@ -84,7 +84,7 @@ class OperatorMethods:
         reason: str = "",
         by: str | None = None,
     ) -> Pause:
-        """Ask no more about the ids of an `account`, or of one `service` of it.
+        """Make no calls about the ids of an `account`, or of one `service` of it.
 
         It ends by itself after so many `seconds`, or at the Unix time `until`; without either it
         lasts until `resume`. Ids wait and are accepted, webhooks go on, and deadlines still pass.

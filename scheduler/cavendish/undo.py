@@ -29,7 +29,7 @@ Chosen = Iterable[str | UUID] | Filter
 class Undo:
     """Each method goes on only while its results are taken: some hundred ids at a time.
 
-    All raise StoreUnavailable, and SubmissionError for what cannot be meant.
+    All raise StoreUnavailable, and SubmissionError for wrong values.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:

@@ -85,7 +85,7 @@ class Stack:
         wait_until(lambda: self.pids()[part] != before, 60, f"{part} runs again")
 
     def create(self, count: int) -> list[str]:
-        """Make remote tasks at the pretend API."""
+        """Make remote tasks at the emulated API."""
         ids: list[str] = httpx.post(
             f"{self.facts['api']}/emulator/tasks", json={"count": count}, trust_env=False
         ).json()["ids"]

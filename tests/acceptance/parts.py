@@ -1,4 +1,4 @@
-"""The parts of a stack one by one, as an operator runs them: a Redis, a pretend API, and any number
+"""The parts of a stack one by one, as an operator runs them: Redis, emulated API, and any number
 of beats and workers.
 
 Each part can be given a wall clock of its own; the steady clock stays as it is.
@@ -145,7 +145,7 @@ class Parts:
         assert process.wait(60) == 0, self.lines()
 
     def tally(self) -> dict[str, Any]:
-        """What the pretend API was asked."""
+        """What the emulated API was asked."""
         return self.emulator.accounts["emulated"].tallied(time.time())
 
     def announced(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Parts:
         return said
 
     def finished(self) -> dict[str, float]:
-        """When each id finishes at the pretend API."""
+        """When each id finishes at the emulated API."""
         return {job.id: job.finished_at for job in self.emulator.accounts["emulated"].jobs.values()}
 
     def tasks(self, ids: list[str]) -> dict[str, TrackedTask]:

@@ -124,7 +124,7 @@ def test_what_has_expired_leaves_nothing_but_totals(
     ] == [0] * 7
 
 
-def test_a_sweep_forgets_as_fast_as_two_hundred_ids_a_second_end(
+def test_a_reconcile_run_forgets_as_fast_as_two_hundred_ids_a_second_end(
     store: Store, endpoint_index: Delivering
 ) -> None:
     """It runs each half minute, so 6,000 ids whose records are gone must be struck off the list by

@@ -183,7 +183,7 @@ def test_the_call_of_the_doctor_takes_its_turn_and_is_left_out_in_a_pause_or_off
     assert parts.tally()["calls"] == 1
 
 
-def test_a_hold_for_a_refused_credential_is_found(parts: Parts) -> None:
+def test_a_pause_for_a_refused_credential_is_found(parts: Parts) -> None:
     now = parts.store.fleet.now()
 
     def change(known: RateLimit) -> tuple[RateLimit, None]:

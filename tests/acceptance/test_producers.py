@@ -94,7 +94,7 @@ def test_both_messages_of_the_page_are_taken_as_they_stand(
     assert (least.service, least.account) == (SERVICE, "default")
 
 
-def test_what_the_page_says_is_refused_is_refused_aloud_and_the_worker_lives_on(
+def test_what_the_page_says_is_refused_is_refused_with_a_reason_and_the_worker_lives_on(
     stack: Stack, broker: redis.Redis
 ) -> None:
     def but(*gone: str, **changed: Any) -> str:

@@ -42,7 +42,7 @@ HEADER = "Bearer of-a-receiver-27182818"
 
 
 class Api:
-    """The pretend API, at which nobody is known while `closed`. It keeps what it was asked with."""
+    """The emulated API, which knows nobody while `closed`. It keeps what it was asked with."""
 
     def __init__(self) -> None:
         self.emulator = Emulator(EmulatorConfig(rate=0, median=1, sigma=0.1, tokens=(TOKEN, ALICE)))
@@ -58,7 +58,7 @@ class Api:
 
 
 class Guarded(Stack):
-    """A running `cavendish up` with a token, in place of a pretend API of its own."""
+    """A running `cavendish up` with a token, in place of an emulated API of its own."""
 
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cavendish-test-"))

@@ -4,7 +4,7 @@
         [--batches 50,200] [--workers 1,2] [--against COMMIT]
 
 Ids arrive evenly, whether the system keeps up or not; each has one webhook, to a receiver of this
-machine. The pretend API has no limit, and answers within milliseconds; its CPU, and that of the
+machine. The emulated API has no limit, and answers within milliseconds; its CPU, and that of the
 receiver, are counted apart. With the first size of batches everything is measured, with the others
 the last rate and number of workers. With `--against`, each load runs on the code of that commit
 too, in turns, and the ratios are printed pair by pair.

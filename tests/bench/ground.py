@@ -1,6 +1,6 @@
 """The ground of one benchmark run.
 
-The pretend API, a real Redis, and every process that runs on them, ended at the end.
+The emulated API, a real Redis, and every process that runs on them, ended at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OURS_OR_PROXY = re.compile(r"(?i)CAVENDISH_|ACEDATACLOUD_|.*_PROXY$")
 class Ground:
     """What the contestants of one run share.
 
-    `emulate` are the options of the pretend API, and `settings` its environment.
+    `emulate` are the options of the emulated API, and `settings` its environment.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Ground:
         return ids
 
     def ask(self, what: str, token: str) -> dict[str, Any]:
-        """The pretend API's `tally` or `ledger` of one token."""
+        """The emulated API's `tally` or `ledger` of one token."""
         said: dict[str, Any] = self._http.get(
             f"{self.api}/emulator/{what}", params={"token": token}
         ).json()

@@ -1,6 +1,6 @@
 """What counts.
 
-The numbers of one contestant, from what the pretend API saw; and the table of all. Pure.
+The numbers of one contestant, from what the emulated API saw; and the table of all. Pure.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ lanes cost Redis. Prints only; in about 10 minutes.
 
     python tests/bench/strangers.py [--names 200,2000] [--pairs 2] [--only shares,idle,alerts]
 
-Shares: 100 real ids of one producer, at a pretend API of 6 calls/s; alone, and 20 s after another
+Shares: 100 real ids of one producer, at an emulated API of 6 calls/s; alone, and 20 s after another
 producer has submitted an id to each of 200 (2,000) services of which the API knows nothing. Each id
 is timed from its finish at the API to its webhook. Idle: the commands per second that Redis gets
 from a whole stack, with no lane, with 2,000 quiet ones, and with these and operator alerts

@@ -1,10 +1,10 @@
 """The whole system against three ways to poll that are in use today: real time, real Redis, real
-Celery, one pretend API.
+Celery, one emulated API.
 
     .venv/bin/python tests/bench/whole.py [--minutes 6] [--together] [--only ours,beat] [--json
     FILE]
 
-Each contestant has a token of its own at the same pretend API, a hidden limit of its own that goes
+Each contestant has a token of its own at the same emulated API, a hidden limit of its own that goes
 6 -> 3 -> 6 calls/s, and a stream of tasks that is equal for all: Poisson arrivals, about 1,000 in
 flight. All is measured at the API, equally for all: a task is detected with the first answer that
 told that it was finished. The contestants that batch run first, side by side; those that ask about
@@ -70,7 +70,7 @@ def tables(
 
 
 def _api(seconds: float) -> list[str]:
-    """The options of the pretend API."""
+    """The options of the emulated API."""
     options = {
         "rate": LIMITS[0],
         "burst": BURST,

@@ -1,4 +1,4 @@
-"""What outlives everything: the pretend API, which knows the truth, and a receiver that believes
+"""What outlives everything: the emulated API, which knows the truth, and a receiver that believes
 Standard Webhooks only.
 
     python tests/chaos/outside.py SECRET '{"rate": 50, …}' HISTORY OFFSET      prints its port

@@ -188,7 +188,7 @@ class Soak:
         found |= {
             "messages": sum(
                 self.broker.llen(f"cavendish.{name}")
-                for name in ("dispatch", "retrieve", "deliver", "sweep")
+                for name in ("dispatch", "retrieve", "deliver", "reconcile")
             )
         }
         return found | {"unacked": self.broker.zcard("unacked_index")}

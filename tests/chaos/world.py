@@ -55,7 +55,7 @@ SOON = {
     "LOG_LEVEL": "warning",
     "LOG_FORMAT": "json",
 }
-#: How the pretend API behaves unless a run says otherwise.
+#: How the emulated API behaves unless a run says otherwise.
 API = {
     "rate": 60.0,
     "burst": 5.0,

@@ -247,15 +247,15 @@ def test_a_form_counts_only_from_this_site_with_its_token_and_a_login(
     assert ended(store).done == 1
 
 
-def test_what_cannot_be_meant_is_refused_in_a_sentence(http: httpx.Client, client: Client) -> None:
+def test_a_wrong_value_is_refused_in_a_sentence(http: httpx.Client, client: Client) -> None:
     """A form may come from an old page, or from a hand."""
     client.submit(["a"], service=SERVICE)
     for said, words in (
-        ({"verb": "x"}, "Say what is to be done"),
+        ({"verb": "x"}, "Choose what to do"),
         ({"verb": "cancel"}, "Choose ids, or a filter"),
         ({"verb": "cancel", "id": "a"}, "each with its account and service"),
         ({"verb": "cancel", "state": "failed"}, "Only pending ids"),
-        ({"verb": "deadline", "confirmed": "yes", "all": "yes"}, "Say in how long"),
+        ({"verb": "deadline", "confirmed": "yes", "all": "yes"}, "Enter the new deadline"),
         ({"verb": "cancel", "since": "soon"}, "is no time"),
     ):
         answer = asked(http, **said)  # type: ignore[arg-type]

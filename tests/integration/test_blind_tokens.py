@@ -130,6 +130,16 @@ def test_under_a_token_that_knows_nothing_no_id_of_sixty_becomes_unknown(
     assert "compare the token" in lines[0]
 
 
+def test_show_says_how_often_the_api_did_not_find_a_pending_id(
+    polling: Polling, api: Api, run: Run
+) -> None:
+    api.known = {"a"}
+    polling.add("a", "b")
+    polling.poll(rounds=2, polls=5)
+    assert "not found  by the API, in the last 2 polls" in run("show", "b").stdout
+    assert "not found" not in run("show", "a").stdout
+
+
 def test_doctor_and_status_say_why(polling: Polling, run: Run) -> None:
     polling.add(*IDS)
     polling.poll()

@@ -119,7 +119,7 @@ def test_a_group_counts_a_silent_cancel(client: Client, store: Store) -> None:
         (Filter(), {"service": SERVICE}, "A filter names service"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_changes_nothing(
+def test_a_wrong_value_is_refused_and_changes_nothing(
     client: Client, chosen: object, options: dict[str, str], said: str
 ) -> None:
     client.submit(["a"], service=SERVICE)

@@ -92,7 +92,7 @@ def test_forgetting_asks_for_yes_even_for_named_ids(
         (["forget", "--endpoint", "x y", "--yes"], "no such ids"),
     ],
 )
-def test_what_cannot_be_meant_is_told_in_one_sentence_and_changes_nothing(
+def test_a_wrong_value_is_explained_in_one_sentence_and_changes_nothing(
     run: Run, client: Client, some: list[str], words: list[str], said: str
 ) -> None:
     done = run(*words)

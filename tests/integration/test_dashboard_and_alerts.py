@@ -488,7 +488,7 @@ BY_OPERATOR, SERVICE_BY_OPERATOR = (
         (IDLE | WAITING, ["CavendishDueLag", "CavendishSlotLoad"]),
     ],
 )
-def test_an_idle_stack_is_silent_a_held_account_rings_once_and_one_that_an_operator_paused_never(
+def test_an_idle_stack_makes_no_alert_a_refused_account_makes_one_and_an_operators_pause_makes_none(
     tmp_path: Path, series: dict[str, str], ringing: list[str]
 ) -> None:
     samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in ringing]

@@ -262,7 +262,7 @@ def test_a_bomb_in_the_answer_is_neither_inflated_nor_read_to_its_end(
     assert endpoint_index.deliver().delivered == 1
 
 
-def test_without_a_secret_nothing_is_sent_and_no_try_is_charged(
+def test_without_a_secret_nothing_is_sent_and_no_attempt_is_charged(
     endpoint_index: Delivering, served: Served
 ) -> None:
     seen: list[httpx.Request] = []
@@ -341,7 +341,7 @@ def test_deliveries_removed_by_hand_are_pending_again_and_delivered(
     assert str(reconcile(endpoint_index.store, "", 3600, 3600)) == "nothing missing"
 
 
-def test_a_mistake_of_ours_about_one_delivery_costs_it_no_try_and_the_others_nothing(
+def test_a_mistake_of_ours_about_one_delivery_costs_it_no_attempt_and_the_others_nothing(
     endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = payload.body
@@ -357,7 +357,7 @@ def test_a_mistake_of_ours_about_one_delivery_costs_it_no_try_and_the_others_not
     assert endpoint_index.delivery().outcome == "ZeroDivisionError of our own"
 
 
-def test_every_try_is_logged_with_time_status_duration_address_and_the_first_of_the_answer(
+def test_every_attempt_is_logged_with_time_status_duration_address_and_the_first_of_the_answer(
     endpoint_index: Delivering, served: Served
 ) -> None:
     answers = [
@@ -416,7 +416,7 @@ def test_a_delivery_after_the_results_have_died_says_so(
     assert got[1]["results_expired"] is True
 
 
-def test_the_store_away_for_a_moment_in_mid_round_makes_no_receiver_hear_twice(
+def test_a_store_that_is_away_for_a_moment_makes_no_receiver_get_a_webhook_twice(
     own_server: Server, loop: LoopThread, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery_loop, "PATIENCE", 0.05)

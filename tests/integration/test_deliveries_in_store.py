@@ -351,7 +351,7 @@ def test_ids_with_colons_and_any_script_find_their_way(store: Store) -> None:
 # --- later
 
 
-def test_a_later_try_is_charged_unless_the_fault_was_ours(endpoint_index: Store) -> None:
+def test_a_later_attempt_is_charged_unless_the_fault_was_ours(endpoint_index: Store) -> None:
     claim(endpoint_index, "d1", 1010.0)
     assert delay(endpoint_index, "d1", 1015.0, DELIVERY) == 1
     assert places(endpoint_index, DELIVERY) == ["retries"]
@@ -417,7 +417,7 @@ def test_what_waits_for_a_retry_can_be_hastened_and_is_then_visited(store: Store
     assert claim(store, "d3", 5000.0)[:2] == ["shop:a", "shop:b"]
 
 
-def test_the_sweep_ends_a_postponement(endpoint_index: Store) -> None:
+def test_a_reconcile_run_ends_a_postponement(endpoint_index: Store) -> None:
     endpoint_index.deliveries.sort([LANE], 1010.0)
     endpoint_index.deliveries.postpone(LANE, {ENDPOINT: 9999.0})
     assert endpoint_index.reconciliation.reconcile(LANE, 1011.0, 10) == []
@@ -764,7 +764,7 @@ def test_who_held_a_delivery_that_was_missing_cannot_put_it_back_a_second_time(
     assert claim(endpoint_index, "d3", 9999.0) == []
 
 
-def test_one_that_is_closed_between_the_poll_of_the_sweep_and_its_writing_stays_closed(
+def test_a_delivery_that_is_closed_between_the_read_and_the_write_of_a_reconcile_run_stays_closed(
     store: Store,
 ) -> None:
     delivered, dead, still = owe(store, ["a", "b", "c"], "shop")
@@ -796,7 +796,7 @@ def test_forgotten_ids_leave_the_index_of_the_ended_and_hold_up_nothing(store: S
     assert raw.zrange(KEYS.ended, 0, -1) == ids[4:]
 
 
-def test_an_unreadable_record_holds_up_no_sweep(store: Store) -> None:
+def test_an_unreadable_record_holds_up_no_reconcile_run(store: Store) -> None:
     _, fine = owe(store, ["bad", "fine"], "shop")
     store.connection.redis.delete(KEYS.inbox, KEYS.task("bad"))
     store.connection.redis.set(KEYS.task("bad"), "?")
@@ -806,7 +806,7 @@ def test_an_unreadable_record_holds_up_no_sweep(store: Store) -> None:
     assert reconcile(store, 1011.0, 5) == []
 
 
-def test_a_pending_id_owes_nothing_whatever_it_pending_before(store: Store) -> None:
+def test_a_pending_id_has_no_delivery_whatever_was_pending_before(store: Store) -> None:
     owe(store, ["a"], "shop")
     claim(store, "d1", 1010.0)
     pay(store, "d1", 1011.0, "shop:a")
@@ -837,11 +837,11 @@ def test_an_endpoint_to_which_all_is_delivered_is_not_counted(endpoint_index: St
     assert endpoint_index.statistics([LANE]).pending_by_endpoint == {}
 
 
-# --- notices of our own
+# --- operator alerts
 
 
 @pytest.mark.parametrize(("webhook", "url"), [("ops", ""), (f"{HOOK}?ops", f"{HOOK}?ops")])
-def test_a_notice_is_pending_once_and_delivered_like_any_delivery(
+def test_an_alert_is_pending_once_and_delivered_like_any_delivery(
     store: Store, webhook: str, url: str
 ) -> None:
     keys, delivery = LaneKeys(OPERATIONS), f"{subscription_of(webhook)}:evt 1"
@@ -872,7 +872,7 @@ def test_a_notice_is_pending_once_and_delivered_like_any_delivery(
     assert 3500 < store.connection.redis.ttl(keys.task("evt 1")) <= 3600
 
 
-def test_a_lost_notice_is_pending_again(store: Store) -> None:
+def test_a_lost_alert_is_pending_again(store: Store) -> None:
     store.deliveries.notify("n", "ops", "{}", 1000.0)
     store.connection.redis.delete(LaneKeys(OPERATIONS).inbox)
     assert reconcile(store, 1001.0, 5, OPERATIONS) == ["ops:n"]
@@ -993,7 +993,7 @@ STRAY = st.sampled_from([False, False, False, True])
 
 
 class Ledger(RuleBasedStateMachine):
-    """The lane of our own notices, so that `notify` takes part.
+    """The lane of operator alerts, so that `notify` takes part.
 
     Its time is `now`, the model says where each delivery lies.
     """
@@ -1276,11 +1276,11 @@ class Ledger(RuleBasedStateMachine):
             del self.dead[delivery]
 
     @rule(page=PAGES)
-    def sweep_a_page(self, page: int) -> None:
+    def reconcile_a_page(self, page: int) -> None:
         self.found(self.store.reconciliation.reconcile(self.lane, self.now, page))
 
     @rule(page=PAGES)
-    def sweep_all(self, page: int) -> None:
+    def reconcile_all(self, page: int) -> None:
         self.found(reconcile(self.store, self.now, page, self.lane))
         assert all(place != "lost" for place, _ in self.lies.values())
         self.excused.clear()
@@ -1372,7 +1372,7 @@ class Ledger(RuleBasedStateMachine):
         """
         if not hasattr(self, "raw"):
             return
-        self.sweep_all(3)
+        self.reconcile_all(3)
         self.finish(list(self.tasks))
         self.now += 10_000
         pending, delivered = {*self.lies}, list[str]()

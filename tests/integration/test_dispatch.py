@@ -103,7 +103,7 @@ def test_a_configured_ceiling_caps_the_rate_limit(store: Store) -> None:
     assert 3 <= len(sent.batches) <= 5
 
 
-def test_a_held_account_is_not_asked_and_nothing_is_claimed(store: Store) -> None:
+def test_a_paused_account_is_not_asked_and_nothing_is_claimed(store: Store) -> None:
     add(store, 10)
     store.shared_state.change_rate_limit(
         "default",

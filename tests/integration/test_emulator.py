@@ -1,4 +1,4 @@
-"""The pretend API's accounts: what one token sees and spends is nothing to another."""
+"""The emulated API's accounts: what one token sees and spends is nothing to another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfi
 
 
 class Api:
-    """A pretend API with two tokens, asked at moments that the test decides."""
+    """An emulated API with two tokens, asked at moments that the test decides."""
 
     def __init__(self, **config: Any) -> None:
         self.now = 1000.0
@@ -94,7 +94,7 @@ def test_the_ledger_keeps_the_first_answer_that_told_that_a_task_is_finished() -
 
 
 @pytest.mark.parametrize("path", ["/emulator/tally?token=three", "/emulator/nothing"])
-def test_what_there_is_not_is_not_found(path: str) -> None:
+def test_what_does_not_exist_is_not_found(path: str) -> None:
     assert Api().ask("GET", path).status_code == 404
 
 

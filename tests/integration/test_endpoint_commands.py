@@ -542,7 +542,7 @@ def test_a_test_goes_by_the_rules_of_all_webhooks(
     assert "nobody" in wrong(run("endpoint", "test", "nobody"))
 
 
-def test_a_secret_that_no_key_opens_is_told_of_and_not_shown(
+def test_a_secret_that_no_key_decrypts_is_reported_and_not_shown(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("endpoint", "add", "shop", SHOP)

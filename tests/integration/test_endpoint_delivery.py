@@ -78,7 +78,7 @@ def test_a_registered_endpoint_is_signed_by_every_key_that_lives_and_by_no_other
     assert verify(public_key(private), dict(request.headers), request.content, now) is None
 
 
-def test_a_encrypted_secret_that_cannot_be_opened_sends_nothing_and_charges_no_try(
+def test_an_encrypted_secret_that_cannot_be_decrypted_sends_nothing_and_charges_no_attempt(
     endpoint_index: Delivering, served: Served
 ) -> None:
     receiver = Receiver()
@@ -197,7 +197,7 @@ def test_operators_are_told_once_of_each_service_that_the_api_does_not_serve(
     }
 
 
-def test_a_notice_lost_between_two_steps_is_pending_by_the_sweep(
+def test_an_alert_lost_between_two_steps_is_pending_by_the_reconcile_run(
     endpoint_index: Delivering, served: Served
 ) -> None:
     operations = Receiver()

@@ -235,7 +235,7 @@ def test_a_lost_submit_is_found_by_its_trace_id(
     ("status", "code", "shown"),
     [(400, "bad_request", 400), (403, "used_up", 403), (429, "too_many_requests", 429)],
 )
-def test_a_clear_refusal_is_told_as_it_came(
+def test_a_clear_refusal_is_passed_on_as_it_came(
     status: int, code: str, shown: int, http: httpx.Client, api: Api, client: Client
 ) -> None:
     """Nothing was made: its client may try again."""

@@ -59,7 +59,7 @@ def problem(answer: httpx.Response, status: int) -> str:
         ("GET", "/v1/tasks/nano-banana/a?wait=nan", 422),
     ],
 )
-def test_what_is_not_there_or_not_meant_is_a_problem(
+def test_what_does_not_exist_or_is_not_valid_is_a_problem(
     http: httpx.Client, method: str, path: str, status: int
 ) -> None:
     """One sentence each."""
@@ -102,7 +102,7 @@ def test_what_is_not_there_or_not_meant_is_a_problem(
     ],
     ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
 )
-def test_a_body_that_cannot_be_meant_is_a_problem(
+def test_a_body_with_a_wrong_value_is_a_problem(
     http: httpx.Client, store: Store, body: bytes, status: int
 ) -> None:
     """Nothing is written, and the service goes on."""

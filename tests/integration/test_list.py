@@ -158,7 +158,7 @@ def test_a_cursor_of_another_filter_is_refused(client: Client) -> None:
     "wrong",
     [{"state": "done"}, {"state": ["failed", ""]}, {"since": "1h"}, {"until": float("nan")}],
 )
-def test_a_filter_that_cannot_be_meant_is_refused(wrong: dict[str, object]) -> None:
+def test_a_filter_with_wrong_values_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SubmissionError):
         Filter(**wrong)  # type: ignore[arg-type]
 

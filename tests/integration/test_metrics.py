@@ -201,7 +201,9 @@ def test_a_delivery_is_counted_with_its_length_and_its_delays_and_a_retry_has_no
     assert since("webhook_duration_seconds_sum", outcome="delivered") > 0
 
 
-def test_a_delivery_that_was_not_sent_is_a_try_without_a_length(endpoint_index: Delivering) -> None:
+def test_a_delivery_that_was_not_sent_is_an_attempt_without_a_length(
+    endpoint_index: Delivering,
+) -> None:
     since = Since()
     endpoint_index.end("a", webhook="http://127.0.0.1:9/hook")
     endpoint_index.deliver(secret="")
@@ -210,7 +212,7 @@ def test_a_delivery_that_was_not_sent_is_a_try_without_a_length(endpoint_index: 
     assert since("webhook_delay_seconds_count") == 0
 
 
-def test_a_call_that_a_worker_cuts_short_as_it_ends_leaves_the_delay_to_the_try_that_counts(
+def test_a_call_that_a_worker_cuts_short_as_it_ends_leaves_the_delay_to_the_attempt_that_counts(
     endpoint_index: Delivering,
 ) -> None:
     since = Since()
@@ -379,7 +381,7 @@ def test_nothing_due_is_no_lag(store: Store) -> None:
     assert told(store)("due_lag_seconds", **OURS) == told(store)("tasks_due", **OURS) == 0
 
 
-def test_rate_limit_ceiling_holds_and_a_service_out_of_order_are_told(store: Store) -> None:
+def test_rate_limit_ceiling_pauses_and_a_service_out_of_order_are_reported(store: Store) -> None:
     now = store.fleet.now()
     store.tasks.add(
         ["a"], SubmitOptions("nano-banana", "default", (), 1000.0, "", "", "", False), now, now
@@ -531,7 +533,7 @@ def test_the_fleet_is_told_by_role_and_version_and_who_is_gone_is_not_counted(st
     assert 90 <= (say("process_last_heard_seconds", role="beat") or 0) < 95
 
 
-def test_a_lane_that_cannot_be_read_is_left_out_and_told(store: Store) -> None:
+def test_a_lane_that_cannot_be_read_is_left_out_and_reported(store: Store) -> None:
     now = store.fleet.now()
     for service in ("nano-banana", "veo"):
         store.tasks.add(
@@ -544,7 +546,7 @@ def test_a_lane_that_cannot_be_read_is_left_out_and_told(store: Store) -> None:
     assert say("tasks_pending", account="default", service="veo") is None
 
 
-def test_a_lane_whose_counts_are_no_numbers_is_left_out_and_told(store: Store) -> None:
+def test_a_lane_whose_counts_are_no_numbers_is_left_out_and_reported(store: Store) -> None:
     now = store.fleet.now()
     for service in ("nano-banana", "veo"):
         store.tasks.add(
@@ -576,7 +578,7 @@ def test_services_beyond_what_a_scrape_can_bear_are_told_as_one_and_without_coun
     assert say("tasks_submitted_total", account="default", service="s000") == 1
 
 
-def test_accounts_that_strangers_name_are_bounded_and_one_that_is_held_is_always_told(
+def test_accounts_that_strangers_name_are_bounded_and_a_paused_one_is_always_reported(
     store: Store,
 ) -> None:
     now = store.fleet.now()

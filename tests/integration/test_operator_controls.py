@@ -236,7 +236,7 @@ def test_an_account_and_its_services_are_paused_and_resumed_one_by_one(client: C
         {"account": "default", "by": "x" * 201},
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_nothing_is_written(
+def test_a_wrong_value_is_refused_and_nothing_is_written(
     client: Client, store: Store, options: dict[str, Any]
 ) -> None:
     with pytest.raises(SubmissionError):
@@ -360,13 +360,15 @@ def test_a_name_that_the_store_does_not_know_is_paused_and_said_to_be_new(run: R
         ("rate-limit", "--account", "a", "--calls", "0"),
     ],
 )
-def test_a_command_that_cannot_be_meant_is_one_sentence(run: Run, words: tuple[str, ...]) -> None:
+def test_a_command_with_wrong_values_is_answered_by_one_sentence(
+    run: Run, words: tuple[str, ...]
+) -> None:
     done: Any = run(*words)
     assert done.exit_code != 0
     assert "Traceback" not in done.output
 
 
-def test_whoever_looks_sees_who_paused_since_when_until_when_and_why(
+def test_status_top_doctor_and_show_say_who_paused_since_when_until_when_and_why(
     run: Run, client: Client, store: Store
 ) -> None:
     """An account and a service: `status`, `top`, `doctor`, `show`, the metrics."""

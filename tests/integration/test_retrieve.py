@@ -300,7 +300,9 @@ def test_a_failing_service_is_waited_for_ever_longer_and_one_answer_ends_it(benc
     assert bench.store.shared_state.service_health(LANE).failures == 0
 
 
-def test_a_429_holds_the_account_and_gives_the_ids_back_at_their_old_due_time(bench: Bench) -> None:
+def test_a_429_pauses_the_account_and_gives_the_ids_back_at_their_old_due_time(
+    bench: Bench,
+) -> None:
     bench.add("a", "b")
     before = bench.due()
     bench.run(lambda _: error(429, "too_many_requests", headers={"retry-after": "7"}))
@@ -343,7 +345,7 @@ ACCOUNT = {
 
 
 @pytest.mark.parametrize("kind", ACCOUNT)
-def test_a_refused_credential_holds_the_whole_account_and_fails_nobody(
+def test_a_refused_credential_pauses_the_whole_account_and_fails_no_id(
     bench: Bench, kind: str
 ) -> None:
     status, code = ACCOUNT[kind]
@@ -355,7 +357,7 @@ def test_a_refused_credential_holds_the_whole_account_and_fails_nobody(
     assert code in rate_limit.pause_reason
 
 
-def test_a_hold_of_the_account_grows_while_it_is_refused(bench: Bench) -> None:
+def test_the_pause_of_an_account_grows_while_it_is_refused(bench: Bench) -> None:
     bench.add("a")
     waits = []
     for _ in range(3):
@@ -492,7 +494,7 @@ def test_an_unknown_status_word_is_pending_and_logged(
     assert "marinating" in capsys.readouterr().err
 
 
-def test_each_poll_teaches_the_durations_of_its_model_and_of_the_service(bench: Bench) -> None:
+def test_each_poll_teaches_the_duration_model_of_its_model_and_of_the_service(bench: Bench) -> None:
     bench.add("a", "b", "c")
     stamped = done("a") | {"created_at": 1.7e9 - 12.5, "request": {"model": "nano-banana-pro"}}
     bench.run(
@@ -503,7 +505,7 @@ def test_each_poll_teaches_the_durations_of_its_model_and_of_the_service(bench: 
     assert bench.store.tasks.load(LANE, ["c"]).tasks["c"].model == "nano-banana-pro"
 
 
-def test_a_refused_call_teaches_the_durations_nothing(bench: Bench) -> None:
+def test_a_refused_call_teaches_the_duration_model_nothing(bench: Bench) -> None:
     bench.add("a")
     bench.run(lambda _: error(500, "api_error"))
     assert (

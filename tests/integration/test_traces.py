@@ -44,7 +44,7 @@ GIVEN = f"00-{TRACE}-{PARENT}-01"
 
 
 class Api:
-    """A pretend API that keeps the headers of what it was asked, and answers about every id with
+    """An emulated API that keeps the headers of what it was asked, and answers about every id with
     the same word.
     """
 

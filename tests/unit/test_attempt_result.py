@@ -193,7 +193,7 @@ def test_an_entry_is_one_line_of_json_and_says_nothing_that_is_not_so() -> None:
 
 
 @given(st.text(), st.binary(max_size=5000))
-def test_whatever_happens_at_a_try_it_is_one_line_of_the_log_that_can_be_written(
+def test_whatever_happens_at_an_attempt_it_is_one_line_of_the_log_that_can_be_written(
     outcome: str, answer: bytes
 ) -> None:
     log = log_with(

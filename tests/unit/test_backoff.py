@@ -22,7 +22,7 @@ def test_jitter_is_at_most_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("attempts", range(10))
-def test_each_try_waits_as_the_schedule_says(attempts: int) -> None:
+def test_each_attempt_waits_as_the_schedule_says(attempts: int) -> None:
     assert webhook(attempts, None, 0.0) == WEBHOOK_WAITS[attempts]
 
 

@@ -115,7 +115,7 @@ def test_every_image_has_a_tag_and_ours_has_the_version() -> None:
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part.ours], ids=named)
 def test_whoever_finishes_work_has_more_time_than_it_takes(part: Part) -> None:
-    """`cavendish up` ends the pretend API after its worker and beat, a second each at most."""
+    """`cavendish up` ends the emulated API after its worker and beat, a second each at most."""
     works = "worker" in part.command or "up" in part.command
     needed = float(part.environment.get("CAVENDISH_SHUTDOWN_TIMEOUT", Settings().shutdown_timeout))
     assert part.grace >= (needed + 5 if works else 5)

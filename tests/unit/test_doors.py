@@ -228,7 +228,7 @@ def test_a_command_does_what_a_client_can_or_says_why_no_client_can_do_it() -> N
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_what_a_method_is_told_its_command_can_be_told(name: str) -> None:
+def test_every_option_of_a_method_is_one_of_its_command(name: str) -> None:
     verb, has = VERBS[name], spellings(VERBS[name].command)
     told = [each for each in options(name) if each not in verb.python_only]
     lacking = {each for each in told if has.isdisjoint(_spelt(verb, each))}
@@ -239,7 +239,7 @@ def test_what_a_method_is_told_its_command_can_be_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted({verb.command for verb in VERBS.values()}))
-def test_what_a_command_is_told_a_method_can_be_told(command: str) -> None:
+def test_every_option_of_a_command_is_one_of_a_method(command: str) -> None:
     verbs = {name: verb for name, verb in VERBS.items() if verb.command == command}
     known = {
         word
@@ -286,7 +286,7 @@ def test_every_verb_has_an_operation_over_http_and_every_operation_is_one_of_the
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_what_a_method_is_told_its_operation_over_http_can_be_told(name: str) -> None:
+def test_every_option_of_a_method_is_one_of_its_operation_over_http(name: str) -> None:
     verb = VERBS[name]
     has = set.union(*(operations_over_http()[route] for route in verb.route.split(", ")))
     told = {each for each in options(name) if each not in verb.not_over_http}
@@ -298,7 +298,7 @@ def test_what_a_method_is_told_its_operation_over_http_can_be_told(name: str) ->
 @pytest.mark.parametrize(
     "route", sorted({one for verb in VERBS.values() for one in verb.route.split(", ")})
 )
-def test_what_an_operation_over_http_is_told_a_method_can_be_told(route: str) -> None:
+def test_every_option_of_an_operation_over_http_is_one_of_a_method(route: str) -> None:
     names = [name for name, verb in VERBS.items() if route in verb.route.split(", ")]
     known = {each for name in names for each in options(name)}
     known = known.union(*(SPELT_IN_HTTP.get(each, set()) for each in known))

@@ -166,13 +166,13 @@ def test_a_poll_without_a_sound_age_teaches_nothing() -> None:
     )
 
 
-def test_a_new_model_starts_from_its_services_durations() -> None:
+def test_a_new_model_starts_from_the_duration_model_of_its_service() -> None:
     service = observe(DurationModel(), finishes(10, 400))
     assert forecast(DurationModel(), service).hazards == pytest.approx(forecast(service).hazards)
     assert forecast(DurationModel(), service) != forecast(DurationModel())
 
 
-def test_a_model_outgrows_its_services_durations() -> None:
+def test_a_model_outgrows_the_duration_model_of_its_service() -> None:
     service = observe(DurationModel(), finishes(10, 400))
     assert forecast(observe(DurationModel(), finishes(60, 200)), service).quantile(
         0.5
@@ -339,7 +339,7 @@ def test_the_wait_is_the_mean_of_what_ids_would_have_waited() -> None:
 
 
 @given(DURATIONS)
-def test_a_durations_survives_its_json(durations: DurationModel) -> None:
+def test_a_duration_model_survives_its_json(durations: DurationModel) -> None:
     text = durations.to_json()
     restart = DurationModel.from_json(text)
     assert restart.finished == pytest.approx(durations.finished, rel=1e-5)
@@ -374,5 +374,5 @@ NUMBERS = ",".join(["1"] * BINS)
         for bad in ("-1", "null", "Infinity")
     ],
 )
-def test_an_unreadable_durations_is_a_new_one(text: str | None) -> None:
+def test_an_unreadable_duration_model_is_a_new_one(text: str | None) -> None:
     assert DurationModel.from_json(text) == DurationModel()

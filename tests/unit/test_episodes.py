@@ -96,7 +96,7 @@ def test_troubles_of_several_services_are_told_apart() -> None:
     ]
 
 
-def test_what_is_told_stays_to_be_told_until_it_was_handed_over() -> None:
+def test_an_announcement_is_kept_until_it_was_handed_over() -> None:
     first = looked(Episodes(), [trouble()], T)
     (untold,) = first.untold
     second = looked(first, [trouble()], T + 60)

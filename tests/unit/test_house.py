@@ -200,7 +200,7 @@ def test_the_import_graph_of_our_modules_has_no_cycles() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_no_room_has_a_name_that_says_nothing() -> None:
+def test_no_package_has_a_name_that_says_nothing() -> None:
     empty = set("utils util common helpers base models services misc core".split())
     assert [name for name in MODULES if empty & set(name.split("."))] == []
 

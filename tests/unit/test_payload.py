@@ -157,7 +157,7 @@ def test_the_body_is_compact_utf_8() -> None:
     assert b"\n" not in body(TASK)
 
 
-def test_when_the_results_expire_is_said_at_every_try_and_that_they_did_only_after() -> None:
+def test_when_the_results_expire_is_said_at_every_attempt_and_that_they_did_only_after() -> None:
     ends = 1_769_262_721.823 + 3600
     for now in (None, 0.0, ends - 0.1):
         data = said(now=now, result_lifetime=3600.0)["data"]

@@ -138,7 +138,7 @@ def test_every_state_survives_its_json_and_stays_small(happenings: list[Happenin
 
 
 @given(HAPPENINGS, st.floats(0, 600))
-def test_a_held_account_grants_nothing_until_the_hold_is_over(
+def test_a_paused_account_grants_nothing_until_the_pause_is_over(
     happenings: list[Happening], later: float
 ) -> None:
     for rate_limit, _ in live(RateLimit(), happenings):
@@ -258,9 +258,7 @@ def test_a_retry_after_is_a_floor_for_everyone_up_to_a_cap() -> None:
     assert refused(RateLimit(), T0, retry_after=86400.0).paused_until == T0 + LONGEST_RETRY_AFTER
 
 
-def test_the_hold_of_a_refused_credential_grows_to_ten_minutes_and_ends_with_the_first_answer() -> (
-    None
-):
+def test_the_pause_for_a_refused_credential_grows_to_ten_minutes_until_an_answer() -> None:
     rate_limit, now, waits = RateLimit(), T0, []
     for _ in range(12):
         rate_limit = refused(rate_limit, now, why=UpstreamErrorKind.ACCOUNT, sent_at=now)
@@ -274,14 +272,12 @@ def test_the_hold_of_a_refused_credential_grows_to_ten_minutes_and_ends_with_the
     assert (resumed.pause_kind, resumed.pause_reason, resumed.pauses) == ("", "", 0)
 
 
-def test_calls_that_were_under_way_when_the_credential_was_refused_do_not_lengthen_the_hold() -> (
-    None
-):
+def test_calls_under_way_when_the_credential_was_refused_do_not_lengthen_the_pause() -> None:
     rate_limit = refused(RateLimit(), T0, why=UpstreamErrorKind.ACCOUNT)
     assert refused(rate_limit, T0 + 1, why=UpstreamErrorKind.ACCOUNT, sent_at=T0 - 1) == rate_limit
 
 
-def test_a_429_does_not_shorten_or_rename_the_hold_of_a_refused_credential() -> None:
+def test_a_429_does_not_shorten_or_rename_the_pause_for_a_refused_credential() -> None:
     rate_limit = refused(refused(RateLimit(), T0, why=UpstreamErrorKind.ACCOUNT), T0 + 1)
     assert rate_limit.pause_kind == "account"
     assert rate_limit.paused_until == T0 + 5

@@ -23,7 +23,7 @@ def app() -> Celery:
     return found
 
 
-def test_beat_fires_dispatch_at_every_tick_and_the_nets_under_it() -> None:
+def test_beat_starts_dispatch_at_every_tick_and_the_safety_nets() -> None:
     every = {entry.task: entry.every for entry in beat_schedule(Settings(tick=0.125))}
     assert every == {DISPATCH: 0.125, DELIVER: 15.0, EXPIRE: 5.0, RECONCILE: 60.0}
 

@@ -115,7 +115,7 @@ class EndpointManager:
         return known, changed
 
     def rotate(self, name: str, overlap: float, *, unencrypted: bool) -> NewSecret:
-        """Give an endpoint a new secret; the old one signs as well for `overlap` seconds."""
+        """Give an endpoint a new secret; for `overlap` seconds the old one signs, too."""
         if not 0 <= overlap <= LONGEST_OVERLAP:
             raise EndpointError(f"Refused: the overlap is 0 to {LONGEST_OVERLAP:.0f} seconds.")
         now = self._store.fleet.now()

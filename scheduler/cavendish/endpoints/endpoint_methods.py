@@ -109,7 +109,7 @@ class EndpointMethods:
     def rotate_endpoint(
         self, name: str, *, overlap: float = 86400.0, unencrypted: bool = False
     ) -> NewSecret:
-        """Give the endpoint `name` a new secret; the old one signs as well for `overlap` seconds.
+        """Give the endpoint `name` a new secret; for `overlap` seconds the old one signs, too.
 
         `unencrypted` as in `add_endpoint`. Raises EndpointError.
         """

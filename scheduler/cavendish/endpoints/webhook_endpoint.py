@@ -53,12 +53,12 @@ def subscription_of(webhook: str) -> str:
 
 
 def subscription_of_group(name: str) -> str:
-    """The subscription by which the end of an id is told to a group."""
+    """The subscription by which a group learns that an id has ended."""
     return f"{GROUP}.{_hash(name, 16)}"
 
 
 def is_of_group(delivery_or_subscription: str) -> bool:
-    """True for what is told to a group, and to no receiver."""
+    """True for the subscription of a group, which has no receiver."""
     return delivery_or_subscription.startswith(GROUP)
 
 

@@ -48,7 +48,7 @@ class ApiKey:
         return bool(self.accounts or self.services or self.own)
 
     def expired(self, now: float) -> bool:
-        """True if it counts no more at a time."""
+        """True if it is no longer valid at this time."""
         return self.expires_at is not None and now >= self.expires_at
 
 

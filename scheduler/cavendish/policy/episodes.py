@@ -73,7 +73,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What operators are to be told: a webhook of this kind, with this data, a JSON text.
+    """What operators must be told: a webhook of this kind, with this data as JSON text.
 
     `at`: what it tells happened then; `subject` and `since` name the episode.
     """
@@ -146,7 +146,7 @@ def _rule(kind: str) -> Rule:
 
 
 def _told(episode: Episode, now: float, untold: list[Announcement]) -> Episode:
-    """The episode, which is told of if it has lasted for long enough."""
+    """The episode; operators are told of it if it has lasted for long enough."""
     if episode.told or now - episode.seen_at < _rule(episode.kind).patience:
         return episode
     data = json.loads(episode.subject) | {"reason": episode.reason} | json.loads(episode.details)

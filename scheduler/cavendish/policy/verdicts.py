@@ -280,7 +280,7 @@ class AbsencePolicy:
 class Outcome:
     """What is written to the store: a terminal state, or pending.
 
-    `polled`: it follows from a poll; `silent`: its webhooks are not told.
+    `polled`: it follows from a poll; `silent`: no webhooks are sent.
     """
 
     task: TrackedTask

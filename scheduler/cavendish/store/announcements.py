@@ -18,7 +18,7 @@ AHEAD = 10.0
 
 
 class Announcements:
-    """Takes announcements. Every method raises StoreUnavailable."""
+    """Takes hints that ids have ended. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: Connection, tasks: Tasks, shards: int) -> None:
         self._redis, self._tasks, self._shards = connection, tasks, shards

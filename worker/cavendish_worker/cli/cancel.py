@@ -1,4 +1,4 @@
-"""cancel: poll ids no more, and end them as cancelled."""
+"""cancel: end pending ids as cancelled; they are polled no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pause: ask no more about an account, or one of its services."""
+"""pause: make no calls for an account, or for one of its services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""resume: ask again about an account, or a service of it, that was paused."""
+"""resume: make calls again for an account, or a service of it, that was paused."""
 
 from __future__ import annotations
 

@@ -56,6 +56,7 @@ def _rows(task: TrackedTask, pause: Pause | None) -> list[tuple[str, object]]:
         ("state", task.state),
         ("reason", task.reason),
         ("not polled", pause.sentence if pause else ""),
+        ("not found", _absences(task)),
         ("service", f"{task.service} (account {task.account})"),
         ("key", task.key),
         ("group", task.group),
@@ -68,6 +69,13 @@ def _rows(task: TrackedTask, pause: Pause | None) -> list[tuple[str, object]]:
         ("trace", task.trace),
         ("metadata", json.dumps(task.metadata) if task.metadata else ""),
     ]
+
+
+def _absences(task: TrackedTask) -> str:
+    """How often in a row the API did not find a pending task."""
+    if task.state is not State.PENDING or not task.absences:
+        return ""
+    return f"by the API, in the last {task.absences} polls" if task.absences > 1 else "once"
 
 
 def _find(store: Store, task_id: str, service: str | None, account: str | None) -> TrackedTask:

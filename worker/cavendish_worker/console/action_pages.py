@@ -29,7 +29,7 @@ class ActPage(Page):
     async def act(self, *place: str) -> None:  # noqa: ARG002
         verb = self.given("verb")
         if verb not in VERBS:
-            raise SubmissionError("Say what is to be done with the ids.")
+            raise SubmissionError("Choose what to do with the ids.")
         if not self.given("confirmed"):
             await self.show("confirm.html", lambda: self._asked(verb))
             return
@@ -78,7 +78,7 @@ class ActPage(Page):
         ids, found, _ = self._chosen(now)
         seconds = duration(self.given("in"), default_unit="s") or 0.0
         if verb == "deadline" and not seconds:
-            raise SubmissionError("Say in how long the deadline is: 90s, 2h or 3d from now.")
+            raise SubmissionError("Enter the new deadline: 90s, 2h or 3d from now.")
         if not ids and verb in ("cancel", "deadline"):
             found = pending_only(found)
         counted = self.given("counted")
@@ -124,7 +124,7 @@ class ActionPage(Page):
         store = self.parts.store
         known = store.shared_state.bulk_actions().get(action)
         if known is None:
-            raise SubmissionError("This action is not known any more: only the latest are kept.")
+            raise SubmissionError("This action is no longer kept: only the latest ones are.")
         return {"action": known, "now": store.fleet.now()}
 
     def _stop(self, action: str) -> None:

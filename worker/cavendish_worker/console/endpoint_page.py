@@ -41,7 +41,7 @@ class EndpointPage(Page):
             "rotate": self._rotate,
         }
         if verb not in verbs:
-            raise SubmissionError("Say what is to be done with the endpoint.")
+            raise SubmissionError("Choose what to do with the endpoint.")
         said = await self.parts.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
         self.parts.poll_anew()
         logger().info("operator.acted", verb=f"endpoint {verb}", by=self.who, endpoint=name)

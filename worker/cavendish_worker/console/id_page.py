@@ -29,7 +29,7 @@ class IdPage(Page):
         if (task := found.get(task_id)) is None:
             raise SubmissionError(
                 f"{task_id!r} is not tracked for the service {service} of the account {account}. "
-                "It was never submitted, or is kept no longer."
+                "It was never submitted, or it is no longer kept."
             )
         lane = Lane.of(account, service, task_id, settings.shards)
         names = [delivery_of(each, task.id) for each in task.webhooks if not is_of_group(each)]

@@ -73,7 +73,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         if status_code != 500:
             super().write_error(status_code, **kwargs)
             return
-        why = "A fault of ours, or a key that cannot be read: the log of Flower says more."
+        why = "Cavendish failed here, or a key in Redis cannot be read: Flower's log says more."
         self.draw("refused.html", why=why)
 
     # --- who looks
@@ -112,7 +112,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         origin = self.request.headers.get("Origin", "")
         ours = site == "same-origin" if site else urlsplit(origin).netloc == self.request.host
         if not ours:
-            raise HTTPError(403, "Only a form of this site may do this.")
+            raise HTTPError(403, "This request did not come from a form of this site.")
         given = self.get_body_argument("token", "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             raise HTTPError(403, "This form is too old. Open its page again, and repeat it.")

@@ -1,4 +1,4 @@
-"""Pure: the history of one id as steps in time, and why it stands where it stands."""
+"""Pure: the history of one id as steps in time, and why it is in its state."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def sent(deliveries: Sequence[Delivery], receivers: Mapping[str, Receiver]) -> l
 
 
 def why(task: TrackedTask, found: Outlook, webhooks: Sequence[Sent], now: float) -> list[str]:
-    """Where the id stands, and what keeps it there, as sentences."""
+    """In which state the id is, and what keeps it there, as sentences."""
     if task.state is State.PENDING:
         return [_pending(task, found, now)]
     said = [f"It has ended as {task.state}" + (f": {task.reason}." if task.reason else ".")]
     if not webhooks:
-        said.append("Nobody asked to hear of it: it has no webhook.")
+        said.append("It has no webhook, so no receiver is told.")
     return said + [_announced(one, now) for one in webhooks]
 
 
@@ -85,6 +85,9 @@ def _pending(task: TrackedTask, found: Outlook, now: float) -> str:
         return f"It waits, since {found.visibility.reason}."
     if found.asked:
         return "The API is being asked about it."
+    if task.absences:
+        polls = f"last {task.absences} polls" if task.absences > 1 else "last poll"
+        return f"The API did not find it in the {polls}. If that goes on, it ends as unknown."
     if found.poll_at is None:
         return "No poll is due for it. The reconcile run repairs that, or it ends at its deadline."
     if found.poll_at > now:
@@ -93,7 +96,7 @@ def _pending(task: TrackedTask, found: Outlook, now: float) -> str:
 
 
 def _announced(one: Sent, now: float) -> str:
-    """Whether a receiver has heard of the end, and why not."""
+    """Whether a receiver has got the webhook, and if not, why."""
     to, times, last = one.to, _times(one.delivery.attempts), one.delivery.outcome
     if one.state == "delivered":
         return f"{to} has acknowledged its webhook."

@@ -64,7 +64,7 @@ class DeadPage(Page):
     async def act(self, *place: str) -> None:  # noqa: ARG002
         verb = self.given("verb")
         if verb not in VERBS:
-            raise SubmissionError("Say what is to be done with the dead letters.")
+            raise SubmissionError("Choose what to do with the dead letters.")
         if not self.given("confirmed"):
             await self.show("confirm_dead.html", lambda: self._asked(verb))
             return

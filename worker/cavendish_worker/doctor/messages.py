@@ -1,4 +1,4 @@
-"""Refused submits and quarantined messages: ids that somebody sent, and that nobody tracks."""
+"""Refused submits and quarantined messages: ids that were sent and are not tracked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cavendish.store import Store
 from cavendish.store.quarantine import Quarantine
 from cavendish_worker.doctor.finding import Finding, ill, well
 
-_ADVICE = "See `cavendish refused list`; mend the cause, then `cavendish refused retry` or `drop`."
+_ADVICE = "See `cavendish refused list`; fix the cause, then `cavendish refused retry` or `drop`."
 
 
 def findings(store: Store, settings: Settings) -> list[Finding]:

@@ -27,7 +27,7 @@ router = APIRouter(include_in_schema=False)
 async def called_back(
     account: str, service: str, token: str, request: Request, parts: Shared
 ) -> Response:
-    """204 whatever the body says; 404 for a URL that is none of ours."""
+    """204 whatever the body says; 404 for a URL that we did not make."""
     if not parts.callback_urls.opens(account, service, token):
         answered.CALLBACKS.add("foreign")
         raise HTTPException(404)

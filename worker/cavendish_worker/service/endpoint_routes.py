@@ -59,7 +59,7 @@ class UpdateBody(OptionsBody):
 
 
 class RotateBody(Body):
-    """How long the old secret signs as well."""
+    """For how many seconds the old secret signs, too."""
 
     overlap: float = Field(default=86400.0, description="Seconds.")
     unencrypted: bool = False
@@ -123,7 +123,7 @@ async def remove_endpoint(name: str, parts: Shared) -> Response:
 
 @router.post("/{name}/rotate", summary="Rotate the secret", response_model=NewSecret)
 async def rotate_endpoint(name: str, parts: Shared, body: RotateBody | None = None) -> Response:
-    """The old secret signs as well for a while."""
+    """For a while both secrets sign each webhook."""
     told = body or RotateBody()
     return answer(await parts.client.rotate_endpoint(name, **told.model_dump()))
 

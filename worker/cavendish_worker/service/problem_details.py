@@ -102,7 +102,7 @@ def _of_framework(error: HTTPException) -> Problem:
 def _unavailable(error: StoreUnavailable) -> Problem:
     """The log says which Redis it is, and why; that is nothing for clients."""
     logger().warning("http.store_unavailable", outcome=str(error))
-    said = "The store does not answer, or takes nothing more; try it again."
+    said = "The store does not answer, or is full; try again."
     return Problem(503, said, again_after(AWAY_FOR))
 
 
@@ -123,6 +123,8 @@ _PROBLEMS: dict[type[Exception], Any] = {
     EventsMissed: _missed,
     ClientDisconnect: lambda _: Problem(400, "The caller has gone."),
     StoreUnavailable: _unavailable,
-    ClientClosed: lambda _: Problem(503, "The service ends; ask again.", again_after(AWAY_FOR)),
+    ClientClosed: lambda _: Problem(
+        503, "The service shuts down; try again.", again_after(AWAY_FOR)
+    ),
     Exception: lambda _: Problem(500, "The service failed at this request; its log says why."),
 }

@@ -48,7 +48,7 @@ Wait = Annotated[
 _TOLD = (
     "service account webhook deadline metadata model restart traceparent key group group_size"
 ).split()
-_NOT_YOURS = "this key may not track the id: another producer does"
+_NOT_YOURS = "this key may not track the id: another producer tracks it"
 
 
 class GetBody(Body):

@@ -1,4 +1,4 @@
-"""refused: what producers sent by message and no worker takes."""
+"""refused: messages of producers that were refused or quarantined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two places of what no worker takes: refused submits, and quarantined messages."""
+"""The two places of what was not accepted: refused submits, and quarantined messages."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class Submitting:
 def refuse_unfit(status: int, said: str) -> None:
     """Raise Refused for what no client may see: a 402 makes some pay, a redirect breaks others."""
     if status == 402:
-        raise Refused(403, "used_up", f"The API wants to be paid: {printable(said, 300)}.")
+        raise Refused(403, "used_up", f"The API demands payment: {printable(said, 300)}.")
     if 300 <= status < 400:
         why = f"The API redirects ({printable(said, 300)}): check CAVENDISH_API_URL."
         raise Refused(FINAL, "api_error", why)

@@ -148,7 +148,7 @@ def _tasks(services: Services, statistics: Statistics) -> Iterable[Metric]:
         yield _gauge(f"tasks_{name}", about, _SERVICE, _sums(services, number))
     yield _gauge(
         "due_lag_seconds",
-        "For how long the longest due id has been due; 0 where none is.",
+        "Time for which the oldest due id has been due; 0 if none is due.",
         _SERVICE,
         [
             (name, _since(statistics.now, (one.due_since for one in lanes)))
@@ -301,11 +301,11 @@ def _webhooks(services: Services, statistics: Statistics) -> Iterable[Metric]:
     )
     yield _gauge("webhooks_pending", about, ("endpoint",), _by_name(queued))
     since = _since(statistics.now, (lane.delivery_due_since for lane in statistics.lanes))
-    about = "For how long the longest due delivery has been due; 0 where none is."
+    about = "Time for which the oldest due delivery has been due; 0 if none is due."
     yield _gauge("webhooks_oldest_pending_seconds", about, (), [((), since)])
     dead = _sums(services, lambda lane: lane.dead)
     yield _gauge("webhooks_dead", "Dead letters.", _SERVICE, dead)
-    about = "Webhooks that a receiver took, since their lanes began."
+    about = "Webhooks that were delivered, since their lanes began."
     yield _counter("webhooks_delivered", about, _SERVICE, _totals(services, "delivered"))
     about = "Webhooks that were not sent, as their endpoints do not choose such, since then."
     yield _counter("webhooks_skipped", about, _SERVICE, _totals(services, "skipped"))
