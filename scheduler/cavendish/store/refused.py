@@ -1,7 +1,8 @@
 """Refused submits in the store: messages of producers that were refused for what they said.
 
-Nobody waits for the answer to a message, so what was refused is kept where operators find it. It is
-capped: the oldest of whoever has most make room, so that nobody fills the place of the others.
+Nobody waits for the answer to a message, so what was refused is kept where operators find it.
+It is capped: the oldest of the producer that has most are dropped, so that nobody fills the place
+of the others.
 """
 
 from __future__ import annotations

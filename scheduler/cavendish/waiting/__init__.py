@@ -1,1 +1,1 @@
-"""Waits of one process for what ends, all told by one thread."""
+"""Waits of one process for the ends of ids; one thread wakes all of them."""

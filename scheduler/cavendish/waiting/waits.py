@@ -1,4 +1,4 @@
-"""One thread of a client hears what ends, for all who wait in this process, and tells each of them.
+"""One thread of a client reads which ids have ended, and wakes all who wait in this process.
 
 It reads the event streams of all their lanes, and the record of what ended once for all of them. It
 lives while anybody waits and ends soon after: a client that nobody closes leaves nothing behind.

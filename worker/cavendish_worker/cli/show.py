@@ -75,7 +75,8 @@ def _absences(task: TrackedTask) -> str:
     """How often in a row the API did not find a pending task."""
     if task.state is not State.PENDING or not task.absences:
         return ""
-    return f"by the API, in the last {task.absences} polls" if task.absences > 1 else "once"
+    polls = f"{task.absences} polls" if task.absences > 1 else "poll"
+    return f"by the API, in the last {polls}"
 
 
 def _find(store: Store, task_id: str, service: str | None, account: str | None) -> TrackedTask:

@@ -1,4 +1,4 @@
-"""status: the first page of top, once or again and again."""
+"""status: the first page of top, printed once or refreshed."""
 
 from __future__ import annotations
 

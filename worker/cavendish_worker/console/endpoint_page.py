@@ -1,4 +1,4 @@
-"""The page of one endpoint: how it takes its webhooks; switch, move, test and rotate it."""
+"""The page of one endpoint: its state and its attempts; switch, move, test and rotate it."""
 
 from __future__ import annotations
 

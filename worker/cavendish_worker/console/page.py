@@ -73,7 +73,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         if status_code != 500:
             super().write_error(status_code, **kwargs)
             return
-        why = "Cavendish failed here, or a key in Redis cannot be read: Flower's log says more."
+        why = "Cavendish failed here, or met a key that cannot be read: Flower's log says more."
         self.draw("refused.html", why=why)
 
     # --- who looks

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection right on asyncio, with the parser of aiohttp, which is written in C.
+"""One HTTP/1.1 connection directly on asyncio, with the parser of aiohttp, which is written in C.
 
 The client of aiohttp is not used. It takes bytes that lie unread on a kept connection for the next
 answer, reads interim answers without end, dials the addresses of a name again and again, and on

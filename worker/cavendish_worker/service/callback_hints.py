@@ -1,7 +1,7 @@
 """What callbacks say is only a hint: the id that one names is polled soon, and no more.
 
-A callback may come before the submit of its id has told us of it, so such an id is remembered for
-two minutes. A flood of ids that nobody submitted pushes out others of its kind, and nothing else.
+A callback may come before its id was submitted, so such an id is remembered for two minutes. A
+flood of ids that nobody submitted displaces only ids of the same kind.
 """
 
 from __future__ import annotations

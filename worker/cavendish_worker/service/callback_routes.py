@@ -1,6 +1,6 @@
 """The API's callbacks: `POST /callbacks/{account}/{service}/{token}`.
 
-They are not signed, so a body is believed in nothing: its `task_id` is an id to look at.
+They are not signed, so nothing in a body is trusted: its `task_id` only names an id to poll soon.
 """
 
 from __future__ import annotations

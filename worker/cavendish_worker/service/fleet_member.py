@@ -1,6 +1,6 @@
 """Tells the fleet that this process of the HTTP service lives.
 
-It is told by the event loop that answers requests: one that stands still tells nothing.
+The event loop that answers requests writes the heartbeat, so a loop that stands still writes none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The endpoint that a command is about, and what manages it."""
+"""Finds the endpoint that a command names, and makes the EndpointManager."""
 
 from __future__ import annotations
 
