@@ -35,7 +35,7 @@ def _metadata(_ctx: click.Context, _param: click.Parameter, text: str | None) ->
 
 
 @click.command("submit", short_help="Track ids of the remote API.")
-@click.argument("ids", nargs=-1, metavar="[ID]...|-")
+@click.argument("ids", nargs=-1, metavar="[ID...|-]")
 @service_option()
 @account_option(default="default", show_default=True)
 @click.option(

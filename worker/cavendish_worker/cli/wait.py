@@ -51,7 +51,7 @@ class _Eta(ProgressColumn):
 
 
 @click.command("wait", short_help="Wait until all ids have ended.")
-@click.argument("ids", nargs=-1, metavar="[ID]...|-")
+@click.argument("ids", nargs=-1, metavar="[ID...|-]")
 @service_option()
 @account_option(default="default", show_default=True)
 @click.option("--group", metavar="NAME", help="Wait for all ids of this group instead.")

@@ -73,7 +73,7 @@ def log_with(log: str, result: AttemptResult) -> str:
 
 
 def delivered_before(log: str) -> bool:
-    """True if a try in the delivery log was answered 2xx: what is tried now is a replay."""
+    """True if an attempt in the delivery log was answered 2xx: the attempt of now is a replay."""
     return any(200 <= (one.status or 0) < 300 for one in read_lines(LoggedAttempt, log))
 
 
