@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,11 +15,14 @@ from itertools import islice
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from cavendish.client import Client
 from cavendish.errors import ClientClosed
+from cavendish.joined_reads import Found, JoinedReads, Place
 from cavendish.model import Event, Group, TrackedTask
 from cavendish.settings import Settings
+from cavendish.submission import text_of
 from cavendish.waiting.event_stream import LIST_AGAIN, EventStream
 from cavendish.waiting.group_wait import GroupWait
 
@@ -72,9 +78,12 @@ class AsyncClient:
         self._client = Client(url, settings=settings)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cavendish")
         self._closed = False
+        self._reads = JoinedReads(self._threads, self._read)
+        #: Events of each loop that are about to be set in it.
+        self._to_set = WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Event]]()
+        self._setting = threading.Lock()
 
     submit = _awaited(Client.submit)
-    get = _awaited(Client.get)
     get_many = _awaited(Client.get_many)
     find = _awaited(Client.find)
     group = _awaited(Client.group)
@@ -98,6 +107,16 @@ class AsyncClient:
     enable_endpoint = _awaited(Client.enable_endpoint)
     disable_endpoint = _awaited(Client.disable_endpoint)
 
+    async def get(
+        self, task_id: str | UUID, *, service: str, account: str = "default"
+    ) -> TrackedTask | None:
+        """One tracked task (`task_id` of a `service`, under an `account`): as `Client.get`.
+
+        Those that are asked for at about the same time cost a round trip together.
+        """
+        self._refuse_closed()
+        return await self._reads.get((account, service), text_of(task_id))
+
     async def wait(
         self,
         ids: Iterable[str | UUID],
@@ -114,7 +133,7 @@ class AsyncClient:
         """
         self._refuse_closed()
         changed = asyncio.Event()
-        with self._client._waiting(ids, service, account, _setter(changed)) as wait:
+        with self._client._waiting(ids, service, account, self._setter(changed)) as wait:
             for seconds in wait.until_ended(timeout, progress):
                 await _change(changed, seconds)
         return wait.ended
@@ -133,7 +152,7 @@ class AsyncClient:
         """
         self._refuse_closed()
         wait, changed = GroupWait(name, account, timeout, progress), asyncio.Event()
-        with self._client._watching(name, account, _setter(changed)):
+        with self._client._watching(name, account, self._setter(changed)):
             while seconds := wait.next_read(await self.group(name, account=account)):
                 await _change(changed, seconds)
         return wait.group
@@ -182,6 +201,28 @@ class AsyncClient:
         if self._closed:
             raise ClientClosed("This AsyncClient was closed; make another one.")
 
+    def _read(self, place: Place, ids: builtins.list[str]) -> Found:
+        account, service = place
+        return self._client.get_many(ids, service=service, account=account)
+
+    def _setter(self, event: asyncio.Event) -> Callable[[], None]:
+        """Sets an event of the running loop from another thread.
+
+        The loop is woken once for all that are set at the same time.
+        """
+        loop = asyncio.get_running_loop()
+        events = self._to_set.setdefault(loop, deque())
+
+        def tell() -> None:
+            with self._setting:
+                events.append(event)
+                first = len(events) == 1
+            if first:
+                with suppress(RuntimeError):  # the loop was closed while somebody waited in it
+                    loop.call_soon_threadsafe(_set_all, events)
+
+        return tell
+
     def _begin(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> Future[R]:
         """Do what takes a round trip or a few, in one of the threads."""
         self._refuse_closed()
@@ -201,7 +242,7 @@ class AsyncClient:
         stream, heard = await asyncio.wrap_future(opening), asyncio.Event()
         while True:
             list_again = time.monotonic() + LIST_AGAIN
-            with self._client._waits.watch(await self._run(stream.look), _setter(heard)):
+            with self._client._waits.watch(await self._run(stream.look), self._setter(heard)):
                 while (left := list_again - time.monotonic()) > 0:
                     events, found = stream.read(), False
                     while some := await self._run(_some, events):
@@ -216,15 +257,9 @@ def _some(items: Iterator[T]) -> list[T]:
     return list(islice(items, _AT_ONCE))
 
 
-def _setter(event: asyncio.Event) -> Callable[[], None]:
-    """Sets an event of the running loop from another thread."""
-    loop = asyncio.get_running_loop()
-
-    def tell() -> None:
-        with suppress(RuntimeError):  # the loop was closed while somebody waited in it
-            loop.call_soon_threadsafe(event.set)
-
-    return tell
+def _set_all(events: deque[asyncio.Event]) -> None:
+    while events:
+        events.popleft().set()
 
 
 async def _change(changed: asyncio.Event, seconds: float | None) -> None:

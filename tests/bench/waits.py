@@ -1,8 +1,11 @@
 """What a thousand waits at once cost, and how long after the settle of its id each wakes.
 
-python tests/bench/waits.py [--waits 1000]
+python tests/bench/waits.py [--waits 1000] [--batch 50] [--sdk]
 
-The ends are written by the store's own settle in another process, 50 in each, at full speed.
+The ends are written by the store's own settle in another process, `--batch` ids in each, at full
+speed, or, of fewer than 50, 20 a second.
+`--sdk`: 50 waits of one client of the vendor's SDK, through the gateway; and, to see what the SDK
+itself takes for so many answers at once, from a server that has them ready and sends them all.
 """
 
 from __future__ import annotations
@@ -10,26 +13,34 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import httpx
+from acedatacloud import AsyncAceDataCloud
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cavendish import AsyncClient, Client
 from cavendish.model import Lane
 from cavendish.store import Store
+from cavendish_worker.devstack.ports import free_port
 from conftest import Server
 from ending import settle
 
 LANE = Lane("default", "nano-banana")
-#: Ids of one settle, seconds after which all wait, and seconds for which nothing ends then.
-BATCH, WAITING, QUIET = 50, 2.0, 5.0
+#: Ids of one settle, and seconds between those of fewer ids.
+BATCH, APART = 50, 0.05
+#: Seconds after which all wait, and seconds for which nothing ends then.
+WAITING, QUIET = 2.0, 5.0
 #: By id the moment of its settle, and that of its wake, by the monotonic clock of the machine.
 Moments = dict[str, float]
 
@@ -37,9 +48,10 @@ Moments = dict[str, float]
 class Run:
     """One way of waiting: what was measured of it."""
 
-    def __init__(self, url: str, ids: list[str]) -> None:
-        self.url, self.ids, self.woke = url, ids, Moments()
+    def __init__(self, url: str, ids: list[str], batch: int) -> None:
+        self.url, self.ids, self.batch, self.woke = url, ids, batch, Moments()
         self.threads, self.calls, self.settled = 0, 0.0, Moments()
+        self.requests = 0
 
     def sample(self) -> None:
         self.threads = max(self.threads, threading.active_count())
@@ -47,9 +59,11 @@ class Run:
     def over(self) -> bool:
         return len(self.woke) == len(self.ids)
 
-    def settling(self) -> subprocess.Popen[str]:
+    def settling(self, *how: str) -> subprocess.Popen[str]:
         """Another process that settles all ids once they have waited for a while."""
-        words = [sys.executable, __file__, "--settle", self.url, "--waits", str(len(self.ids))]
+        how = how or ("--settle", self.url)
+        words = [sys.executable, __file__, *how, "--waits", str(len(self.ids))]
+        words += ["--batch", str(self.batch)]
         return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
     def take(self, said: str) -> None:
@@ -60,17 +74,19 @@ class Run:
         late = sorted((self.woke[each] - self.settled[each]) * 1e3 for each in self.ids)
         quantiles = (statistics.median(late), statistics.quantiles(late, n=100)[98], late[-1])
         numbers = (f"{number:,.1f}" for number in quantiles)
-        return (f"{self.threads:,}", f"{self.calls:,.1f}", *numbers)
+        requests = self.requests / len(self.ids)
+        return (f"{self.threads:,}", f"{self.calls:,.1f}", *numbers, f"{requests:.2f}")
 
 
-def settle_all(url: str, count: int) -> None:
+def settle_all(url: str, count: int, batch: int) -> None:
     """In the other process: settle ids, and print when each was."""
     store, settled = Store(url), Moments()
     time.sleep(WAITING)
     before = calls(store)
     time.sleep(QUIET)
     quiet = (calls(store) - before) / QUIET
-    for ids in batches([f"id-{number}" for number in range(count)]):
+    for ids in batches([f"id-{number}" for number in range(count)], batch):
+        time.sleep(0 if batch == BATCH else APART)
         settle(store, LANE, *ids)
         settled |= dict.fromkeys(ids, time.monotonic())
     print(json.dumps({"settled": settled, "calls": quiet}))
@@ -82,8 +98,8 @@ def calls(store: Store) -> int:
     return sum(asked.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "xread"))
 
 
-def batches(ids: list[str]) -> list[list[str]]:
-    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+def batches(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def by_tasks(run: Run) -> None:
@@ -125,11 +141,91 @@ def by_threads(run: Run) -> None:
         run.take(process.communicate()[0])
 
 
-#: The rows of the table.
-WAYS: dict[str, Callable[[Run], None]] = {
-    "AsyncClient.wait, a task each": by_tasks,
-    "Client.wait, a thread each": by_threads,
-}
+def by_sdk(run: Run) -> None:
+    """A task of asyncio for each wait of the vendor's SDK, in one client of it."""
+    with Client(run.url) as client:
+        client.submit(run.ids, service=LANE.service)
+    ours = {"REDIS_URL": run.url, "HTTP_PORT": str(free_port()), "API_TOKEN": "a-token"}
+    ours |= {"LOG_LEVEL": "warning"}
+    environment = os.environ | {f"CAVENDISH_{name}": text for name, text in ours.items()}
+    words = [sys.executable, "-m", "cavendish_worker.cli", "serve"]
+    service = subprocess.Popen(words, env=environment)
+    try:
+        asyncio.run(sdk_waits(run, f"http://127.0.0.1:{ours['HTTP_PORT']}"))
+    finally:
+        service.terminate()
+        service.wait(30)
+
+
+def by_sdk_alone(run: Run) -> None:
+    """The same, without Cavendish."""
+    port = str(free_port())
+    process = run.settling("--answer", port)
+    asyncio.run(sdk_waits(run, f"http://127.0.0.1:{port}", process))
+
+
+async def sdk_waits(run: Run, address: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait for the ids at an address, with one client, until another process has settled them."""
+    for _ in range(200):
+        with suppress(httpx.TransportError):
+            httpx.get(f"{address}/readyz", trust_env=False)
+            break
+        time.sleep(0.1)
+
+    async def count(_: httpx.Request) -> None:
+        run.requests += 1
+
+    async def wait(sdk: AsyncAceDataCloud, task_id: str) -> None:
+        await sdk.tasks.wait(task_id, service=LANE.service)
+        run.woke[task_id] = time.monotonic()
+
+    async with AsyncAceDataCloud(api_token="a-token", base_url=address) as sdk:
+        sdk._transport._client.event_hooks["request"].append(count)
+        tasks = [asyncio.create_task(wait(sdk, each)) for each in run.ids]
+        process = process or run.settling()
+        run.sample()
+        await asyncio.gather(*tasks)
+    run.take(process.communicate()[0])
+
+
+def answer_all(port: int, count: int) -> None:
+    """In the other process: hold so many requests, and answer all at once; print when that was."""
+    held: list[tuple[str, asyncio.StreamWriter]] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if length := int(head.partition(b"content-length:")[2].split(b"\r\n")[0] or 0):
+            held.append((json.loads(await reader.readexactly(length))["id"], writer))
+        else:
+            writer.close()  # it asks whether this is up
+
+    async def story() -> Moments:
+        async with await asyncio.start_server(hold, "127.0.0.1", port):
+            while len(held) < count:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(WAITING)
+            answers = [(answered(each), writer) for each, writer in held]
+            now = time.monotonic()
+            for answer, writer in answers:
+                writer.write(answer)
+            await asyncio.sleep(1)
+        return dict.fromkeys((each for each, _ in held), now)
+
+    print(json.dumps({"settled": asyncio.run(story()), "calls": 0}))
+
+
+def answered(task_id: str) -> bytes:
+    """What the gateway says of such an id."""
+    said = {"id": task_id, "finished_at": 1.8e9, "response": {"success": True}}
+    body = json.dumps(said)
+    kind = "content-type: application/json"
+    return f"HTTP/1.1 200 OK\r\n{kind}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+Ways = dict[str, Callable[[Run], None]]
+#: The rows of the tables.
+OURS: Ways = {"AsyncClient.wait, a task each": by_tasks, "Client.wait, a thread each": by_threads}
+SDK: Ways = {"SDK through the gateway": by_sdk, "SDK, answers that are ready": by_sdk_alone}
 
 
 def main() -> None:
@@ -137,19 +233,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--waits", type=int, default=1000)
+    parser.add_argument("--waits", type=int)
+    parser.add_argument("--batch", type=int, default=BATCH, help="ids that end in one settle")
+    parser.add_argument("--sdk", action="store_true", help="waits of the vendor's SDK")
     parser.add_argument("--settle", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", metavar="PORT", type=int, help=argparse.SUPPRESS)
     told = parser.parse_args()
+    waits = told.waits or (50 if told.sdk else 1000)
     if told.settle:
-        settle_all(told.settle, told.waits)
+        settle_all(told.settle, waits, told.batch)
         return
-    names = ("threads", "calls of Redis/s", "wake p50, ms", "p99", "max")
-    print(f"{told.waits:,} waits at once".ljust(32), *(name.rjust(16) for name in names))
-    for name, way in WAYS.items():
+    if told.answer:
+        answer_all(told.answer, waits)
+        return
+    names = ("threads", "calls of Redis/s", "wake p50, ms", "p99", "max", "requests each")
+    print(f"{waits:,} waits at once".ljust(32), *(name.rjust(16) for name in names))
+    for name, way in (SDK if told.sdk else OURS).items():
         server = Server()
         server.start()
         try:
-            run = Run(server.url, [f"id-{number}" for number in range(told.waits)])
+            run = Run(server.url, [f"id-{number}" for number in range(waits)], told.batch)
             way(run)
             print(name.ljust(32), *(number.rjust(16) for number in run.row()))
         finally:

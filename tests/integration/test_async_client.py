@@ -98,6 +98,35 @@ def test_each_method_gives_what_that_of_client_gives(
     tell(story)
 
 
+def test_gets_that_come_together_are_few_reads_and_each_has_its_own_answer(
+    tell: Tell, store: Store
+) -> None:
+    """One that is cancelled, and one of which the id cannot even be sent, harm no other."""
+
+    async def story(client: AsyncClient) -> None:
+        ids = await ids_of(client, 1000)
+        before = scripts_run(store)
+        gets = [asyncio.create_task(client.get(each, service=NANO.service)) for each in ids]
+        none = asyncio.create_task(client.get("nobody", service=NANO.service))
+        wrong = asyncio.create_task(client.get("\ud800", service=NANO.service))
+        await asyncio.sleep(0)
+        gets[7].cancel()
+        found = await asyncio.gather(*gets, return_exceptions=True)
+        assert [getattr(one, "id", "") for one in found] == [*ids[:7], "", *ids[8:]]
+        assert await none is None
+        with pytest.raises(UnicodeEncodeError):
+            await wrong
+        assert scripts_run(store) - before < 200
+
+    tell(story)
+
+
+def scripts_run(store: Store) -> int:
+    """How many scripts Redis has run."""
+    found: Any = store.connection.redis.info("commandstats")
+    return sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+
+
 def test_a_thousand_waits_at_once_cost_one_thread_and_all_wake(
     tell: Tell, store: Store, only_events: None
 ) -> None:

@@ -12,7 +12,7 @@ from cavendish import Client
 from cavendish.model import Lane
 from cavendish.store import Store
 from ending import blocked, settle
-from serving import caller
+from serving import caller, new_key
 
 SERVICE = "nano-banana"
 
@@ -55,6 +55,36 @@ def test_every_id_has_a_path(http: httpx.Client, task_id: str) -> None:
     assert http.post("/v1/tasks", json={"service": SERVICE, "ids": [task_id]}).status_code == 201
     found = http.get(f"/v1/tasks/{SERVICE}/{quote(task_id, safe='')}")
     assert (found.status_code, found.json().get("id")) == (200, task_id)
+
+
+@pytest.mark.parametrize("key", ["whole", "submitter", "own", "elsewhere", "none"])
+@pytest.mark.parametrize("task_id", ["ended", "pending", "nobody", "a/b"])
+def test_a_get_by_the_short_way_says_what_fastapi_says(
+    address: str, store: Store, client: Client, key: str, task_id: str
+) -> None:
+    """A parameter that changes nothing sends a get the long way. Names of keys stand in answers."""
+    client.submit(["ended", "pending", "a/b"], service=SERVICE)
+    settle(store, Lane("default", SERVICE), "ended", record={"id": "ended", "n": [1.50, None]})
+    keys = {
+        "whole": new_key(store, "whole"),
+        "submitter": new_key(store, "submitter", "submit"),
+        "own": new_key(store, "own", "read", own=True),
+        "elsewhere": new_key(store, "elsewhere", "read", services=("flux",)),
+        "none": "cav_00000000_nothing",
+    }
+    with caller(address, keys[key]) as http:
+        for wait in ("", "wait=0", "wait=0.01", "wait=21", "wait=-1", "wait=x"):
+            short, long = (
+                http.get(f"/v1/tasks/{SERVICE}/{quote(task_id, safe='')}?{wait}{more}")
+                for more in ("", "&account=default")
+            )
+            assert (short.status_code, short.content) == (long.status_code, long.content)
+            differ = ("x-request-id", "date")
+            first, second = (
+                {name: text for name, text in one.headers.items() if name not in differ}
+                for one in (short, long)
+            )
+            assert first == second
 
 
 @pytest.mark.parametrize("task_id", [".", "..", "x" * 200])

@@ -35,7 +35,7 @@ DOORS = {
     "redis": "store/connection store/redis_clients store/redis_errors celeryapp/broker_client "
     "celeryapp/redis_transport",
     "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat "
-    "tasks cli/demo telemetry/metrics/serving",
+    "celeryapp/worker_metrics tasks cli/demo",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock "
     "celeryapp/task_message celeryapp/refused_submits",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/post "

@@ -19,13 +19,12 @@ from cavendish.errors import SettingsError, StoreUnavailable, SubmissionError
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
-from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message
+from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message, worker_metrics
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.celeryapp.refused_submits import Sender
 from cavendish_worker.console import flower
 from cavendish_worker.polling.expire import expire_all
 from cavendish_worker.runtime import Runtime, get_runtime
-from cavendish_worker.telemetry.metrics import serving
 from cavendish_worker.webhooks.reconcile import reconcile as reconcile_all
 
 try:
@@ -36,7 +35,7 @@ except SettingsError as error:  # Celery would print a traceback of its loader a
     sys.exit(2)
 flower.set_up(settings)
 heartbeat.attach()
-serving.attach()
+worker_metrics.attach()
 
 #: Errors that are no fault of the task: the store or the broker is away. Beat sends again.
 AWAY = (StoreUnavailable, OperationalError)

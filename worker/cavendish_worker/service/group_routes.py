@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Response, Security
 
 from cavendish import Group
@@ -24,7 +26,8 @@ async def group(
     access.group(name, account)
     found = await parts.client.group(name, account=account)
     if found and wait and found.completed_at is None:
-        await wait_for(parts, access, parts.client.wait_group(name, account=account), wait)
+        complete = partial(parts.client.wait_group, name, account=account)
+        await wait_for(parts, access, complete, wait)
         found = await parts.client.group(name, account=account)
     if found is None:
         raise Problem(404, "The account has no such group.")

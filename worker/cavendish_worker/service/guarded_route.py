@@ -31,7 +31,7 @@ class GuardedRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            request.state.access = await _access(request)
+            request.state.access = await access_of(request)
             try:
                 async with asyncio.timeout(BODY_WITHIN):
                     body = await request.body()
@@ -45,7 +45,8 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
-async def _access(request: Request) -> KeyAccess:
+async def access_of(request: Request) -> KeyAccess:
+    """The access of the key of a request. A Problem if it has none, or asks too often."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     parts = parts_of(request)
     key = await parts.keys.find(text.strip()) if scheme.lower() == "bearer" else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,8 @@ class HeldRequests:
     def __init__(self) -> None:
         self.ending = asyncio.Event()
         self._held = Counter[str]()
+        #: The times of the waits; each may be over earlier.
+        self._times = set[asyncio.Timeout]()
 
     def has_room(self, who: str, most: int = PER_CLIENT) -> bool:
         """True if one more request may be held for a client, of which at most `most` are."""
@@ -46,27 +48,53 @@ class HeldRequests:
                 del self._held[who]
 
     async def until(
-        self, end: Awaitable[object], seconds: float, who: str, most: int = PER_CLIENT
+        self,
+        end: Callable[[], Awaitable[object]],
+        seconds: float,
+        who: str,
+        most: int = PER_CLIENT,
+        gone: Callable[[], Awaitable[object]] | None = None,
     ) -> bool:
-        """Await `end` for so many seconds; false if it has not come, for whatever reason.
+        """Await `end()` for so many seconds; false if it has not come, for whatever reason.
 
-        `who`: the client that is held. What `end` raises is raised, but for a TimeoutError.
+        `who`: the client that is held; `gone()` ends once it waits for no answer any more. What
+        `end` raises is raised, but for a TimeoutError. No tasks but that of `gone`: each would
+        cost more memory than the wait itself.
         """
-        task = asyncio.ensure_future(end)
-        stop = asyncio.ensure_future(self.ending.wait())
-        try:
-            if not self.has_room(who, most):
-                return False
-            with self.holding(who):
-                first = asyncio.FIRST_COMPLETED
-                await asyncio.wait({task, stop}, timeout=min(seconds, LONGEST), return_when=first)
-            if task.done():
-                with suppress(TimeoutError):
-                    await task
-                    return True
+        if not self.has_room(who, most):
             return False
+        with self.holding(who), suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, LONGEST)) as time:
+                with self._open(time, gone):
+                    await end()
+                    return True
+        return False
+
+    def end(self) -> None:
+        """The service ends: hold nothing any more."""
+        self.ending.set()
+        for time in [*self._times]:
+            self._over(time)
+
+    @contextmanager
+    def _open(
+        self, time: asyncio.Timeout, gone: Callable[[], Awaitable[object]] | None
+    ) -> Iterator[None]:
+        """Let the time of a wait be over at once when the service ends, or its client has gone."""
+        self._times.add(time)
+        watching = asyncio.ensure_future(gone()) if gone else None
+        if watching:
+            watching.add_done_callback(lambda _: self._over(time))
+        try:
+            yield
         finally:
-            await cancelled(task, stop)
+            self._times.discard(time)
+            if watching:
+                watching.cancel()
+
+    def _over(self, time: asyncio.Timeout) -> None:
+        if time in self._times and not time.expired():
+            time.reschedule(asyncio.get_running_loop().time())
 
 
 async def cancelled(*tasks: asyncio.Future[Any]) -> None:

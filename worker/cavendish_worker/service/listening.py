@@ -20,6 +20,7 @@ from cavendish_worker.service.application import create_app
 from cavendish_worker.service.parts import Parts
 from cavendish_worker.service.patience import Protocol
 from cavendish_worker.service.request_log import RequestLog
+from cavendish_worker.service.short_way import ShortWay
 from cavendish_worker.telemetry.metrics import answered
 from cavendish_worker.telemetry.metrics import serving as metrics
 
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
     def end(self) -> None:
         """Take no more requests, and answer those that are held."""
         self.should_exit = True
-        self._parts.held.ending.set()
+        self._parts.held.end()
 
 
 def listen(settings: Settings, transport: Transport) -> socket.socket:
@@ -104,7 +105,7 @@ def server_of(settings: Settings, transport: Transport = Transport()) -> Server:
     """A server with parts of its own; call it in the event loop that it will run in."""
     parts = Parts.of(settings)
     config = uvicorn.Config(
-        RequestLog(create_app(parts)),
+        RequestLog(ShortWay(create_app(parts))),
         log_config=None,
         access_log=False,
         server_header=False,

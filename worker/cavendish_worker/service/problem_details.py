@@ -67,6 +67,13 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handler(problem))
 
 
+def of(error: Exception) -> Problem:
+    """The problem that tells of an error; 500 for one that nobody expected."""
+    kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
+    found: Problem = _PROBLEMS[kind](error)
+    return found
+
+
 def _handler(problem: Any) -> Any:
     async def handle(_request: Request, error: Exception) -> Response:
         found: Problem = problem(error)

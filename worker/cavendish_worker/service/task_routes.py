@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response, Security
@@ -148,7 +149,7 @@ async def get_several(body: GetBody, access: Reading, parts: Shared) -> Response
     found = await _found(parts, body, access, place)
     open_ids = [task.id for task in found.values() if not task.state.terminal]
     if open_ids and body.wait:
-        await wait_for(parts, access, parts.client.wait(open_ids, **place), body.wait)
+        await wait_for(parts, access, partial(parts.client.wait, open_ids, **place), body.wait)
         found = await _found(parts, body, access, place)
     missing = [each for each in dict.fromkeys(body.ids) if each not in found]
     return tasks_answer(found.values(), missing=missing)
@@ -177,14 +178,16 @@ async def get(
     place: Any = {"service": service, "account": account}
     task = await parts.client.get(task_id, **place)
     if task and wait and access.sees(task) and not task.state.terminal:
-        await wait_for(parts, access, parts.client.wait([task_id], **place), wait)
+        await wait_for(parts, access, partial(parts.client.wait, [task_id], **place), wait)
         task = await parts.client.get(task_id, **place)
     if task is None or not access.sees(task):
         raise Problem(404, f"The id is not tracked for the service {service!r}.")
     return task_answer(task)
 
 
-async def wait_for(parts: Parts, access: KeyAccess, end: Awaitable[object], seconds: float) -> None:
+async def wait_for(
+    parts: Parts, access: KeyAccess, end: Callable[[], Awaitable[object]], seconds: float
+) -> None:
     """Hold a request until an end has come, or the time for it is up; the caller looks again."""
     with suppress(SubmissionError):  # it was forgotten meanwhile
         await parts.held.until(end, seconds, access.key.name)

@@ -17,7 +17,6 @@ from cavendish.model import TrackedTask
 from cavendish_worker.service.callback_hints import CallbackHints, Heard
 from cavendish_worker.service.gateway.callers import Adoptions, Caller
 from cavendish_worker.service.gateway.canonical import canonical, pending
-from cavendish_worker.service.gateway.first_of import first_of
 from cavendish_worker.service.gateway.question import adoptable, may_exist
 from cavendish_worker.service.held_requests import HeldRequests
 
@@ -99,7 +98,7 @@ class Lookup:
                 account = asker.caller.account
                 ended.update(await self.client.wait([task_id], service=service, account=account))
 
-        await self.held.until(first_of(end, asker.gone), HOLD, asker.client, MOST_HELD)
+        await self.held.until(end, HOLD, asker.client, MOST_HELD, asker.gone)
         return ended.get(task_id)
 
     async def _adopt(self, caller: Caller, service: str, ids: list[str]) -> set[str]:

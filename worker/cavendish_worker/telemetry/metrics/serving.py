@@ -9,21 +9,11 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from celery import signals
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-from cavendish.settings import Settings
 from cavendish_worker.telemetry.logs import logger
-from cavendish_worker.telemetry.metrics import recorded
 
 Registry = CollectorRegistry
-
-
-def attach() -> None:
-    """Let a worker process serve its metrics when it is ready; beat and commands record none."""
-    signals.worker_ready.connect(
-        lambda **_: begin(Settings.load().metrics_port, recorded.REGISTRY), weak=False
-    )
 
 
 def begin(where: tuple[str, int] | None, registry: CollectorRegistry) -> None:
