@@ -21,6 +21,7 @@ from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.devstack.ports import free_port
+from cavendish_worker.telemetry.metrics import answered
 from conftest import Server
 from ending import blocked, settle
 from servers import eventually
@@ -271,7 +272,7 @@ def test_a_wait_survives_that_redis_is_killed_and_comes_back(
         key = new_key(store, "app")
         with ThreadPoolExecutor() as pool:
             waits = [pool.submit(_wait, address, token, task_id) for token in ("emulated", key)]
-            blocked(store)
+            eventually(lambda: held() == 2, "both are held, so the key is known")
             own_server.kill()
             with caller(address, "emulated") as http:
                 asked = {"ids": [task_id], "action": "retrieve_batch"}
@@ -282,6 +283,11 @@ def test_a_wait_survives_that_redis_is_killed_and_comes_back(
             settle(store, LANE, task_id)
             assert [each.result(60)["id"] for each in waits] == [task_id] * 2
         store.close()
+
+
+def held() -> float | None:
+    """How many requests the services of this process hold."""
+    return answered.REGISTRY.get_sample_value("cavendish_http_held_waits")
 
 
 def _wait(address: str, token: str, task_id: str) -> Any:
