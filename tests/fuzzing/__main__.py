@@ -1,6 +1,6 @@
 """Inputs by the ten thousand: `make fuzz`, or a kind of them with the seed of an earlier run.
 
-python tests/fuzzing [--only answers|envelopes|lines|stale]… [--seed N] [--count N]
+python tests/fuzzing [--only answers|envelopes|lines|requests|stale]… [--seed N] [--count N]
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ import pytest
 from cavendish.store import Store
 from cavendish_worker.telemetry import logs
 from conftest import Server
-from fuzzing import lines, receivers, stale, upstream, workers
+from fuzzing import http_requests, lines, receivers, stale, upstream, workers
 from fuzzing.reading import bears_out, final_answer
 from fuzzing.tally import Tally, table
+from programs import need
 
 SEED = 1
 
@@ -44,6 +45,15 @@ def test_good_ids_among_generated_lines_are_tracked_and_each_bad_line_gets_a_sen
     store: Store, server: Server
 ) -> None:
     tally = lines.run(SEED, lines.LINES, server)
+    assert tally.clean, told(tally)
+
+
+@pytest.mark.timeout(240)
+def test_generated_requests_over_http_break_no_promise_while_strangers_send_what_never_ends(
+    store: Store, server: Server
+) -> None:
+    need("clients")
+    tally = http_requests.run(SEED, 34, server, "fuzzing")
     assert tally.clean, told(tally)
 
 
