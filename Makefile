@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-http bench-list bench-pages screenshot axe lock clean
+.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-outages bench-callbacks bench-http bench-list bench-pages screenshot axe lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -46,7 +46,7 @@ check: setup ## format, lint and types
 chaos: setup ## nothing lost, whatever dies: a thousand kills, 500 partitions, fifty restarts, in about 15 minutes (ONLY=kills SEED=7)
 	@$(BIN)/python tests/chaos $(ONLY) $(if $(SEED),--seed $(SEED))
 
-fuzz: setup ## 170,000 generated answers, messages and lines of stdin, in about 20 minutes (ONLY=answers COUNT=1000 SEED=7)
+fuzz: clients ## 190,000 generated answers, messages, lines of stdin and HTTP requests, in about 30 minutes (ONLY=answers COUNT=1000 SEED=7)
 	@$(BIN)/python tests/fuzzing $(if $(ONLY),--only $(ONLY)) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## ten minutes at full speed: does anything grow that should not? (MINUTES=45)
@@ -73,6 +73,12 @@ bench-waits: setup ## a thousand waits at once, by asyncio and by threads: what 
 
 bench-gateway: setup ## waits of the vendor's SDK: through the gateway, with callbacks, and at the API itself (WAITS=1000)
 	@$(BIN)/python tests/bench/gateway.py $(if $(WAITS),--waits $(WAITS))
+
+bench-outages: setup ## waits of the vendor's SDK while the API is out for a minute, or Redis, the worker, the service is killed (ONLY=killed)
+	@$(BIN)/python tests/bench/outages.py $(if $(ONLY),--only $(ONLY))
+
+bench-callbacks: setup ## what 1,000 forged callbacks a second cost, and that they change nothing
+	@$(BIN)/python tests/bench/callbacks.py
 
 bench-list: setup ## what it costs to list, to cancel 100,000 ids by filter, and to forget (WRONG=10000)
 	@$(BIN)/python tests/bench/listing.py $(if $(WRONG),--wrong $(WRONG))

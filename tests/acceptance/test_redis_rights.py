@@ -463,3 +463,22 @@ def test_a_command_that_lacks_a_right_says_which_in_one_sentence(
         rf"refuses \(.*{named}.*\)\. deploy/redis-users\.acl lists the rights", str(refused.value)
     )
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("user", ["nobody", "bare"])
+def test_an_http_service_whose_redis_user_may_not_read_keys_answers_with_a_503(
+    guarded: Guarded, user: str
+) -> None:
+    """It knows no user of this name, or one that lacks a right; whoever asks learns neither."""
+    lacking(guarded, "~*", "-hgetall")
+    here = replace(guarded.settings(user), api_token="emulated")
+    text = "cav_00000000_" + "a" * 43
+    with service(here) as address, caller(address, text) as http:
+        for path in ("/v1/tasks", "/v1/status", "/metrics"):
+            answer = http.get(path)
+            assert answer.status_code == 503, path
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert "hgetall" not in answer.text
+        for path in ("tasks", "images"):
+            answer = http.post(f"/{SERVICE}/{path}", json={"id": "a"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "api_error")

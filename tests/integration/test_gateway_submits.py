@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.devstack.ports import free_port
+from cavendish_worker.telemetry import logs
 from conftest import Server
 from ending import blocked, settle
 from servers import eventually
@@ -151,6 +152,27 @@ def test_a_submit_of_uncertain_fate_is_sent_to_the_api_once(
         generate(sdk)
     assert (told.value.status_code, told.value.code) == (424, "submit_uncertain")
     assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("path", [IMAGES, "/serp/google"])
+def test_an_answer_that_does_not_come_in_time_has_no_submit_sent_again(
+    path: str,
+    store: Store,
+    settings: Settings,
+    slow: Slow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The API has all of it, and keeps silent."""
+    monkeypatch.setattr("cavendish_worker.service.gateway.gateway._SILENCE", 0.3)
+    with (
+        service(replace(settings, api_url=slow.url)) as address,
+        caller(address, "emulated") as http,
+    ):
+        answer = http.post(path, json=ASKED)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (424, "submit_uncertain")
+        slow.read(100)
+        assert slow.ended()
+        assert slow.got.count(b"POST ") == 1
 
 
 @pytest.mark.parametrize("path", [IMAGES, "/serp/google"])
@@ -402,16 +424,40 @@ def test_a_stream_comes_piece_by_piece(store: Store, settings: Settings) -> None
         assert list(lines) == ["", "data: [DONE]", ""]
 
 
+def test_a_stream_that_breaks_off_breaks_off_at_the_caller_and_leaves_no_traceback(
+    store: Store, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The API has promised more than it sends."""
+    logs.set_up("console", "info")
+    with (
+        streaming(b"content-length: 9999\r\n") as (url, go_on),
+        service(replace(settings, api_url=url)) as address,
+        caller(address, "emulated") as http,
+        http.stream("POST", "/openai/chat/completions", json={"stream": True}) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines) == "data: one"
+        go_on.set()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    said = capfd.readouterr().err
+    assert "gateway.stream_broken" in said
+    assert "Traceback" not in said
+
+
 @contextmanager
-def streaming() -> Iterator[tuple[str, threading.Event]]:
-    """A server of events: the second one is sent when the event is set."""
+def streaming(more: bytes = b"") -> Iterator[tuple[str, threading.Event]]:
+    """A server of events: the second one is sent when the event is set. `more`: header lines."""
     listener, go_on = socket.create_server(("127.0.0.1", 0)), threading.Event()
 
     def run() -> None:
         peer, _ = listener.accept()
         with peer:
-            peer.recv(65536)
-            peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: one\n\n")
+            asked = b""
+            while b"stream" not in asked:
+                asked += peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n" % more)
+            peer.sendall(b"data: one\n\n")
             assert go_on.wait(30)
             peer.sendall(b"data: [DONE]\n\n")
 
@@ -435,6 +481,155 @@ def test_what_only_the_api_knows_is_asked_there(http: httpx.Client, api: Api) ->
         assert http.post(path, json=told).json()["count"] == 7
         assert api.asked[-1].url.path == path
         assert json.loads(api.asked[-1].content) == told
+
+
+class Slow:
+    """An API that takes a connection, and reads and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._peer: socket.socket | None = None
+        self.got = b""
+
+    def read(self, size: int) -> None:
+        """Read until so many bytes have come, from the same connection."""
+        if self._peer is None:
+            self._peer, _ = self._listener.accept()
+            self._peer.settimeout(30)
+        while len(self.got) < size:
+            some = self._peer.recv(65536)
+            assert some, "it was closed"
+            self.got += some
+
+    def ended(self) -> bool:
+        """True once the connection is closed; whatever still comes is no whole request."""
+        assert self._peer is not None
+        with suppress(ConnectionError):
+            while some := self._peer.recv(65536):
+                self.got += some
+        return len(self.got) < 2 * HALF
+
+    def answer(self, status: bytes, body: bytes = b"{}") -> None:
+        assert self._peer is not None
+        head = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+        self._peer.sendall(head + body)
+
+    def close(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+        self._listener.close()
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    api = Slow()
+    yield api
+    api.close()
+
+
+@contextmanager
+def uploading(address: str, size: int) -> Iterator[socket.socket]:
+    """A caller who has said that so many bytes will come to a path that makes no task."""
+    where = httpx.URL(address)
+    head = "POST /openai/audio/transcriptions HTTP/1.1\r\nhost: a\r\ncontent-type: audio/mpeg\r\n"
+    head += f"authorization: Bearer emulated\r\ncontent-length: {size}\r\n\r\n"
+    with socket.create_connection((where.host, where.port or 0), timeout=30) as caller:
+        caller.sendall(head.encode())
+        yield caller
+
+
+def received(caller: socket.socket, end: bytes) -> bytes:
+    """An answer, up to its last bytes."""
+    answer = b""
+    while not answer.endswith(end):
+        some = caller.recv(65536)
+        assert some, answer
+        answer += some
+    return answer
+
+
+HALF = 300_000
+
+
+def test_what_makes_no_task_is_handed_on_while_it_still_comes(
+    store: Store, settings: Settings, slow: Slow
+) -> None:
+    """The API has half of it before the caller has sent the other half."""
+    with (
+        service(replace(settings, api_url=slow.url)) as address,
+        uploading(address, 2 * HALF) as caller_,
+    ):
+        caller_.sendall(b"a" * HALF)
+        slow.read(HALF)
+        caller_.sendall(b"b" * HALF)
+        slow.read(2 * HALF + slow.got.index(b"\r\n\r\n") + 4)
+        head, _, body = slow.got.partition(b"\r\n\r\n")
+        assert body == b"a" * HALF + b"b" * HALF
+        assert f"content-length: {2 * HALF}".encode() in head.lower()
+        assert b"content-type: audio/mpeg" in head.lower()
+        slow.answer(b"200 OK", b'{"text": "hello"}')
+        assert received(caller_, b"}").endswith(b'{"text": "hello"}')
+
+
+def test_a_length_that_the_chunks_of_a_body_contradict_reaches_no_api(
+    http: httpx.Client, api: Api
+) -> None:
+    """Else what is beyond the length would be the beginning of another request there."""
+    where = http.base_url
+    head = "POST /serp/google HTTP/1.1\r\nhost: a\r\nauthorization: Bearer emulated\r\n"
+    head += "content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection((where.host, where.port or 0), timeout=30) as peer:
+        peer.sendall(head.encode() + b'a\r\n{"a":12345\r\n1\r\n}\r\n0\r\n\r\n')
+        answer = peer.recv(65536)
+    asked = [each.content for each in api.asked]
+    assert asked == [b'{"a":12345}'] or answer.startswith(b"HTTP/1.1 400")
+
+
+def test_a_caller_who_breaks_off_ends_the_call_of_the_api_before_it_is_whole(
+    store: Store, settings: Settings, slow: Slow
+) -> None:
+    """So nothing is bought that nobody waits for, and nothing is uncertain."""
+    with service(replace(settings, api_url=slow.url)) as address:
+        with uploading(address, 2 * HALF) as caller_:
+            caller_.sendall(b"a" * HALF)
+            slow.read(HALF)
+        slow.read(HALF + slow.got.index(b"\r\n\r\n") + 4)
+        assert slow.ended()
+    assert store.uncertain.all(store.fleet.now()) == []
+
+
+def test_an_api_that_closes_before_it_has_all_has_not_got_it(
+    store: Store, settings: Settings, slow: Slow
+) -> None:
+    """The caller may send it again."""
+    with (
+        service(replace(settings, api_url=slow.url)) as address,
+        uploading(address, 2 * HALF) as caller_,
+    ):
+        caller_.sendall(b"a" * HALF)
+        slow.read(HALF)
+        slow.close()
+        with suppress(OSError):
+            caller_.sendall(b"b" * HALF)
+        assert caller_.recv(65536).startswith(b"HTTP/1.1 503")
+
+
+def test_an_api_that_refuses_before_it_has_all_is_heard_and_its_connection_ends(
+    store: Store, settings: Settings, slow: Slow
+) -> None:
+    """What is left of the body must not be read as the beginning of another request."""
+    with (
+        service(replace(settings, api_url=slow.url)) as address,
+        uploading(address, 2 * HALF) as caller_,
+    ):
+        caller_.sendall(b"a" * HALF)
+        slow.read(HALF)
+        slow.answer(b"403 Forbidden", b'{"error": {"code": "used_up"}}')
+        with suppress(OSError):
+            caller_.sendall(b"b" * HALF)
+        assert b"used_up" in received(caller_, b"}}")
+        assert slow.ended()
 
 
 def test_a_free_look_is_passed_through(

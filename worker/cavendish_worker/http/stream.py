@@ -102,7 +102,24 @@ class Connection(BaseProtocol):
             auto_decompress=False,
         )
         self._asked, self._answering, self._no_body = True, True, no_body
-        self.transport.write(request)
+        await self._write(request, timeout)
+
+    async def send(self, some: bytes, timeout: float | None) -> bool:
+        """Send more of the body; false if the peer has answered before its end, or has closed.
+
+        No further call gets a connection that was not sent all of a request.
+        """
+        if self._message is not None or not self._answering:
+            self._spoilt = True
+            if not self._answering:
+                self._spoil()
+            return False
+        await self._write(some, timeout)
+        return True
+
+    async def _write(self, some: bytes, timeout: float | None) -> None:
+        assert self.transport is not None  # noqa: S101 (it was usable)
+        self.transport.write(some)
         if self.writing_paused:
             try:
                 async with asyncio.timeout(timeout):

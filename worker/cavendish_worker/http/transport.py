@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request: its place, its header lines, its body.
+    """A request: its place, its header lines, its body, whole or as pieces that are still coming.
 
     `peer`: the address at the other end, as soon as it has a connection.
     """
@@ -53,7 +53,7 @@ class Call:
     place: Place
     method: str
     head: bytes
-    body: bytes
+    body: bytes | AsyncIterable[bytes]
     peer: Any = None
 
     def check(self) -> None:
@@ -108,8 +108,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         place, timeouts = place_of(request.url), request.extensions.get("timeout", {})
-        await request.aread()
-        call = Call(place, request.method, _head(request), request.content)
+        whole = isinstance(request.stream, httpx.ByteStream)
+        body = await request.aread() if whole else cast("AsyncIterable[bytes]", request.stream)
+        call = Call(place, request.method, _head(request), body)
         try:
             connection, message = await self._ask(call, timeouts)
         finally:
@@ -263,8 +264,13 @@ async def _exchange(
 ) -> RawResponseMessage:
     start, more = connection.forward or (b"", b"")
     line = b"%b %b%b HTTP/1.1\r\n" % (call.method.encode(), start, call.place.target)
-    asked = b"".join((line, more, call.head, b"\r\n", call.body))
+    body, pieces = (call.body, None) if isinstance(call.body, bytes) else (b"", call.body)
+    asked = b"".join((line, more, call.head, b"\r\n", body))
     await connection.ask(asked, timeouts.get("write"), no_body=call.method == "HEAD")
+    if pieces is not None:
+        async for some in pieces:
+            if not await connection.send(some, timeouts.get("write")):
+                break
     message = await connection.answer(timeouts.get("read"))
     if connection.forward is not None and message.code == 407:
         raise ProxyAway("The proxy refuses: HTTP 407.")

@@ -24,6 +24,10 @@ _SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _QUIET = {"/healthz", "/readyz", "/metrics"}
 
 
+class BrokenOff(Exception):
+    """The rest of an answer does not come: its connection ends, by which the caller knows."""
+
+
 class RequestLog:
     """Logs the requests of an application, and gives each an id, which the answer names.
 
@@ -50,6 +54,8 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, noted)
+        except BrokenOff:
+            pass
         finally:
             path = getattr(scope.get("route"), "path", "")
             method, seconds = scope["method"] if path else "", time.monotonic() - began

@@ -55,24 +55,33 @@ class ApiCalls:
         target: str,
         token: str,
         headers: Iterable[tuple[str, str]],
-        body: bytes,
+        body: bytes | AsyncIterator[bytes],
         method: str = "POST",
     ) -> AsyncIterator[ApiAnswer]:
         """Post a body to a `target` (path and query); the answer is read within the `with`.
 
-        `method`: another one, such as GET. Raises NotSent and Uncertain.
+        A body that is still coming needs a `content-length` among the headers. `method`: another
+        one, such as GET. Raises NotSent and Uncertain.
         """
-        sent = [(name, value) for name, value in headers if _goes_on(name)]
+        coming = None if isinstance(body, bytes) else _Coming(body)
+        sent = [
+            (name, value)
+            for name, value in headers
+            if _goes_on(name) or (coming and name == "content-length")
+        ]
         sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
         sent += [("user-agent", "Cavendish"), *traces().headers().items()]
         try:
-            request = httpx.Request(method, self._url + target, headers=sent, content=body)
+            request = httpx.Request(
+                method, self._url + target, headers=sent, content=coming or body
+            )
             request.extensions = {"timeout": self._timeout}
             response = await self._transport.handle_async_request(request)
         except _NOT_SENT as error:
             raise NotSent(_said(error)) from None
         except (httpx.HTTPError, OSError) as error:
-            raise Uncertain(_said(error)) from None
+            cut = coming is not None and not coming.whole
+            raise (NotSent if cut else Uncertain)(_said(error)) from None
         try:
             yield response
         finally:
@@ -83,20 +92,38 @@ class ApiCalls:
         await self._transport.aclose()
 
 
+class _Coming:
+    """A body on its way; it is `whole` once all of it was handed on."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces, self.whole = pieces, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for some in self._pieces:
+            yield some
+        self.whole = True
+
+
 async def read_whole(response: ApiAnswer, limit: int) -> bytes | None:
     """The body of an answer as it came; None if it is longer than `limit` bytes.
 
     Raises Uncertain.
     """
     body = bytearray()
+    async for some in pieces_of_answer(response):
+        body += some
+        if len(body) > limit:
+            return None
+    return bytes(body)
+
+
+async def pieces_of_answer(response: ApiAnswer) -> AsyncIterator[bytes]:
+    """The body of an answer as it comes. Raises Uncertain."""
     try:
         async for some in response.aiter_raw():
-            body += some
-            if len(body) > limit:
-                return None
+            yield some
     except (httpx.HTTPError, OSError) as error:
         raise Uncertain(_said(error)) from None
-    return bytes(body)
 
 
 def answered_headers(headers: Mapping[str, str]) -> dict[str, str]:

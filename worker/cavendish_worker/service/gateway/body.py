@@ -1,4 +1,4 @@
-"""Reads the body of a request whole: at most so many bytes, within a time, as far as there is room.
+"""Reads the body of a request, whole or piece by piece: at most so many bytes, within a time.
 
 Pictures come in bodies of many megabytes, so all that are in memory at once have a bound.
 """
@@ -6,7 +6,8 @@ Pictures come in bodies of many megabytes, so all that are in memory at once hav
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,20 +15,39 @@ from starlette.requests import ClientDisconnect, Request
 from cavendish_worker.service.gateway.refusal import Refused
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The bytes as they came. Raises Refused, also for a caller who has gone."""
-    body = bytearray()
+async def pieces_of(request: Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
+    """The bytes as they come. Raises Refused, also for a caller who has gone."""
+    until, size, stream = time.monotonic() + seconds, 0, request.stream()
     try:
-        async with asyncio.timeout(seconds):
-            async for some in request.stream():
-                body += some
-                if len(body) > limit:
-                    raise Refused(413, "request_too_large", f"A body has at most {limit} bytes.")
+        while True:
+            async with asyncio.timeout(until - time.monotonic()):
+                some = await anext(stream, None)
+            if some is None:
+                return
+            size += len(some)
+            if size > limit:
+                raise Refused(413, "request_too_large", f"A body has at most {limit} bytes.")
+            if some:
+                yield some
     except TimeoutError:
         raise Refused(400, "bad_request", f"The body did not come within {seconds:g} s.") from None
     except ClientDisconnect:
         raise Refused(400, "bad_request", "The caller has gone.") from None
-    return bytes(body)
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """All bytes as they came. Raises Refused, also for a caller who has gone."""
+    return b"".join([some async for some in pieces_of(request, limit, seconds)])
+
+
+def length_of(request: Request) -> int | None:
+    """The bytes of a body as far as its head says; None if it does not.
+
+    What comes in chunks has no other length, whatever else its head says.
+    """
+    said = request.headers.get("content-length", "")
+    chunked = "transfer-encoding" in request.headers
+    return int(said) if said.isdecimal() and len(said) < 20 and not chunked else None
 
 
 class Room:
@@ -39,8 +59,8 @@ class Room:
     @contextmanager
     def taken(self, request: Request, most: int) -> Iterator[None]:
         """Take room for a body, which has at most so many bytes. Raises Refused."""
-        said = request.headers.get("content-length", "")
-        wanted = min(int(said), most) if said.isdecimal() and len(said) < 20 else most
+        length = length_of(request)
+        wanted = most if length is None else min(length, most)
         if wanted > self._left:
             why = "Too many large requests come at once; nothing was sent to the API. Try again."
             raise Refused(503, "api_error", why)

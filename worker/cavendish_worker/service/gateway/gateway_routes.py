@@ -19,11 +19,11 @@ from starlette.types import Scope
 
 from cavendish.service_names import SERVICE
 from cavendish_worker.service.gateway import refusal
-from cavendish_worker.service.gateway.body import read_body
+from cavendish_worker.service.gateway.body import length_of, pieces_of, read_body
 from cavendish_worker.service.gateway.callers import Caller
 from cavendish_worker.service.gateway.gateway import Gateway
 from cavendish_worker.service.gateway.lookup import Asker
-from cavendish_worker.service.gateway.paid_submit import PaidSubmit, read_submit
+from cavendish_worker.service.gateway.paid_submit import PaidSubmit, makes_task, read_submit
 from cavendish_worker.service.gateway.passing_on import Streamed
 from cavendish_worker.service.gateway.question import Retrieve, RetrieveBatch, read_question
 from cavendish_worker.service.gateway.refusal import Refused, UncertainFate
@@ -129,8 +129,7 @@ async def _submits(
     caller.require("submit")
     _check_path(action)
     try:
-        with gateway.room.taken(request, _SUBMIT):
-            given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
+        given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
     except UncertainFate as fate:
         await gateway.note_uncertain(caller, service, fate.said)
         raise
@@ -152,15 +151,19 @@ def _outcome(given: Given | Streamed | Bought) -> str:
 async def _sent_on(
     gateway: Gateway, caller: Caller, service: str, path: str, request: Request
 ) -> Given | Streamed | Bought:
-    body = await read_body(request, _SUBMIT, _SUBMITTED_WITHIN)
-    callback = gateway.callback_urls.url(caller.account, service)
-    said = path, request.headers.get("content-type", ""), body, callback
-    large = len(body) > _AT_ONCE
-    submit = await asyncio.to_thread(read_submit, *said) if large else read_submit(*said)
-    sent = _sent(caller, service, request, submit)
-    if submit.tracked and gateway.serves(service):
-        return await gateway.submitting.submit(sent)
-    return await gateway.passing_on.submit(sent)
+    kind = request.headers.get("content-type", "")
+    if not makes_task(path, kind) and length_of(request) is not None:
+        coming = pieces_of(request, _SUBMIT, _SUBMITTED_WITHIN)
+        return await gateway.passing_on.submit(_sent(caller, service, request, PaidSubmit(coming)))
+    with gateway.room.taken(request, _SUBMIT):
+        body = await read_body(request, _SUBMIT, _SUBMITTED_WITHIN)
+        said = path, kind, body, gateway.callback_urls.url(caller.account, service)
+        large = len(body) > _AT_ONCE
+        submit = await asyncio.to_thread(read_submit, *said) if large else read_submit(*said)
+        sent = _sent(caller, service, request, submit)
+        if submit.tracked and gateway.serves(service):
+            return await gateway.submitting.submit(sent)
+        return await gateway.passing_on.submit(sent)
 
 
 def _sent(caller: Caller, service: str, request: Request, submit: PaidSubmit) -> Sent:

@@ -7,7 +7,7 @@ takes that: the caller is held instead, and neither a timeout nor a restart lose
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,13 @@ _TRACED = frozenset("dreamina midjourney openai veo webextrator".split())
 
 @dataclass(frozen=True, slots=True)
 class PaidSubmit:
-    """A submit: the `body` to be sent; `held`: its caller wants the result, not an id.
+    """A submit: the `body` to be sent, whole or as it comes; `held`: its caller wants the result,
+    not an id.
 
     `tracked`: it makes a task; `model` runs it, if that is said; `trace_id` finds it, or is "".
     """
 
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     tracked: bool = False
     held: bool = False
     model: str = ""
@@ -47,7 +48,7 @@ def read_submit(path: str, content_type: str, body: bytes, callback: str = "") -
 
     `callback`: our URL for the end of this task, where the caller names none; or "".
     """
-    if path not in MAKES_TASKS or not _is_json(content_type):
+    if not makes_task(path, content_type):
         return PaidSubmit(body)
     try:
         told = parse(body.decode())
@@ -67,6 +68,11 @@ def read_submit(path: str, content_type: str, body: bytes, callback: str = "") -
         trace_id = added["trace_id"] = str(uuid.uuid4())
     sent = compact(told | added).encode() if added else body
     return PaidSubmit(sent, tracked=True, held=held, model=_model(told), trace_id=trace_id)
+
+
+def makes_task(path: str, content_type: str) -> bool:
+    """True for a body that makes a task, and must be read for that."""
+    return path in MAKES_TASKS and _is_json(content_type)
 
 
 def _is_json(content_type: str) -> bool:

@@ -12,6 +12,7 @@ from cavendish_worker.service.gateway.api_calls import (
     NotSent,
     Uncertain,
     answered_headers,
+    pieces_of_answer,
     read_whole,
 )
 from cavendish_worker.service.gateway.call_turns import CallTurns
@@ -22,6 +23,8 @@ from cavendish_worker.service.gateway.submitting import (
     is_clear,
     refuse_unfit,
 )
+from cavendish_worker.service.request_log import BrokenOff
+from cavendish_worker.telemetry.logs import logger
 
 #: Kinds of answers that are passed back piece by piece: whoever reads these sends nothing again
 #: when they break off.
@@ -90,5 +93,9 @@ class PassingOn:
 
 async def _pieces(answer: ApiAnswer, stack: AsyncExitStack) -> AsyncIterator[bytes]:
     async with stack:
-        async for some in answer.aiter_raw():
-            yield some
+        try:
+            async for some in pieces_of_answer(answer):
+                yield some
+        except Uncertain as error:
+            logger().warning("gateway.stream_broken", outcome=str(error))
+            raise BrokenOff from None
