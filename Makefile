@@ -86,14 +86,16 @@ bench-list: setup ## what it costs to list, to cancel 100,000 ids by filter, and
 bench-http: setup ## the HTTP service: gets and bulk submits a second, and the memory of 2,000 held waits
 	@$(BIN)/python tests/bench/http_service.py $(if $(WAITS),--waits $(WAITS))
 
-screenshot: setup ## README's picture of Flower, by Debian's chromium and chromium-driver
+screenshot: setup ## README's pictures of Flower, by Debian's chromium and chromium-driver
 	@$(BIN)/python tests/screenshot.py
 
 axe: ## fetches axe-core by npm; then a test looks for barriers on each of our pages in Flower
 	@mkdir -p tests/.axe && cd tests/.axe && npm pack --silent axe-core@4.14.1 && tar -xzf axe-core-4.14.1.tgz --strip-components=1 package/axe.min.js
 
-bench-pages: setup ## what our pages in Flower cost with a million ids (IDS=100000)
+bench-pages: setup ## what our pages in Flower cost with a million ids (IDS=100000), with a bad Redis, and in memory
 	@$(BIN)/python tests/bench/pages.py $(if $(IDS),--ids $(IDS))
+	@$(BIN)/python tests/bench/pages.py --broken
+	@$(BIN)/python tests/bench/pages.py --memory 2000
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate

@@ -20,6 +20,7 @@ from cavendish.errors import (
 )
 from cavendish.filter import Filter, Page
 from cavendish.model import Changed, Event, Group, State, Submitted, Task, TrackedTask
+from cavendish.operator_act import OperatorAct
 from cavendish.policy.operator_controls import Pause, RateCeiling
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Filter",
     "Group",
     "NewSecret",
+    "OperatorAct",
     "Page",
     "Pause",
     "QuotaExceeded",

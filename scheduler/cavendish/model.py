@@ -20,6 +20,8 @@ from typing import Literal
 from uuid import UUID
 from zlib import crc32
 
+from cavendish.operator_act import OperatorAct
+
 #: An upstream record as parsed from JSON. Nothing is promised about its shape.
 Record = Mapping[str, object]
 
@@ -96,7 +98,7 @@ class Task:
 
 
 #: What `--json` does not print of a tracked task.
-_UNTOLD = frozenset("webhooks groups absent_since announced_at restarts record_json".split())
+_UNTOLD = frozenset("webhooks groups absent_since announced_at restarts record_json acts".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,8 @@ class TrackedTask:
       `announced_at` that it had ended;
     - `model`, `producer`, `key`, `metadata`, `webhooks` and `trace` (the `traceparent`, or "") are
       as they were submitted; `groups` are those that it was submitted to, `group` the first of
-      them, or "";
-      `restarts` counts how often the id was tracked anew;
+      them, or ""; `restarts` counts how often the id was tracked anew;
+    - `acts`: what operators did to it and its end does not tell, the latest last;
     - `record` is the upstream record, a JSON object as Python values: of a float the digits that it
       holds, of keys that come twice the last; a number that Python cannot hold is its text, such as
       "1e400"; NaN and Infinity are None. `record_json` is its JSON text as it came. Both are None
@@ -145,6 +147,7 @@ class TrackedTask:
     trace: str = ""
     key: str = ""
     groups: tuple[str, ...] = ()
+    acts: tuple[OperatorAct, ...] = ()
     announced_at: float | None = None
 
     @property

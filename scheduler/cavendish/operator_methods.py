@@ -49,13 +49,15 @@ class OperatorMethods:
         *,
         service: str | None = None,
         account: str | None = None,
+        by: str | None = None,
     ) -> list[Changed]:
         """Give pending `ids` of a `service` another `deadline`, in seconds from now (1 s to 30
         days); or all that match a Filter, as for `cancel`.
 
-        Returns what became of each. `account`: "default" if it is not given.
+        Returns what became of each. `account`: "default" if it is not given. `by` (default: user
+        and host of the caller) is noted in the `acts` of each task.
         """
-        found = self._undo.set_deadline(ids, service, account, deadline)
+        found = self._undo.set_deadline(ids, service, account, deadline, by)
         return [one for some in found for one in some]
 
     def forget(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from cavendish.endpoints.webhook_endpoint import is_of_group
 from cavendish.filter import Filter
 from cavendish.model import Changed, Lane, LoggedAttempt
+from cavendish.operator_act import OperatorAct
 from cavendish.store import Store
 from cavendish.store.deliveries import Delivery
 from cavendish.store.keys import delivery_of
@@ -23,8 +24,10 @@ class Replay:
     Every method raises StoreUnavailable.
     """
 
-    def __init__(self, store: Store, since: float) -> None:
+    def __init__(self, store: Store, since: float, by: str) -> None:
+        """`by` whom it is done is noted in the record of each id."""
         self._store, self._since, self._due_at = store, since, store.fleet.now()
+        self._act = OperatorAct(since, "replay", by)
 
     def matching(self, found: Filter) -> Iterator[list[Changed]]:
         """The webhooks of all ids that match, some hundred ids at a time."""
@@ -52,7 +55,9 @@ class Replay:
             times = {one.name: self._due_at + n / RATE for n, one in enumerate(chosen)}
             self._due_at = max(times.values(), default=self._due_at)
             self._due_at = max(self._due_at, self._store.fleet.now())
-            reopened = set(self._store.closed.reopen(lane, times, dead=state == "dead"))
+            reopened = set(
+                self._store.closed.reopen(lane, times, dead=state == "dead", act=self._act)
+            )
             sent.update(one.task_id for one in chosen if one.name in reopened)
         return changes(lane, ids, sent, tasks.keys())
 

@@ -45,6 +45,11 @@ def compact(value: Any) -> str:
     return text
 
 
+def line_of(value: Any) -> str:
+    """The line for `read_lines` of a dataclass whose texts are printable; empty for None."""
+    return "" if value is None else compact(value)
+
+
 def too_deep(value: Any) -> bool:
     """True for lists and objects nested deeper than DEEPEST; does not recurse."""
     layer = [value]

@@ -15,6 +15,7 @@ from cavendish.controller import checked_text, whoever_calls
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter, includes, states_of
 from cavendish.model import Changed, Lane, State
+from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -53,16 +54,27 @@ class Undo:
             yield self._cancel(lane, ids, why, silent=silent)
 
     def set_deadline(
-        self, chosen: Chosen, service: str | None, account: str | None, seconds: float
+        self,
+        chosen: Chosen,
+        service: str | None,
+        account: str | None,
+        seconds: float,
+        by: str | None = None,
     ) -> Iterator[list[Changed]]:
-        """Give pending ids a deadline so many seconds from now; see `Client.set_deadline`."""
+        """Give pending ids a deadline so many seconds from now; see `Client.set_deadline`.
+
+        `by` is noted in the record of each (default: user and host of the caller).
+        """
+        by = whoever_calls() if by is None else checked_text(by, "by")
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not SHORTEST_DEADLINE <= seconds <= LONGEST_DEADLINE:
             raise SubmissionError(
                 "A deadline must lie within 1 s and 30 days (2592000 s) from now, "
                 f"not {seconds!r} s."
             )
-        deadline_at = round(self._store.fleet.now() + seconds, 3)
+        began_at = self._store.fleet.now()
+        deadline_at = round(began_at + seconds, 3)
+        act = OperatorAct(began_at, "deadline", by, deadline_at)
         for lane, ids in self._chunks(chosen, service, account, pending_only):
             now = self._store.fleet.now()
             known = self._store.tasks.load(lane, ids).tasks
@@ -71,7 +83,7 @@ class Undo:
             self._store.groups.keep(
                 lane.account, groups, deadline_at, now, self._settings.retention
             )
-            done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now))
+            done = set(self._store.tasks.set_deadline(lane, tasks, deadline_at, now, act))
             yield changes(lane, ids, done, known.keys())
 
     def forget(

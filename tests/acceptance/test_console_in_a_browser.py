@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from acceptance.conftest import SERVICE, Stack, wait_until
 from browser import Browser, browser
 from cavendish import Client, Task
 from cavendish.model import Lane, State
+from cavendish.policy.bulk_actions import BulkAction, Note
+from cavendish.policy.circuit import failed
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
@@ -86,7 +89,7 @@ def test_whoever_has_the_id_of_a_lost_order_finds_why_repairs_the_endpoint_and_s
     window.click(".btn-danger")
     seen(window, "1 of 1 announced again.*done")
     window.open(f"{pages}/id/{SERVICE}/{task_id}")
-    seen(window, r"attempt \d+[\s\S]*announced again by ada in Flower")
+    seen(window, r"To be announced again\s+by ada in Flower")
     wait_until(lambda: len(heard) == 2, 60, "the shop has heard of it twice")
 
 
@@ -113,6 +116,13 @@ def test_a_thousand_wrong_ids_are_cancelled_by_keyboard_alone_at_the_width_of_a_
                 break
         window.press(enter)
 
+    window.click("tbody [type=checkbox]")
+    window.click("main [value=deadline]")
+    seen(window, "1 id will be given another deadline")
+    window.run("window.still = true; return 1")
+    time.sleep(2.5)  # a page that a form led to is not asked for again
+    assert window.run("return window.still")
+    window.open(f"{pages}/ids?producer=careless")
     reach("cancel", "With all that match")
     seen(window, "1,000 ids will be cancelled")
     assert window.run("return document.documentElement.scrollWidth <= innerWidth")
@@ -122,11 +132,63 @@ def test_a_thousand_wrong_ids_are_cancelled_by_keyboard_alone_at_the_width_of_a_
             break
     window.press(enter)
     seen(window, r"1,000 of 1,000 cancelled: done")
-    for page in ("", "/ids", f"/id/{SERVICE}/wrong-7", "/webhooks", "/actions"):
+    for page in (
+        "",
+        "/ids",
+        f"/id/{SERVICE}/wrong-7",
+        "/webhooks",
+        "/actions",
+        "/account/default",
+        "/act?verb=deadline&producer=careless&until=9e9",
+        "/dead?verb=revive&until=9e9",
+    ):
         window.open(f"{pages}{page}")
         assert window.run("return document.documentElement.scrollWidth <= innerWidth"), page
     window.open(f"{pages}/id/{SERVICE}/wrong-7")
     assert "cancelled by ada in Flower" in window.text()
+
+
+@pytest.mark.timeout(300)
+def test_on_a_phone_somebody_sees_a_disabled_endpoint_enables_it_and_revives_its_dead_letters(
+    operator: tuple[Stack, Browser, str], served: Served
+) -> None:
+    """From the first page on by links and buttons alone, as one does who was woken by an alert."""
+    stack, window, pages = operator
+    heard = list[bytes]()
+
+    async def shop(request: httpx.Request) -> httpx.Response:
+        heard.append(request.content)
+        gone = len(heard) <= 3
+        return httpx.Response(500, headers={"webhook-delivery": "abort-message"} if gone else {})
+
+    async def repaired(request: httpx.Request) -> httpx.Response:
+        heard.append(request.content)
+        return httpx.Response(204)
+
+    stack.cavendish("endpoint", "add", "shop", served(shop))
+    words = ["--service", SERVICE, "--webhook", "shop"]
+    assert stack.cavendish("submit", *words, *stack.create(3)).code == 0
+    wait_until(lambda: len(heard) == 3, 60, "the shop has refused all")
+    stack.cavendish("endpoint", "update", "shop", "--url", served(repaired))
+    stack.cavendish("endpoint", "disable", "shop", "--reason", "it refuses all")
+    window.narrow(400)
+    window.open(pages)
+    seen(window, "endpoint shop: is disabled[\\s\\S]*it refuses all")
+    window.click("a[href$='/cavendish/webhooks']")
+    seen(window, "3 failed|0 %")
+    window.click("a[href$='/cavendish/endpoint/shop']")
+    seen(window, "0 % of 3 attempts in the last 24 hours were taken, 3 failed")
+    window.click("[value=enable]")
+    seen(window, "shop is enabled")
+    window.click("main p a")
+    seen(window, "Its latest dead letters")
+    window.click("a[href*='/cavendish/webhooks?endpoint=shop']")
+    window.click("form:last-of-type [value=revive]")
+    seen(window, "3 dead letters will be sent again")
+    window.click(".btn-danger")
+    seen(window, "3 of 3 revived: done")
+    assert window.run("return document.documentElement.scrollWidth <= innerWidth")
+    wait_until(lambda: len(heard) == 6, 60, "the shop has heard of all")
 
 
 @pytest.mark.timeout(300)
@@ -175,6 +237,9 @@ def spoiled(store: Store, client: Client, hook: str) -> None:
     store.deliveries.claim_delivery(LANE, now + 1, now + 60, "t", 9, {endpoint: 9})
     met = {"at": now, "outcome": "HTTP 500", "status": 500, "answer": EVIL, "address": "<b>"}
     store.deliveries.bury(LANE, "t", now, [Attempt(name, EVIL, json.dumps(met))], 3600)
+    store.shared_state.change_circuit(endpoint, lambda known: failed(known, now, now, 0, 0, EVIL))
+    client.submit([f"pending {EVIL}"], service=SERVICE)
+    client.set_deadline([f"pending {EVIL}"], 3600, service=SERVICE, by=EVIL)
 
 
 @pytest.mark.timeout(300)
@@ -204,7 +269,16 @@ def test_no_text_of_a_stranger_runs_as_a_script(
             f"{found}?images=1",
             "/cavendish/webhooks",
             f"/cavendish/webhooks?reason={quote(EVIL[:10])}&endpoint={quote(EVIL)}",
+            f"/cavendish/webhooks?named={quote(EVIL)}",
             f"/cavendish/endpoint/{endpoint}?url=1",
+            f"/cavendish/id/{SERVICE}/{quote(f'pending {EVIL}', safe='')}",
+            f"/cavendish/act?verb=forget&until=9e9&producer={quote(EVIL)}&model={quote(EVIL)}",
+            f"/cavendish/act?verb={quote(EVIL)}",
+            "/cavendish/dead?verb=revive&until=9e9",
+            f"/cavendish/dead?verb=drop&until=9e9&reason={quote(EVIL[:10])}",
+            f"/cavendish/account/{quote(EVIL, safe='')}",
+            "/cavendish/account/default",
+            "/cavendish/actions",
             f"/cavendish/id/{quote(EVIL, safe='')}/{quote(EVIL, safe='')}",
         ):
             text = window.open(str(http.base_url) + place)
@@ -273,6 +347,12 @@ def test_axe_finds_no_fault_on_any_page_in_light_and_dark(
     spoiled(store, client, "https://a.example/hook")
     client.submit(["one"], service=SERVICE, webhook="shop")
     client.disable_endpoint("shop")
+    client.pause("default", service=SERVICE, reason="new token", by="ada")
+    now = store.fleet.now()
+    store.attempt_counts.add({"shop": (97, 3)}, now)
+    action = BulkAction("0" * 16, "cancel", "ada", now, 3, "{}", owner="x", seen_at=now)
+    note = Note(now, "ada", "Endpoint shop disabled")
+    store.shared_state.change_bulk_actions(lambda known: (known.with_new(action).noted(note), None))
     check = (
         "var done = arguments[arguments.length - 1];"
         "axe.run().then(r => done(r.violations.map(v => [v.id, v.nodes[0].html])))"
@@ -291,7 +371,12 @@ def test_axe_finds_no_fault_on_any_page_in_light_and_dark(
                 found,
                 "/cavendish/webhooks",
                 "/cavendish/endpoint/shop",
+                "/cavendish/account/default",
                 "/cavendish/actions",
+                f"/cavendish/action/{action.id}",
+                "/cavendish/act?verb=deadline&until=9e9",
+                "/cavendish/act?verb=cancel&until=9e9",
+                "/cavendish/dead?verb=drop&until=9e9",
             ):
                 window.open(base + page)
                 window.run(f"{axe};window.axe = axe")

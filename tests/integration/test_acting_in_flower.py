@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from cavendish import Client
+from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.filter import Filter
 from cavendish.model import Lane
 from cavendish.policy.bulk_actions import BulkAction, BulkActions, fields_of
@@ -22,12 +23,14 @@ from cavendish.replay import Replay
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
+from cavendish.store.keys import LaneKeys
 from cavendish_worker.console.bulk_runner import BulkRunner
 from conftest import Server
 from delivering import Delivering
 from ending import settle
 from flowering import flower, process_of_flower
 from servers import eventually
+from shell import Run
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
@@ -57,7 +60,8 @@ def asked(http: httpx.Client, verb: str, **said: Any) -> httpx.Response:
     """The page that asks to confirm."""
     token = fields(http.get("/cavendish/ids?q=nobody-has-it").text).get("token")
     token = token or fields(http.get(f"/cavendish/id/{SERVICE}/a").text)["token"]
-    return http.post("/cavendish/act", data={"token": token, "verb": verb, **said}, headers=OURS)
+    data = {"token": token, "verb": verb, **said}
+    return http.post("/cavendish/act", data=data, headers=OURS, follow_redirects=True)
 
 
 def confirmed(http: httpx.Client, page: httpx.Response, **more: str) -> httpx.Response:
@@ -108,12 +112,154 @@ def test_named_ids_get_a_deadline_are_forgotten_and_each_page_tells_who_did_it(
     assert one is not None
     assert abs(one.deadline_at - store.fleet.now() - 7200) < 60
     page = http.get(f"/cavendish/id/{SERVICE}/b%20c").text
-    assert "given another deadline by ada in Flower" in page
+    assert "Deadline moved" in page
+    assert "by ada in Flower, to 20" in page
     confirmed(http, asked(http, "forget", id=ids[1:]))
     assert ended(store).done == 1
     assert client.get("b c", service=SERVICE) is None
     assert "2 ids" not in http.get("/cavendish/actions").text
     assert "1 of 1 forgotten" in " ".join(http.get("/cavendish/actions").text.split())
+
+
+def test_an_id_tells_who_moved_its_deadline_by_a_filter_and_who_had_its_webhooks_sent_again(
+    http: httpx.Client, client: Client, store: Store, endpoint_index: Delivering, run: Run
+) -> None:
+    """Whatever door they came through; the latest of many are kept."""
+    client.submit(["a", "b"], service=SERVICE, producer="shop", webhook="http://127.0.0.1:1/x")
+    confirmed(http, asked(http, "deadline", producer="shop"), **{"in": "3h"})
+    assert ended(store).done == 2
+    client.set_deadline(["a"], 7200, service=SERVICE, by="grace")
+    run("deadline", "--service", SERVICE, "--in", "2h", "--by", "linus", "a")
+    page = http.get(f"/cavendish/id/{SERVICE}/a").text
+    for name in ("ada in Flower", "grace", "linus"):
+        assert f"by {name}, to 20" in page
+    assert "grace" not in http.get(f"/cavendish/id/{SERVICE}/b").text
+    assert "by linus" in run("show", "a").stdout
+    for number in range(50):
+        client.set_deadline(["b"], 7200, service=SERVICE, by=f"operator {number}")
+    kept = [act.by for act in client.get("b", service=SERVICE).acts]  # type: ignore[union-attr]
+    assert 5 < len(kept) < 40
+    assert kept[-1] == "operator 49"
+    settle(store, LANE, "b")
+    buried = bury(store, client, "a", "b")
+    assert run("dead", "revive", "--all").exit_code == 0
+    page = http.get(f"/cavendish/id/{SERVICE}/{buried[0]}").text
+    assert "Dead letter revived" in page
+
+
+def bury(store: Store, client: Client, *ids: str) -> list[str]:
+    """Make dead letters of the webhooks of ids; which ids had any."""
+    now = store.fleet.now()
+    store.deliveries.sort([LANE], now)
+    rooms = {endpoint_in(name): 9999 for task_id in ids for name in names_of(client, task_id)}
+    names = store.deliveries.claim_delivery(LANE, now + 1, now + 60, "t", 20_000, rooms)
+    for start in range(0, len(names), 1000):
+        attempts = [Attempt(name, "HTTP 500") for name in names[start : start + 1000]]
+        store.deliveries.bury(LANE, "t", now, attempts, 3600)
+    return [name.partition(":")[2] for name in names]
+
+
+def names_of(client: Client, task_id: str) -> list[str]:
+    """The deliveries of an id."""
+    task = client.get(task_id, service=SERVICE)
+    return [f"{each}:{task_id}" for each in task.webhooks] if task else []
+
+
+@pytest.mark.timeout(240)
+def test_all_dead_letters_are_revived_once_each_although_flower_is_killed_in_between(
+    own_server: Server, tmp_path: Path
+) -> None:
+    """More than one command takes; they are counted first, and the page shows how far it is."""
+    store, mine = Store(own_server.url), Settings.load({"CAVENDISH_REDIS_URL": own_server.url})
+    many = 12_000
+    with Client(settings=mine) as client:
+        for start in range(0, many, 1000):
+            ids = [f"id-{n}" for n in range(start, start + 1000)]
+            client.submit(ids, service=SERVICE, webhook="https://a.example/x")
+            settle(store, LANE, *ids)
+            bury(store, client, ids[0])
+        known = store.shared_state.bulk_actions
+        with process_of_flower(own_server.url, tmp_path) as (http, process):
+            token = fields(http.get("/cavendish/webhooks").text)["token"]
+            form = {"token": token, "verb": "revive", "reason": "http 5"}
+
+            def page() -> httpx.Response:
+                return http.post("/cavendish/dead", data=form, headers=OURS, follow_redirects=True)
+
+            where = str(page().url)
+            eventually(
+                lambda: f"{many:,} dead letters</strong> will be" in http.get(where).text, "counted"
+            )
+            confirm = fields(http.get(where).text)
+            with contextlib.suppress(httpx.TransportError):
+                http.post("/cavendish/dead", data=confirm, headers=OURS, timeout=0.1)
+            eventually(lambda: known().latest and known().latest[0].done, "it has begun", 60)
+            process.kill()
+            process.wait(30)
+        begun = known().latest[0]
+        assert (begun.state, begun.counted, begun.whole) == ("running", many, True)
+        assert 0 < begun.done < many
+        assert begun.began_at < store.fleet.now()
+        name = next(iter(names_of(client, "id-0")), "")
+        store.connection.redis.zadd(LaneKeys(LANE).dead, {name: store.fleet.now()})
+        with flower(own_server.url, tmp_path) as http:
+            eventually(lambda: known().latest[0].state == "done", "another one has done it", 90)
+            shown = http.get(f"/cavendish/action/{begun.id}").text
+            assert "revived" in shown
+        left = store.closed.dead(LANE)
+        assert [one.name for one in left] in ([name], [])  # what died again since is left alone
+    store.close()
+
+
+def test_selected_dead_letters_are_dropped_and_a_running_drop_is_stopped(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """By their names they are found without a look at all others."""
+    ids = [f"id-{n}" for n in range(5)]
+    client.submit(ids, service=SERVICE, webhook="https://a.example/x")
+    settle(store, LANE, *ids)
+    bury(store, client, "id-0")
+    page = http.get("/cavendish/webhooks").text
+    chosen = re.findall(r'name="delivery" value="([^"]*:id-[12])"', page)
+    assert len(chosen) == 2
+    token = fields(page)["token"]
+    form = {"token": token, "verb": "drop", "delivery": chosen}
+    preview = http.post("/cavendish/dead", data=form, headers=OURS)
+    assert "2 dead letters</strong> will be forgotten for good" in preview.text
+    done = http.post(
+        "/cavendish/dead", data=fields(preview.text), headers=OURS, follow_redirects=True
+    )
+    assert "2</strong> of 2 dropped" in " ".join(done.text.split())
+    assert sorted(one.task_id for one in store.closed.dead(LANE)) == ["id-0", "id-3", "id-4"]
+    for bad in ("x", "default/nano-banana/0 x", "nothing x:y"):
+        refused = http.post("/cavendish/dead", data=form | {"delivery": bad}, headers=OURS)
+        assert (refused.status_code, "with its lane" in refused.text) == (400, True), bad
+    now = store.fleet.now()
+    running = BulkAction("2" * 16, "drop", "ada", now, 3, "{}", owner="x", seen_at=now, whole=False)
+    store.shared_state.change_bulk_actions(lambda known: (known.with_new(running), None))
+    shown = http.get(f"/cavendish/action/{running.id}").text
+    assert "more than 3 dropped" in " ".join(shown.split())
+    http.post(f"/cavendish/action/{running.id}", data=fields(shown), headers=OURS)
+    assert ended(store).said == "stopped by ada"
+    assert len(store.closed.dead(LANE)) == 3
+
+
+def test_a_count_that_takes_long_goes_on_while_its_page_is_open(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """And somebody in a hurry need not wait for its end."""
+    for start in range(0, 60_000, 10_000):
+        ids = [f"id-{n}" for n in range(start, start + 10_000)]
+        client.submit(ids, service=SERVICE, producer="shop" if start else "other")
+    client.submit(["a"], service=SERVICE)
+    page = asked(http, "forget", producer="other")
+    seen = re.findall(r"(More than )?([\d,]+) ids</strong> will be forgotten", page.text)
+    assert "Yes, go on" in page.text
+    eventually(
+        lambda: "10,000 ids</strong> will be forgotten" in http.get(str(page.url)).text, "counted"
+    )
+    assert seen
+    assert "More than" not in http.get(str(page.url)).text
 
 
 def test_webhooks_are_replayed_once_however_often_the_replay_runs(
@@ -129,14 +275,14 @@ def test_webhooks_are_replayed_once_however_often_the_replay_runs(
     store.deliveries.claim_delivery(LANE, now + 1, now + 60, "t", 9, {endpoint: 9})
     before = f'{{"at":{now - 5},"outcome":"HTTP 500"}}'
     store.deliveries.bury(LANE, "t", now, [Attempt(names[0], "HTTP 500", before)], 3600)
-    replay = Replay(store, now)
+    replay = Replay(store, now, "ada")
     assert [one.outcome for one in replay.of(LANE, ["a", "gone"])] == ["done", "unknown"]
     assert [one.outcome for one in replay.of(LANE, ["a"])] == ["ended"]  # it is pending
     store.deliveries.claim_delivery(LANE, now + 60, now + 90, "t", 9, {endpoint: 9})
     after = f'{before}\n{{"at":{now + 5},"outcome":"HTTP 204"}}'
     assert store.deliveries.delivered(LANE, "t", now, [Attempt(names[0], "HTTP 204", after)], 3600)
     assert [one.outcome for one in replay.of(LANE, ["a"])] == ["ended"]
-    assert [one.outcome for one in Replay(store, now + 10).of(LANE, ["a"])] == ["done"]
+    assert [one.outcome for one in Replay(store, now + 10, "ada").of(LANE, ["a"])] == ["done"]
 
 
 def test_an_action_whose_process_died_is_taken_up_and_acts_on_none_twice(
@@ -236,10 +382,12 @@ def test_a_form_counts_only_from_this_site_with_its_token_and_a_login(
     for headers, data in refused:
         assert http.post("/cavendish/act", data=data, headers=headers).status_code == 403
     assert http.request("OPTIONS", "/cavendish/act").status_code == 405
-    assert http.get("/cavendish/act").status_code == 405
+    for words in ("", "?verb=forget", "?verb=forget&confirmed=yes&all=yes"):
+        assert http.get(f"/cavendish/act{words}").status_code == 400
     with flower(server.url, tmp_path, login=None) as open_one:
         data = form | {"token": fields(open_one.get("/cavendish/ids").text).get("token", "")}
         assert open_one.post("/cavendish/act", data=data, headers=OURS).status_code == 403
+        assert open_one.get("/cavendish/act?verb=forget&until=9e9").status_code == 403
         assert 'name="verb"' not in open_one.get("/cavendish/ids").text
     assert store.shared_state.bulk_actions().latest == ()
     answer = http.post("/cavendish/act", data=form, headers={"Origin": here})

@@ -551,9 +551,9 @@ def test_a_dropped_dead_letter_is_gone_and_the_living_are_left_alone(store: Stor
     bury(store, "d1", 1011.0, dead)
     pay(store, "d1", 1011.0, delivered)
     delay(store, "d1", 1100.0, alive)
-    assert store.closed.drop(LANE, []) == 0
-    assert store.closed.drop(LANE, [dead, delivered, alive, "stranger:x"]) == 1
-    assert store.closed.drop(LANE, [dead]) == 0
+    assert store.closed.drop(LANE, []) == []
+    assert store.closed.drop(LANE, [dead, delivered, alive, "stranger:x"]) == [dead]
+    assert store.closed.drop(LANE, [dead]) == []
     assert store.closed.dead(LANE) == []
     assert [
         delivery.attempts for delivery in store.deliveries.load(LANE, [dead, delivered, alive])
@@ -1226,7 +1226,7 @@ class Ledger(RuleBasedStateMachine):
     def drop(self, picks: list[int], stray: bool) -> None:
         deliveries = self.picked(self.attempts if stray else self.dead, picks)
         dropped = [delivery for delivery in deliveries if delivery in self.dead]
-        assert self.store.closed.drop(self.lane, deliveries) == len(dropped)
+        assert len(self.store.closed.drop(self.lane, deliveries)) == len(dropped)
         for delivery in dropped:
             del self.dead[delivery]
             self.attempts[delivery] = 0

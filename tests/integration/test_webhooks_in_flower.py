@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -93,6 +94,8 @@ def test_endpoints_are_shown_by_their_host_and_switched_by_their_page(
         done = http.post("/cavendish/endpoint/shop", data=form | data, headers=OURS)
         assert (done.status_code, words in text(done)) == (200, True), text(done)
         if data["verb"] == "disable":
+            assert "nobodys-business" not in http.get("/cavendish").text
+            assert 'href="/cavendish/endpoint/shop"' in http.get("/cavendish").text
             assert client.endpoint("shop").reason == "by ada in Flower: it is broken"
     assert client.endpoint("shop").url == "https://b.example/other"
     refused = http.post(
@@ -129,19 +132,23 @@ def test_dead_letters_are_found_revived_and_dropped_after_a_preview(
     buried(store, client, "d", hook="https://b.example/", why="timeout")
     page = http.get("/cavendish/webhooks", params={"reason": "http 5"})
     assert set(re.findall(r"/cavendish/id/nano-banana/(\w)", page.text)) == {"a", "b", "c"}
-    assert "Dead letter to" in text(http.get(f"/cavendish/id/{SERVICE}/a"))
+    assert re.search(
+        r"20[-\d]+ [\d:]+ Dead letter to", text(http.get(f"/cavendish/id/{SERVICE}/a"))
+    )
     form = {"token": fields(page.text)["token"], "verb": "revive", "endpoint": one}
-    preview = http.post("/cavendish/dead", data=form, headers=OURS)
+    asked: dict[str, Any] = {"headers": OURS, "follow_redirects": True}
+    preview = http.post("/cavendish/dead", data=form, **asked)
     assert "3 dead letters will be sent again" in text(preview)
+    assert "a to" in text(preview)
     assert len(store.closed.dead(LANE)) == 4
-    done = http.post("/cavendish/dead", data=fields(preview.text), headers=OURS)
-    assert "3 dead letters are sent again" in text(done)
+    done = http.post("/cavendish/dead", data=fields(preview.text), **asked)
+    assert "3 of 3 revived" in text(done)
     assert [each.task_id for each in store.closed.dead(LANE)] == ["d"]
-    name = store.closed.dead(LANE)[0].name
+    name = f"{LANE} {store.closed.dead(LANE)[0].name}"
     form = {"token": form["token"], "verb": "drop", "delivery": name}
-    preview = http.post("/cavendish/dead", data=form, headers=OURS)
-    http.post("/cavendish/dead", data=fields(preview.text), headers=OURS)
-    assert store.closed.dead(LANE) == []
+    preview = http.post("/cavendish/dead", data=form, **asked)
+    http.post("/cavendish/dead", data=fields(preview.text), **asked)
+    eventually(lambda: store.closed.dead(LANE) == [], "it is dropped")
     nothing = http.post("/cavendish/dead", data=form | {"delivery": ""}, headers=OURS)
     assert (nothing.status_code, "Choose dead letters" in text(nothing)) == (400, True)
 
@@ -195,3 +202,45 @@ def test_of_ten_thousand_endpoints_those_in_trouble_come_first_and_any_is_found_
     one = text(http.get("/cavendish/endpoint/e-077"))
     assert "97 % of 100 attempts" in one
     assert "HTTP 503 &lt;b&gt;, " in one
+
+
+def test_an_account_and_its_services_are_paused_resumed_and_limited_and_the_page_says_by_whom(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """As the commands do; the page of actions keeps who did what."""
+    client.submit(["a"], service=SERVICE, account="shop")
+    place = "/cavendish/account/shop"
+    eventually(lambda: SERVICE in text(http.get(place)), "the numbers are fresh")
+    assert f'href="{place}"' in http.get("/cavendish").text
+    form = {"token": fields(http.get(place).text)["token"]}
+    for data, words in (
+        ({"verb": "pause", "for": "30m", "reason": "new token"}, "The account shop is paused by"),
+        ({"verb": "resume"}, "The account shop is asked about again"),
+        ({"verb": "resume"}, "The account shop is not paused by an operator"),
+        ({"verb": "pause", "service": SERVICE}, f"The service {SERVICE} of account shop is"),
+        ({"verb": "ceiling", "calls": "2.5"}, "makes at most 2.5 calls/s, set by operator ada"),
+    ):
+        done = http.post(place, data=form | data, headers=OURS)
+        assert (done.status_code, words in text(done)) == (200, True), text(done)
+    (pause,) = client.pauses()
+    assert (pause.name, pause.by) == (f"shop/{SERVICE}", "ada in Flower")
+    assert [one.calls for one in client.rate_ceilings()] == [2.5]
+    page = http.get(place)
+    assert 'aria-label="Resume nano-banana"' in page.text
+    assert "at most 2.5 calls/s" in text(page)
+    http.post(place, data=form | {"verb": "default"}, headers=OURS)
+    http.post(place, data=form | {"verb": "resume", "service": SERVICE}, headers=OURS)
+    assert (client.pauses(), client.rate_ceilings()) == ([], [])
+    actions = text(http.get("/cavendish/actions"))
+    assert actions.count(" ada ") >= 7
+    for words in ("Account shop: paused", "Account shop/nano-banana: paused", "ceiling set"):
+        assert words in actions
+    for data, words in (
+        ({"verb": "pause", "for": "soon"}, "Enter for how long"),
+        ({"verb": "ceiling", "calls": "many"}, "Enter how many calls"),
+        ({"verb": "ceiling", "calls": "nan"}, "must be a number"),
+        ({"verb": "x"}, "Choose what to do"),
+    ):
+        refused = http.post(place, data=form | data, headers=OURS)
+        assert (refused.status_code, words in text(refused)) == (400, True), text(refused)
+    assert "Is the name right?" in text(http.get("/cavendish/account/nobody"))

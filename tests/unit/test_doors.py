@@ -96,7 +96,11 @@ VERBS = {
     "events": Verb("events", "GET /v1/events"),
     "cancel": Verb("cancel", "POST /v1/tasks/cancel", shell_only=CHOSEN, not_over_http=BY_KEY),
     "set_deadline": Verb(
-        "deadline", "POST /v1/tasks/deadline", {"deadline": "--in"}, shell_only=CHOSEN
+        "deadline",
+        "POST /v1/tasks/deadline",
+        {"deadline": "--in"},
+        shell_only=CHOSEN,
+        not_over_http=BY_KEY,
     ),
     "forget": Verb("forget", "POST /v1/tasks/forget", shell_only=CHOSEN),
     "pause": Verb(

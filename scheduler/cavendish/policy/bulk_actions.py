@@ -1,4 +1,5 @@
-"""Pure: what operators do to many ids at once, step by step, so that it can be watched and stopped.
+"""Pure: what operators do in Flower: to many ids or dead letters at once, step by step, so that it
+can be watched and stopped; and to all else, as notes.
 
 A bulk action lies in the store from its confirmation on. One process at a time carries it out, and
 notes each step; if it dies, another one goes on. That is harmless: what an action has done to an id
@@ -8,29 +9,31 @@ keeps it from being done again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cavendish.filter import Filter
 from cavendish.stored_json import compact, parse, read
 
-#: What can be done, as a participle: what it does to an id, and with that what it says.
+#: What can be done to ids, and to dead letters, as participles.
 VERBS = {
     "cancel": "cancelled",
     "deadline": "given another deadline",
     "forget": "forgotten",
     "replay": "announced again",
 }
-#: Bulk actions that are kept, the latest, and seconds of silence after which a process is taken
-#: for dead.
-KEPT, SILENT_FOR = 30, 15.0
+LETTER_VERBS = {"revive": "revived", "drop": "dropped"}
+#: Bulk actions and notes that are kept, the latest, and seconds of silence after which a process is
+#: taken for dead.
+KEPT, NOTED, SILENT_FOR = 30, 50, 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class BulkAction:
     """One action, by its `id`.
 
-    - `verb` of VERBS, `by` whom, `began_at`, and the `reason` that was given;
-    - `chosen`: a filter, as its fields, or `ids`, each as `ACCOUNT SERVICE ID`; `counted` when it
-      was confirmed;
+    - `verb` of VERBS or LETTER_VERBS, `by` whom, `began_at`, and the `reason` that was given;
+    - `chosen`: a filter, as its fields, or `ids`, each as `ACCOUNT SERVICE ID`, and dead letters as
+      `LANE DELIVERY`; `counted` when it was confirmed, and whether that was the `whole` number;
     - `deadline_at` and `silent`: what the verb needs;
     - `state`: "running", "done", "stopped" or "failed";
     - `owner`: the process that carries it out, which was alive at `seen_at`; "": none does;
@@ -55,14 +58,20 @@ class BulkAction:
     left: int = 0
     ended_at: float = 0.0
     said: str = ""
+    whole: bool = True
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the filter that it is about."""
+        fields = parse(self.chosen) if self.chosen else {}
+        return fields if isinstance(fields, dict) else {}
 
     @property
     def filter(self) -> Filter | None:
         """The ids that it is about, without those that came after its confirmation; or None."""
         if not self.chosen:
             return None
-        fields = parse(self.chosen)
-        found = Filter(**fields) if isinstance(fields, dict) else Filter()
+        found = Filter(**self.fields)
         until = self.began_at if found.until is None else min(found.until, self.began_at)
         return replace(found, until=until)
 
@@ -77,7 +86,12 @@ class BulkAction:
 
     @property
     def participle(self) -> str:
-        return VERBS.get(self.verb, self.verb)
+        return (VERBS | LETTER_VERBS).get(self.verb, self.verb)
+
+    @property
+    def of_letters(self) -> bool:
+        """True if it is about dead letters, not about ids."""
+        return self.verb in LETTER_VERBS
 
     def free(self, now: float) -> bool:
         """True if no living process carries it out."""
@@ -91,10 +105,24 @@ def fields_of(found: Filter) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What else an operator did: when (seconds since the Unix epoch), by whom, and a sentence."""
+
+    at: float
+    by: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class BulkActions:
-    """The latest bulk actions, the newest first."""
+    """The latest bulk actions and the latest notes, the newest first."""
 
     latest: tuple[BulkAction, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def noted(self, note: Note) -> BulkActions:
+        """With one note more; the oldest leave."""
+        return replace(self, notes=(note, *self.notes)[:NOTED])
 
     def get(self, action: str) -> BulkAction | None:
         return next((one for one in self.latest if one.id == action), None)
@@ -104,11 +132,12 @@ class BulkActions:
         known = (action, *self.latest)
         ended = [one for one in known if one.state != "running"]
         gone = {one.id for one in ended[max(KEPT - len(known) + len(ended), 0) :]}
-        return BulkActions(tuple(one for one in known if one.id not in gone))
+        return replace(self, latest=tuple(one for one in known if one.id not in gone))
 
     def changed(self, action: BulkAction) -> BulkActions:
         """With this one in place of what was known of it."""
-        return BulkActions(tuple(action if one.id == action.id else one for one in self.latest))
+        latest = (action if one.id == action.id else one for one in self.latest)
+        return replace(self, latest=tuple(latest))
 
     def taken(self, owner: str, now: float) -> tuple[BulkActions, BulkAction | None]:
         """Give the oldest one that nobody carries out to a process; which one, if any."""

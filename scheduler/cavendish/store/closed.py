@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.model import Lane
+from cavendish.operator_act import OperatorAct
 from cavendish.store.connection import Connection
 from cavendish.store.deliveries import PAGE, Deliveries, Delivery
 from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
+from cavendish.stored_json import line_of
 
 
 class Closed:
@@ -32,8 +34,16 @@ class Closed:
         names, times = [name for name, _ in ranked], [at for _, at in ranked]
         return self._deliveries.load(lane, names, times) if ranked else []
 
-    def drop(self, lane: Lane, names: Sequence[str]) -> int:
-        """Delete dead letters; how many there were."""
+    def died_at(self, lane: Lane, names: Sequence[str]) -> list[float | None]:
+        """When each became a dead letter; None for what is none."""
+        pipe = self._redis.pipeline()
+        for name in names:
+            pipe.zscore(LaneKeys(lane).dead, name)
+        with self._redis.errors():
+            return pipe.execute()
+
+    def drop(self, lane: Lane, names: Sequence[str]) -> list[str]:
+        """Delete dead letters; those that there were."""
         keys = LaneKeys(lane)
         pipe = self._redis.pipeline()
         for name in names:
@@ -43,17 +53,20 @@ class Closed:
             dropped = [name for name, was in zip(names, were_dead, strict=True) if was]
             if dropped:
                 self._redis.redis.delete(*map(keys.delivery, dropped))
-        return len(dropped)
+        return dropped
 
     def forget_dead(self, lane: Lane, before: float) -> int:
         """Delete dead letters from before this time, whose records expired; how many there were."""
         with self._redis.errors():
             return int(self._redis.redis.zremrangebyscore(LaneKeys(lane).dead, "-inf", before))
 
-    def reopen(self, lane: Lane, times: Mapping[str, float], *, dead: bool) -> list[str]:
+    def reopen(
+        self, lane: Lane, times: Mapping[str, float], *, dead: bool, act: OperatorAct | None = None
+    ) -> list[str]:
         """Make closed deliveries pending again, each from its time on; which ones became pending.
 
-        `dead`: only dead letters, else only delivered ones.
+        `dead`: only dead letters, else only delivered ones. `act`: what is noted of it in the
+        records of their tasks.
         """
         if not times:
             return []
@@ -61,7 +74,7 @@ class Closed:
         self._deliveries.index.note([Place(lane.account, lane, first_at)], first_at)
         keys = LaneKeys(lane)
         names = [keys.endpoint_index, keys.dead, keys.common_open]
-        args = ["dead" if dead else "delivered"]
+        args = ["dead" if dead else "delivered", line_of(act)]
         for name, at in times.items():
             endpoint = endpoint_in(name)
             names += [*keys.of_delivery(name), keys.retries(endpoint)]

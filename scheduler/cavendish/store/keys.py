@@ -33,7 +33,7 @@ in the broker's Redis.
 |                           |        | -> what an operator set, as JSON                            |
 | failing                   | zset   | lane of which every call fails -> since when                |
 | episodes                  | hash   | version, value: troubles of which operators are told        |
-| bulk-actions              | hash   | version, value: what operators do to many ids in Flower     |
+| bulk-actions              | hash   | version, value: what operators do in Flower, the latest     |
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
 | endpoints                 | hash   | name -> a registered endpoint, as JSON; secrets encrypted   |
@@ -49,8 +49,7 @@ in the broker's Redis.
 | {cavendish:refused}:lost  | string | how many were dropped, since only so many are kept          |
 | {endpoint}:circuit        | hash   | version, value: how well an endpoint takes its webhooks     |
 | open-circuits             | zset   | endpoint whose circuit is open -> when it last failed       |
-| {endpoint}:attempts       | hash   | N -> attempts that it took in half hour N since 1970,       |
-|                           |        | -N -> those that failed; of the last day                    |
+| {endpoint}:attempts       | hash   | half hour N of a day -> attempts taken, -N -> those failed  |
 | {lane}:producers          | set    | the producers that have pending ids                         |
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
 | {lane}:deadlines          | zset   | a time -> the same: when some deadlines may have passed     |
@@ -63,6 +62,7 @@ in the broker's Redis.
 |                           |        | trace, `webhooks` (subscriptions), `to:` each its URL,      |
 |                           |        | `closed` (those that are delivered, skipped or dead),       |
 |                           |        | `skipped` (those that their endpoints did not choose),      |
+|                           |        | `acts` (what operators did, the latest lines of JSON),      |
 |                           |        | `in` (the common parts that hold the rest; short names save |
 |                           |        | 16 bytes of each record)                                    |
 | {lane}:result:ID          | string | the upstream record                                         |

@@ -6,9 +6,10 @@ from typing import Any
 
 from cavendish.endpoints.webhook_endpoint import is_of_group, subscription_of_group
 from cavendish.model import Candidate, Lane, Record, State, TrackedTask
+from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
-from cavendish.stored_json import DEEPEST, compact, parse, too_deep
+from cavendish.stored_json import DEEPEST, compact, parse, read_lines, too_deep
 
 
 def fields_of(row: Any) -> Any:
@@ -75,6 +76,7 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         key=fields.get("key", ""),
         groups=tuple(fields.get(f"to:{one}", "") for one in subscriptions if is_of_group(one)),
         announced_at=_time(fields.get("announced_at")),
+        acts=tuple(read_lines(OperatorAct, fields["acts"])) if "acts" in fields else (),
     )
 
 

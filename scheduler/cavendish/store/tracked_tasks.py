@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cavendish.model import Candidate, Lane, State, TrackedTask
+from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Waiting
 from cavendish.store.common_parts import CommonParts, completed
@@ -19,6 +20,7 @@ from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, deliver
 from cavendish.store.new_tasks import NewTasks, by_lane
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
+from cavendish.stored_json import line_of
 
 #: Seconds for which events are kept at least after the last end in their lane.
 EVENTS_KEPT_FOR = 7 * 86400
@@ -122,9 +124,17 @@ class Tasks:
         return seized
 
     def set_deadline(
-        self, lane: Lane, tasks: Sequence[TrackedTask], deadline_at: float, now: float
+        self,
+        lane: Lane,
+        tasks: Sequence[TrackedTask],
+        deadline_at: float,
+        now: float,
+        act: OperatorAct | None = None,
     ) -> list[str]:
-        """Give pending tasks another deadline; the ids of those that had not ended."""
+        """Give pending tasks another deadline; the ids of those that had not ended.
+
+        `act`: what is noted of it in their records.
+        """
         if not tasks:
             return []
         look_at, keys = first_look_at(deadline_at, deadline_at - now), LaneKeys(lane)
@@ -134,7 +144,7 @@ class Tasks:
         names = [keys.deadlines, keys.deadline(look_at), keys.leases, keys.common]
         for task in tasks:
             names += [keys.task(task.id), keys.due(task.producer)]
-        args = [repr(deadline_at), int(look_at), *(task.id for task in tasks)]
+        args = [repr(deadline_at), int(look_at), line_of(act), *(task.id for task in tasks)]
         changed = self._redis.script("set_deadline", names, args, durable=True)
         return [task.id for task, done in zip(tasks, changed, strict=True) if done]
 

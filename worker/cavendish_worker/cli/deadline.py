@@ -9,11 +9,13 @@ import click
 from cavendish.undo import Undo
 from cavendish_worker.cli.changing import carry_out, changing_options, chosen
 from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.options import by_option
 from cavendish_worker.wording.times import duration
 
 
 @click.command("deadline", short_help="Give pending ids another deadline.")
 @changing_options
+@by_option
 @click.option(
     "--in",
     "length",
@@ -26,6 +28,7 @@ def command(
     form: str,
     *,
     length: str,
+    by: str | None,
     every: bool,
     yes: bool,
     as_json: bool,
@@ -44,5 +47,5 @@ def command(
         raise click.BadParameter("must be a duration such as 600, 10m or 2h.", param_hint="--in")
     store, settings = open_store()
     found = chosen(store, ids, form, options, every=every)
-    changes = Undo(store, settings).set_deadline(*found, seconds)
+    changes = Undo(store, settings).set_deadline(*found, seconds, by)
     carry_out(store, found, changes, "changed", sure=yes or bool(ids), as_json=as_json)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from cavendish.controller import whoever_calls
 from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import (
@@ -44,7 +45,8 @@ def command(endpoint: str, since: str, rate: float, limit: int, as_json: bool) -
     """
     store, _ = open_store()
     found, now = find_endpoint(store, endpoint), store.fleet.now()
-    replayed, cut = replaying.replay(store, found, time_of(since, now), rate, limit)
+    by = whoever_calls()
+    replayed, cut = replaying.replay(store, found, time_of(since, now), rate, limit, by=by)
     go_on = None if cut is None else f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%dT%H:%M:%SZ}"
     if as_json:
         print_json({"endpoint": found, "replayed": replayed, "since": go_on})

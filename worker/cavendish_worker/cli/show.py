@@ -64,6 +64,7 @@ def _rows(task: TrackedTask, pause: Pause | None) -> list[tuple[str, object]]:
         ("polls", task.polls),
         ("submitted", moment(task.submitted_at)),
         ("deadline", moment(task.deadline_at)),
+        *((act.verb, f"{moment(act.at)} by {act.by}") for act in task.acts),
         ("finished", moment(task.finished_at)),
         ("settled", moment(task.settled_at)),
         ("trace", task.trace),

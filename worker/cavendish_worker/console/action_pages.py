@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 from cavendish.controller import checked_text
@@ -12,102 +11,103 @@ from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish.policy.bulk_actions import VERBS, BulkAction, BulkActions, fields_of
 from cavendish.undo import pending_only
+from cavendish_worker.console.confirming import begin
 from cavendish_worker.console.id_filter import words
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.wording.times import duration
 
-#: Seconds for which the ids are counted, and the most that may be named.
-COUNTED_FOR, NAMED = 1.0, 200
-#: Seconds of waiting for the end of a short action, so that its page shows the end at once.
-SHORT = 1.0
+#: Ids that may be named.
+NAMED = 200
 
 
 class ActPage(Page):
-    """`/cavendish/act`: a form names a verb, and ids or a filter; its answer asks to confirm it."""
+    """`/cavendish/act?verb=…&state=…`: what would be done to all that match, and to how many.
+
+    A form names a verb, and ids or a filter, and leads there; or it confirms what was asked.
+    """
+
+    async def answer(self, *place: str) -> None:  # noqa: ARG002
+        self.check_operates()
+        verb = self._verb(self.said("verb"))
+        states = self.get_query_arguments("state")
+        await self.show("confirm.html", lambda: self._asked(verb, *self._filter(self.said, states)))
 
     async def act(self, *place: str) -> None:  # noqa: ARG002
-        verb = self.given("verb")
+        verb = self._verb(self.given("verb"))
+        if self.given("confirmed"):
+            action = await self.ask(lambda: self._begun(verb))
+            self.redirect(self.to("action", action.id), status=303)
+        elif ids := self._ids():
+            nothing: dict[str, Any] = {"said": {}, "failed": ""}
+            found = {"verb": verb, "done": VERBS[verb], "ids": ids, "count": len(ids)}
+            self.draw("confirm.html", **found, whole=True, **nothing)
+        else:
+            said = await self.ask(lambda: self._narrowed(verb))
+            self.redirect(self.to("act", verb=verb, **said), status=303)
+
+    def _verb(self, verb: str) -> str:
         if verb not in VERBS:
             raise SubmissionError("Choose what to do with the ids.")
-        if not self.given("confirmed"):
-            await self.show("confirm.html", lambda: self._asked(verb))
-            return
-        action = await self.ask(lambda: self._begun(verb))
-        self.redirect(self.to("action", action.id), status=303)
+        return verb
 
-    def _chosen(self, now: float) -> tuple[tuple[str, ...], Filter, dict[str, Any]]:
-        """The named ids, or the filter with the words of the URL that mean it."""
+    def _ids(self) -> tuple[str, ...]:
         ids = tuple(dict.fromkeys(self.get_body_arguments("id")))
         if any(each.count(" ") < 2 for each in ids) or len(ids) > NAMED:
             raise SubmissionError(f"Name at most {NAMED} ids, each with its account and service.")
+        return ids
+
+    def _narrowed(self, verb: str) -> dict[str, Any]:
+        """The words of a filter, which mean the same moments whenever they are confirmed."""
+        now = self.parts.store.fleet.now()
         found = words(self.given, self.get_body_arguments("state"), now)
-        if not ids and not found.any and not self.given("all"):
+        if not found.any and not self.given("all"):
             raise SubmissionError("Choose ids, or a filter that they match.")
-        return ids, found.filter, dict(found.said)
+        wanted = pending_only(found.filter) if verb in ("cancel", "deadline") else found.filter
+        times = {"since": wanted.since or "", "until": min(wanted.until or now, now)}
+        return dict(found.said) | times
 
-    def _asked(self, verb: str) -> dict[str, Any]:
-        """What would be done, and to how many."""
-        store = self.parts.store
-        now = store.fleet.now()
-        ids, found, said = self._chosen(now)
-        if not ids:
-            found = pending_only(found) if verb in ("cancel", "deadline") else found
-            # The same moments, whenever it is confirmed.
-            found = replace(found, until=min(found.until or now, now))
-            said |= {"since": found.since or "", "until": found.until}
-        count, whole = (len(ids), True) if ids else self._counted(found)
-        return {"verb": verb, "done": VERBS[verb], "ids": ids, "said": said} | {
-            "count": count,
-            "whole": whole,
-            "now": now,
-        }
+    def _filter(self, one: Any, states: list[str]) -> tuple[Filter, dict[str, Any]]:
+        found = words(one, states, self.parts.store.fleet.now())
+        return found.filter, dict(found.said)
 
-    def _counted(self, found: Filter) -> tuple[int, bool]:
-        """How many match, and whether all were looked at in time."""
-        count, until = 0, time.monotonic() + COUNTED_FOR
-        for some in self.parts.store.search.steps(found):
-            count += len(some)
-            if time.monotonic() > until:
-                return count, False
-        return count, True
+    def _asked(self, verb: str, found: Filter, said: dict[str, Any]) -> dict[str, Any]:
+        """What would be done, and to how many, as far as they are counted."""
+        if found.until is None:
+            raise SubmissionError("Choose ids, or a filter that they match.")
+        found = pending_only(found) if verb in ("cancel", "deadline") else found
+        count = self.parts.counts.of(fields_of(found), lambda: self._counted(found))
+        known = {"count": count.number, "whole": count.whole, "failed": count.failed}
+        return {"verb": verb, "done": VERBS[verb], "ids": (), "said": said} | known
+
+    def _counted(self, found: Filter) -> Iterable[int]:
+        return map(len, self.parts.store.search.steps(found))
 
     def _begun(self, verb: str) -> BulkAction:
-        store = self.parts.store
-        now = store.fleet.now()
-        ids, found, _ = self._chosen(now)
+        now, ids = self.parts.store.fleet.now(), self._ids()
+        found, said = self._filter(self.given, self.get_body_arguments("state"))
+        if not ids and not said and not self.given("all"):
+            raise SubmissionError("Choose ids, or a filter that they match.")
         seconds = duration(self.given("in"), default_unit="s") or 0.0
         if verb == "deadline" and not seconds:
             raise SubmissionError("Enter the new deadline: 90s, 2h or 3d from now.")
-        if not ids and verb in ("cancel", "deadline"):
-            found = pending_only(found)
-        counted = self.given("counted")
+        found = pending_only(found) if not ids and verb in ("cancel", "deadline") else found
+        chosen = "" if ids else fields_of(found)
+        count = self.parts.counts.known(chosen)
         action = BulkAction(
             secrets.token_hex(8),
             verb,
             f"{self.who} in Flower",
             now,
-            int(counted) if counted.isdecimal() else 0,
-            "" if ids else fields_of(found),
+            len(ids) or (count.number if count else 0),
+            chosen,
             ids,
             checked_text(self.given("reason"), "reason"),
             silent=bool(self.given("silent")),
             deadline_at=round(now + seconds, 3),
+            whole=bool(ids or (count and count.whole)),
         )
-        store.shared_state.change_bulk_actions(lambda known: (known.with_new(action), None))
-        what = {"ids": len(ids)} if ids else {"filter": action.chosen}
-        logger().info("operator.acted", verb=verb, by=action.by, reason=action.reason, **what)
-        self.parts.runner.wake()
-        self._wait(action.id)
-        return action
-
-    def _wait(self, action: str) -> None:
-        until = time.monotonic() + SHORT
-        while time.monotonic() < until:
-            known = self.parts.store.shared_state.bulk_actions().get(action)
-            if known is None or known.state != "running":
-                return
-            time.sleep(0.05)
+        return begin(self.parts, action)
 
 
 class ActionPage(Page):
@@ -142,7 +142,8 @@ class ActionsPage(Page):
     """`/cavendish/actions`: the latest of them."""
 
     async def answer(self, *place: str) -> None:  # noqa: ARG002
-        await self.show(
-            "actions.html",
-            lambda: {"actions": self.parts.store.shared_state.bulk_actions().latest},
-        )
+        await self.show("actions.html", self._found)
+
+    def _found(self) -> dict[str, Any]:
+        known = self.parts.store.shared_state.bulk_actions()
+        return {"actions": known.latest, "notes": known.notes}

@@ -21,6 +21,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.new_tasks import by_lane
 from cavendish.undo import Chosen, Undo
+from cavendish_worker.console.letter_actions import LetterAction
 from cavendish_worker.telemetry.logs import logger
 
 #: Seconds between two looks for actions whose process died.
@@ -94,6 +95,8 @@ class BulkRunner:
         )
 
     def _steps(self, action: BulkAction) -> Iterator[list[Changed]]:
+        if action.of_letters:
+            return LetterAction(self._store, action).steps()
         if (found := action.filter) is not None:
             return self._of(action, found, None, None)
         return chain.from_iterable(
@@ -108,7 +111,7 @@ class BulkRunner:
             return self._undo.forget(chosen, service, account)
         if action.verb == "deadline":  # the same moment, also when it is taken up again
             left = action.deadline_at - self._store.fleet.now()
-            return self._undo.set_deadline(chosen, service, account, left)
+            return self._undo.set_deadline(chosen, service, account, left, action.by)
         if action.verb == "cancel":
             return self._undo.cancel(
                 chosen,
@@ -123,7 +126,7 @@ class BulkRunner:
     def _replay(
         self, action: BulkAction, chosen: Chosen, service: str, account: str
     ) -> Iterator[list[Changed]]:
-        replay = Replay(self._store, action.began_at)
+        replay = Replay(self._store, action.began_at, action.by)
         if isinstance(chosen, Filter):
             return replay.matching(chosen)
         ids = [str(each) for each in chosen]

@@ -12,6 +12,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.statistics import Statistics
 from cavendish_worker.console.bulk_runner import BulkRunner
+from cavendish_worker.console.counting import Counts
 from cavendish_worker.console.endpoint_rows import ranked
 from cavendish_worker.console.off_loop import OffLoop
 from cavendish_worker.telemetry.snapshot import Memory, read, said
@@ -42,6 +43,7 @@ class ConsoleParts:
         self.store = Store(store_url(self.settings), self.settings.shards)
         self.off_loop = OffLoop()
         self.runner = BulkRunner(self.store, self.settings)
+        self.counts = Counts()
         self._memory, self._rates, self._lock = Memory(), Rates(), threading.Lock()
         self._polled_at = 0.0
         self._known: Polled | None = None

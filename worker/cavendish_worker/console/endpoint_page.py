@@ -13,14 +13,22 @@ from cavendish.endpoints.webhook_endpoint import Endpoint
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish_worker.console.endpoint_rows import charts_of
+from cavendish_worker.console.off_loop import PATIENCE
 from cavendish_worker.console.page import Page
 from cavendish_worker.console.shown import Shown
-from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.dead_letters import DeadLetters
 from cavendish_worker.webhooks.trial import try_endpoint
 
 #: Hours for which the old secret signs as well, and seconds that a test may take.
-OVERLAP, PATIENCE = 24.0, 30.0
+OVERLAP, TEST = 24.0, 30.0
+#: What is noted of each verb.
+NOTES = {
+    "enable": "Endpoint {} enabled",
+    "disable": "Endpoint {} disabled",
+    "move": "Endpoint {} given another URL",
+    "test": "Endpoint {} sent a test",
+    "rotate": "Endpoint {} given a new secret",
+}
 #: The latest dead letters and ids that are shown, and how many of all endpoints are looked at.
 LATEST, LOOKED_AT = 5, 1_000
 
@@ -42,9 +50,10 @@ class EndpointPage(Page):
         }
         if verb not in verbs:
             raise SubmissionError("Choose what to do with the endpoint.")
-        said = await self.parts.off_loop.ask(lambda: verbs[verb](name), PATIENCE)
-        self.parts.poll_anew()
-        logger().info("operator.acted", verb=f"endpoint {verb}", by=self.who, endpoint=name)
+        note, patience = NOTES[verb].format(name), TEST if verb == "test" else PATIENCE
+        said = await self.carry_out(
+            lambda: verbs[verb](name), note, patience, verb=f"endpoint {verb}", endpoint=name
+        )
         self.draw("done.html", what=said, back=("endpoint", name))
 
     @property

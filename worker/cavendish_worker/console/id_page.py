@@ -34,7 +34,8 @@ class IdPage(Page):
         lane = Lane.of(account, service, task_id, settings.shards)
         names = [delivery_of(each, task.id) for each in task.webhooks if not is_of_group(each)]
         seen = outlook(store.connection, lane, task, names)
-        webhooks = timeline.sent(store.deliveries.load(lane, names), seen.receivers)
+        died = store.closed.died_at(lane, names)
+        webhooks = timeline.sent(store.deliveries.load(lane, names, died), seen.receivers)
         tree = record_tree.tree(task.record_json) if self.login and task.record_json else []
         return {
             "task": task,
@@ -44,11 +45,6 @@ class IdPage(Page):
             "tree": tree,
             "images": record_tree.images(tree),
             "now": now,
-            "actions": [
-                one
-                for one in store.shared_state.bulk_actions().latest
-                if f"{account} {service} {task_id}" in one.ids
-            ],
             "pending": task.state is State.PENDING,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cavendish.endpoints.endpoint_view import views
@@ -10,6 +11,7 @@ from cavendish.store.delays import recent_delays
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
 from cavendish_worker.console.endpoint_rows import unsettled
 from cavendish_worker.console.page import Page
+from cavendish_worker.console.shown import Shown
 from cavendish_worker.doctor.stored import complaints
 from cavendish_worker.wording.notes import lane_notes, operator_notes, pause
 
@@ -30,7 +32,10 @@ class NowPage(Page):
         busiest = sorted(found["lanes"], key=lambda lane: -lane["pending"])
         lanes = [Lane.parse(lane["lane"]) for lane in busiest]
         waiting = unsettled(statistics)
-        seen = views(store, statistics, self.parts.urls, waiting[:COMPLAINTS])
+        seen = [
+            replace(view, url=Shown.host(view.url) if view.url else "")
+            for view in views(store, statistics, self.parts.urls, waiting[:COMPLAINTS])
+        ]
         wrong = complaints(store, settings, statistics, seen)
         return {
             "found": found,
@@ -44,8 +49,15 @@ class NowPage(Page):
             "notes": _notes(found)[:ROWS],
             "alive": {role: _alive(found, role) for role in ("worker", "beat")},
             "complaints": wrong[:COMPLAINTS],
+            "place": _place,
             "more_complaints": max(len(wrong) + len(waiting) - len(seen) - COMPLAINTS, 0),
         }
+
+
+def _place(what: str) -> tuple[str, str] | None:
+    """The page of the account or the endpoint that a complaint is about."""
+    kind, _, name = what.partition(" ")
+    return (kind, name) if kind in ("account", "endpoint") and name and " " not in name else None
 
 
 def _notes(found: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -15,8 +16,11 @@ from tornado.web import HTTPError, authenticated
 
 from cavendish.errors import CavendishError, StoreUnavailable
 from cavendish.model import TrackedTask
+from cavendish.policy.bulk_actions import Note
 from cavendish_worker.console.console_parts import ConsoleParts
+from cavendish_worker.console.off_loop import PATIENCE
 from cavendish_worker.console.shown import Shown
+from cavendish_worker.telemetry.logs import logger
 
 R = TypeVar("R")
 #: Nothing but Flower's own files and ours; `data:` are pictures in Flower's style.
@@ -36,7 +40,10 @@ class Page(BaseHandler):  # type: ignore[misc]
     @authenticated
     async def get(self, *place: str) -> None:
         """Every page of ours is behind Flower's login."""
-        await self.answer(*place)
+        try:
+            await self.answer(*place)
+        except CavendishError as error:
+            self.complain(error)
 
     @authenticated
     async def post(self, *place: str) -> None:
@@ -116,6 +123,10 @@ class Page(BaseHandler):  # type: ignore[misc]
         given = self.get_body_argument("token", "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             raise HTTPError(403, "This form is too old. Open its page again, and repeat it.")
+        self.check_operates()
+
+    def check_operates(self) -> None:
+        """Raise HTTPError unless whoever looks may also act."""
         if not self.operates:
             raise HTTPError(403, "Nobody may act here: Flower has no login, or is read-only.")
 
@@ -124,6 +135,32 @@ class Page(BaseHandler):  # type: ignore[misc]
     async def ask(self, question: Callable[[], R]) -> R:
         """What Redis says. Raises StoreUnavailable also if it takes too long."""
         return await self.parts.off_loop.ask(question)
+
+    async def carry_out(
+        self, do: Callable[[], str], note: str, patience: float = PATIENCE, **about: str
+    ) -> str:
+        """Do something, log it, and let the page of actions tell the `note`; what `do` said.
+
+        Raises StoreUnavailable also where it may have been done.
+        """
+        store, who = self.parts.store, self.who
+
+        def work() -> str:
+            said = do()
+            logger().info("operator.acted", by=who, outcome=note, **about)
+            with suppress(StoreUnavailable):  # it was done
+                one = Note(store.fleet.now(), who, note)
+                store.shared_state.change_bulk_actions(lambda known: (known.noted(one), None))
+            return said
+
+        try:
+            said = await self.parts.off_loop.ask(work, patience)
+        except StoreUnavailable as away:
+            raise StoreUnavailable(
+                f"{away} It may have been done all the same: look before you repeat it."
+            ) from None
+        self.parts.poll_anew()
+        return said
 
     def said(self, name: str) -> str:
         """One word of the URL, "" if it is not there."""
@@ -145,12 +182,8 @@ class Page(BaseHandler):  # type: ignore[misc]
         return self.to("id", task.service, task.id, account=account)
 
     async def show(self, template: str, question: Callable[[], dict[str, Any]]) -> None:
-        """Fill a template with what a question finds, or say why there is nothing to see."""
-        try:
-            found = await self.ask(question)
-        except CavendishError as error:
-            return self.complain(error)
-        return self.draw(template, **found)
+        """Fill a template with what a question finds."""
+        self.draw(template, **await self.ask(question))
 
     def complain(self, error: CavendishError) -> None:
         """Say in a sentence what could not be done or shown."""

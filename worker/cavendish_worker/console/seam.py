@@ -15,13 +15,15 @@ from tornado.template import Loader, Template
 from tornado.web import StaticFileHandler, url
 
 from cavendish.settings import Settings
+from cavendish_worker.console.account_page import AccountPage
 from cavendish_worker.console.action_pages import ActionPage, ActionsPage, ActPage
 from cavendish_worker.console.console_parts import ConsoleParts
+from cavendish_worker.console.dead_page import DeadPage
 from cavendish_worker.console.endpoint_page import EndpointPage
 from cavendish_worker.console.id_page import IdPage
 from cavendish_worker.console.ids_page import IdsPage
 from cavendish_worker.console.now_page import NowPage
-from cavendish_worker.console.webhooks_page import DeadPage, WebhooksPage
+from cavendish_worker.console.webhooks_page import WebhooksPage
 from cavendish_worker.telemetry import logs
 
 HERE = Path(__file__).parent
@@ -88,6 +90,7 @@ def _handlers(parts: ConsoleParts) -> list[Any]:
         url(r"/cavendish", NowPage, given, name="cavendish-now"),
         url(r"/cavendish/webhooks", WebhooksPage, given, name="cavendish-webhooks"),
         url(r"/cavendish/endpoint/([^/]+)", EndpointPage, given, name="cavendish-endpoint"),
+        url(r"/cavendish/account/([^/]+)", AccountPage, given, name="cavendish-account"),
         url(r"/cavendish/dead", DeadPage, given, name="cavendish-dead"),
         url(r"/cavendish/ids", IdsPage, given, name="cavendish-ids"),
         url(r"/cavendish/id/([^/]+)/(.+)", IdPage, given, name="cavendish-id"),

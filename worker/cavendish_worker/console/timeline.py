@@ -7,12 +7,19 @@ from dataclasses import dataclass
 
 from cavendish.endpoints.webhook_endpoint import name_complaint
 from cavendish.model import LoggedAttempt, State, TrackedTask
+from cavendish.operator_act import OperatorAct
 from cavendish.store.deliveries import Delivery
 from cavendish.store.outlook import Outlook, Receiver
 from cavendish.stored_json import END_OF_TIME, read_lines
 from cavendish_worker.console.shown import Shown
 
 _lasted, _moment = Shown.lasted, Shown.moment
+#: What operators did, by its verb.
+_ACTS = {
+    "deadline": "Deadline moved",
+    "replay": "To be announced again",
+    "revive": "Dead letter revived",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,8 @@ def _of_task(task: TrackedTask, found: Outlook) -> Iterator[Step]:
         took = task.finished_at - task.submitted_at
         more = f"{_lasted(abs(took))} {'after' if took >= 0 else 'before'} the submit"
         yield Step(task.finished_at, "Finished at the API", more)
+    for act in task.acts:
+        yield Step(act.at, _ACTS.get(act.verb, act.verb), _act(act))
     if task.settled_at is None:
         yield Step(found.poll_at, "Next poll", _why_then(found), ahead=True)
         yield Step(task.deadline_at, "Deadline", "it expires then, if it has not ended", ahead=True)
@@ -157,6 +166,12 @@ def _of_task(task: TrackedTask, found: Outlook) -> Iterator[Step]:
     yield Step(
         task.settled_at, f"Ended: {task.state}", "; ".join(filter(None, (task.reason, late))), tone
     )
+
+
+def _act(act: OperatorAct) -> str:
+    """Who did it, and what else there is to say."""
+    until = f", to {_moment(act.deadline_at)}" if act.deadline_at else ""
+    return f"by {act.by}{until}"
 
 
 def _why_then(found: Outlook) -> str:

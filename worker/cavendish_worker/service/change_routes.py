@@ -70,8 +70,8 @@ async def cancel(body: CancelBody, access: Submitting, parts: Shared) -> Respons
 @router.post("/deadline", summary="Give tasks another deadline", response_model=ChangedItems)
 async def set_deadline(body: DeadlineBody, access: Submitting, parts: Shared) -> Response:
     """Pending tasks end by then at the latest."""
-    chosen = await _choice(body, access, parts)
-    changed = await parts.client.set_deadline(chosen.tasks, body.deadline, **chosen.place)
+    chosen, said = await _choice(body, access, parts), {"by": access.by}
+    changed = await parts.client.set_deadline(chosen.tasks, body.deadline, **chosen.place, **said)
     return chosen.answer(changed)
 
 

@@ -119,7 +119,7 @@ async def revive(body: ReviveBody, access: Operating, parts: Shared) -> Response
         store = parts.store
         found = [(one.lane, one.name) for one in wanted.find(store, body.limit + 1)]
         chosen = found[: body.limit][::-1]
-        names = reopen(store, chosen, store.fleet.now(), body.rate, dead=True)
+        names = reopen(store, chosen, store.fleet.now(), body.rate, dead=True, by=access.by)
         return names, len(found) > body.limit
 
     names, more = await parts.read(work)
@@ -134,7 +134,7 @@ async def drop(body: DeadLettersBody, access: Operating, parts: Shared) -> Respo
     def work() -> tuple[int, bool]:
         found = [(one.lane, one.name) for one in wanted.find(parts.store, body.limit + 1)]
         by_lane = chunks(found[: body.limit])
-        dropped = sum(parts.store.closed.drop(lane, names) for lane, names in by_lane)
+        dropped = sum(len(parts.store.closed.drop(lane, names)) for lane, names in by_lane)
         return dropped, len(found) > body.limit
 
     dropped, more = await parts.read(work)
@@ -149,7 +149,8 @@ async def replays(body: ReplayBody, access: Operating, parts: Shared) -> Respons
 
 def _replayed(store: Store, body: ReplayBody, access: KeyAccess) -> dict[str, Any]:
     endpoint = find_endpoint(store, body.endpoint)
-    done, cut = replay(store, endpoint, body.since, body.rate, body.limit, access.includes)
+    lanes, by = access.includes, access.by
+    done, cut = replay(store, endpoint, body.since, body.rate, body.limit, lanes, by=by)
     return {"endpoint": endpoint, "replayed": done, "since": cut}
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish.endpoints.webhook_endpoint import endpoint_of
-from cavendish.model import OPERATIONS, Lane
+from cavendish.model import OPERATIONS, Changed, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE, Delivery
+from cavendish.store.keys import task_of
+from cavendish.undo import changes
 
-#: Dead letters that are looked at for one page.
-LOOKED_AT = 20_000
+#: Dead letters that are looked at for one page, and in one step of what is done to many.
+LOOKED_AT, STEP = 20_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,30 @@ class DeadLetters:
                 found.append(delivery)
         return found, (last if next(every, None) is not None else None)
 
+    def steps(
+        self, store: Store, before: float, act: Callable[[Lane, list[str]], Collection[str]]
+    ) -> Iterator[list[Changed]]:
+        """Do something with all that match and died before a time, lane by lane: `act` gets their
+        names and returns those that are dead letters no more. What became of each, step by step.
+        """
+        for lane in self._lanes(store):
+            passed = 0
+            while page := store.closed.dead(lane, STEP, passed, before):
+                if (page[0].at or 0.0) < self.since:
+                    break
+                chosen = [one for one in page if self._matches(one) and self._is_late(one)]
+                gone = act(lane, [one.name for one in chosen]) if chosen else ()
+                passed += len(page) - len(gone)
+                done = {task_of(name) for name in gone}
+                yield changes(lane, [one.task_id for one in chosen], done, ())
+
+    def counted(self, store: Store, before: float) -> Iterator[int]:
+        """How many match and died before a time, some after the other."""
+        return (len(some) for some in self.steps(store, before, lambda _lane, _names: ()))
+
+    def _is_late(self, delivery: Delivery) -> bool:
+        return (delivery.at or 0.0) >= self.since
+
     def _matching(self, store: Store) -> Iterator[Delivery]:
         """Those that match, of all lanes, the newest first."""
         for delivery in self._all(store, math.inf, PAGE):
@@ -76,9 +102,11 @@ class DeadLetters:
         said = self.reason.casefold() in delivery.outcome.casefold()
         return named and said and endpoint == delivery.endpoint
 
+    def _lanes(self, store: Store) -> list[Lane]:
+        return [*filter(self.lanes, [*store.tasks.listed_lanes(), OPERATIONS])]
+
     def _all(self, store: Store, before: float, at_once: int) -> Iterator[Delivery]:
-        lanes = filter(self.lanes, [*store.tasks.listed_lanes(), OPERATIONS])
-        pages = [_dead(store, lane, before, at_once) for lane in lanes]
+        pages = [_dead(store, lane, before, at_once) for lane in self._lanes(store)]
         return heapq.merge(*pages, key=lambda delivery: -(delivery.at or 0.0))
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from cavendish.model import Lane
+from cavendish.operator_act import OperatorAct
 from cavendish.store import Store
 
 #: Most deliveries that one run reopens, and how many at once.
@@ -23,18 +24,26 @@ def chunks(deliveries: Iterable[tuple[Lane, str]]) -> Iterator[tuple[Lane, list[
 
 
 def reopen(
-    store: Store, deliveries: Sequence[tuple[Lane, str]], start: float, rate: float, *, dead: bool
+    store: Store,
+    deliveries: Sequence[tuple[Lane, str]],
+    start: float,
+    rate: float,
+    *,
+    dead: bool,
+    by: str,
 ) -> list[str]:
     """Make closed deliveries pending again: `rate` per second from `start` on, in their order.
 
-    `dead`: they are dead letters, else delivered ones. Returns the names that were reopened.
+    `dead`: they are dead letters, else delivered ones. `by` whom it is done is noted in the record
+    of each id. Returns the names that were reopened.
     """
+    act = OperatorAct(store.fleet.now(), "revive" if dead else "replay", by)
     times = {delivery: start + place / rate for place, delivery in enumerate(deliveries)}
     return [
         name
         for lane, names in chunks(deliveries)
         for name in store.closed.reopen(
-            lane, {name: times[lane, name] for name in names}, dead=dead
+            lane, {name: times[lane, name] for name in names}, dead=dead, act=act
         )
     ]
 

@@ -23,31 +23,33 @@ def replay(
     rate: float,
     limit: int,
     lanes: Callable[[Lane], bool] = lambda _: True,
+    *,
+    by: str,
 ) -> tuple[int, int | None]:
     """Send webhooks of ids that ended `since` then to an `endpoint` again, `rate` per second.
 
     Returns how many there are, and the second at which the `limit` cut off the rest: those of one
-    second are never divided. `lanes`: of which lanes.
+    second are never divided. `lanes`: of which lanes; `by`: as for `reopen`.
     """
     wanted = filter(lanes, [*store.tasks.listed_lanes(), OPERATIONS])
     ended = heapq.merge(*(_ended(store, lane, since, endpoint) for lane in wanted))
-    return _replay(store, ended, store.fleet.now(), rate, limit)
+    return _replay(store, ended, store.fleet.now(), rate, limit, by)
 
 
 def _replay(
-    store: Store, ended: Iterable[Ended], now: float, rate: float, limit: int
+    store: Store, ended: Iterable[Ended], now: float, rate: float, limit: int, by: str
 ) -> tuple[int, int | None]:
     done, second, batch = 0, None, list[tuple[Lane, str]]()
     for at, lane, name in ended:
         fresh = int(at) != second
         if len(batch) >= CHUNK or (fresh and done + len(batch) >= limit):
-            done += len(reopen(store, batch, now + done / rate, rate, dead=False))
+            done += len(reopen(store, batch, now + done / rate, rate, dead=False, by=by))
             batch = []
         if fresh and done >= limit:
             return done, int(at)
         second = int(at)
         batch.append((lane, name))
-    return done + len(reopen(store, batch, now + done / rate, rate, dead=False)), None
+    return done + len(reopen(store, batch, now + done / rate, rate, dead=False, by=by)), None
 
 
 def _ended(store: Store, lane: Lane, since: float, endpoint: str) -> Iterator[Ended]:

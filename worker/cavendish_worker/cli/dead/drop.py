@@ -36,7 +36,7 @@ def command(limit: int | None, yes: bool, as_json: bool, everything: bool, **opt
     chosen = [(one.lane, one.name) for one in selection.find(store, limit)]
     if chosen:
         confirm(f"Forget {len(chosen)} dead letters for good?", yes=yes)
-    dropped = sum(store.closed.drop(lane, names) for lane, names in chunks(chosen))
+    dropped = sum(len(store.closed.drop(lane, names)) for lane, names in chunks(chosen))
     if as_json:
         print_json({"dropped": dropped})
     else:

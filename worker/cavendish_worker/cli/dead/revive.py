@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cavendish.controller import whoever_calls
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.dead.selection import Selection, deliveries_argument, filters
 from cavendish_worker.cli.options import json_option, limit_option, rate_option
@@ -35,7 +36,8 @@ def command(limit: int, rate: float, as_json: bool, everything: bool, **options:
     store, _ = open_store()
     found = [(one.lane, one.name) for one in selection.find(store, limit + 1)]
     chosen = found[:limit]
-    revived = reopen(store, chosen[::-1], store.fleet.now(), rate, dead=True)
+    now, by = store.fleet.now(), whoever_calls()
+    revived = reopen(store, chosen[::-1], now, rate, dead=True, by=by)
     if as_json:
         print_json(revived)
     else:

@@ -2,8 +2,11 @@
    data-live is replaced. An area in which somebody works stays as it is. */
 (function () {
   "use strict";
-  var every = 4000, stored = "cavendish-paused";
+  var stored = "cavendish-paused";
   var areas = document.querySelectorAll("[data-live]");
+  var every = Math.min.apply(null, Array.from(areas).map(function (area) {
+    return Number(area.getAttribute("data-every")) || 4000;
+  }));
   var button = document.querySelector("[data-pause]");
   var paused = sessionStorage.getItem(stored) === "yes";
 
