@@ -248,7 +248,8 @@ def _pages_of_flower(guarded: Guarded, http: httpx.Client) -> None:
     client.add_endpoint("seen-in-flower", guarded.parts.receiver, unencrypted=True)
     client.submit([task_id], service=SERVICE, webhook="seen-in-flower", key="k")
     client.submit(["another"], service=SERVICE, group="g", metadata={"note": "n" * 100})
-    for page in ("", "/ids", f"/id/{SERVICE}/{task_id}", "/webhooks", "/actions"):
+    pages = ("", "/ids", f"/id/{SERVICE}/{task_id}", "/webhooks", "/account/default", "/actions")
+    for page in pages:
         assert http.get(f"/cavendish{page}").status_code == 200, page
     assert http.get("/cavendish/ids?q=k", follow_redirects=True).status_code == 200
     place, ours = "/cavendish/endpoint/seen-in-flower", {"Sec-Fetch-Site": "same-origin"}
@@ -263,8 +264,17 @@ def _pages_of_flower(guarded: Guarded, http: httpx.Client) -> None:
         wait_until(lambda url=done.url: "running</strong>" not in http.get(url).text, 60, verb)
         assert "done</strong>" in http.get(done.url).text, (verb, guarded.refused())
     for verb in ("revive", "drop"):
-        said = {"token": token[1], "verb": verb, "confirmed": "yes", "all": "yes"}
-        assert http.post("/cavendish/dead", data=said, headers=ours).status_code == 200
+        said = {"token": token[1], "verb": verb, "all": "yes"}
+        asked = http.post("/cavendish/dead", data=said, headers=ours, follow_redirects=True)
+        assert asked.status_code == 200, verb
+        said |= {"confirmed": "yes"}
+        done = http.post("/cavendish/dead", data=said, headers=ours, follow_redirects=True)
+        wait_until(lambda url=done.url: "running</strong>" not in http.get(url).text, 60, verb)
+        assert "done</strong>" in http.get(done.url).text, (verb, guarded.refused())
+    for verb in ("pause", "resume", "ceiling", "default"):
+        said = {"token": token[1], "verb": verb, "calls": "5", "service": "flux"}
+        done = http.post("/cavendish/account/default", data=said, headers=ours)
+        assert done.status_code == 200, verb
     client.remove_endpoint("seen-in-flower")
 
 
