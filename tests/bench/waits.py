@@ -1,6 +1,6 @@
 """What a thousand waits at once cost, and how long after the settle of its id each wakes.
 
-python tests/bench/waits.py [--waits 1000] [--batch 50] [--sdk]
+python tests/bench/waits.py [--waits 1000] [--batch 50] [--times 1] [--sdk]
 
 The ends are written by the store's own settle in another process, `--batch` ids in each, at full
 speed, or, of fewer than 50, 20 a second.
@@ -70,12 +70,18 @@ class Run:
         found = json.loads(said)
         self.settled, self.calls = found["settled"], found["calls"]
 
-    def row(self) -> tuple[str, ...]:
-        late = sorted((self.woke[each] - self.settled[each]) * 1e3 for each in self.ids)
-        quantiles = (statistics.median(late), statistics.quantiles(late, n=100)[98], late[-1])
-        numbers = (f"{number:,.1f}" for number in quantiles)
-        requests = self.requests / len(self.ids)
-        return (f"{self.threads:,}", f"{self.calls:,.1f}", *numbers, f"{requests:.2f}")
+    def late(self) -> list[float]:
+        """How many milliseconds after its settle each woke."""
+        return [(self.woke[each] - self.settled[each]) * 1e3 for each in self.ids]
+
+
+def row(runs: list[Run]) -> tuple[str, ...]:
+    """What was measured of several runs together."""
+    late = sorted(number for run in runs for number in run.late())
+    quantiles = (statistics.median(late), statistics.quantiles(late, n=100)[98], late[-1])
+    numbers = (f"{number:,.1f}" for number in quantiles)
+    requests = sum(run.requests for run in runs) / len(late)
+    return (f"{runs[-1].threads:,}", f"{runs[-1].calls:,.1f}", *numbers, f"{requests:.2f}")
 
 
 def settle_all(url: str, count: int, batch: int) -> None:
@@ -235,6 +241,7 @@ def main() -> None:
     )
     parser.add_argument("--waits", type=int)
     parser.add_argument("--batch", type=int, default=BATCH, help="ids that end in one settle")
+    parser.add_argument("--times", type=int, default=1, help="runs that are counted together")
     parser.add_argument("--sdk", action="store_true", help="waits of the vendor's SDK")
     parser.add_argument("--settle", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--answer", metavar="PORT", type=int, help=argparse.SUPPRESS)
@@ -249,14 +256,16 @@ def main() -> None:
     names = ("threads", "calls of Redis/s", "wake p50, ms", "p99", "max", "requests each")
     print(f"{waits:,} waits at once".ljust(32), *(name.rjust(16) for name in names))
     for name, way in (SDK if told.sdk else OURS).items():
-        server = Server()
-        server.start()
-        try:
-            run = Run(server.url, [f"id-{number}" for number in range(waits)], told.batch)
-            way(run)
-            print(name.ljust(32), *(number.rjust(16) for number in run.row()))
-        finally:
-            server.close()
+        runs = []
+        for _ in range(told.times):
+            server = Server()
+            server.start()
+            try:
+                runs.append(Run(server.url, [f"id-{n}" for n in range(waits)], told.batch))
+                way(runs[-1])
+            finally:
+                server.close()
+        print(name.ljust(32), *(number.rjust(16) for number in row(runs)))
 
 
 if __name__ == "__main__":
