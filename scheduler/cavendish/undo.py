@@ -66,12 +66,7 @@ class Undo:
         `by` is noted in the record of each (default: user and host of the caller).
         """
         by = whoever_calls() if by is None else checked_text(by, "by")
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not SHORTEST_DEADLINE <= seconds <= LONGEST_DEADLINE:
-            raise SubmissionError(
-                "A deadline must lie within 1 s and 30 days (2592000 s) from now, "
-                f"not {seconds!r} s."
-            )
+        check_deadline(seconds)
         began_at = self._store.fleet.now()
         deadline_at = round(began_at + seconds, 3)
         act = OperatorAct(began_at, "deadline", by, deadline_at)
@@ -167,6 +162,15 @@ class Undo:
         ids = dict.fromkeys(str(each) for each in listed(chosen))
         shards = self._settings.shards
         yield from by_lane(checked_account(account or "default"), service, ids, shards)
+
+
+def check_deadline(seconds: object) -> None:
+    """Raise SubmissionError unless a deadline may lie so many seconds from now."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not SHORTEST_DEADLINE <= seconds <= LONGEST_DEADLINE:  # type: ignore[operator]
+        raise SubmissionError(
+            f"A deadline must lie within 1 s and 30 days (2592000 s) from now, not {seconds!r} s."
+        )
 
 
 def pending_only(found: Filter) -> Filter:

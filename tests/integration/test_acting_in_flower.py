@@ -405,6 +405,7 @@ def test_a_wrong_value_is_refused_in_a_sentence(http: httpx.Client, client: Clie
         ({"verb": "cancel", "state": "failed"}, "Only pending ids"),
         ({"verb": "deadline", "confirmed": "yes", "all": "yes"}, "Enter the new deadline"),
         ({"verb": "cancel", "since": "soon"}, "is no time"),
+        ({"verb": "cancel", "since": "nan"}, "is no time"),
     ):
         answer = asked(http, **said)  # type: ignore[arg-type]
         assert (answer.status_code, words in answer.text) == (400, True), said
@@ -421,3 +422,28 @@ def test_the_latest_actions_are_kept_and_none_that_still_runs_is_dropped() -> No
     assert len(known.latest) == 30
     assert sum(one.state == "running" for one in known.latest) == 10
     assert BulkActions.from_json("[").latest == ()
+
+
+@pytest.mark.parametrize("digits", [13, 400, 5000])
+def test_a_count_that_nobody_can_have_counted_harms_no_action(
+    http: httpx.Client, client: Client, store: Store, digits: int
+) -> None:
+    """What a form says of it is not believed: one that the store cannot read hid all actions."""
+    client.submit(["a", "b"], service=SERVICE)
+    confirmed(http, asked(http, "cancel", id=f"default {SERVICE} a"))
+    confirmed(http, asked(http, "cancel", id=f"default {SERVICE} b"), counted="9" * digits)
+    known = store.shared_state.bulk_actions().latest
+    assert [(one.counted, one.done) for one in known] == [(1, 1)] * 2
+
+
+def test_a_deadline_of_one_second_is_one_and_a_deadline_of_a_year_is_refused(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """Before anything begins: an action that had to fail was begun."""
+    client.submit(["a"], service=SERVICE)
+    page = asked(http, "deadline", id=f"default {SERVICE} a")
+    late = http.post("/cavendish/act", data=fields(page.text) | {"in": "365d"}, headers=OURS)
+    assert (late.status_code, "within 1 s and 30 days" in late.text) == (400, True)
+    assert store.shared_state.bulk_actions().latest == ()
+    confirmed(http, page, **{"in": "1s"})
+    assert ended(store).done == 1

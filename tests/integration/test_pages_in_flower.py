@@ -216,3 +216,27 @@ def test_a_key_that_cannot_be_read_is_one_sentence_and_no_traceback(
     assert (page.status_code, "Traceback" in page.text) == (500, False)
     assert "a key that cannot be read" in text(page)
     assert http.get("/cavendish/ids").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/cavendish/ids?since=nan", 400),
+        ("/cavendish/ids?until=inf", 400),
+        ("/cavendish/ids?since=" + "9" * 5000, 400),
+        ("/cavendish/ids?q=" + "x" * 10_000, 200),
+        ("/cavendish/webhooks?from=" + "9" * 5000, 200),
+        ("/cavendish/webhooks?before=nan", 400),
+        ("/cavendish/webhooks?since=-inf", 400),
+    ],
+)
+def test_an_address_that_nobody_can_mean_is_answered_in_a_sentence(
+    http: httpx.Client, store: Store, address: str, status: int
+) -> None:
+    """It is no fault of ours."""
+    page = http.get(address)
+    assert (page.status_code, len(page.text) < 40_000) == (status, True)
+
+
+def test_a_form_from_an_address_that_is_none_is_refused(http: httpx.Client) -> None:
+    assert http.post("/cavendish/act", headers={"Origin": "http://["}).status_code == 403

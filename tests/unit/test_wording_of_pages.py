@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cavendish_worker.console.delay_chart import HEIGHT, MINUTES, WIDTH, chart
@@ -72,3 +74,11 @@ def test_a_duration_is_said_in_two_words(seconds: float | None, words: str) -> N
 def test_of_a_url_only_its_host_is_shown(url: str, shown: str) -> None:
     """Its path and its query may be secret."""
     assert Shown.host(url) == shown
+
+
+@pytest.mark.parametrize(
+    "host", ["a.example; script-src-elem *", "a.example 'unsafe-inline'", "b@a.example", "", "a,b"]
+)
+def test_a_host_that_would_change_the_policy_of_a_page_shows_no_picture(host: str) -> None:
+    """The policy is a header in which the hosts of shown pictures stand."""
+    assert images(tree(json.dumps({"image_url": f"https://{host}/b.png"}))) == []

@@ -10,7 +10,7 @@ from cavendish.controller import checked_text
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter
 from cavendish.policy.bulk_actions import VERBS, BulkAction, BulkActions, fields_of
-from cavendish.undo import pending_only
+from cavendish.undo import check_deadline, pending_only
 from cavendish_worker.console.confirming import begin
 from cavendish_worker.console.id_filter import words
 from cavendish_worker.console.page import Page
@@ -89,8 +89,10 @@ class ActPage(Page):
         if not ids and not said and not self.given("all"):
             raise SubmissionError("Choose ids, or a filter that they match.")
         seconds = duration(self.given("in"), default_unit="s") or 0.0
-        if verb == "deadline" and not seconds:
-            raise SubmissionError("Enter the new deadline: 90s, 2h or 3d from now.")
+        if verb == "deadline":
+            if not seconds:
+                raise SubmissionError("Enter the new deadline: 90s, 2h or 3d from now.")
+            check_deadline(seconds)
         found = pending_only(found) if not ids and verb in ("cancel", "deadline") else found
         chosen = "" if ids else fields_of(found)
         count = self.parts.counts.known(chosen)

@@ -20,6 +20,7 @@ from cavendish.replay import Replay
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.new_tasks import by_lane
+from cavendish.submission import SHORTEST_DEADLINE
 from cavendish.undo import Chosen, Undo
 from cavendish_worker.console.letter_actions import LetterAction
 from cavendish_worker.telemetry.logs import logger
@@ -110,7 +111,7 @@ class BulkRunner:
         if action.verb == "forget":
             return self._undo.forget(chosen, service, account)
         if action.verb == "deadline":  # the same moment, also when it is taken up again
-            left = action.deadline_at - self._store.fleet.now()
+            left = max(action.deadline_at - self._store.fleet.now(), SHORTEST_DEADLINE)
             return self._undo.set_deadline(chosen, service, account, left, action.by)
         if action.verb == "cancel":
             return self._undo.cancel(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter, states_of
+from cavendish.model import printable
 from cavendish_worker.wording.times import duration
 
 #: Words that stand in the URL as they stand in the filter.
@@ -44,14 +47,13 @@ def time_in(text: str, now: float) -> float:
     """Unix time of a text: so long before now (90s, 2h, 3d), a date and time in UTC, or itself."""
     if (back := duration(text)) is not None:
         return now - back
+    with suppress(ValueError):
+        if math.isfinite(at := float(text)):
+            return at
     try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
+        day = datetime.fromisoformat(text)
     except ValueError:
         raise SubmissionError(
-            f"{text!r} is no time: write 90s, 2h, 3d or 2026-11-22 22:50 (UTC)."
+            f"{printable(text, 40)!r} is no time: write 90s, 2h, 3d or 2026-11-22 22:50 (UTC)."
         ) from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    return (day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp()

@@ -23,6 +23,8 @@ from cavendish_worker.console.shown import Shown
 from cavendish_worker.telemetry.logs import logger
 
 R = TypeVar("R")
+#: Digits of a number that a URL or a form may name.
+DIGITS = 12
 #: Nothing but Flower's own files and ours; `data:` are pictures in Flower's style.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
@@ -117,7 +119,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         """A form counts only from a page of this very site, with the token of that page."""
         site = self.request.headers.get("Sec-Fetch-Site")
         origin = self.request.headers.get("Origin", "")
-        ours = site == "same-origin" if site else urlsplit(origin).netloc == self.request.host
+        ours = site == "same-origin" if site else self._is_host(origin)
         if not ours:
             raise HTTPError(403, "This request did not come from a form of this site.")
         given = self.get_body_argument("token", "")
@@ -129,6 +131,12 @@ class Page(BaseHandler):  # type: ignore[misc]
         """Raise HTTPError unless whoever looks may also act."""
         if not self.operates:
             raise HTTPError(403, "Nobody may act here: Flower has no login, or is read-only.")
+
+    def _is_host(self, origin: str) -> bool:
+        try:
+            return urlsplit(origin).netloc == str(self.request.host)
+        except ValueError:  # no browser sends such
+            return False
 
     # --- what it asks and shows
 
@@ -169,6 +177,11 @@ class Page(BaseHandler):  # type: ignore[misc]
     def given(self, name: str) -> str:
         """One field of a form, "" if it is not there."""
         return self.get_body_argument(name, "") or ""
+
+    @staticmethod
+    def whole(text: str) -> int:
+        """A whole number of a URL or a form; 0 for anything else, and for what is too large."""
+        return int(text) if text.isdecimal() and len(text) <= DIGITS else 0
 
     def to(self, name: str, *place: str, **words: Any) -> str:
         """The address of a page of ours, with those words that are not empty."""

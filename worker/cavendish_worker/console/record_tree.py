@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from cavendish.record_json import valid
 #: Leaves and branches that one page shows, and images.
 MOST, IMAGES = 2_000, 12
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
+#: A host that may stand in a content security policy: it ends no directive and begins none.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 
 class Digits(str):
@@ -59,7 +62,8 @@ def _is_image(text: str) -> bool:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return parts.scheme == "https" and parts.path.lower().endswith(_IMAGES)
+    named = parts.scheme == "https" and _HOST.fullmatch(parts.netloc)
+    return bool(named) and parts.path.lower().endswith(_IMAGES)
 
 
 def _nodes(depth: int, name: str, value: Any) -> Iterator[Node]:

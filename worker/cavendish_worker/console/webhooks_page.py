@@ -28,7 +28,7 @@ class WebhooksPage(Page):
         now, statistics = polled.found["now"], polled.statistics
         named = self.said("named")
         names = matching(polled.endpoints, named, statistics, self.parts.urls)
-        first = int(self.said("from")) if self.said("from").isdecimal() else 0
+        first = self.whole(self.said("from"))
         wanted, before = wanted_by(self.said, now), self.said("before")
         start = time_in(before, now) if before else math.inf
         letters, following = wanted.page(store, LETTERS, start, LOOKED_AT)
