@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import os
 import threading
 import time
 from collections import deque
@@ -62,10 +63,11 @@ def _iterated(
 class AsyncClient:
     """`Client` for asyncio: the same methods with the same options, to be awaited.
 
-    It may be shared between tasks, and between event loops. Calls run in at most 8 threads; all
-    waits and all iterators of events share one more, so a thousand `wait` at once cost no thread
-    each. A task that awaits may be cancelled; a `submit` that is cancelled may have been written or
-    not: submit again, which is idempotent. After `close` every method raises ClientClosed.
+    It may be shared between tasks and event loops, and used after a fork. Calls run in at most 8
+    threads; all waits and all iterators of events share one more, so a thousand `wait` at once cost
+    no thread each. A task that awaits may be cancelled; a `submit` that is cancelled may have been
+    written or not: submit again, which is idempotent. After `close` every method raises
+    ClientClosed.
 
     `url` and `settings` are those of Client; it connects at the first request.
 
@@ -76,12 +78,8 @@ class AsyncClient:
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._client = Client(url, settings=settings)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cavendish")
         self._closed = False
-        self._reads = JoinedReads(self._threads, self._read)
-        #: Events of each loop that are about to be set in it.
-        self._to_set = WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Event]]()
-        self._setting = threading.Lock()
+        self._start()
 
     submit = _awaited(Client.submit)
     get_many = _awaited(Client.get_many)
@@ -114,7 +112,7 @@ class AsyncClient:
 
         Those that are asked for at about the same time cost a round trip together.
         """
-        self._refuse_closed()
+        self._check()
         return await self._reads.get((account, service), text_of(task_id))
 
     async def wait(
@@ -131,7 +129,7 @@ class AsyncClient:
         `timeout` is in seconds. `progress(ended, all)` is called in the event loop. It holds no
         thread while it waits.
         """
-        self._refuse_closed()
+        self._check()
         changed = asyncio.Event()
         with self._client._waiting(ids, service, account, self._setter(changed)) as wait:
             for seconds in wait.until_ended(timeout, progress):
@@ -150,7 +148,7 @@ class AsyncClient:
 
         `timeout` is in seconds. `progress(group)` is called in the event loop.
         """
-        self._refuse_closed()
+        self._check()
         wait, changed = GroupWait(name, account, timeout, progress), asyncio.Event()
         with self._client._watching(name, account, self._setter(changed)):
             while seconds := wait.next_read(await self.group(name, account=account)):
@@ -197,9 +195,20 @@ class AsyncClient:
         self._threads.shutdown()
         self._client.close()
 
-    def _refuse_closed(self) -> None:
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cavendish")
+        self._reads = JoinedReads(self._threads, self._read)
+        #: Events of each loop that are about to be set in it.
+        self._to_set = WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Event]]()
+        self._setting = threading.Lock()
+
+    def _check(self) -> None:
+        """Raise ClientClosed after `close`; begin anew in a forked process, where no thread is."""
         if self._closed:
             raise ClientClosed("This AsyncClient was closed; make another one.")
+        if self._pid != os.getpid():
+            self._start()
 
     def _read(self, place: Place, ids: builtins.list[str]) -> Found:
         account, service = place
@@ -225,7 +234,7 @@ class AsyncClient:
 
     def _begin(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> Future[R]:
         """Do what takes a round trip or a few, in one of the threads."""
-        self._refuse_closed()
+        self._check()
         return self._threads.submit(work, *args, **options)
 
     async def _run(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:

@@ -482,3 +482,34 @@ def test_a_client_that_waits_in_a_forked_process_waits_on_its_own(
         settle(store, NANO, "a")
         assert process.stdout.readline() == "a\n"
         assert process.wait(30) == 0
+
+
+FORKING_ASYNC = """
+import asyncio, os, sys
+from cavendish import AsyncClient
+
+client = AsyncClient(sys.argv[1])
+
+async def known():
+    ended = await client.wait(["a"], service="nano-banana", timeout=60)
+    await client.submit(["b"], service="nano-banana")
+    return sorted({*ended, (await client.get("b", service="nano-banana")).id})
+
+assert asyncio.run(known()) == ["a", "b"]
+child = os.fork()
+assert asyncio.run(known()) == ["a", "b"]
+asyncio.run(client.close())
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+def test_an_async_client_works_in_a_forked_process_too(
+    store: Store, server: Server, client: Client
+) -> None:
+    """Servers fork their workers once everything is imported; its threads stay behind."""
+    client.submit(["a"], service=NANO.service)
+    settle(store, NANO, "a")
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING_ASYNC, server.url]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
