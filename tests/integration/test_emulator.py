@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from cavendish_worker.cli import cli
 from cavendish_worker.devstack.emulator.limits import Bucket, steps
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig, transport
 
@@ -135,9 +137,19 @@ def test_a_bucket_lets_its_rate_through_and_its_burst_after_a_rest() -> None:
 
 def test_steps_are_written_as_seconds_and_rate() -> None:
     assert steps(("240:6", "120:3")) == ((120.0, 3.0), (240.0, 6.0))
-    for text in ("120", "x:3", "120:-1"):
+    for text in ("120", "x:3", "120:-1", "nan:3", "120:nan"):
         with pytest.raises(ValueError, match=r"."):
             steps((text,))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--port 99999", "--port -1", "--rate nan", "--burst 0", "--most-ids 0", "--faults nan"],
+)
+def test_an_option_that_cannot_be_meant_is_refused(words: str) -> None:
+    """A port beyond the last one was another port."""
+    done = CliRunner().invoke(cli, ["emulate", *words.split()])
+    assert (done.exit_code, "Invalid value" in done.output) == (2, True)
 
 
 def test_a_service_that_is_not_served_has_no_route() -> None:

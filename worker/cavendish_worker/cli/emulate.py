@@ -12,6 +12,7 @@ import httpx
 from cavendish.errors import StackError
 from cavendish.settings import Settings
 from cavendish_worker.cli.emulator_options import emulator_options
+from cavendish_worker.cli.options import Number
 from cavendish_worker.devstack.emulator import limits, serve
 from cavendish_worker.devstack.emulator.receiver import Receiver
 from cavendish_worker.devstack.emulator.tasks_api import Emulator, EmulatorConfig
@@ -26,7 +27,13 @@ def _steps(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
 
 
 @click.command("emulate", short_help="Serve an emulated API and a webhook receiver.")
-@click.option("--port", default=0, show_default="any free one", help="Port on 127.0.0.1.")
+@click.option(
+    "--port",
+    default=0,
+    type=click.IntRange(0, 65_535),
+    show_default="any free one",
+    help="Port on 127.0.0.1.",
+)
 @click.option(
     "--later",
     multiple=True,
@@ -34,8 +41,20 @@ def _steps(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     callback=_steps,
     help="Another rate, this many seconds after the first task; may be repeated.",
 )
-@click.option("--burst", default=1.0, show_default=True, help="Calls allowed at once after a rest.")
-@click.option("--most-ids", default=100, show_default=True, help="Maximum ids in one batch call.")
+@click.option(
+    "--burst",
+    default=1.0,
+    type=Number(1),
+    show_default=True,
+    help="Calls allowed at once after a rest.",
+)
+@click.option(
+    "--most-ids",
+    default=100,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Maximum ids in one batch call.",
+)
 @click.option(
     "--token",
     "tokens",

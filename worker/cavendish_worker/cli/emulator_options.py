@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from cavendish_worker.cli.options import Number
+
 F = TypeVar("F", bound=Callable[..., Any])
 #: Name, default, most, help.
 _OPTIONS = (
@@ -22,7 +24,7 @@ _OPTIONS = (
 def emulator_options(command: F) -> F:
     """Add the options to a command."""
     for name, default, most, text in reversed(_OPTIONS):
-        kind = click.FloatRange(0, most)
+        kind = Number(0, most)
         command = click.option(name, default=default, type=kind, show_default=True, help=text)(
             command
         )

@@ -51,6 +51,6 @@ def steps(texts: tuple[str, ...]) -> Steps:
     read = [
         (float(since), float(rate)) for since, _, rate in (text.partition(":") for text in texts)
     ]
-    if any(since < 0 or rate < 0 for since, rate in read):
-        raise ValueError("negative")
+    if not all(since >= 0 and rate >= 0 for since, rate in read):
+        raise ValueError("negative, or NaN")
     return tuple(sorted(read))

@@ -53,10 +53,11 @@ async def serve(
 async def _answer(handler: Handler, request: HTTPServerRequest) -> None:
     connection = request.connection
     assert connection is not None  # noqa: S101 (tornado sets it before it calls)
+    pairs = request.headers.get_all()
     question = httpx.Request(
         request.method or "GET",
         f"http://127.0.0.1{request.uri}",
-        headers=list(request.headers.get_all()),
+        headers=[(name.encode(), value.encode("latin-1")) for name, value in pairs],
         content=request.body,
     )
     try:
@@ -67,7 +68,9 @@ async def _answer(handler: Handler, request: HTTPServerRequest) -> None:
         connection.detach().close()  # type: ignore[attr-defined]
         return
     body = await answer.aread()
-    headers = HTTPHeaders(dict(answer.headers))
+    headers = HTTPHeaders()
+    for name, value in answer.headers.raw:
+        headers[name.decode()] = value.decode("latin-1")
     headers["content-length"] = str(len(body))
     with suppress(StreamClosedError):  # the client has closed the connection meanwhile
         await connection.write_headers(
