@@ -21,6 +21,7 @@ from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish_worker.devstack.ports import free_port
+from cavendish_worker.service.key_ring import FRESH_FOR
 from cavendish_worker.telemetry.metrics import answered
 from conftest import Server
 from ending import blocked, settle
@@ -246,12 +247,15 @@ def test_a_key_opens_the_gateway_as_far_as_it_may(
     settle(store, LANE, task_id, foreign)
     asked = {"ids": [task_id, foreign], "action": "retrieve_batch"}
     own_key, submit_key = new_key(store, "own", "read", own=True), new_key(store, "s", "submit")
-    flux_key = new_key(store, "flux", services=("flux",))
+    flux_key, read_key = new_key(store, "flux", services=("flux",)), new_key(store, "r", "read")
     with caller(address, own_key) as own:
         assert [each["id"] for each in own.post(TASKS, json=asked).json()["items"]] == [task_id]
         assert own.post(TASKS, json={"id": foreign}).json() == {}
         assert own.post(f"/{SERVICE}/images", json={}).json()["error"]["code"] == "disabled"
         assert own.post(TASKS, json={"trace_id": "t"}).status_code == 401
+    with caller(address, read_key) as reads:
+        for said in ({"action": "delete", "id": foreign}, {"action": "cancel"}):
+            assert reads.post(TASKS, json=said).json()["error"]["code"] == "disabled"
     with caller(address, submit_key) as submits:
         assert submits.post(TASKS, json=asked).json()["error"]["code"] == "disabled"
     with (
@@ -259,6 +263,21 @@ def test_a_key_opens_the_gateway_as_far_as_it_may(
         pytest.raises(TokenMismatchError),
     ):
         flux.tasks.get(task_id, service=SERVICE)
+
+
+def test_a_key_that_is_revoked_while_it_waits_has_no_record(
+    address: str, store: Store, client: Client
+) -> None:
+    """It was allowed when its request came."""
+    task_id = new_id()
+    client.submit([task_id], service=SERVICE)
+    with caller(address, new_key(store, "gone")) as gone, ThreadPoolExecutor(1) as pool:
+        held = pool.submit(gone.post, TASKS, json={"id": task_id})
+        blocked(store)
+        store.api_keys.revoke("gone")
+        time.sleep(FRESH_FOR)
+        settle(store, LANE, task_id)
+        assert held.result().json()["error"]["code"] == "invalid_token"
 
 
 def test_a_wait_survives_that_redis_is_killed_and_comes_back(
@@ -270,6 +289,8 @@ def test_a_wait_survives_that_redis_is_killed_and_comes_back(
         store, task_id = Store(own_server.url), new_id()
         client.submit([task_id], service=SERVICE)
         key = new_key(store, "app")
+        with caller(address, key) as app:  # whoever has called once is known without the store
+            app.post(TASKS, json={"ids": [], "action": "retrieve_batch"})
         with ThreadPoolExecutor() as pool:
             waits = [pool.submit(_wait, address, token, task_id) for token in ("emulated", key)]
             eventually(lambda: held() == 2, "both are held, so the key is known")

@@ -103,6 +103,32 @@ def test_a_submit_is_sent_on_byte_for_byte(http: httpx.Client, api: Api) -> None
     assert not asked.headers.keys() & {"x-record-exempt", "x-forwarded-for", "cookie"}
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_is_no_json_is_refused_and_nothing_is_sent(
+    http: httpx.Client, api: Api, number: str
+) -> None:
+    """Python writes NaN. After a 500 the vendor's SDK would send the submit twice more."""
+    answer = http.post(IMAGES, content=b'{"prompt": "p", "seed": ' + number.encode() + b"}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert api.asked == []
+
+
+def test_headers_are_passed_on_byte_for_byte_both_ways(http: httpx.Client, api: Api) -> None:
+    """One that is no ASCII made a 500 of a submit that was paid for."""
+    told = {"success": True, "task_id": api.task_id}
+    api.answer = lambda _: httpx.Response(
+        200, json=told, headers=[(b"x-note", "\u20ac 5".encode()), (b"x-old", b"\xa4 5")]
+    )
+    headers = {b"x-name": "Zo\u00eb \u20ac".encode(), b"content-encoding": b"br"}
+    answer = http.post("/suno/lyrics", content=b"zipped", headers=headers)  # type: ignore[arg-type]
+    assert answer.status_code == 200
+    found = dict(answer.headers.raw)
+    assert (found[b"x-note"], found[b"x-old"]) == ("\u20ac 5".encode(), b"\xa4 5")
+    sent = {name.lower(): value for name, value in api.asked[0].headers.raw}
+    assert {name: sent[name] for name in headers} == headers
+    assert len(api.asked) == 1
+
+
 def test_the_id_is_in_the_store_before_its_caller_has_it(
     sdk: AceDataCloud, api: Api, client: Client
 ) -> None:
@@ -396,6 +422,9 @@ def test_pictures_of_many_megabytes_are_sent_on_and_more_is_refused(
     assert api.asked[0].content == body
     large = http.post(IMAGES, content=b"x" * (64 * 2**20 + 1))
     assert (large.status_code, len(api.asked)) == (413, 1)
+    assert large.json()["error"]["code"] == "request_too_large"
+    many = http.post(IMAGES, content=b'{"a":[' + b"{}," * 100_000 + b"{}]}")
+    assert (many.status_code, len(api.asked)) == (400, 1)
 
 
 def test_paths_that_make_no_task_are_passed_through(
@@ -678,3 +707,24 @@ def _leave(address: str, came: threading.Event) -> None:
     with socket.create_connection((host, int(port))) as peer:
         peer.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         assert came.wait(30)
+
+
+def test_a_submit_that_the_end_of_the_service_cuts_off_is_not_sent_again(
+    api: Api, store: Store, settings: Settings, served: Serve
+) -> None:
+    """The API has it and says nothing yet. A 500 would let the vendor's SDK buy it twice more."""
+
+    def silent(_: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("no answer comes")
+
+    api.answer = silent
+    told = replace(settings, api_url=served(api.handle), shutdown_timeout=6.0)
+    with ThreadPoolExecutor(2) as pool:
+        with service(told) as address:
+            paths = (IMAGES, "/openai/chat/completions")
+            posts = [pool.submit(_post, address, path, ASKED) for path in paths]
+            eventually(lambda: len(api.asked) == 2, "the API has both")
+        answers = [each.result() for each in posts]
+    assert [each.status_code for each in answers] == [424, 424]
+    assert {each.json()["error"]["code"] for each in answers} == {"submit_uncertain"}
+    assert len(api.asked) == 2

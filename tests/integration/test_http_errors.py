@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,7 +16,8 @@ import pytest
 
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish_worker.service.application import LARGEST_BODY
+from cavendish_worker.service.guarded_route import LARGEST_BODY
+from cavendish_worker.service.task_bodies import Body
 from cavendish_worker.telemetry import logs
 from conftest import Server
 from servers import eventually
@@ -123,6 +126,8 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx.Clien
     declared.headers["content-length"] = str(LARGEST_BODY + 1)
     answer = raw(http, b"POST /v1/tasks", {**declared.headers}, b"")
     assert answer.startswith(b"HTTP/1.1 413")
+    assert b"application/problem+json" in answer
+    assert b"connection: close" in answer
 
     sent = 0
 
@@ -338,3 +343,81 @@ def test_whoever_sends_a_head_or_a_body_too_slowly_is_not_waited_for(
     with socket.create_connection(place, timeout=20) as connection:
         connection.sendall(head.encode() + b"content-length: 100\r\n\r\n{")
         assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+_MANY = "1," * 1_000_000 + "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tasks", '{"service":"nano-banana","ids":[' + "{}," * 200_000 + "{}]}"),
+        ("/v1/tasks", '{"service":"nano-banana","ids":[' + _MANY + "]}"),
+        ("/v1/tasks", '{"service":"nano-banana","ids":["a"],"webhook":[' + _MANY + "]}"),
+        ("/v1/tasks", "{" + ",".join(f'"f{n}":1' for n in range(300_000)) + "}"),
+        ("/v1/tasks/cancel", '{"filter":{"state":[' + _MANY + "]}}"),
+        ("/v1/dead-letters/drop", '{"deliveries":[' + _MANY + "]}"),
+        ("/v1/endpoints", '{"name":"a","url":"http://b.example","events":[' + _MANY + "]}"),
+    ],
+)
+def test_a_body_with_a_million_faults_is_told_of_one(
+    http: httpx.Client, path: str, body: str
+) -> None:
+    """Telling of each took minutes and gigabytes, in which nobody else was answered."""
+    answer = http.post(path, content=body, headers=JSON)
+    assert answer.status_code in (413, 422)
+    assert len(answer.json().get("errors", ())) <= 3
+    assert len(answer.content) < 10_000
+
+
+def test_lists_in_bodies_stop_at_their_first_fault() -> None:
+    """Each list of each body: of a field that is added later, too."""
+
+    def lists(schema: Any) -> Iterator[dict[str, Any]]:
+        for each in schema.values() if isinstance(schema, dict) else schema:
+            if isinstance(each, dict | list):
+                yield from lists(each)
+        if isinstance(schema, dict) and schema.get("type") == "list":
+            yield schema
+
+    bodies = [Body]
+    for each in bodies:  # a class in which others are found is not left out
+        bodies += each.__subclasses__()
+    found = [one for each in bodies for one in lists(each.__pydantic_core_schema__)]
+    assert len(found) > 8
+    assert all(one.get("fail_fast") for one in found)
+
+
+def test_an_unknown_field_is_named(http: httpx.Client) -> None:
+    said = problem(http.post("/v1/tasks", json={"service": SERVICE, "ids": ["a"], "id": "b"}), 422)
+    assert "'id'" in said
+
+
+def test_a_compressed_body_is_a_415(http: httpx.Client) -> None:
+    """And the sentence says why."""
+    headers = JSON | {"content-encoding": "gzip"}
+    said = problem(http.post("/v1/tasks", content=gzip.compress(b"{}"), headers=headers), 415)
+    assert "compressed" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/tasks", "GET, POST"),
+        ("/v1/pauses/default", "DELETE, PUT"),
+        ("/v1/endpoints/shop", "DELETE, GET, PATCH"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_405_names_every_method_of_the_resource(
+    http: httpx.Client, path: str, methods: str
+) -> None:
+    """Each of them is a route of its own."""
+    answer = http.request("OPTIONS", path)
+    problem(answer, 405)
+    assert answer.headers["allow"] == methods
+
+
+def test_monitors_may_ask_by_head(http: httpx.Client) -> None:
+    """Many do by default, and take a 405 for an outage."""
+    assert [http.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
@@ -14,6 +16,8 @@ from cavendish import Client
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.service.event_routes import STREAMS
+from cavendish_worker.service.key_ring import FRESH_FOR
 from ending import blocked, settle
 from serving import caller, new_key, service
 
@@ -92,3 +96,44 @@ def test_the_end_of_the_service_ends_streams_and_waits(settings: Settings, store
         running.close()
         assert set(lines) <= {""}
         assert waiting.result().json()["state"] == "pending"
+
+
+def test_a_key_that_is_revoked_or_expires_hears_of_nothing_more(
+    address: str, client: Client, store: Store
+) -> None:
+    """Neither its streams nor its waits: they were allowed when they began."""
+    client.submit(["a", "b"], service=SERVICE)
+    soon = store.fleet.now() + 3
+    keys = [new_key(store, "gone", "read"), new_key(store, "short", "read", expires_at=soon)]
+    with ExitStack() as opened, ThreadPoolExecutor(2) as pool:
+        callers = [opened.enter_context(caller(address, key)) for key in keys]
+        streams = [opened.enter_context(each.stream("GET", "/v1/events")) for each in callers]
+        lines = [each.iter_lines() for each in streams]
+        assert [next(each) for each in lines] == ["retry: 1000"] * 2
+        held = [pool.submit(each.get, f"/v1/tasks/{SERVICE}/b?wait=20") for each in callers]
+        blocked(store)
+        store.api_keys.revoke("gone")
+        time.sleep(max(soon - store.fleet.now(), 0) + FRESH_FOR)
+        settle(store, LANE, "a", "b")
+        assert [set(each) for each in lines] == [{""}] * 2
+        assert [each.result().status_code for each in held] == [401] * 2
+
+
+def test_streams_that_are_opened_at_once_are_counted(address: str, store: Store) -> None:
+    """Each from its first moment: a hundred for a key, however they come."""
+    key = new_key(store, "many", "read")
+    limits = httpx.Limits(max_connections=None)
+
+    async def opened() -> list[int]:
+        headers = {"authorization": f"Bearer {key}"}
+        async with (
+            httpx.AsyncClient(
+                base_url=address, headers=headers, trust_env=False, timeout=30, limits=limits
+            ) as http,
+            AsyncExitStack() as stack,
+        ):
+            streams = [http.stream("GET", "/v1/events") for _ in range(STREAMS + 20)]
+            answers = await asyncio.gather(*map(stack.enter_async_context, streams))
+            return [each.status_code for each in answers]
+
+    assert sorted(asyncio.run(opened())) == [200] * STREAMS + [429] * 20

@@ -36,6 +36,8 @@ def header_complaint(name: str, value: str) -> str | None:
 
 def headers_complaint(headers: Mapping[str, str], known: Iterable[str] = ()) -> str | None:
     """Why these headers cannot be added to an endpoint that has the `known` ones, or None."""
+    if len(headers) > MOST:
+        return f"an endpoint has at most {MOST} headers"
     for name, value in headers.items():
         if complaint := header_complaint(name, value):
             return complaint

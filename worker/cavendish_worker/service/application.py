@@ -45,8 +45,6 @@ ROUTERS = (
     callback_routes.router,
     gateway_routes.router,  # the last: it takes every POST to a service
 )
-#: Bytes of the largest body: 10,000 ids with metadata of some hundred bytes each.
-LARGEST_BODY = 8 * 2**20
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -66,7 +64,6 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=LARGEST_BODY,
         redirect_slashes=False,
     )
     app.state.parts = parts

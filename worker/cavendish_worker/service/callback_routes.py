@@ -9,12 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cavendish.stored_json import parse
 from cavendish.submission import id_complaint
 from cavendish_worker.service.callback_hints import Heard
-from cavendish_worker.service.gateway.body import read_body
-from cavendish_worker.service.gateway.refusal import Refused
 from cavendish_worker.service.parts import Shared
+from cavendish_worker.service.request_body import Unread, read_body, read_object
 from cavendish_worker.telemetry.metrics import answered
 
 #: Bytes and seconds of a callback.
@@ -32,10 +30,10 @@ async def called_back(
         answered.CALLBACKS.add("foreign")
         raise HTTPException(404)
     try:
-        said = parse((await read_body(request, _LARGEST, _WITHIN)).decode())
-    except (Refused, ValueError):
-        said = None
-    task_id = said.get("task_id") if isinstance(said, dict) else None
+        said = read_object(await read_body(request, _LARGEST, _WITHIN)) or {}
+    except Unread:
+        said = {}
+    task_id = said.get("task_id")
     if isinstance(task_id, str) and id_complaint(task_id) is None:
         parts.callback_hints.hear(Heard(account, service, task_id))
         answered.CALLBACKS.add("heard")

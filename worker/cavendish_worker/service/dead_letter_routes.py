@@ -14,7 +14,7 @@ from cavendish_worker.service.json_answers import answer
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import Shared
 from cavendish_worker.service.problem_details import Problem
-from cavendish_worker.service.task_bodies import Body
+from cavendish_worker.service.task_bodies import Body, Listed
 from cavendish_worker.webhooks.dead_letters import DeadLetters, fields
 from cavendish_worker.webhooks.reopening import MOST, chunks, reopen
 from cavendish_worker.webhooks.replaying import replay
@@ -37,7 +37,7 @@ class DeadLetterQuery(BaseModel):
 class DeadLettersBody(Body):
     """Which dead letters are meant: at least one of these, or `all`."""
 
-    deliveries: list[str] = Field([], description="Names of deliveries, or ids of tasks.")
+    deliveries: Listed[str] = Field([], description="Names of deliveries, or ids of tasks.")
     endpoint: str | None = None
     since: float | None = None
     reason: str = ""

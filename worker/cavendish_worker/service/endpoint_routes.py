@@ -11,7 +11,7 @@ from cavendish import NewSecret, WebhookEndpoint
 from cavendish_worker.service.guarded_route import BEARER, OF_ALL, GuardedRoute
 from cavendish_worker.service.json_answers import answer
 from cavendish_worker.service.parts import Shared
-from cavendish_worker.service.task_bodies import Body
+from cavendish_worker.service.task_bodies import Body, Listed
 
 router = APIRouter(
     prefix="/v1/endpoints",
@@ -24,7 +24,7 @@ router = APIRouter(
 class OptionsBody(Body):
     """What can be said of an endpoint."""
 
-    events: str | list[str] = Field(
+    events: str | Listed[str] = Field(
         default=[], description="Kinds that it gets, such as task.failed or task.*; default: all."
     )
     headers: dict[str, str] | None = Field(
@@ -52,8 +52,8 @@ class UpdateBody(OptionsBody):
     """What changes; everything else stays."""
 
     url: str | None = None
-    remove_headers: list[str] = Field(default=[])
-    reset: list[Literal["events", "headers", "rate", "retries"]] = Field(
+    remove_headers: Listed[str] = Field(default=[])
+    reset: Listed[Literal["events", "headers", "rate", "retries"]] = Field(
         default=[], description="These options get their default again."
     )
 

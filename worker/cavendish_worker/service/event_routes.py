@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Security
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cavendish import Event, EventsMissed, StoreUnavailable
 from cavendish.stored_json import compact
 from cavendish_worker.service.guarded_route import BEARER, GuardedRoute, Reading
-from cavendish_worker.service.held_requests import cancelled
+from cavendish_worker.service.held_requests import HeldRequests, cancelled
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import Parts, Shared
 from cavendish_worker.service.problem_details import Problem, again_after
@@ -57,13 +58,24 @@ async def events(
     """
     place = access.one_of("service", service), access.one_of("account", account)
     start, who = last_event_id or after, f"events of {access.key.name}"
+    await _refuse_malformed(parts, place, start)
     if not parts.held.has_room(who, STREAMS):
         raise Problem(429, "This key follows too many streams of events.", again_after(RETRY))
-    await _refuse_malformed(parts, place, start)
-    lines = _lines(_Stream(parts, access, place, follow), start, who)
-    return StreamingResponse(
-        lines, media_type="text/event-stream", headers={"cache-control": "no-store"}
-    )
+    lines = _lines(_Stream(parts, access, place, follow), start)
+    return _Held(lines, parts.held, who)
+
+
+class _Held(StreamingResponse):
+    """A stream that counts to its client from its first moment: of those that come at once, too."""
+
+    def __init__(self, lines: AsyncIterator[str], held: HeldRequests, who: str) -> None:
+        headers = {"cache-control": "no-store"}
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._counted = held.holding(who)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted:
+            await super().__call__(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,10 @@ class _Stream:
     access: KeyAccess
     place: Place
     follow: bool
+
+    async def allowed(self) -> bool:
+        """False once the key was revoked, or has expired."""
+        return await self.parts.keys.counts(self.access.key)
 
     async def shows(self, event: Event) -> bool:
         """True if the key sees the task that ended."""
@@ -95,16 +111,20 @@ async def _refuse_malformed(parts: Parts, place: Place, start: str | None) -> No
                 break
 
 
-async def _lines(stream: _Stream, start: str | None, who: str) -> AsyncIterator[str]:
-    """The lines of a stream. It ends with the service, or when Redis is away: connect again."""
+async def _lines(stream: _Stream, start: str | None) -> AsyncIterator[str]:
+    """The lines of a stream. It ends with the service, with its key, or when Redis is away: connect
+    again.
+    """
     yield f"retry: {RETRY * 1000:.0f}\n\n"
     parts, position = stream.parts, start
-    with parts.held.holding(who), suppress(StoreUnavailable):
+    with suppress(StoreUnavailable):
         while True:
             found = parts.client.events(*stream.place, after=position, follow=stream.follow)
             try:
                 async with aclosing(found), aclosing(_heard(found, parts.held.ending)) as heard:
                     async for event in heard:
+                        if not await stream.allowed():
+                            return
                         if event is None:
                             yield ": alive\n\n"
                         elif await stream.shows(event):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -12,11 +11,13 @@ from fastapi.security import HTTPBearer
 
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import parts_of
-from cavendish_worker.service.problem_details import Problem, again_after
+from cavendish_worker.service.problem_details import Problem, again_after, no_key
+from cavendish_worker.service.request_body import CLOSE, TOO_MANY, Unread, has_too_many, read_body
 from cavendish_worker.telemetry.metrics import answered
 
-#: Seconds within which a body must have come.
-BODY_WITHIN = 30.0
+#: Bytes of the largest body: 10,000 ids with metadata of some hundred bytes each. Seconds within
+#: which a body must have come.
+LARGEST_BODY, BODY_WITHIN = 8 * 2**20, 30.0
 #: How the document says that a key is needed; GuardedRoute checks it.
 BEARER = HTTPBearer(
     scheme_name="key", description="A key of `cavendish key add`.", auto_error=False
@@ -32,17 +33,37 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             request.state.access = await access_of(request)
-            try:
-                async with asyncio.timeout(BODY_WITHIN):
-                    body = await request.body()
-            except TimeoutError:
-                said = f"The body did not come within {BODY_WITHIN:.0f} s."
-                raise Problem(408, said, {"connection": "close"}) from None
-            if body and not _is_json(request.headers.get("content-type", "")):
-                raise Problem(415, "The body must be JSON, with `content-type: application/json`.")
-            return await handler(request)
+            return await handler(_Read(request, await _body(request)))
 
         return guarded
+
+
+class _Read(Request):
+    """A request whose body has been read."""
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        super().__init__(request.scope, request.receive)
+        self._whole = body
+
+    async def body(self) -> bytes:
+        return self._whole
+
+
+async def _body(request: Request) -> bytes:
+    """A body that may be read as JSON."""
+    try:
+        body = await read_body(request, LARGEST_BODY, BODY_WITHIN)
+    except Unread as unread:
+        raise Problem(unread.status, unread.sentence, CLOSE) from None
+    if not body:
+        return body
+    if not _is_json(request.headers.get("content-type", "")):
+        raise Problem(415, "The body must be JSON, with `content-type: application/json`.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "The body must not be compressed.", {"accept-encoding": "identity"})
+    if has_too_many(body):
+        raise Problem(413, TOO_MANY)
+    return body
 
 
 async def access_of(request: Request) -> KeyAccess:
@@ -52,11 +73,7 @@ async def access_of(request: Request) -> KeyAccess:
     key = await parts.keys.find(text.strip()) if scheme.lower() == "bearer" else None
     if key is None:
         answered.KEYS_REFUSED.add("api")
-        raise Problem(
-            401,
-            "A key is needed, as `authorization: Bearer cav_…`; `cavendish key add` makes one.",
-            {"www-authenticate": "Bearer", "connection": "close"},  # its body is not read
-        )
+        raise no_key()  # its body is not read
     request.state.key_name = key.name
     if wait := parts.rates.wait_of(key.name):
         most = f"{parts.settings.http_rate:g}"

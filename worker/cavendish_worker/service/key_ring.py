@@ -32,15 +32,26 @@ class KeyRing:
 
         Raises StoreUnavailable.
         """
-        if time.monotonic() - self._read_at > FRESH_FOR:
-            async with self._lock:
-                if time.monotonic() - self._read_at > FRESH_FOR:
-                    await asyncio.to_thread(self._refresh)
+        await self._keep_fresh()
         key = self._by_prefix.get(prefix_of(text) or "", _NOBODY)
         if not is_text_of(key, text) or key.expired(time.time()):
             return None
         self._used.add(key.name)
         return key
+
+    async def counts(self, key: ApiKey) -> bool:
+        """True while a key that was found is still there, unchanged and not expired.
+
+        Raises StoreUnavailable.
+        """
+        await self._keep_fresh()
+        return self._by_prefix.get(key.prefix) == key and not key.expired(time.time())
+
+    async def _keep_fresh(self) -> None:
+        if time.monotonic() - self._read_at > FRESH_FOR:
+            async with self._lock:
+                if time.monotonic() - self._read_at > FRESH_FOR:
+                    await asyncio.to_thread(self._refresh)
 
     def _refresh(self) -> None:
         keys = {key.prefix: key for key in self._stored.all()}

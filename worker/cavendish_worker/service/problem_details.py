@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from cavendish.errors import (
     ClientClosed,
@@ -31,7 +32,6 @@ _SENTENCES = {
     400: "The body cannot be read as JSON.",
     404: "There is no such resource; /docs lists them.",
     405: "The resource does not take this method; the header `allow` names those that it takes.",
-    413: "The body is larger than this resource takes.",
 }
 
 
@@ -56,6 +56,12 @@ class Problem(Exception):
         return Response(text, self.status, self.headers, media_type=MEDIA_TYPE)
 
 
+def no_key() -> Problem:
+    """The answer to whoever has no key, or none that counts."""
+    said = "A key is needed, as `authorization: Bearer cav_…`; `cavendish key add` makes one."
+    return Problem(401, said, {"www-authenticate": "Bearer", "connection": "close"})
+
+
 def again_after(seconds: float) -> dict[str, str]:
     """The header that says when to try again."""
     return {"retry-after": str(max(round(seconds), 1))}
@@ -75,11 +81,20 @@ def of(error: Exception) -> Problem:
 
 
 def _handler(problem: Any) -> Any:
-    async def handle(_request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
         found: Problem = problem(error)
+        if found.status == 405:
+            found.headers = {"allow": ", ".join(sorted(_methods(request)))}
         return found.response()
 
     return handle
+
+
+def _methods(request: Request) -> set[str]:
+    """All methods that a resource takes; the framework names those of one of its routes."""
+    routes = [each for each in request.app.routes if isinstance(each, Route | APIRoute)]
+    found = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+    return {method for each in found for method in each.methods or ()}
 
 
 def _invalid(error: RequestValidationError) -> Problem:
@@ -100,10 +115,7 @@ def _sentence(one: Mapping[str, Any]) -> str:
 
 def _of_framework(error: HTTPException) -> Problem:
     detail = _SENTENCES.get(error.status_code) or f"{error.detail}"
-    headers = {**(error.headers or {})}
-    if error.status_code == 413:
-        headers["connection"] = "close"  # what is still sent would be read for nothing
-    return Problem(error.status_code, detail, headers)
+    return Problem(error.status_code, detail, error.headers)
 
 
 def _unavailable(error: StoreUnavailable) -> Problem:
@@ -128,7 +140,6 @@ _PROBLEMS: dict[type[Exception], Any] = {
         _OF_ENDPOINT.get(error.kind, 422), str(error), kind="endpoint"
     ),
     EventsMissed: _missed,
-    ClientDisconnect: lambda _: Problem(400, "The caller has gone."),
     StoreUnavailable: _unavailable,
     ClientClosed: lambda _: Problem(
         503, "The service shuts down; try again.", again_after(AWAY_FOR)

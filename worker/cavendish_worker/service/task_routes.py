@@ -16,7 +16,7 @@ from cavendish_worker.service.held_requests import LONGEST
 from cavendish_worker.service.json_answers import answer, task_answer, tasks_answer
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import Parts, Shared
-from cavendish_worker.service.problem_details import Problem
+from cavendish_worker.service.problem_details import Problem, no_key
 from cavendish_worker.service.task_bodies import (
     Body,
     Count,
@@ -188,9 +188,14 @@ async def get(
 async def wait_for(
     parts: Parts, access: KeyAccess, end: Callable[[], Awaitable[object]], seconds: float
 ) -> None:
-    """Hold a request until an end has come, or the time for it is up; the caller looks again."""
+    """Hold a request until an end has come, or the time for it is up; the caller looks again.
+
+    A key that was revoked meanwhile learns of no end.
+    """
     with suppress(SubmissionError):  # it was forgotten meanwhile
         await parts.held.until(end, seconds, access.key.name)
+    if not await parts.keys.counts(access.key):
+        raise no_key()
 
 
 def narrowed(wanted: Wanted, access: KeyAccess) -> Any:

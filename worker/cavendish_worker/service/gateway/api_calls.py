@@ -5,7 +5,7 @@ It tells what was certainly not sent from what may have been: the first may be s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -23,7 +23,7 @@ _NOT_SENT = (
     httpx.InvalidURL,
 )
 #: Headers of a caller that the API gets, beside those that begin with `x-`.
-_SENT_ON = frozenset("accept content-type model idempotency-key".split())
+_SENT_ON = frozenset("accept content-type content-encoding model idempotency-key".split())
 #: Those that say how the request came to us, or what no client may say.
 _KEPT_BACK = ("x-forwarded-", "x-real-ip", "x-record-exempt", "x-request-id")
 #: Headers of an answer that the caller gets, beside those that begin with `x-` or `ratelimit`.
@@ -72,8 +72,9 @@ class ApiCalls:
         sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
         sent += [("user-agent", "Cavendish"), *traces().headers().items()]
         try:
+            coded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent]
             request = httpx.Request(
-                method, self._url + target, headers=sent, content=coming or body
+                method, self._url + target, headers=coded, content=coming or body
             )
             request.extensions = {"timeout": self._timeout}
             response = await self._transport.handle_async_request(request)
@@ -126,11 +127,12 @@ async def pieces_of_answer(response: ApiAnswer) -> AsyncIterator[bytes]:
         raise Uncertain(_said(error)) from None
 
 
-def answered_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of an answer that its caller gets."""
+def answered_headers(headers: httpx.Headers) -> dict[str, str]:
+    """The headers of an answer that its caller gets, byte for byte."""
+    found = [(name.decode("latin-1").lower(), value) for name, value in headers.raw]
     return {
-        name: value
-        for name, value in headers.items()
+        name: value.decode("latin-1")
+        for name, value in found
         if name in _ANSWERED or name.startswith(("x-", "ratelimit"))
     }
 

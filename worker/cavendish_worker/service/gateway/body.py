@@ -5,34 +5,25 @@ Pictures come in bodies of many megabytes, so all that are in memory at once hav
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from cavendish_worker.service import request_body
 from cavendish_worker.service.gateway.refusal import Refused
+from cavendish_worker.service.request_body import Unread
 
 
 async def pieces_of(request: Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
     """The bytes as they come. Raises Refused, also for a caller who has gone."""
-    until, size, stream = time.monotonic() + seconds, 0, request.stream()
     try:
-        while True:
-            async with asyncio.timeout(until - time.monotonic()):
-                some = await anext(stream, None)
-            if some is None:
-                return
-            size += len(some)
-            if size > limit:
-                raise Refused(413, "request_too_large", f"A body has at most {limit} bytes.")
-            if some:
-                yield some
-    except TimeoutError:
-        raise Refused(400, "bad_request", f"The body did not come within {seconds:g} s.") from None
-    except ClientDisconnect:
-        raise Refused(400, "bad_request", "The caller has gone.") from None
+        async for some in request_body.pieces_of(request, limit, seconds):
+            yield some
+    except Unread as unread:
+        large = unread.status == 413  # a 408 would be sent again
+        status, code = (413, "request_too_large") if large else (400, "bad_request")
+        raise Refused(status, code, unread.sentence, unread=True) from None
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:

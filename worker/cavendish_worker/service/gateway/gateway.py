@@ -34,6 +34,8 @@ from cavendish_worker.telemetry.metrics import answered
 _SILENCE = 1800.0
 #: Bytes of submits that are in memory at once.
 _BODIES = 256 * 2**20
+#: Seconds before the end of a shutdown at which a call whose answer has not come is given up.
+_TO_ANSWER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Gateway:
     def serves(self, service: str) -> bool:
         """True for a service whose ids can be tracked."""
         return is_allowed(service, self.settings.services)
+
+    async def last_moment(self) -> None:
+        """Until the service ends, and as long as it may wait for answers of the API then."""
+        await self.submitting.ending.wait()
+        await asyncio.sleep(max(self.settings.shutdown_timeout - _TO_ANSWER, 0.0))
 
     async def note_uncertain(self, caller: Caller, service: str, said: str) -> None:
         """Let operators know of a paid submit of uncertain fate, by the log and by the store."""

@@ -21,6 +21,7 @@ from cavendish.service_names import SERVICE
 from cavendish_worker.service.gateway import refusal
 from cavendish_worker.service.gateway.body import length_of, pieces_of, read_body
 from cavendish_worker.service.gateway.callers import Caller
+from cavendish_worker.service.gateway.first_of import first_of
 from cavendish_worker.service.gateway.gateway import Gateway
 from cavendish_worker.service.gateway.lookup import Asker
 from cavendish_worker.service.gateway.paid_submit import PaidSubmit, makes_task, read_submit
@@ -63,7 +64,7 @@ async def tasks(service: str, request: Request, parts: Shared) -> Response:
     return await _answered(parts.gateway, service, request, _tasks)
 
 
-@router.post("/{service}/{action:path}", max_body_size=_SUBMIT)
+@router.post("/{service}/{action:path}")
 async def submits(service: str, action: str, request: Request, parts: Shared) -> Response:
     """A paid request, which the API gets."""
     return await _answered(parts.gateway, service, request, partial(_submits, action))
@@ -100,7 +101,10 @@ async def _tasks(gateway: Gateway, caller: Caller, service: str, request: Reques
     if isinstance(question, Retrieve):
         asker = Asker(caller, _client(caller, request), partial(_gone, request))
         found = await gateway.lookup.retrieve(asker, service, question.id)
+        await gateway.callers.of(request.headers.get("authorization", ""), service)  # still?
         return refusal.answer(200, found)
+    if question is None or question.changes:
+        caller.require("submit")
     if caller.own:
         raise Refused(401, "token_mismatched", "This key sees only what it submitted, by its ids.")
     sent = _sent(caller, service, request, PaidSubmit(body))
@@ -129,7 +133,7 @@ async def _submits(
     caller.require("submit")
     _check_path(action)
     try:
-        given = await _sent_on(gateway, caller, service, f"{service}/{action}", request)
+        given = await _in_time(gateway, caller, service, f"{service}/{action}", request)
     except UncertainFate as fate:
         await gateway.note_uncertain(caller, service, fate.said)
         raise
@@ -148,11 +152,28 @@ def _outcome(given: Given | Streamed | Bought) -> str:
     return "refused" if given.status >= 400 else "passed"
 
 
+async def _in_time(
+    gateway: Gateway, caller: Caller, service: str, path: str, request: Request
+) -> Given | Streamed | Bought:
+    """What comes of a submit. If the service ends before that is known, its fate is uncertain: the
+    server would answer 500, and the submit would be sent again.
+    """
+    sent = list[Given | Streamed | Bought]()
+
+    async def send() -> None:
+        sent.append(await _sent_on(gateway, caller, service, path, request))
+
+    await first_of(send, gateway.last_moment)
+    if not sent:
+        raise UncertainFate("the service ended before an answer came")
+    return sent[0]
+
+
 async def _sent_on(
     gateway: Gateway, caller: Caller, service: str, path: str, request: Request
 ) -> Given | Streamed | Bought:
-    kind = request.headers.get("content-type", "")
-    if not makes_task(path, kind) and length_of(request) is not None:
+    kind, length = request.headers.get("content-type", ""), length_of(request)
+    if not makes_task(path, kind) and length is not None and length <= _SUBMIT:
         coming = pieces_of(request, _SUBMIT, _SUBMITTED_WITHIN)
         return await gateway.passing_on.submit(_sent(caller, service, request, PaidSubmit(coming)))
     with gateway.room.taken(request, _SUBMIT):

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cavendish.stored_json import compact, parse
+from cavendish.stored_json import compact
 from cavendish.submission import id_complaint
-from cavendish_worker.service.gateway.refusal import not_json
+from cavendish_worker.service.gateway.refusal import Refused, not_json
+from cavendish_worker.service.request_body import read_object
 
 #: Paths that make a task, and take `async`, by the vendor's SDK and documents.
 MAKES_TASKS = frozenset(
@@ -50,11 +51,8 @@ def read_submit(path: str, content_type: str, body: bytes, callback: str = "") -
     """
     if not makes_task(path, content_type):
         return PaidSubmit(body)
-    try:
-        told = parse(body.decode())
-    except ValueError:
-        raise not_json() from None
-    if not isinstance(told, dict):
+    told = read_object(body)
+    if told is None:
         raise not_json()
     added: dict[str, object] = {}
     named = bool(told.get("callback_url"))
@@ -66,13 +64,21 @@ def read_submit(path: str, content_type: str, body: bytes, callback: str = "") -
     trace_id = _text(told.get("trace_id"))
     if not trace_id and path.partition("/")[0] in _TRACED:
         trace_id = added["trace_id"] = str(uuid.uuid4())
-    sent = compact(told | added).encode() if added else body
+    sent = _written(told | added) if added else body
     return PaidSubmit(sent, tracked=True, held=held, model=_model(told), trace_id=trace_id)
 
 
 def makes_task(path: str, content_type: str) -> bool:
     """True for a body that makes a task, and must be read for that."""
     return path in MAKES_TASKS and _is_json(content_type)
+
+
+def _written(told: dict[str, Any]) -> bytes:
+    try:
+        return compact(told).encode()
+    except ValueError:
+        why = "The body holds a number that JSON cannot express, or that is too large: NaN, 1e999."
+        raise Refused(400, "bad_request", why) from None
 
 
 def _is_json(content_type: str) -> bool:

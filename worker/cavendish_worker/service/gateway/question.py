@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cavendish.stored_json import parse
 from cavendish.submission import id_complaint
 from cavendish_worker.service.gateway.refusal import Refused, not_json
+from cavendish_worker.service.request_body import read_object
 
 #: Ids of one `retrieve_batch`, at most. The API's clients send 50 or fewer.
 MOST_IDS = 1000
@@ -33,7 +33,11 @@ class RetrieveBatch:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Something that only the API can answer: its history, a trace id, a deletion."""
+    """Something that only the API can answer: its history, a trace id, a deletion, which `changes`
+    something there.
+    """
+
+    changes: bool
 
 
 Question = Retrieve | RetrieveBatch | Foreign
@@ -41,11 +45,8 @@ Question = Retrieve | RetrieveBatch | Foreign
 
 def read_question(body: bytes) -> Question:
     """What a body asks for. Raises Refused."""
-    try:
-        asked = parse(body.decode() or "{}")
-    except ValueError:
-        raise not_json() from None
-    if not isinstance(asked, dict):
+    asked = read_object(body or b"{}")
+    if asked is None:
         raise not_json()
     action, task_id, ids = asked.get("action") or "retrieve", asked.get("id"), asked.get("ids")
     if action == "retrieve_batch" and isinstance(ids, list):
@@ -56,7 +57,7 @@ def read_question(body: bytes) -> Question:
         return Retrieve(task_id)
     if action == "retrieve" and not (asked.get("trace_id") or asked.get("trace_ids")):
         raise Refused(400, "bad_request", "Name the task: `id` must be a text.")
-    return Foreign()
+    return Foreign(changes=not str(action).startswith("retrieve"))
 
 
 def may_exist(task_id: str) -> bool:

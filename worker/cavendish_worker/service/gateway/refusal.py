@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from cavendish.model import printable
+from cavendish_worker.service.request_body import CLOSE
 
 #: Statuses after which the vendor's SDK sends a request again, also a paid one.
 SENT_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -20,11 +21,14 @@ FINAL = 424
 
 
 class Refused(Exception):
-    """A request is answered by an error: an HTTP status, a code of the API, and one sentence."""
+    """A request is answered by an error: an HTTP status, a code of the API, and one sentence.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    `unread`: its body was not read to the end.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, unread: bool = False) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.unread = status, code, message, unread
 
 
 class UncertainFate(Refused):
@@ -40,9 +44,10 @@ class UncertainFate(Refused):
         )
 
 
-def error(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
+def error(refused: Refused) -> Response:
     """The answer to a refused request."""
     told = {"code": refused.code, "message": refused.message}
+    headers = CLOSE if refused.unread else None
     return answer(refused.status, {"error": told, "trace_id": str(uuid.uuid4())}, headers)
 
 
