@@ -421,3 +421,15 @@ def test_a_405_names_every_method_of_the_resource(
 def test_monitors_may_ask_by_head(http: httpx.Client) -> None:
     """Many do by default, and take a 405 for an outage."""
     assert [http.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+def test_the_offer_of_another_protocol_is_ignored(
+    http: httpx.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Java's client makes it with its first request."""
+    logs.set_up("json", "info")
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMA"}
+    body = {"service": SERVICE, "ids": ["a"]}
+    assert http.post("/v1/tasks", json=body, headers=offer).status_code == 201
+    assert http.get("/v1/tasks").status_code == 200
+    assert "pgrade" not in capsys.readouterr().err

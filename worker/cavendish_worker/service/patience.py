@@ -8,6 +8,7 @@ keep-alive.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -15,6 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_WITHIN, LARGEST_HEAD = 15.0, 64 * 1024
 #: Requests that may wait on one connection for the answer to another one.
 _WAITING = 16
+#: The header by which a client offers another protocol, as Java's does with its first request. The
+#: parser takes what follows such a head for that protocol, and reads no body.
+_OFFER = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 
 
 class Protocol(HttpToolsProtocol):
@@ -32,7 +36,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """And with the first bytes of each later head; it ends with a whole one."""
         self._head += len(data)
-        super().data_received(data)
+        super().data_received(_without_offer(data) if self._between() else data)
         if self._head > LARGEST_HEAD and not self.transport.is_closing():
             self.send_400_response("The head of the request is too large.")
         self._watch()
@@ -83,3 +87,10 @@ class Protocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Bytes in which a head begins, without its offer of another protocol; as many as before."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    return _OFFER.sub(b"\r\nignored", head) + data[len(head) :]
