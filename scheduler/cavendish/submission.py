@@ -75,7 +75,7 @@ def check_ids(ids: Iterable[object]) -> Checked:
             try:
                 own = _metadata(task.metadata), _key(text_of(task.key))
             except SubmissionError as error:
-                complaint = str(error)
+                complaint = str(error).removesuffix(".")  # others end it with their own
         answers.append((name, complaint))
         if not complaint:
             sound.setdefault(name, own)

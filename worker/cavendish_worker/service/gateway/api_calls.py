@@ -71,8 +71,8 @@ class ApiCalls:
         ]
         sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
         sent += [("user-agent", "Cavendish"), *traces().headers().items()]
+        coded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent]
         try:
-            coded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent]
             request = httpx.Request(
                 method, self._url + target, headers=coded, content=coming or body
             )
@@ -80,7 +80,7 @@ class ApiCalls:
             response = await self._transport.handle_async_request(request)
         except _NOT_SENT as error:
             raise NotSent(_said(error)) from None
-        except (httpx.HTTPError, OSError) as error:
+        except Exception as error:
             cut = coming is not None and not coming.whole
             raise (NotSent if cut else Uncertain)(_said(error)) from None
         try:
@@ -123,7 +123,7 @@ async def pieces_of_answer(response: ApiAnswer) -> AsyncIterator[bytes]:
     try:
         async for some in response.aiter_raw():
             yield some
-    except (httpx.HTTPError, OSError) as error:
+    except Exception as error:
         raise Uncertain(_said(error)) from None
 
 
