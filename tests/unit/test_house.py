@@ -32,8 +32,8 @@ NOT_IN_THE_CLIENT = set(
 )
 #: The only doors of each foreign library, by file. A function-local import counts as well.
 DOORS = {
-    "redis": "store/connection store/redis_clients store/redis_errors celeryapp/broker_client "
-    "celeryapp/redis_transport",
+    "redis": "store/connection store/lean_client store/redis_clients store/redis_errors "
+    "celeryapp/broker_client celeryapp/redis_transport",
     "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat "
     "celeryapp/worker_metrics tasks cli/demo",
     "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock "

@@ -15,6 +15,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from cavendish.environment.redis_options import for_redis_py
 from cavendish.environment.redis_url import CLUSTER, Many
+from cavendish.store.lean_client import LeanClient, LeanPool
 
 #: Seconds. Redis answers in milliseconds; a longer silence means that it is away.
 SOCKET_TIMEOUT = 5.0
@@ -60,7 +61,8 @@ def client_of(url: str, many: Many | None) -> Client:
     if many is None:
         url, tls = for_redis_py(url)
         url = _in_redis_spelling(url)
-        return Client.from_url(url, **_OPTIONS, **_PACKING, **_retries(), **tls)
+        pool = LeanPool.from_url(url, **_OPTIONS, **_PACKING, **_retries(), **tls)
+        return LeanClient.from_pool(pool)
     if many.scheme == CLUSTER:
         return cast(Client, _of_cluster(many))  # it takes the same commands
     return _of_primary(many)
