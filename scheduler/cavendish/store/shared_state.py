@@ -5,8 +5,11 @@ If another process was faster, the change is made again on what that process wro
 
 from __future__ import annotations
 
+import math
+import secrets
+import time
 from collections.abc import Callable, Iterable
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from cavendish.errors import StoreUnavailable
 from cavendish.model import Lane
@@ -23,6 +26,9 @@ from cavendish.store.connection import Connection
 from cavendish.store.trouble_index import TroubleIndex
 
 ATTEMPTS = 50
+#: States that a process remembers as it read or wrote them last; and seconds for which it trusts
+#: its memory that an answer of the API says nothing new of the service.
+REMEMBERED, TRUSTED_FOR = 1000, 1.0
 #: Seconds after which a shared state that nobody changes expires.
 FORGOTTEN_AFTER = 30 * 86400
 #: Models of a lane that are listed, the latest: producers name them, so there may be any number.
@@ -52,6 +58,8 @@ class SharedState:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        #: By key: the version, the state, and when it was there.
+        self._latest: dict[str, tuple[str, Any, float]] = {}
         #: Lanes whose service the API does not serve, by when that was first said; those whose
         #: calls all fail, by since when; and services of which a token knows no id, each as its
         #: lane of shard 0, by when an id was last absent.
@@ -61,9 +69,13 @@ class SharedState:
         #: Endpoints whose circuit is open, by when they last failed.
         self.open_circuits = TroubleIndex(connection, keys.OPEN_CIRCUITS)
 
-    def rate_limit(self, account: str) -> RateLimit:
-        """The rate limit of an account."""
-        return self._read(keys.rate_limit(account), RateLimit)[1]
+    def rate_limit(self, account: str, known_for: float = 0.0) -> RateLimit:
+        """The rate limit of an account, or what this process knew of it so many seconds ago."""
+        key = keys.rate_limit(account)
+        _, known, at = self._latest.get(key, ("", None, -math.inf))
+        if isinstance(known, RateLimit) and time.monotonic() - at < known_for:
+            return known
+        return self._read(key, RateLimit)[1]
 
     def rate_limits(self, accounts: Iterable[str]) -> list[RateLimit]:
         """The rate limits of some accounts, in one round trip."""
@@ -94,7 +106,8 @@ class SharedState:
     ) -> R:
         """Change the service health of a lane; what else `step` returned."""
         key = keys.LaneKeys(lane).service_health
-        before, after, answer = self._change(key, ServiceHealth, _with_both(step))
+        both = _with_both(step)
+        before, after, answer = self._change(key, ServiceHealth, both, trusted_for=TRUSTED_FOR)
         for index, was, since in (
             (self.paused, before.paused_since, after.paused_since),
             (self.failing, before.failing_since, after.failing_since),
@@ -116,7 +129,8 @@ class SharedState:
         self, lane: Lane, step: Callable[[Visibility], tuple[Visibility, R]]
     ) -> R:
         """Change what the token sees of the service of a lane; what else `step` returned."""
-        before, after, answer = self._change(keys.visibility(lane), Visibility, _with_both(step))
+        key, both = keys.visibility(lane), _with_both(step)
+        before, after, answer = self._change(key, Visibility, both, trusted_for=TRUSTED_FOR)
         service = Lane(lane.account, lane.service)
         if after.alarming and after != before:
             self.blind.add(service, after.absent_at)
@@ -190,17 +204,51 @@ class SharedState:
     def _read(self, key: str, kind: type[T]) -> tuple[str, T]:
         with self._redis.errors():
             version, value = self._redis.redis.hmget(key, ["version", "value"])
-        return str(version or "0"), kind.from_json(value)
+        return self._remembered(key, str(version or "0"), kind.from_json(value))
 
-    def _change(self, key: str, kind: type[T], step: Callable[[T], tuple[T, R]]) -> R:
+    def _change(
+        self,
+        key: str,
+        kind: type[T],
+        step: Callable[[T], tuple[T, R]],
+        *,
+        trusted_for: float = 0.0,
+    ) -> R:
+        """Change what this process has read or written last, if it is still there.
+
+        Only if it was there within `trusted_for` seconds, it is enough to say that nothing changes.
+        """
+        version, old, at = self._latest.get(key) or (*self._read(key, kind), math.inf)
+        trusted = time.monotonic() - at < trusted_for
         for _ in range(ATTEMPTS):
-            version, old = self._read(key, kind)
             new, answer = step(old)
-            if new == old or self._redis.script(
-                "compare_and_set", [key], [version, new.to_json(), FORGOTTEN_AFTER]
-            ):
+            if new != old:
+                words = [version, after := _next(version), new.to_json(), FORGOTTEN_AFTER]
+                there = self._redis.script("compare_and_set", [key], words)
+                if not there:
+                    self._remembered(key, after, new)
+                    return answer
+                version, old = self._remembered(key, there[0], kind.from_json(there[1]))
+            elif trusted:
                 return answer
+            else:
+                version, old = self._read(key, kind)
+            trusted = True
         raise StoreUnavailable(f"Too many processes change {key} at the same time.")
+
+    def _remembered(self, key: str, version: str, state: T) -> tuple[str, T]:
+        if len(self._latest) >= REMEMBERED:
+            self._latest.clear()
+        self._latest[key] = version, state, time.monotonic()
+        return version, state
+
+
+def _next(version: str) -> str:
+    """The version after another one. The first one is drawn, or a state that was erased and made
+    anew might look like the one that a process remembers.
+    """
+    known = version.isdecimal() and int(version)
+    return str(known + 1 if known else secrets.randbits(48) + 1)
 
 
 def _with_both(step: Callable[[T], tuple[T, R]]) -> Callable[[T], tuple[T, tuple[T, T, R]]]:
