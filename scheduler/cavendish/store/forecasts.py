@@ -15,6 +15,8 @@ from cavendish.store.shared_state import SharedState
 FRESH_FOR, KEPT = 5.0, 500
 #: Seconds after which a process lists a model again as one that learned.
 NOTED_FOR = 600.0
+#: Seconds for which a process gathers what polls have shown of a model, before it teaches it.
+GATHERED_FOR = 1.0
 
 
 class Forecasts:
@@ -28,6 +30,8 @@ class Forecasts:
         self._known: dict[tuple[Lane, str], tuple[float, Forecast]] = {}
         self._heard: dict[Lane, tuple[float, Callbacks]] = {}
         self._noted: dict[tuple[Lane, str], float] = {}
+        self._gathered: dict[tuple[Lane, str], list[Observation]] = {}
+        self._taught: dict[tuple[Lane, str], float] = {}
         self._lock = threading.Lock()
 
     def forecast(self, lane: Lane, model: str, now: float) -> Forecast:
@@ -91,20 +95,34 @@ class Forecasts:
     ) -> None:
         """Teach the duration models what polls have shown, by model.
 
-        The duration model of the service learns from all of them.
+        The duration model of the service learns from all of them. What is shown within a second is
+        taught together; a process that is killed takes so much with it.
         """
         shared = _shared(lane)
-        for model, seen in observations.items():
-            if model:
-                self._teach(shared, model, seen)
         everything = [one for seen in observations.values() for one in seen]
-        if everything:
-            self._teach(shared, "", everything)
+        with self._lock:
+            for model, seen in observations.items():
+                for name in {model, ""}:
+                    self._gathered.setdefault((shared, name), []).extend(seen)
+            ripe = self._ripe(now)
+        for (other, model), seen in ripe.items():
+            self._teach(other, model, seen)
         if any(one.announced for one in everything) or self.callbacks(lane, now) != Callbacks():
             self._shared_state.change_callbacks(
                 shared, lambda known: proved(known, everything, now)
             )
         self._note(shared, [model for model in observations if model], now)
+
+    def _ripe(self, now: float) -> dict[tuple[Lane, str], list[Observation]]:
+        """Take out what was gathered for models that were not taught within the last second."""
+        self._taught = {
+            name: at for name, at in self._taught.items() if 0 <= now - at < GATHERED_FOR
+        }
+        ripe = {
+            name: self._gathered.pop(name) for name in self._gathered.keys() - self._taught.keys()
+        }
+        self._taught |= dict.fromkeys(ripe, now)
+        return ripe
 
     def _teach(self, lane: Lane, model: str, seen: Sequence[Observation]) -> None:
         self._shared_state.change_durations(lane, model, lambda durations: observe(durations, seen))
