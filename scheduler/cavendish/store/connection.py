@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, TypeVar, cast
@@ -39,6 +39,7 @@ from cavendish.store.redis_errors import ERRORS, MOVED, NEEDED, greets_in_vain, 
 T = TypeVar("T")
 #: The line of a script's header that names files of `scripts/shared`, whose functions it calls.
 _WITH = re.compile(r"^-- WITH +([\w ]+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 
 class Connection:
@@ -105,6 +106,9 @@ class Connection:
         takes none. So each script that must go on begins with such a write; `add`, which must not,
         begins with one that takes memory.
         """
+        name, *more = words
+        with self.errors(), suppress(redis.exceptions.OutOfMemoryError):
+            return self.redis.execute_command(name, key, *more)  # type: ignore[no-untyped-call]
         return self.script("write_when_full", [key, nothing(key)], words)
 
     @contextmanager
@@ -292,11 +296,14 @@ def _raise_refusal(answer: Any) -> None:
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    """The text of a script, behind those that its header names, and its SHA-1."""
+    """The text of a script, behind those that its header names, and its SHA-1; without comments,
+    since batches send it each time.
+    """
     folder = files("cavendish").joinpath("store", "scripts")
     text = folder.joinpath(f"{name}.lua").read_text()
     for shared in reversed(" ".join(_WITH.findall(text)).split()):
         text = folder.joinpath("shared", f"{shared}.lua").read_text() + text
+    text = _COMMENT.sub("", text)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
