@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cavendish.model import Candidate, Lane
@@ -12,6 +13,9 @@ from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
 from cavendish.store.task_record import candidate, fields_of
+
+#: Seconds after which candidates are read anew.
+SEEN_FOR = 1.0
 
 
 @dataclass(slots=True)
@@ -38,11 +42,29 @@ class Waiting:
         return self.error is None and all(at is None for at in self.first_at.values())
 
 
+@dataclass(slots=True)
+class Seen:
+    """The candidates that one process saw at its last looks at a lane, by id.
+
+    Whoever changes a pending record changes its due time too: see `due_sooner.lua`. They are read
+    anew every second all the same, since an older version may run beside this one.
+    """
+
+    since: float = -math.inf
+    found: dict[str, Candidate] = field(default_factory=dict)
+
+    def still(self, producer: str, task_id: str, due: float) -> Candidate | None:
+        """The candidate, if it is due when it was."""
+        one = self.found.get(task_id)
+        return one if one and one.due == due and one.producer == producer else None
+
+
 class CandidateReader:
     """Reads lanes once. Raises StoreUnavailable.
 
     `batches`: how many batches may be made of a lane; a service that fails gets one. `healthy`:
     take each service for healthy, whatever is known of it, and for one that takes so many ids.
+    `seen`: what earlier looks saw; this one is added.
     """
 
     def __init__(
@@ -54,10 +76,12 @@ class CandidateReader:
         *,
         batches: int = 1,
         healthy: bool = False,
+        seen: dict[Lane, Seen] | None = None,
     ) -> None:
         self._redis, self._common = connection, common
         self._now, self._batch_size = now, batch_size
         self._batches, self._healthy = batches, healthy
+        self._seen = {} if seen is None else seen
 
     def read(self, lanes: list[Lane]) -> dict[Lane, Waiting]:
         """What waits in these lanes: of each producer the first ids by due time, a batch of them,
@@ -140,31 +164,51 @@ class CandidateReader:
     def _read_ids(
         self, found: Mapping[Lane, Waiting], ranked: dict[Lane, list[tuple[str, str, float]]]
     ) -> None:
-        calls = []
-        for lane, rows in ranked.items():
-            ids, keys = [task_id for _, task_id, _ in rows], LaneKeys(lane)
-            calls.append(([keys.leases, *map(keys.task, ids)], ids))
-        answers = dict(zip(ranked, self._redis.scripts("load", calls), strict=True))
-        for lane, answer in answers.items():
+        new: dict[Lane, dict[str, Candidate]] = {}
+        seen = {lane: self._seen_of(lane) for lane in ranked}
+        unseen = {
+            lane: [row for row in rows if not before.still(*row)]
+            for (lane, rows), before in zip(ranked.items(), seen.values(), strict=True)
+        }
+        for lane, answer in self._loaded({lane: rows for lane, rows in unseen.items() if rows}):
             error = answer if isinstance(answer, Exception) else answer[0]
             if isinstance(error, Exception):
                 found[lane].error = error
-        read = {
-            lane: (answer[0], list(map(fields_of, answer[1:])))
-            for lane, answer in answers.items()
-            if found[lane].error is None
-        }
+            else:
+                new[lane] = self._read_records(lane, unseen[lane], answer)
+        for lane, rows in ranked.items():
+            if found[lane].error is None:
+                read, before = new.get(lane, {}), seen[lane]
+                some = [read.get(row[1]) or before.still(*row) for row in rows]
+                found[lane].candidates = [one for one in some if one is not None]
+                before.found = {one.id: one for one in found[lane].candidates}
+
+    def _seen_of(self, lane: Lane) -> Seen:
+        seen = self._seen.get(lane)
+        if seen is None or not 0 <= self._now - seen.since < SEEN_FOR:
+            seen = self._seen[lane] = Seen(self._now)
+        return seen
+
+    def _loaded(
+        self, unseen: Mapping[Lane, Sequence[tuple[str, str, float]]]
+    ) -> Iterable[tuple[Lane, Any]]:
+        """The answer of `load.lua` for each lane."""
+        calls = []
+        for lane, rows in unseen.items():
+            ids, keys = [task_id for _, task_id, _ in rows], LaneKeys(lane)
+            calls.append(([keys.leases, *map(keys.task, ids)], ids))
+        return zip(unseen, self._redis.scripts("load", calls), strict=True)
+
+    def _read_records(
+        self, lane: Lane, rows: Sequence[tuple[str, str, float]], answer: Sequence[Any]
+    ) -> dict[str, Candidate]:
+        """The candidates of these rows, by id, without those that are leased."""
+        leases, records = answer[0], list(map(fields_of, answer[1:]))
         parts = self._common.read(
-            (lane, fields.get("in"))
-            for lane, (_, records) in read.items()
-            for fields in records
-            if isinstance(fields, dict)
+            (lane, fields.get("in")) for fields in records if isinstance(fields, dict)
         )
-        for lane, (leases, records) in read.items():
-            found[lane].candidates = [
-                candidate(producer, task_id, due, completed(lane, fields, parts))
-                for (producer, task_id, due), fields, lease in zip(
-                    ranked[lane], records, leases, strict=True
-                )
-                if due <= self._now or lease is None
-            ]
+        return {
+            task_id: candidate(producer, task_id, due, completed(lane, fields, parts))
+            for (producer, task_id, due), fields, lease in zip(rows, records, leases, strict=True)
+            if due <= self._now or lease is None
+        }

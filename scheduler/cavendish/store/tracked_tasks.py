@@ -11,7 +11,7 @@ from typing import Any
 from cavendish.model import Candidate, Lane, State, TrackedTask
 from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
-from cavendish.store.candidates import CandidateReader, Waiting
+from cavendish.store.candidates import CandidateReader, Seen, Waiting
 from cavendish.store.common_parts import CommonParts, completed
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.deadlines import first_look_at
@@ -24,6 +24,8 @@ from cavendish.stored_json import line_of
 
 #: Seconds for which events are kept at least after the last end in their lane.
 EVENTS_KEPT_FOR = 7 * 86400
+#: Lanes whose candidates a process remembers for its next look.
+LANES_SEEN = 100
 Waits = dict[Lane, Waiting]
 
 
@@ -67,6 +69,7 @@ class Tasks:
         self.add = NewTasks(connection, shards).add
         self._usage = ProducerUsage(connection)
         self._deliveries = DueIndex(connection, DELIVERIES)
+        self._seen: dict[Lane, Seen] = {}
 
     def lanes(self) -> list[Lane]:
         """All lanes that have ids, in order."""
@@ -90,7 +93,12 @@ class Tasks:
 
     def waiting(self, lanes: list[Lane], now: float, size: int, batches: int = 1) -> Waits:
         """What the next batches of these lanes may contain: so many batches of each."""
-        return CandidateReader(self._redis, self._common, now, size, batches=batches).read(lanes)
+        if len(self._seen) > LANES_SEEN:
+            self._seen.clear()
+        reader = CandidateReader(
+            self._redis, self._common, now, size, batches=batches, seen=self._seen
+        )
+        return reader.read(lanes)
 
     def candidates(self, lane: Lane, now: float, at_most: int) -> list[Candidate]:
         """The first `at_most` ids of each producer by due time, without those that are leased."""

@@ -41,8 +41,9 @@ _PRODUCERS, _LANES = 8, 16
 #: Batches that one round sends at most; and batches that may wait for each worker: what waits for
 #: long is chosen too early.
 _BATCHES, _WAITING = 16, 6
-#: Seconds until the next round if the workers are behind.
-_BUSY = 0.05
+#: Seconds until the next round if the workers are behind; and for which a round weighs by the rate
+#: limit that it knows: the calls themselves are taken from what is there.
+_BUSY, _KNOWN_FOR = 0.05, 0.2
 #: Ids whose deadlines a round drops at most in a lane in which nothing is pending any more.
 _DROPPED = 500
 
@@ -110,7 +111,7 @@ class Rounds:
         groups = index.groups()
         if not groups or groups[0][1] > now:
             return groups[0][1] - now if groups else math.inf
-        limit = self.store.shared_state.rate_limit(account)
+        limit = self.store.shared_state.rate_limit(account, known_for=_KNOWN_FOR)
         ceiling = controls.ceiling_of(account, self.config.rate)
         calls = take(limit, now, _BATCHES, ceiling)[1]
         if not calls:

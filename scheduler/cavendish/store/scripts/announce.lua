@@ -1,5 +1,6 @@
 -- announce: somebody says that ids have ended, so those that are pending are polled soon; each at
 -- most once in a while, however often that is said.
+-- WITH    due_sooner
 -- KEYS    1 leases, then per id: task, due
 -- ARGV    1 now  2 seconds by which it goes before others that are due  3 seconds between two polls
 --         of an id for what is said of it, then the ids
@@ -16,7 +17,7 @@ for i = 4, #ARGV do
     else
       if before and polled + ARGV[3] > now then soon = polled + ARGV[3] end
       redis.call('HSET', task, 'announced_at', ARGV[1])
-      redis.call('ZADD', due, 'XX', 'LT', string.format('%.3f', soon), ARGV[i])
+      due_sooner(due, string.format('%.3f', soon), ARGV[i])
       said = 1
     end
   end

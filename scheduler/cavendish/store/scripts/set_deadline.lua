@@ -1,5 +1,5 @@
 -- set_deadline: give pending ids another deadline, and poll them at the latest then.
--- WITH    references deadline acts
+-- WITH    references deadline acts due_sooner
 -- KEYS    1 deadlines  2 ids of the new deadline  3 leases  4 common, then per id: task, due
 -- ARGV    1 the new deadline  2 when it is looked at  3 what is noted of it, then the ids
 -- RETURNS per id: 1 changed | 0 it has ended, or is gone
@@ -14,7 +14,7 @@ for i = 4, #ARGV do
     redis.call('HSET', task, 'deadline_at', ARGV[1])
     note_act(task, ARGV[3])
     if redis.call('HEXISTS', KEYS[3], id) == 0 then -- a leased id is due when its lease ends
-      redis.call('ZADD', due, 'XX', 'LT', ARGV[1], id)
+      due_sooner(due, ARGV[1], id)
     end
     changed = 1
   end
