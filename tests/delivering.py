@@ -19,7 +19,7 @@ from cavendish.endpoints.signing import new_secret
 from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.keys import LaneKeys, circuit
 from cavendish.submission import SubmitOptions
 from cavendish_worker.http import egress

@@ -9,7 +9,7 @@ from cavendish.filter import Filter
 from cavendish.model import Changed, Lane, LoggedAttempt
 from cavendish.operator_act import OperatorAct
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.keys import delivery_of
 from cavendish.stored_json import read_lines
 from cavendish.undo import changes

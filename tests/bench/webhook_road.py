@@ -25,7 +25,7 @@ from cavendish.model import Lane, State
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.keys import FLEET, delivery_of
 from cavendish.submission import SubmitOptions
 from cavendish.task_names import DELIVER

@@ -45,7 +45,7 @@ STEPS = {
     "deliveries sorted": "cavendish.store.deliveries:Deliveries.sort",
     "endpoint postponed": "cavendish.store.deliveries:Deliveries.postpone",
     "deliveries claimed": "cavendish.store.deliveries:Deliveries.claim_delivery",
-    "deliveries loaded": "cavendish.store.deliveries:Deliveries.load",
+    "deliveries loaded": "cavendish.store.delivery_reader:DeliveryReader.load_with_tasks",
     "webhook sent": "cavendish_worker.http.transport:PooledTransport.exchange",
     "deliveries delivered": "cavendish.store.deliveries:Deliveries.delivered",
     "ends counted": "cavendish.store.groups:Groups.end",

@@ -85,7 +85,7 @@ def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
     with runtime.retrieve_limit.acquired() as free:
         retriever = runtime.retriever
         done = retriever.retrieve(*batch, until) if free else retriever.give_back(*batch)
-    if done.deliveries and not runtime.delivery_worker.poke():
+    if done.deliveries and not runtime.delivery_worker.poke(batch[1]):
         send_deliver()
     return str(done)
 

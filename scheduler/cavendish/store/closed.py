@@ -9,7 +9,8 @@ from cavendish.endpoints.webhook_endpoint import endpoint_in
 from cavendish.model import Lane
 from cavendish.operator_act import OperatorAct
 from cavendish.store.connection import Connection
-from cavendish.store.deliveries import PAGE, Deliveries, Delivery
+from cavendish.store.deliveries import PAGE, Deliveries
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
 from cavendish.stored_json import line_of

@@ -15,43 +15,14 @@ from cavendish.errors import StoreUnavailable
 from cavendish.model import OPERATIONS, Lane
 from cavendish.store.common_parts import CommonParts
 from cavendish.store.connection import Connection
+from cavendish.store.delivery_reader import DeliveryReader
 from cavendish.store.due_index import DueIndex, Place
-from cavendish.store.keys import DELIVERIES, LaneKeys, task_of
-from cavendish.store.task_record import fields_of
+from cavendish.store.keys import DELIVERIES, LaneKeys
 
 #: New deliveries that are sorted in one run.
 SORTED_AT_ONCE = 1000
 #: Deliveries that are read at once.
 PAGE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One webhook for one endpoint.
-
-    `url` is empty for a registered endpoint, and where the task's record expired. `outcome` says
-    what the last attempt met, and `log` has one JSON text for each attempt, a line each. `at` is
-    when it became a dead letter or is due, where that was asked for.
-    """
-
-    name: str
-    lane: Lane
-    url: str
-    attempts: int
-    state: str
-    outcome: str = ""
-    at: float | None = None
-    log: str = ""
-
-    @property
-    def task_id(self) -> str:
-        """The id whose end it announces."""
-        return task_of(self.name)
-
-    @property
-    def endpoint(self) -> str:
-        """The endpoint that it goes to."""
-        return endpoint_in(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +59,8 @@ class Deliveries:
 
     def __init__(self, connection: Connection, common: CommonParts) -> None:
         self._redis, self._common = connection, common
+        reader = DeliveryReader(connection, common)
+        self.load, self.load_with_tasks = reader.load, reader.load_with_tasks
         #: By account the lanes with open deliveries, and when each is worth a visit.
         self.index = DueIndex(connection, DELIVERIES)
 
@@ -168,33 +141,6 @@ class Deliveries:
             next((row for row in pair if isinstance(row, Exception)), None)
             or min((at for row in pair for _, at in row), default=None)
             for pair in zip(rows[::2], rows[1::2], strict=True)
-        ]
-
-    def load(
-        self, lane: Lane, names: Sequence[str], times: Iterable[float | None] = ()
-    ) -> list[Delivery]:
-        """Read deliveries, each with its `at` from `times`.
-
-        One round trip, and a second one if their tasks have common parts. What has expired or is
-        unreadable reads as never attempted.
-        """
-        if not names:
-            return []
-        keys = LaneKeys(lane)
-        places = [key for name in names for key in (keys.delivery(name), keys.task(task_of(name)))]
-        rows = list(map(fields_of, self._redis.script("load_deliveries", places, [])))
-        ats = [*times] or [None] * len(names)
-        tasks = [row if isinstance(row, dict) else {} for row in rows[1::2]]
-        subscriptions = [name.partition(":")[0] for name in names]
-        urls = self._common.urls(
-            [
-                (lane, one, [task.get(f"to:{one}"), task.get("in")])
-                for one, task in zip(subscriptions, tasks, strict=True)
-            ]
-        )
-        return [
-            _delivery(name, lane, row, url, task, at)
-            for name, row, task, url, at in zip(names, rows[::2], tasks, urls, ats, strict=True)
         ]
 
     def delivered(
@@ -314,21 +260,3 @@ class Deliveries:
         url = webhook if is_url(webhook) else ""
         args = [now, task_id, subscription_of(webhook), url, alert]
         return bool(self._redis.script("notify", names, args))
-
-
-def _delivery(
-    name: str, lane: Lane, row: Any, url: str, task: Mapping[str, str], at: float | None
-) -> Delivery:
-    # The row of a delivered delivery may expire before its task, which still lists it as closed.
-    if name.partition(":")[0] in task.get("closed", "").split():
-        skipped = name.partition(":")[0] in task.get("skipped", "").split()
-        state = "skipped" if skipped else "delivered"
-    else:
-        state = "waiting" if task and "state" not in task else "pending"
-    if isinstance(row, dict):
-        attempts, outcome = row.get("attempts") or "0", row.get("outcome", "")
-        state = row.get("state") or state
-        if attempts.isdigit():
-            log = row.get("log", "")
-            return Delivery(name, lane, url, int(attempts), state, outcome, at, log)
-    return Delivery(name, lane, url, 0, state, "the attempts are unreadable", at)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cavendish.endpoints.webhook_endpoint import name_complaint
 from cavendish.model import LoggedAttempt, State, TrackedTask
 from cavendish.operator_act import OperatorAct
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.outlook import Outlook, Receiver
 from cavendish.stored_json import END_OF_TIME, read_lines
 from cavendish_worker.console.shown import Shown

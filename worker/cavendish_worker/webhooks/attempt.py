@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cavendish.clock import Clock
 from cavendish.model import GROUPS, OPERATIONS, Lane, TrackedTask
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
 from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.telemetry.logs import logger

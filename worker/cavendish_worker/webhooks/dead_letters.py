@@ -13,7 +13,8 @@ from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish.endpoints.webhook_endpoint import endpoint_of
 from cavendish.model import OPERATIONS, Changed, Lane
 from cavendish.store import Store
-from cavendish.store.deliveries import PAGE, Delivery
+from cavendish.store.deliveries import PAGE
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.keys import task_of
 from cavendish.undo import changes
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,12 +103,17 @@ class DeliveryLoop:
         self._other_lanes_at = float("inf")  # when a lane that is not listed is worth a visit
         self._reported = set[Lane]()  # lanes that cannot be read, once each in a loop
         self._stopped = False
-        self.poked = False
+        self._pokes: deque[Lane | None] = deque()
 
-    def poke(self) -> None:
-        """Look for deliveries again: there is a new one."""
-        self.poked = True
+    def poke(self, lane: Lane | None = None) -> None:
+        """Look for deliveries again: there is a new one, in this lane if it is known."""
+        self._pokes.append(lane)
         self._ended.put(None)
+
+    @property
+    def poked(self) -> bool:
+        """True if this loop has not looked since it was poked. May be asked from any thread."""
+        return bool(self._pokes)
 
     @property
     def busy(self) -> bool:
@@ -127,9 +132,9 @@ class DeliveryLoop:
         """
         until = self._clock.now() + LASTS
         while not self._stopped and (now := self._clock.now()) < until:
-            if self.poked:
-                self._lanes_at = float("-inf")
-            self.poked = False
+            for _ in range(len(self._pokes)):
+                if self._pokes.popleft() not in self._lanes:
+                    self._lanes_at = float("-inf")
             wait = self._claim_more(now)
             if self._claimed_count or wait <= PATIENCE:
                 self._write_ended(min(wait, PATIENCE))
@@ -166,9 +171,8 @@ class DeliveryLoop:
         for lane in visits.unreadable.keys() - self._reported:
             report_unreadable(lane, visits.unreadable[lane])
         self._reported |= visits.unreadable.keys()
-        if not worth:
-            next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
-            return 0.0 if told else next_at - now
+        if not visits.worth:
+            return min(self._other_lanes_at, visits.next_at or self._other_lanes_at) - now
         self._endpoint_cache.refresh({each for some in worth.values() for each in some}, now)
         self._turn += 1
         order = sorted(worth, key=lambda lane: (lanes.index(lane) + self._turn) % len(lanes))
@@ -176,7 +180,7 @@ class DeliveryLoop:
             share = -(-(most - self._claimed_count) // (len(order) - place))
             self._visit(lane, worth[lane], share, now)
         if self._claimed_count > began or told:
-            return 0.0  # there may be more at once
+            return GATHER  # there may be more
         firsts = self._store.deliveries.next_visits(lanes)
         next_at = min((at for at in firsts if isinstance(at, float)), default=self._other_lanes_at)
         return next_at - now if next_at > now else CHECK_AGAIN
@@ -270,12 +274,9 @@ class DeliveryLoop:
     def _send(
         self, lane: Lane, names: Sequence[str], rooms: dict[str, int], now: float, *, trusted: bool
     ) -> None:
-        deliveries = self._store.deliveries.load(lane, names)
-        ids = list(dict.fromkeys(delivery.task_id for delivery in deliveries))
-        tasks = self._store.tasks.load(lane, ids, with_record=True).tasks
         jobs = []
-        for delivery in deliveries:
-            endpoint, task = delivery.endpoint, tasks.get(delivery.task_id)
+        for delivery, task in self._store.deliveries.load_with_tasks(lane, names):
+            endpoint = delivery.endpoint
             if not self._claimed[lane, endpoint]:
                 self._active_at[endpoint] = now
             self._claimed[lane, endpoint] += 1

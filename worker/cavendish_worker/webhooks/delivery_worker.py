@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from cavendish.errors import StoreUnavailable
+from cavendish.model import Lane
 from cavendish.store import Store
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.http.shutdown_deadline import ShutdownDeadline
@@ -39,15 +40,15 @@ class DeliveryWorker:
         self._running: DeliveryLoop | None = None
         self._stopping = False
 
-    def poke(self) -> bool:
-        """Let the loop that runs here look for new deliveries; false if none runs, or it is busy.
+    def poke(self, lane: Lane) -> bool:
+        """Let the loop that runs here look for new deliveries in a lane.
 
-        Then another worker may have room, and a message tells it.
+        False if none runs, or it is busy: another worker may have room, and a message tells it.
         """
         with self._lock:
             if self._running is None or self._stopping or self._running.busy:
                 return False
-            self._running.poke()
+            self._running.poke(lane)
             return True
 
     def deliver(self, go_on: Callable[[], None]) -> Delivered | None:

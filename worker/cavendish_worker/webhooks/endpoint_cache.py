@@ -17,7 +17,7 @@ from cavendish.policy import circuit as circuits
 from cavendish.policy.backoff import WEBHOOK_WAITS
 from cavendish.policy.circuit import Circuit
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks import operator_alerts
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind
@@ -55,6 +55,7 @@ class EndpointCache:
         self._disabled: dict[str, Disabled] = {}
         self._circuits: dict[str, Circuit] = {}
         self._secrets: dict[tuple[str, str, str], str] = {}
+        self._keys = secrets_of(rules.secret)
 
     def refresh(self, endpoints: Iterable[str], now: float) -> None:
         """Read these endpoints from the store, unless that was done within the last second.
@@ -155,7 +156,7 @@ class EndpointCache:
             return Target(complaint=complaint, gone=True)
         if not self._rules.secret:
             return Target(complaint="CAVENDISH_WEBHOOK_SECRET is not set; the deliveries wait")
-        return Target(delivery.url, secrets_of(self._rules.secret))
+        return Target(delivery.url, self._keys)
 
     def _decrypted(self, name: str, encrypted: str, header: str = "") -> str:
         """The secret of an endpoint, or the value of a header of it; "" if it stays shut."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cavendish.endpoints.webhook_endpoint import GROUP
 from cavendish.model import Lane
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.groups import IdEnd
 from cavendish_worker.telemetry.logs import logger
 

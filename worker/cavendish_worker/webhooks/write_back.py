@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from cavendish.model import Lane
 from cavendish.policy import backoff
 from cavendish.store import Store
-from cavendish.store.deliveries import Attempt, Delivery, RetryAt
+from cavendish.store.deliveries import Attempt, RetryAt
+from cavendish.store.delivery_reader import Delivery
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.webhooks.attempt import FinishedAttempt
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, log_with

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cavendish.store import Store
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish_worker.cli.options import endpoint_option, since_option
 from cavendish_worker.cli.times import time_of
 from cavendish_worker.webhooks.dead_letters import DeadLetters

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from cavendish.model import Answer, State, TrackedTask, UpstreamError
 from cavendish.policy.verdicts import Outcome, Reading
-from cavendish.store.deliveries import Delivery
+from cavendish.store.delivery_reader import Delivery
 from cavendish.store.tracked_tasks import Settled
 from cavendish_worker.telemetry.metrics.families import Counter, Histogram
 from cavendish_worker.webhooks.attempt_result import AttemptResult, ResultKind, delivered_before
