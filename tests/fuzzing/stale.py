@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
@@ -111,10 +110,10 @@ async def judge_calls(blurting: Blurting, pause: int) -> None:
     blurting.status = FINE
     async with (
         receiving(blurting) as receiver,
-        httpx.AsyncClient(transport=PooledTransport()) as client,
+        PooledTransport() as transport,
     ):
         url, limits = receiver.url.removesuffix("/hook"), CallLimits(5.0, 5.0, 2**20)
-        api = Upstream(client, url, {"default": "t"}, limits)
+        api = Upstream(transport, url, {"default": "t"}, limits)
         for number in range(CALLS):
             answer = await api.retrieve_batch(Lane("default", "nano-banana"), [f"id{number}"])
             assert isinstance(answer, Answered), answer

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
 
-import httpx
-
 from cavendish.model import Lane, State, TrackedTask
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
@@ -47,7 +45,7 @@ def run(seed: int, count: int, store: Store) -> Tally:
         for done in [pool.submit(one.some, numbers) for one in askers]:
             done.result()
     for one in askers:
-        loop.run(one.client.aclose(), timeout=5)
+        loop.run(one.transport.aclose(), timeout=5)
     loop.run(server.close(), timeout=5)
     loop.close()
     if server.strangers:
@@ -81,9 +79,7 @@ class _Asking:
     ) -> None:
         self.tally, self.store, self.loop, self.server = tally, store, loop, server
         self.lane = Lane(account, "nano-banana")
-        self.client = httpx.AsyncClient(
-            transport=PooledTransport(), trust_env=False, headers={"accept-encoding": "identity"}
-        )
+        self.transport = PooledTransport()
         self.clock = store.clock()
 
     def some(self, numbers: queue.SimpleQueue[int]) -> None:
@@ -103,7 +99,7 @@ class _Asking:
     def ask(self, number: int, seconds: float, *, single: bool) -> Classified | None:
         """What is found out about the ids; None if it raised or never ended, which is counted."""
         upstream = Upstream(
-            self.client,
+            self.transport,
             f"http://127.0.0.1:{self.server.port}",
             {self.lane.account: "token"},
             CallLimits(seconds, seconds, LIMIT),
@@ -158,8 +154,8 @@ class _Asking:
     ) -> None:
         """Once more on a connection of its own, if an earlier answer spoilt the first one."""
         if found is not None and _differing(body, found, ids_of(number)):
-            self.loop.run(self.client.aclose(), timeout=5)
-            self.client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False)
+            self.loop.run(self.transport.aclose(), timeout=5)
+            self.transport = PooledTransport()
             found = self.ask(number, PATIENT, single=single)
         if found is None or (wrong := _differing(body, found, ids_of(number))):
             said = body.data[:1500]

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Iterator
 from itertools import repeat
 
-import httpx
 import pytest
 
 from cavendish.model import Lane, UpstreamError, UpstreamErrorKind
@@ -107,10 +106,10 @@ def test_an_endless_answer_of_the_api_ends_soon_and_is_none(kind: str) -> None:
         pouring = Pouring(*ENDLESS[kind])
         async with (
             receiving(pouring) as receiver,
-            httpx.AsyncClient(transport=PooledTransport()) as client,
+            PooledTransport() as transport,
         ):
             api = Upstream(
-                client,
+                transport,
                 receiver.url.removesuffix("/hook"),
                 {"default": "t"},
                 CallLimits(30.0, 30.0, 2**24),
@@ -205,10 +204,10 @@ def test_a_large_answer_of_the_api_in_chunks_of_a_common_size_is_read() -> None:
         assert len(said) - len(body) > FRAMING
         async with (
             receiving(lambda peer: peer.link.write(said)) as receiver,
-            httpx.AsyncClient(transport=PooledTransport()) as client,
+            PooledTransport() as transport,
         ):
             api = Upstream(
-                client,
+                transport,
                 receiver.url.removesuffix("/hook"),
                 {"default": "t"},
                 CallLimits(30.0, 30.0, 2**24),

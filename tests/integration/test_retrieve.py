@@ -90,9 +90,8 @@ class Bench:
             said = handler(question)
             return said if isinstance(said, httpx.Response) else await said
 
-        http = httpx.AsyncClient(transport=transport(answer))
         upstream = Upstream(
-            http,
+            transport(answer),
             "https://api.example.com",
             {"default": "secret-token"},
             CallLimits(timeout, timeout, limit),
@@ -530,7 +529,9 @@ def test_a_batch_that_nobody_has_a_seat_for_is_given_back_unasked(bench: Bench) 
         LANE, clock.now() + 60, "t1", bench.store.tasks.candidates(LANE, clock.now(), 50)
     )
     config = RetrieveConfig(60.0, 5.0, 0.0, AbsencePolicy(1.0, 1, 1.0), 60.0, 100)
-    nobody = Upstream(httpx.AsyncClient(), "https://api.example.com", {}, CallLimits(1.0, 1.0, 1))
+    nobody = Upstream(
+        httpx.AsyncHTTPTransport(), "https://api.example.com", {}, CallLimits(1.0, 1.0, 1)
+    )
     retriever = Retriever(
         bench.store, Forecasts(bench.store.shared_state), nobody, bench.loop, config
     )

@@ -93,7 +93,7 @@ class Road:
 
     def poll(self, url: str) -> None:
         upstream = Upstream(
-            httpx.AsyncClient(transport=PooledTransport()),
+            PooledTransport(),
             url,
             {"default": "t"},
             CallLimits(5, 5, 2**20),

@@ -27,14 +27,16 @@ LANE = Lane("default", "nano-banana")
 @pytest.fixture
 def ask(loop: LoopThread) -> Iterator[Callable[..., Answered | UpstreamError]]:
     """Ask about two ids at an address, with a deadline of half a second."""
-    client = httpx.AsyncClient(transport=PooledTransport(), trust_env=False)
+    transport = PooledTransport()
 
     def call(url: str, limit: int = 2**20) -> Answered | UpstreamError:
-        upstream = Upstream(client, url, {"default": "secret-token"}, CallLimits(0.3, 0.5, limit))
+        upstream = Upstream(
+            transport, url, {"default": "secret-token"}, CallLimits(0.3, 0.5, limit)
+        )
         return loop.run(upstream.retrieve_batch(LANE, ["a", "b"]), timeout=60)
 
     yield call
-    loop.run(client.aclose(), timeout=5)
+    loop.run(transport.aclose(), timeout=5)
 
 
 @pytest.fixture

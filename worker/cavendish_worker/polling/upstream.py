@@ -12,7 +12,6 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.cookiejar import CookieJar
 from typing import Any
 
 import httpx
@@ -44,12 +43,16 @@ class Upstream:
     """Asks about ids of a lane, with the token of its account; `tokens` may change."""
 
     def __init__(
-        self, client: httpx.AsyncClient, api_url: str, tokens: Mapping[str, str], limits: CallLimits
+        self,
+        transport: httpx.AsyncBaseTransport,
+        api_url: str,
+        tokens: Mapping[str, str],
+        limits: CallLimits,
     ) -> None:
-        self._client, self._api_url, self._tokens = client, api_url, tokens
-        client.cookies = _NoCookies()
+        self._transport, self._api_url, self._tokens = transport, api_url, tokens
         self._call_timeout, self._answer_limit = limits.call_timeout, limits.answer_limit
-        self._timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
+        timeout = httpx.Timeout(limits.call_timeout, connect=limits.connect_timeout)
+        self._extensions = {"timeout": timeout.as_dict()}
         self._shutdown_deadline = ShutdownDeadline()
         self.stopping = threading.Event()
 
@@ -76,7 +79,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def retrieve_batch(self, lane: Lane, ids: Sequence[str]) -> Answer:
         """Ask about many ids in one call. The items come in any order: match them by id."""
@@ -123,27 +126,35 @@ class Upstream:
 
         The body is an UpstreamError if nothing readable came.
         """
+        try:
+            async with self._shutdown_deadline.call(self._call_timeout):
+                request = self._request(lane, question)
+                response = await self._transport.handle_async_request(request)
+                try:
+                    raw = await read_raw(response, self._answer_limit)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            return _no_answer(f"no answer within {self._call_timeout:g} s")
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
+            return _no_answer(printable(f"{type(error).__name__}: {error}", 200))
+        return await self._read(response, raw)
+
+    def _request(self, lane: Lane, question: dict[str, Any]) -> httpx.Request:
+        """A call, without httpx's client: it keeps cookies, and costs more than all the rest."""
         headers = {
             "authorization": f"Bearer {self._tokens.get(lane.account, '')}",
             "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "Cavendish",
         }
-        sending = self._client.stream(
+        return httpx.Request(
             "POST",
             f"{self._api_url}/{lane.service}/tasks",
             json=question,
             headers=headers | traces().headers(),
-            timeout=self._timeout,
+            extensions=self._extensions,
         )
-        try:
-            async with self._shutdown_deadline.call(self._call_timeout), sending as response:
-                raw = await read_raw(response, self._answer_limit)
-        except TimeoutError:
-            return _no_answer(f"no answer within {self._call_timeout:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
-            # httpx parses the Location of a redirect that it does not follow; an ill-formed one
-            # raises many kinds of ValueError.
-            return _no_answer(printable(f"{type(error).__name__}: {error}", 200))
-        return await self._read(response, raw)
 
     async def _read(
         self, response: httpx.Response, raw: bytes | None
@@ -168,27 +179,11 @@ def _no_answer(why: str) -> tuple[int, Mapping[str, str], UpstreamError]:
     return 0, {}, UpstreamError(UpstreamErrorKind.DOWN, why)
 
 
-class _NoCookies(CookieJar):
-    """Keeps no cookies.
-
-    Accounts must not share them, and a cookie that no header can carry would break every later
-    call.
-    """
-
-    def extract_cookies(self, response: object, request: object) -> None:
-        """Ignore the cookies of an answer."""
-
-
 def upstream_for(
     settings: Settings, tokens: Mapping[str, str], longest_call: float = math.inf
 ) -> Upstream:
     """The remote API as the settings say, with calls of at most `longest_call` seconds."""
-    http = httpx.AsyncClient(
-        transport=api_proxy.transport(settings.api_url, settings.api_proxy),
-        trust_env=False,
-        follow_redirects=False,
-        headers={"user-agent": "Cavendish", "accept-encoding": "identity"},
-    )
     timeout = min(settings.call_timeout, longest_call)
     limits = CallLimits(settings.connect_timeout, timeout, settings.answer_limit)
-    return Upstream(http, settings.api_url, tokens, limits)
+    through = api_proxy.transport(settings.api_url, settings.api_proxy)
+    return Upstream(through, settings.api_url, tokens, limits)
