@@ -17,9 +17,8 @@ from cavendish.stored_json import parse
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Digits of a whole number that Python's readers of JSON take, so those of many receivers.
 DIGITS = 4300
-#: What the remote API may send and no JSON may contain (control characters in a text, NaN and
-#: Infinity), and numbers that receivers may be unable to read.
-_INVALID = re.compile(rf"[\x00-\x1f]|NaN|Infinity|[0-9]{{{DIGITS + 1}}}")
+#: Numbers that receivers may be unable to read.
+_LONG = re.compile(rf"[0-9]{{{DIGITS + 1}}}")
 _TOKEN = re.compile(
     r'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)|-?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?',
     re.DOTALL,
@@ -67,7 +66,19 @@ def valid(text: str) -> str:
     NaN and Infinity are null, control characters are escapes, and a whole number of more than
     DIGITS digits is a text.
     """
-    return _TOKEN.sub(_corrected, text) if _INVALID.search(text) else text
+    return _TOKEN.sub(_corrected, text) if _may_be_invalid(text) else text
+
+
+def _may_be_invalid(text: str) -> bool:
+    """True if a text has what the remote API may send and no JSON may contain: control characters
+    in a text, NaN and Infinity; or a number that is too long.
+    """
+    return bool(
+        "NaN" in text
+        or "Infinity" in text
+        or _CONTROL.search(text)
+        or (len(text) > DIGITS and _LONG.search(text))
+    )
 
 
 def _corrected(found: re.Match[str]) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from weakref import WeakKeyDictionary
 
 #: Seconds between two looks at the clock, and lateness that is usual.
 _EVERY, _USUAL = 0.1, 0.05
 
-_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+_watched: dict[asyncio.AbstractEventLoop, _Watch] = {}
 
 
 class _Watch:
@@ -27,11 +26,15 @@ class _Watch:
 
 async def watch() -> None:
     """Watch the running loop until this is cancelled."""
-    mine = _watched[asyncio.get_running_loop()] = _Watch()
-    while True:
-        mine.due = time.monotonic() + _EVERY
-        await asyncio.sleep(_EVERY)
-        mine.stood += mine.late()
+    loop = asyncio.get_running_loop()
+    mine = _watched[loop] = _Watch()
+    try:
+        while True:
+            mine.due = time.monotonic() + _EVERY
+            await asyncio.sleep(_EVERY)
+            mine.stood += mine.late()
+    finally:
+        del _watched[loop]
 
 
 def stood_still() -> float:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 
 class ShutdownDeadline:
@@ -29,17 +28,33 @@ class ShutdownDeadline:
             if not timeout.expired():
                 timeout.reschedule(min(timeout.when() or math.inf, self._at))
 
-    @asynccontextmanager
-    async def call(self, seconds: float) -> AsyncIterator[None]:
+    def call(self, seconds: float) -> _Call:
         """Around one call. Raises TimeoutError after `seconds`, or at an earlier deadline."""
         now = asyncio.get_running_loop().time()
-        async with asyncio.timeout_at(min(now + seconds, self._at)) as timeout:
-            self._under_way.add(timeout)
-            try:
-                yield
-            finally:
-                self._under_way.discard(timeout)
+        return _Call(asyncio.timeout_at(min(now + seconds, self._at)), self._under_way)
 
     def passed(self) -> bool:
         """True after the deadline: a call that timed out just now may have been cut short by it."""
         return asyncio.get_running_loop().time() >= self._at
+
+
+class _Call:
+    """A time limit that is one of those under way."""
+
+    __slots__ = ("_timeout", "_under_way")
+
+    def __init__(self, timeout: asyncio.Timeout, under_way: set[asyncio.Timeout]) -> None:
+        self._timeout, self._under_way = timeout, under_way
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._under_way.add(self._timeout)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._under_way.discard(self._timeout)
+        await self._timeout.__aexit__(kind, error, trace)

@@ -71,13 +71,19 @@ class Connection(BaseProtocol):
 
     # --- for the call that holds it
 
-    def usable(self) -> bool:
-        """False if an answer was not read to its end, the peer closed or spoke, or time is up."""
+    @property
+    def sound(self) -> bool:
+        """False if an answer was not read to its end, or if the peer closed or spoke."""
         link = self.transport
-        if link is None or link.is_closing() or self._answering or self._spoilt:
+        return not (link is None or link.is_closing() or self._answering or self._spoilt)
+
+    def usable(self) -> bool:
+        """True if it is sound, nothing of its peer lies unread, and its time is not up."""
+        if not self.sound:
             return False
         if not self._asked:  # what is readable may still belong to the TLS handshake
-            return link.get_extra_info("ssl_object") is not None or not self._readable.poll(0)
+            tls = self.transport is not None and self.transport.get_extra_info("ssl_object")
+            return tls is not None or not self._readable.poll(0)
         return self._loop.time() - self._idle_since < KEEPALIVE and not self._readable.poll(0)
 
     async def ask(self, request: bytes, timeout: float | None, *, no_body: bool = False) -> None:
@@ -185,8 +191,11 @@ class Connection(BaseProtocol):
     async def _peer_acts(self, timeout: float | None) -> None:
         self._waiter = self._loop.create_future()
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 await self._waiter
+            else:
+                async with asyncio.timeout(timeout):
+                    await self._waiter
         except TimeoutError:
             raise httpx.ReadTimeout("Nothing happened in time.") from None
         finally:

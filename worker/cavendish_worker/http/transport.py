@@ -193,7 +193,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return None
 
     def _give_back(self, pool: _Pool, connection: Connection | None) -> None:
-        if connection is not None and (self._closed or not connection.usable()):
+        if connection is not None and (self._closed or not connection.sound):
             connection.close()
             connection = None
         while pool.waiting:
