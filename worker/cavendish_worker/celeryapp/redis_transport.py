@@ -12,6 +12,7 @@ is no loss for hints; the messages of producers are popped and noted in one step
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,8 +52,9 @@ _ABANDONED_AFTER = 15
 #: Kombu's priorities, the most urgent first. It has a list for some of them only, by an option of
 #: its transport that each producer may set otherwise.
 PRIORITIES = range(10)
-#: Messages that are popped before Celery's other work gets its turn.
-_AT_ONCE = 16
+#: Messages that are popped before Celery's other work gets its turn; and seconds until the next
+#: look at the queue KEPT, once it was empty.
+_AT_ONCE, _LOOKED_FOR = 16, 0.1
 
 
 class QoS(kombu_redis.QoS):
@@ -90,6 +92,7 @@ class Channel(kombu_redis.Channel):
     _create_client: Callable[[], BrokerClient]
     _shared: BrokerClient | None = None
     _kept_last = False
+    _looked_at = -math.inf
     #: The message that was just popped, while it has a note, and the deaths that its note counted.
     _noted: tuple[bytes, int] | None = None
 
@@ -127,8 +130,9 @@ class Channel(kombu_redis.Channel):
         self._queue_cycle.update(hints or [nothing(KEPT)])
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Pop what is there, and then let Kombu wait."""
-        if KEPT in self.active_queues and self._pop_some():
+        """Pop what is there, and then let Kombu wait, which pops hints by itself."""
+        looked = monotonic() - self._looked_at < _LOOKED_FOR
+        if KEPT in self.active_queues and not looked and self._pop_some():
             # There may be more, but Celery's other work comes first. A command that is answered at
             # once brings Celery's loop back here.
             self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
@@ -142,7 +146,10 @@ class Channel(kombu_redis.Channel):
 
     def _pop_some(self) -> bool:
         """Pop several messages; true if there may be more."""
-        return all(self.qos.can_consume() and self._pop() for _ in range(_AT_ONCE))
+        if all(self.qos.can_consume() and self._pop() for _ in range(_AT_ONCE)):
+            return True
+        self._looked_at = monotonic()
+        return False
 
     def _pop(self) -> bool:
         """Pop one message; false if there is none.
