@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-strangers bench-waits bench-gateway bench-outages bench-callbacks bench-http bench-list bench-pages screenshot axe lock clean
+.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-scaling bench-strangers bench-waits bench-gateway bench-outages bench-callbacks bench-http bench-list bench-pages screenshot axe lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -64,6 +64,9 @@ bench-webhooks: setup ## the delivering side: speed, delay, isolation, hostile r
 bench-capacity: setup ## ids a second against delay, and CPU per id (AGAINST=commit: in turns with that one)
 	@$(BIN)/python tests/bench/capacity.py $(if $(AGAINST),--against $(AGAINST)) $(if $(RATES),--rates $(RATES))
 	@$(BIN)/python tests/bench/dispatching.py
+
+bench-scaling: setup ## throughput of two worker processes against one, each with a share of a core (needs root)
+	@$(BIN)/python tests/bench/scaling.py
 
 bench-strangers: setup ## what a producer of 200 and of 2,000 unknown services costs the others, and an idle fleet with 2,000 lanes (NAMES=200)
 	@$(BIN)/python tests/bench/strangers.py $(if $(NAMES),--names $(NAMES))

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def _started(
     if learned:
         known = RateLimit(rate=FIRST_RATE)
         store.shared_state.change_rate_limit("default", lambda _: (known, None))
-    command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower", "--no-http"]
+    command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--no-flower"]
+    command += ["--no-http"] if find_spec("cavendish_worker.service") else []  # not in old commits
     ends.enter_context(here.running("ours", command, environment))
     here.wait_for((data / "stack.json").exists)
     words = "-q -A cavendish_worker worker -P threads --without-gossip --without-mingle".split()
