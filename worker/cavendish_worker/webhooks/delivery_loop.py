@@ -171,8 +171,9 @@ class DeliveryLoop:
         for lane in visits.unreadable.keys() - self._reported:
             report_unreadable(lane, visits.unreadable[lane])
         self._reported |= visits.unreadable.keys()
-        if not visits.worth:
-            return min(self._other_lanes_at, visits.next_at or self._other_lanes_at) - now
+        if not worth:
+            next_at = min(self._other_lanes_at, visits.next_at or self._other_lanes_at)
+            return 0.0 if told else next_at - now
         self._endpoint_cache.refresh({each for some in worth.values() for each in some}, now)
         self._turn += 1
         order = sorted(worth, key=lambda lane: (lanes.index(lane) + self._turn) % len(lanes))
