@@ -120,8 +120,8 @@ def retrieve(store: Store, loop: LoopThread, now: float, *records: dict[str, Any
     async def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"items": list(records), "count": len(records)})
 
-    http = httpx.AsyncClient(transport=transport(answer))
-    upstream = Upstream(http, "https://a.example", {"default": "token"}, CallLimits(5, 5, 2**20))
+    limits = CallLimits(5, 5, 2**20)
+    upstream = Upstream(transport(answer), "https://a.example", {"default": "token"}, limits)
     config = RetrieveConfig(60.0, 5.0, 0.0, AbsencePolicy(10.0, 3, 60.0), 3600.0, 100)
     clock = Clock(now)
     chosen = store.tasks.candidates(LANE, now, 50)
