@@ -36,12 +36,12 @@ class Closed:
         return self._deliveries.load(lane, names, times) if ranked else []
 
     def died_at(self, lane: Lane, names: Sequence[str]) -> list[float | None]:
-        """When each became a dead letter; None for what is none."""
+        """When each became a dead letter; None for what is none, or cannot be read."""
         pipe = self._redis.pipeline()
         for name in names:
             pipe.zscore(LaneKeys(lane).dead, name)
-        with self._redis.errors():
-            return pipe.execute()
+        answers = self._redis.answers(pipe)
+        return [at if isinstance(at, float) else None for at in answers]
 
     def drop(self, lane: Lane, names: Sequence[str]) -> list[str]:
         """Delete dead letters; those that there were."""
