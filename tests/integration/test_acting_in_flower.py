@@ -341,7 +341,9 @@ def test_ten_thousand_ids_are_cancelled_once_each_although_flower_is_killed_in_b
         client.submit([f"w-{n}" for n in range(10_000)], service=SERVICE, producer="careless")
         with process_of_flower(own_server.url, tmp_path) as (http, process):
             page = asked(http, "cancel", producer="careless")
-            assert "10,000 ids</strong> will be cancelled" in page.text
+            counted, confirm = "10,000 ids</strong> will be cancelled", str(page.url)
+            eventually(lambda: counted in http.get(confirm).text, "counted", 30)
+            page = http.get(confirm)
             with contextlib.suppress(httpx.TransportError):
                 http.post("/cavendish/act", data=fields(page.text), headers=OURS, timeout=0.1)
             known = store.shared_state.bulk_actions

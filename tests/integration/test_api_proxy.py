@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import httpx
 import pytest
 
 from cavendish.model import Answered, Lane, UpstreamError
@@ -29,8 +28,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def ask(url: str, setting: str) -> Answered | UpstreamError:
     through, limits = api_proxy.transport(url, setting), CallLimits(2.0, 2.0, 2**20)
-    async with httpx.AsyncClient(transport=through, trust_env=False) as client:
-        upstream = Upstream(client, url, {"default": "secret-token"}, limits)
+    async with through:
+        upstream = Upstream(through, url, {"default": "secret-token"}, limits)
         return await upstream.retrieve_batch(LANE, ["a"])
 
 

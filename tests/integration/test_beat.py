@@ -65,7 +65,7 @@ def beat(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> Itera
     app.close()
     runtime.client.close()
     runtime.store.close()
-    runtime.loop.close(runtime.upstream._client.aclose())
+    runtime.loop.close(runtime.upstream.close())
 
 
 def run(
