@@ -138,7 +138,8 @@ def test_dead_letters_are_found_revived_and_dropped_after_a_preview(
     form = {"token": fields(page.text)["token"], "verb": "revive", "endpoint": one}
     asked: dict[str, Any] = {"headers": OURS, "follow_redirects": True}
     preview = http.post("/cavendish/dead", data=form, **asked)
-    assert "3 dead letters will be sent again" in text(preview)
+    where = str(preview.url)
+    eventually(lambda: "3 dead letters will be sent again" in text(http.get(where)), "counted")
     assert "a to" in text(preview)
     assert len(store.closed.dead(LANE)) == 4
     done = http.post("/cavendish/dead", data=fields(preview.text), **asked)
