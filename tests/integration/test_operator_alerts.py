@@ -237,7 +237,8 @@ class Lookers:
     def __init__(self, store: Store, url: str) -> None:
         self._store, self._url, self._chance = store, url, random.Random(7)
         self._context = multiprocessing.get_context("fork")
-        self.clock = self._context.Value("d", store.fleet.now())
+        # Without a lock: who is killed while it holds it would never give it back.
+        self.clock = self._context.Value("d", store.fleet.now(), lock=False)
         self._running = [self._started() for _ in range(2)]
         self.kills = 0
 
