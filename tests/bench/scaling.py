@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/bench/scaling.py [--share 0.3] [--workers 1,2] [--seconds 20]
 
-Two cores cannot show it by themselves: one worker, Redis, the pretend API and the receiver take
+Two cores cannot show it by themselves: one worker, Redis, the emulated API and the receiver take
 most of both. So each worker process gets a share of one core, as from a machine that is as much
 slower, by Linux' control groups (needs root); all else has the rest. More ids arrive than the
 workers can take, and what is counted is webhooks that arrived in a second.

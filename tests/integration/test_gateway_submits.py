@@ -581,24 +581,30 @@ def received(caller: socket.socket, end: bytes) -> bytes:
 HALF = 300_000
 
 
-def test_what_makes_no_task_is_handed_on_while_it_still_comes(
-    store: Store, settings: Settings, slow: Slow
-) -> None:
-    """The API has half of it before the caller has sent the other half."""
+@pytest.fixture
+def half_sent(store: Store, settings: Settings, slow: Slow) -> Iterator[socket.socket]:
+    """A caller of whose body the API has the first half."""
     with (
         service(replace(settings, api_url=slow.url)) as address,
         uploading(address, 2 * HALF) as caller_,
     ):
         caller_.sendall(b"a" * HALF)
         slow.read(HALF)
-        caller_.sendall(b"b" * HALF)
-        slow.read(2 * HALF + slow.got.index(b"\r\n\r\n") + 4)
-        head, _, body = slow.got.partition(b"\r\n\r\n")
-        assert body == b"a" * HALF + b"b" * HALF
-        assert f"content-length: {2 * HALF}".encode() in head.lower()
-        assert b"content-type: audio/mpeg" in head.lower()
-        slow.answer(b"200 OK", b'{"text": "hello"}')
-        assert received(caller_, b"}").endswith(b'{"text": "hello"}')
+        yield caller_
+
+
+def test_what_makes_no_task_is_handed_on_while_it_still_comes(
+    half_sent: socket.socket, slow: Slow
+) -> None:
+    """The API has half of it before the caller has sent the other half."""
+    half_sent.sendall(b"b" * HALF)
+    slow.read(2 * HALF + slow.got.index(b"\r\n\r\n") + 4)
+    head, _, body = slow.got.partition(b"\r\n\r\n")
+    assert body == b"a" * HALF + b"b" * HALF
+    assert f"content-length: {2 * HALF}".encode() in head.lower()
+    assert b"content-type: audio/mpeg" in head.lower()
+    slow.answer(b"200 OK", b'{"text": "hello"}')
+    assert received(half_sent, b"}").endswith(b'{"text": "hello"}')
 
 
 def test_a_length_that_the_chunks_of_a_body_contradict_reaches_no_api(
@@ -629,36 +635,24 @@ def test_a_caller_who_breaks_off_ends_the_call_of_the_api_before_it_is_whole(
 
 
 def test_an_api_that_closes_before_it_has_all_has_not_got_it(
-    store: Store, settings: Settings, slow: Slow
+    half_sent: socket.socket, slow: Slow
 ) -> None:
     """The caller may send it again."""
-    with (
-        service(replace(settings, api_url=slow.url)) as address,
-        uploading(address, 2 * HALF) as caller_,
-    ):
-        caller_.sendall(b"a" * HALF)
-        slow.read(HALF)
-        slow.close()
-        with suppress(OSError):
-            caller_.sendall(b"b" * HALF)
-        assert caller_.recv(65536).startswith(b"HTTP/1.1 503")
+    slow.close()
+    with suppress(OSError):
+        half_sent.sendall(b"b" * HALF)
+    assert half_sent.recv(65536).startswith(b"HTTP/1.1 503")
 
 
 def test_an_api_that_refuses_before_it_has_all_is_heard_and_its_connection_ends(
-    store: Store, settings: Settings, slow: Slow
+    half_sent: socket.socket, slow: Slow
 ) -> None:
     """What is left of the body must not be read as the beginning of another request."""
-    with (
-        service(replace(settings, api_url=slow.url)) as address,
-        uploading(address, 2 * HALF) as caller_,
-    ):
-        caller_.sendall(b"a" * HALF)
-        slow.read(HALF)
-        slow.answer(b"403 Forbidden", b'{"error": {"code": "used_up"}}')
-        with suppress(OSError):
-            caller_.sendall(b"b" * HALF)
-        assert b"used_up" in received(caller_, b"}}")
-        assert slow.ended()
+    slow.answer(b"403 Forbidden", b'{"error": {"code": "used_up"}}')
+    with suppress(OSError):
+        half_sent.sendall(b"b" * HALF)
+    assert b"used_up" in received(half_sent, b"}}")
+    assert slow.ended()
 
 
 def test_a_free_look_is_passed_through(

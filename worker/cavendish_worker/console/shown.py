@@ -7,17 +7,13 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from cavendish.stored_json import END_OF_TIME
+from cavendish_worker.wording.times import moment
 
 
 class Shown:
     """Functions for templates, which escape what these return."""
 
-    @staticmethod
-    def moment(at: float | None) -> str:
-        """A time, UTC; empty for none."""
-        if at is None or not 0 <= at < END_OF_TIME:
-            return ""
-        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    moment = staticmethod(moment)
 
     @staticmethod
     def iso(at: float | None) -> str:

@@ -30,11 +30,20 @@ class Unread(Exception):
         self.status, self.sentence = status, sentence
 
 
+def length_of(request: Request) -> int | None:
+    """The bytes of a body as far as its head says; None if it does not.
+
+    What comes in chunks has no other length, whatever else its head says.
+    """
+    said = request.headers.get("content-length", "")
+    chunked = "transfer-encoding" in request.headers
+    return int(said) if said.isdecimal() and len(said) < 20 and not chunked else None
+
+
 async def pieces_of(request: Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
     """The bytes as they come. Raises Unread, also for a caller who has gone."""
     too_large = Unread(413, f"A body has at most {limit} bytes.")
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limit:  # the HTTP parser takes 20 digits at most
+    if (length_of(request) or 0) > limit:
         raise too_large
     until, size, stream = time.monotonic() + seconds, 0, request.stream()
     try:

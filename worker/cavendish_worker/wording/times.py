@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from cavendish.stored_json import END_OF_TIME
+
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -20,5 +22,7 @@ def duration(text: str, default_unit: str = "") -> float | None:
 
 
 def moment(at: float | None) -> str:
-    """A time for people, UTC; empty for None."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """A time for people, UTC; empty for None, and for what no calendar has."""
+    if at is None or not 0 <= at < END_OF_TIME:
+        return ""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"

@@ -1,6 +1,5 @@
-"""Reads the body of a request, whole or piece by piece: at most so many bytes, within a time.
-
-Pictures come in bodies of many megabytes, so all that are in memory at once have a bound.
+"""Bodies as the gateway reads them: what is wrong with one has the gateway's form, and all that are
+in memory at once have a bound, since pictures come in bodies of many megabytes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from starlette.requests import Request
 
 from cavendish_worker.service import request_body
 from cavendish_worker.service.gateway.refusal import Refused
-from cavendish_worker.service.request_body import Unread
+from cavendish_worker.service.request_body import Unread, length_of
 
 
 async def pieces_of(request: Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
@@ -29,16 +28,6 @@ async def pieces_of(request: Request, limit: int, seconds: float) -> AsyncIterat
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     """All bytes as they came. Raises Refused, also for a caller who has gone."""
     return b"".join([some async for some in pieces_of(request, limit, seconds)])
-
-
-def length_of(request: Request) -> int | None:
-    """The bytes of a body as far as its head says; None if it does not.
-
-    What comes in chunks has no other length, whatever else its head says.
-    """
-    said = request.headers.get("content-length", "")
-    chunked = "transfer-encoding" in request.headers
-    return int(said) if said.isdecimal() and len(said) < 20 and not chunked else None
 
 
 class Room:

@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from cavendish.service_names import SERVICE
 from cavendish_worker.service.gateway import refusal
-from cavendish_worker.service.gateway.body import length_of, pieces_of, read_body
+from cavendish_worker.service.gateway.body import pieces_of, read_body
 from cavendish_worker.service.gateway.callers import Caller
 from cavendish_worker.service.gateway.first_of import first_of
 from cavendish_worker.service.gateway.gateway import Gateway
@@ -30,6 +30,7 @@ from cavendish_worker.service.gateway.question import Retrieve, RetrieveBatch, r
 from cavendish_worker.service.gateway.refusal import Refused, UncertainFate
 from cavendish_worker.service.gateway.submitting import Bought, Given, Sent, header_pairs
 from cavendish_worker.service.parts import Shared
+from cavendish_worker.service.request_body import length_of
 from cavendish_worker.telemetry.metrics import answered
 
 #: Bytes and seconds of a question; and of a submit, which may hold pictures.
