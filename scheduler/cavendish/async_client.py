@@ -248,10 +248,11 @@ class AsyncClient:
                 yield item
 
     async def _following(self, opening: Future[EventStream]) -> AsyncGenerator[Event, None]:
-        stream, heard = await asyncio.wrap_future(opening), asyncio.Event()
+        stream, changed = await asyncio.wrap_future(opening), asyncio.Event()
         while True:
             list_again = time.monotonic() + LIST_AGAIN
-            with self._client._waits.watch(await self._run(stream.look), self._setter(heard)):
+            lanes = await self._run(stream.add_new_lanes)
+            with self._client._waits.watch(lanes, self._setter(changed)):
                 while (left := list_again - time.monotonic()) > 0:
                     events, found = stream.read(), False
                     while some := await self._run(_some, events):
@@ -259,7 +260,7 @@ class AsyncClient:
                         for event in some:
                             yield event
                     if not found:
-                        await _change(heard, left)
+                        await _change(changed, left)
 
 
 def _some(items: Iterator[T]) -> list[T]:

@@ -65,8 +65,8 @@ def ours() -> list[threading.Thread]:
 
 
 def nobody_waits(client: AsyncClient) -> bool:
-    ears = client._client._waits._ears
-    return ears is None or not ears.waiters.lanes()
+    thread = client._client._waits._thread
+    return thread is None or not thread.waiters.lanes()
 
 
 async def ids_of(client: AsyncClient, count: int, lane: Lane = NANO) -> list[str]:

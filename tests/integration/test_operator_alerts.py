@@ -20,7 +20,7 @@ from cavendish.policy import rate_limit, service_health, visibility
 from cavendish.store import Store
 from cavendish.store.fleet import GONE_AFTER, Member
 from cavendish.store.refused import RefusedSubmit
-from cavendish_worker.webhooks.operator_alerts import look
+from cavendish_worker.webhooks.operator_alerts import update
 from conftest import Server
 from delivering import Delivering, Receiver, Served
 from servers import eventually
@@ -117,10 +117,10 @@ def test_an_episode_is_told_once_at_its_beginning_and_once_at_its_end(
     began = store.fleet.now() - 1000  # so that what is told of it is due
     begin(store, began)
     for minute in range(1, 5):
-        look(store, url, ["default"], began + 65 * minute)
+        update(store, url, ["default"], began + 65 * minute)
     end(store, began + 300)
     for minute in range(5, 10):
-        look(store, url, ["default"], began + 65 * minute)
+        update(store, url, ["default"], began + 65 * minute)
     endpoint_index.deliver(operations=url)
     told = bodies(receiver)
     assert [body["type"] for body in told] == kinds
@@ -143,7 +143,7 @@ def test_an_account_says_who_paused_it_and_why(endpoint_index: Delivering, serve
     now = store.fleet.now() - 100
     refuse_account(store, now)
     refuse_account(store, now + 20)
-    look(store, url := served(receiver), ["default"], now + 30)
+    update(store, url := served(receiver), ["default"], now + 30)
     endpoint_index.deliver(operations=url)
     (body,) = bodies(receiver)
     assert body["data"] == {
@@ -163,12 +163,12 @@ def test_a_pause_by_an_operator_is_told_with_its_end(
     refuse_account(store, now - 900)
     client.pause("default", reason="audit", by="ann")
     client.pause("default", "flux", seconds=3600.0, reason="slow", by="bob")
-    look(store, url, ["default"], now + 1)
+    update(store, url, ["default"], now + 1)
     client.pause("default", reason="audit goes on", by="cleo")
-    look(store, url, ["default"], now + 2)
+    update(store, url, ["default"], now + 2)
     client.resume("default")
     for minute in range(1, 4):
-        look(store, url, ["default"], now + 65 * minute)
+        update(store, url, ["default"], now + 65 * minute)
     assert told(store) == ["account.paused"] * 3 + ["account.resumed"]
     eventually(lambda: endpoint_index.deliver(operations=url) and len(receiver.got) >= 3, "told")
     begun = {one["data"]["by"]: one["data"] for one in bodies(receiver)}
@@ -181,36 +181,36 @@ def test_a_pause_by_an_operator_is_told_with_its_end(
 def test_a_service_that_fails_for_a_moment_is_not_down(store: Store) -> None:
     now = store.fleet.now()
     fail_service(store, now)
-    assert look(store, WEBHOOK, [], now + 59) == 0
+    assert update(store, WEBHOOK, [], now + 59) == 0
     answer_service(store, now)
-    assert look(store, WEBHOOK, [], now + 61) == 0
+    assert update(store, WEBHOOK, [], now + 61) == 0
     fail_service(store, now + 70)
-    assert look(store, WEBHOOK, [], now + 131) == 1
+    assert update(store, WEBHOOK, [], now + 131) == 1
 
 
 def test_a_service_that_is_paused_while_it_is_down_is_not_told_to_be_back(store: Store) -> None:
     now = store.fleet.now()
     fail_service(store, now)
-    assert look(store, WEBHOOK, [], now + 61) == 1
+    assert update(store, WEBHOOK, [], now + 61) == 1
     refuse_service(store, now + 70)
     for minute in range(2, 9):
-        look(store, WEBHOOK, [], now + 60 * minute)
+        update(store, WEBHOOK, [], now + 60 * minute)
     assert told(store) == ["service.down", "service.paused"]
     answer_service(store, now)
     for minute in range(9, 14):
-        look(store, WEBHOOK, [], now + 60 * minute)
+        update(store, WEBHOOK, [], now + 60 * minute)
     assert told(store) == ["service.back", "service.back", "service.down", "service.paused"]
 
 
 def test_a_worker_that_said_goodbye_or_beats_again_is_not_gone(store: Store) -> None:
     now = store.fleet.now()
     lose_worker(store, now)
-    look(store, WEBHOOK, [], now)
+    update(store, WEBHOOK, [], now)
     store.fleet.beat(Member("worker@x:7", "worker", "1", now + 30))
-    look(store, WEBHOOK, [], now + 45)
+    update(store, WEBHOOK, [], now + 45)
     say_goodbye(store, now)
-    look(store, WEBHOOK, [], now + 120)
-    look(store, WEBHOOK, [], now + 180)
+    update(store, WEBHOOK, [], now + 120)
+    update(store, WEBHOOK, [], now + 180)
     assert told(store) == []
 
 
@@ -228,7 +228,7 @@ def look_on_and_on(url: str, clock: Any) -> None:
     """A process that looks again and again, at the time of this clock."""
     store = Store(url)
     while True:
-        look(store, WEBHOOK, ["default"], clock.value)
+        update(store, WEBHOOK, ["default"], clock.value)
 
 
 class Lookers:
@@ -284,7 +284,7 @@ def test_each_episode_is_told_once_whatever_number_of_processes_look_and_are_kil
             lookers.until("account.resumed", episode)
     finally:
         lookers.close()
-    look(store, WEBHOOK, ["default"], lookers.clock.value + 1000)
+    update(store, WEBHOOK, ["default"], lookers.clock.value + 1000)
     kinds = ["account.paused", "account.resumed", "service.back", "service.down"]
     assert told(store) == sorted(kinds * episodes)
     assert lookers.kills > 10 * episodes

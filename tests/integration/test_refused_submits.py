@@ -271,11 +271,11 @@ def test_operators_are_told_once_of_refused_submits_until_there_are_none_for_an_
     reconcile(store, HOOK, 3600, 3600)
     assert sum(store.statistics([OPERATIONS]).pending_by_endpoint.values()) == 1
     later = one.at + troubles.REFUSED_FOR + 60
-    assert operator_alerts.look(store, HOOK, [], later) == 0
+    assert operator_alerts.update(store, HOOK, [], later) == 0
     store.refused.keep(RefusedSubmit(later, "service", "no"))
-    assert operator_alerts.look(store, "", [], later) == 0
-    assert operator_alerts.look(store, HOOK, [], later) == 1
-    assert operator_alerts.look(store, HOOK, [], later) == 0
+    assert operator_alerts.update(store, "", [], later) == 0
+    assert operator_alerts.update(store, HOOK, [], later) == 1
+    assert operator_alerts.update(store, HOOK, [], later) == 0
 
 
 def test_old_refused_submits_are_forgotten(store: Store) -> None:

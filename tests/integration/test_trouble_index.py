@@ -13,7 +13,7 @@ from cavendish.policy.visibility import ALARMING, REPORTED_FOR, missed, saw
 from cavendish.store import Store
 from cavendish.store.connection import Connection
 from cavendish.submission import SubmitOptions
-from cavendish_worker.webhooks.operator_alerts import look
+from cavendish_worker.webhooks.operator_alerts import update
 from cavendish_worker.webhooks.reconcile import reconcile
 from cavendish_worker.webhooks.troubles import MOST
 
@@ -74,10 +74,10 @@ def test_a_process_that_dies_before_it_lists_a_service_leaves_that_to_the_next_r
         for report in (lambda: pause(store), lambda: absent(store, ALARMING)):
             with pytest.raises(StoreUnavailable):
                 report()
-    assert look(store, WEBHOOK, [], store.fleet.now()) == 0
+    assert update(store, WEBHOOK, [], store.fleet.now()) == 0
     pause(store)
     absent(store, 1)
-    assert look(store, WEBHOOK, [], store.fleet.now()) == 2
+    assert update(store, WEBHOOK, [], store.fleet.now()) == 2
 
 
 def test_what_is_listed_and_works_again_is_not_told_of_and_leaves_the_list(store: Store) -> None:
@@ -85,21 +85,21 @@ def test_what_is_listed_and_works_again_is_not_told_of_and_leaves_the_list(store
     store.shared_state.blind.add(LANE, store.fleet.now())
     other = Lane("default", "flux")
     pause(store, other)
-    assert look(store, WEBHOOK, [], store.fleet.now()) == 1
+    assert update(store, WEBHOOK, [], store.fleet.now()) == 1
     assert store.shared_state.paused.lanes() == [other]
 
 
 def test_of_many_services_that_are_not_served_the_first_are_told_of(store: Store) -> None:
     for number in range(MOST + 5):
         pause(store, Lane("default", f"bogus{number}"))
-    assert look(store, WEBHOOK, [], store.fleet.now()) == MOST
-    assert look(store, WEBHOOK, [], store.fleet.now()) == 0
+    assert update(store, WEBHOOK, [], store.fleet.now()) == MOST
+    assert update(store, WEBHOOK, [], store.fleet.now()) == 0
     assert alerts(store) == MOST
 
 
 def test_a_token_that_was_blind_long_ago_makes_no_alert(store: Store) -> None:
     absent(store, ALARMING)
-    assert look(store, WEBHOOK, [], store.fleet.now() + REPORTED_FOR + 1) == 0
+    assert update(store, WEBHOOK, [], store.fleet.now() + REPORTED_FOR + 1) == 0
 
 
 def test_without_a_webhook_for_operators_nothing_is_told(store: Store) -> None:

@@ -52,10 +52,10 @@ class EventStream:
             list_again = time.monotonic() + LIST_AGAIN
             while (left := list_again - time.monotonic()) > 0:
                 yield from self.read(left)
-            self.look()
+            self.add_new_lanes()
 
-    def look(self) -> list[Lane]:
-        """Look for new lanes, to read them from their beginning. Returns all that there are."""
+    def add_new_lanes(self) -> list[Lane]:
+        """Read new lanes too, from their beginning. Returns all lanes that there are."""
         lanes = self.lanes()
         self._reader.add(dict.fromkeys(lanes, START))
         return lanes

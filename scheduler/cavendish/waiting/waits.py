@@ -45,7 +45,7 @@ class Waits:
     def __init__(self, store: Store, shards: int) -> None:
         self._store, self._shards = store, shards
         self._lock = threading.Lock()
-        self._ears: _Ears | None = None
+        self._thread: _WaitThread | None = None
 
     @contextmanager
     def wait(
@@ -65,9 +65,9 @@ class Waits:
     def close(self) -> None:
         """End the thread. Whoever still waits gets ClientClosed."""
         with self._lock:
-            ears, self._ears = self._ears, None
-        if ears:
-            ears.close()
+            thread, self._thread = self._thread, None
+        if thread:
+            thread.close()
 
     @contextmanager
     def _joined(self, one: W) -> Iterator[W]:
@@ -75,17 +75,17 @@ class Waits:
             yield one
             return
         with self._lock:
-            if self._ears is None or not self._ears.take(one):
-                self._ears = _Ears(self._store)
-                self._ears.take(one)
-            ears = self._ears
+            if self._thread is None or not self._thread.take(one):
+                self._thread = _WaitThread(self._store)
+                self._thread.take(one)
+            thread = self._thread
         try:
             yield one
         finally:
-            ears.waiters.remove(one)
+            thread.waiters.remove(one)
 
 
-class _Ears:
+class _WaitThread:
     """The thread: it is started by whoever comes first, and takes nobody any more once it ends."""
 
     def __init__(self, store: Store) -> None:

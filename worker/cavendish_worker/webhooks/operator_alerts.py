@@ -40,10 +40,10 @@ def emptied(store: Store, operations: str, now: float) -> bool:
     return store.deliveries.notify(name, operations, body, now)
 
 
-def look(store: Store, operations: str, accounts: Sequence[str], now: float) -> int:
-    """Look for troubles, and store the alerts of episodes that began or ended; how many are new.
+def update(store: Store, operations: str, accounts: Sequence[str], now: float) -> int:
+    """Store the alerts of troubles that began or ended since the last run; returns how many.
 
-    Any number of processes may look; each may die in between. `accounts`: those of which anything
+    Any number of processes may run it; each may die in between. `accounts`: those of which anything
     is kept. Raises StoreUnavailable.
     """
     if not operations:

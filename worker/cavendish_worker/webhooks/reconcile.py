@@ -57,7 +57,7 @@ def reconcile(store: Store, operations: str, dead_retention: float, retention: f
     operator_alerts.emptied(store, operations, now)
     store.refused.forget(now - dead_retention)
     accounts = sorted({lane.account for lane in lanes})
-    operator_alerts.look(store, operations, accounts, now)
+    operator_alerts.update(store, operations, accounts, now)
     return Reconciled(restored)
 
 
