@@ -1,14 +1,17 @@
 """A flood of forged callbacks while the vendor's SDK waits: what it costs, and what it cannot do.
 
-    python tests/bench/callbacks.py [--waits 300] [--rate 1000]
+    python tests/bench/callbacks.py [--waits 300] [--rate 1000] [--only waits|rate] [--turns 4]
 
 Two runs with the same API (6 calls/s, tasks of 15 s) and the same waits: in silence, and under a
 flood at the true URL, from before the first wait to after the last. A third of what it names are
 ids that wait, which it calls finished at once, a third those that have ended, a third nobody's.
+One 429 at the end moves the rate of so short a run. So a third run submits ARRIVALS ids a second
+without end, and the flood comes and goes in turns of TURN seconds; the rate is read each second.
 
 Printed: callbacks a second that were answered; waits that ended; wrong verdicts (another state than
 the API's record says, or settled before the finish); how late the settles were; polls per id (the
-mean, the most); calls; the share of 429s; the rate that was learned.
+mean, the most); calls; the share of 429s; the rate that was learned. Of the third run: the mean of
+the rate, the calls a second and the share of 429s, in silence and under the flood, and their ratio.
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ import asyncio
 import json
 import random
 import statistics
+import threading
 import time
 import uuid
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,12 +42,14 @@ from cavendish_worker.service.callback_urls import CallbackUrls
 API = ["--rate", "6", "--median", "15"]
 #: Connections of the flood, and seconds of it before the first wait and after the last.
 CONNECTIONS, AROUND = 16, 3.0
+#: Of the third run: ids submitted a second, seconds of a turn, and of the time before the first.
+ARRIVALS, TURN, WARM_UP = 20, 40.0, 60.0
 
 
 class Flood:
     """Posts forged callbacks at a URL, so many a second, until it is stopped."""
 
-    def __init__(self, url: str, ids: list[str], rate: float) -> None:
+    def __init__(self, url: str, ids: Sequence[str], rate: float) -> None:
         self._where, self._ids, self._rate = urlsplit(url), ids, rate
         self.answers: dict[str, int] = {}
         self._began, self._sent, self._stopped = time.monotonic(), 0, False
@@ -89,6 +98,72 @@ async def waits(facts: dict[str, Any], ids: list[str], flood: Flood | None) -> t
     return seen, rate
 
 
+class Arrivals(threading.Thread):
+    """Makes tasks at the API and submits their ids, so many a second, until it is stopped."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self._facts, self.ids, self._stop = facts, deque[str](maxlen=60 * ARRIVALS), Event()
+
+    def run(self) -> None:
+        with Client(self._facts["store"]) as client:
+            while not self._stop.wait(1.0):
+                wanted = {"count": ARRIVALS}
+                made = httpx.post(
+                    f"{self._facts['api']}/emulator/tasks", json=wanted, trust_env=False
+                )
+                client.submit(made.json()["ids"], service=SERVICE)
+                self.ids.extend(made.json()["ids"])
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.join()
+
+
+async def turn(facts: dict[str, Any], store: Store, flood: Flood | None) -> dict[str, float]:
+    """The mean of the learned rate, the calls a second and the share of 429s, for one turn."""
+    flooding = asyncio.create_task(flood.run()) if flood else None
+    before, rates = get(f"{facts['api']}/emulator/tally").json(), list[float]()
+    while len(rates) < TURN:
+        await asyncio.sleep(1.0)
+        limit = await asyncio.to_thread(lambda: store.statistics().rate_limits["default"])
+        rates.append(limit.rate_at(time.time()))
+    after = get(f"{facts['api']}/emulator/tally").json()
+    answered = flood.stop() if flood else 0.0
+    if flooding:
+        await flooding
+    calls = after["calls"] - before["calls"]
+    refused = after["answers"].get("429", 0) - before["answers"].get("429", 0)
+    seen = {"rate": statistics.mean(rates), "calls/s": calls / TURN, "429": refused / calls}
+    return seen | {"callbacks/s": answered}
+
+
+def steady(rate: float, turns: int) -> None:
+    """The third run; prints a row for silence, one for the flood, and the ratio of their rates."""
+    key = encryption.new_key()
+    with stack(*API, CAVENDISH_SECRET_KEY=key) as facts:
+        store, arrivals = Store(facts["store"]), Arrivals(facts)
+        url = CallbackUrls(facts["http"], (key,)).url("default", SERVICE)
+        arrivals.start()
+        time.sleep(WARM_UP)
+        seen: dict[str, list[dict[str, float]]] = {"silence": [], "flood": []}
+        for _ in range(turns):
+            for name, several in seen.items():
+                flood = Flood(url, arrivals.ids, rate) if name == "flood" else None
+                several.append(asyncio.run(turn(facts, store, flood)))
+        arrivals.stop()
+        store.close()
+    means = {name: _means(several) for name, several in seen.items()}
+    for name, said in means.items():
+        print(json.dumps({"steady": name} | said), flush=True)
+    ratio = means["flood"]["rate"] / means["silence"]["rate"]
+    print(json.dumps({"rate, flood / silence": round(ratio, 3)}), flush=True)
+
+
+def _means(several: list[dict[str, float]]) -> dict[str, float]:
+    return {each: round(statistics.mean(one[each] for one in several), 3) for each in several[0]}
+
+
 def row(name: str, rate: float, count: int) -> None:
     """One run; prints its row."""
     key = encryption.new_key()
@@ -127,9 +202,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--waits", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1000)
+    parser.add_argument("--only", choices=["waits", "rate"], help="one kind of run")
+    parser.add_argument("--turns", type=int, default=4, help="pairs of turns of the third run")
     options = parser.parse_args()
-    row("silence", 0, options.waits)
-    row("flood", options.rate, options.waits)
+    if options.only in (None, "waits"):
+        row("silence", 0, options.waits)
+        row("flood", options.rate, options.waits)
+    if options.only in (None, "rate"):
+        steady(options.rate, options.turns)
 
 
 if __name__ == "__main__":

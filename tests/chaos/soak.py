@@ -3,7 +3,8 @@
     python tests/chaos/soak.py --minutes 10
 
 Ids are made and submitted in an open loop, end within seconds, and are forgotten a minute later, so
-memory, keys, threads and connections must come to rest. Slopes are least squares over the second
+memory, keys, threads and connections must come to rest. Somebody opens all pages inside Flower and
+asks the HTTP service all the while. Slopes are least squares over the second
 half, in blocks, with their standard error. At the end everything is left to expire: each key that
 remains must be one that is meant to.
 """
@@ -32,6 +33,7 @@ import httpx
 import redis
 from rich.console import Console
 from rich.table import Table
+from visiting import Visitor
 
 from cavendish import Client
 from cavendish.errors import StoreUnavailable
@@ -60,10 +62,17 @@ SETTINGS = {
     "WEBHOOK_ALLOW": "127.0.0.0/8",
 }
 _LANE = r"\{default/nano-banana/0\}"
-#: What may stay in the store for ever: its size does not depend on how many ids there were.
+#: What may stay in the store for ever, since its size does not depend on how many ids there were;
+#: and common parts, which are kept for an hour longer than the records that refer to them.
 PERMANENT = re.compile(
-    rf"""cavendish:(lanes|fleet|tick|\{{default\}}:rate limit|\{{[0-9a-f]{{16}}\}}:circuit
-    |{_LANE}:(counts|condition|events|duration model:\S*|swept)|\{{cavendish/\S+\}}:swept)""",
+    rf"""cavendish:(lanes|fleet|tick|reconciled|api-keys|api-keys-used
+    |\{{cavendish:fleet\}}:(format|origin)|\{{usage\}}:(producers|of:\S*)
+    |\{{default\}}:(rate-limit|due|due:\S*|noted)|\{{default/nano-banana\}}:visibility
+    |\{{cavendish:(deadlines|deliveries)\}}:(due|due:\S*|noted)
+    |\{{[0-9a-f]{{16}}\}}:(circuit|attempts)
+    |{_LANE}:(counts|service-health|events|durations:\S*|models|callbacks|common|common-until)
+    |{_LANE}:(reconciled|own-keys-checked)
+    |\{{cavendish/\S+\}}:reconciled)""",
     re.VERBOSE,
 )
 #: The same of the broker: Celery's bindings, and lists that are empty most of the time.
@@ -84,19 +93,8 @@ class Soak:
         environment |= {
             "FLOWER_MAX_TASKS": "1000"
         }  # its 10,000 messages would still be filling it up when a short soak ends
-        command = [
-            sys.executable,
-            "-m",
-            "cavendish_worker.cli",
-            "up",
-            "--emulate",
-            "--rate",
-            "0",
-            "--median",
-            "3",
-            "--sigma",
-            "0.3",
-        ]
+        command = [sys.executable, "-m", "cavendish_worker.cli", "up", "--emulate"]
+        command += ["--rate", "0", "--median", "3", "--sigma", "0.3"]
         self._process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=self._log
         )
@@ -113,6 +111,8 @@ class Soak:
             redis.Redis(unix_socket_path=path, db=db, decode_responses=True) for db in (0, 1)
         )
         self.made = self.refused = 0
+        self.latest: list[str] = []
+        self.visitor = Visitor(self.facts, folder / "data", self.latest)
         self.samples: list[tuple[float, dict[str, float]]] = []
         self._over = threading.Event()
 
@@ -146,6 +146,7 @@ class Soak:
                     webhook=self.facts["receiver"],
                     metadata={"soak": self.made},
                 )
+                self.latest[:] = ids[-1:]
             except StoreUnavailable:
                 self.refused += count
             self.made += count
@@ -162,19 +163,17 @@ class Soak:
         pids = json.loads(self._facts_at.read_text())["pids"]
         found = {
             f"{part} RSS (MB)": _resident(pids[part])
-            for part in ("worker", "beat", "flower", "redis")
+            for part in ("worker", "beat", "flower", "http", "redis")
         }
         info = self.store.info()
         found |= {
             "redis used_memory (MB)": info["used_memory"] / MB,
             "redis clients": info["connected_clients"],
         }
-        worker = Path("/proc") / str(pids["worker"])
-        found |= {
-            "worker threads": len(list((worker / "task").iterdir())),
-            "worker files": len(list((worker / "fd").iterdir())),
-        }
-        found |= {"flower files": len(list(Path("/proc", str(pids["flower"]), "fd").iterdir()))}
+        for part in ("worker", "flower", "http"):
+            process = Path("/proc", str(pids[part]))
+            found[f"{part} threads"] = len(list((process / "task").iterdir()))
+            found[f"{part} files"] = len(list((process / "fd").iterdir()))
         lane = "cavendish:{default/nano-banana/0}"
         found |= {
             "keys of the store": self.store.dbsize(),
@@ -288,13 +287,15 @@ def main() -> int:
     with running() as soak:
         producer = threading.Thread(target=soak.load, args=(words.rate,), daemon=True)
         producer.start()
+        soak.visitor.start()
         soak.watch(words.minutes * 60)
         soak.finish()
         producer.join()
+        soak.visitor.stop()
         ended_with = soak.samples[-1][1]
         out.print(
             f"\n{soak.made:,} ids in {words.minutes:g} minutes, {words.rate:g}/s asked for; "
-            f"{soak.refused} not submitted\n"
+            f"{soak.refused} not submitted\npages and HTTP: {dict(soak.visitor.answers)}\n"
         )
         growing = (
             report(soak.samples) if words.minutes >= SHORTEST else (report(soak.samples), [])[1]
