@@ -103,11 +103,11 @@ class Arrivals(threading.Thread):
 
     def __init__(self, facts: dict[str, Any]) -> None:
         super().__init__(daemon=True)
-        self._facts, self.ids, self._stop = facts, deque[str](maxlen=60 * ARRIVALS), Event()
+        self._facts, self.ids, self._over = facts, deque[str](maxlen=60 * ARRIVALS), Event()
 
     def run(self) -> None:
         with Client(self._facts["store"]) as client:
-            while not self._stop.wait(1.0):
+            while not self._over.wait(1.0):
                 wanted = {"count": ARRIVALS}
                 made = httpx.post(
                     f"{self._facts['api']}/emulator/tasks", json=wanted, trust_env=False
@@ -116,7 +116,7 @@ class Arrivals(threading.Thread):
                 self.ids.extend(made.json()["ids"])
 
     def stop(self) -> None:
-        self._stop.set()
+        self._over.set()
         self.join()
 
 
