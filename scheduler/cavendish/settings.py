@@ -41,7 +41,7 @@ class Settings:
         0,
         10,
         "replicas",
-        "Replicas that must have a submit or an end before it counts as stored; unset: none.",
+        "Number of replicas that must confirm a submit or an end before it counts as stored.",
     )
     wait_timeout: float = field.seconds(1.0, 0.01, 4, "Maximum time to wait for these replicas.")
     data_dir: Path = field.setting(
@@ -54,7 +54,7 @@ class Settings:
         "",
         read.proxy,
         "URL or none",
-        "Proxy for calls to the API; none: no proxy. Unset: what the environment says "
+        "Proxy for calls to the API; none: no proxy; unset: the proxy of the environment "
         "(`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).",
     )
     api_token: str = field.secret("", read.token, "token", "Bearer token of the account `default`.")
@@ -68,7 +68,7 @@ class Settings:
         (),
         read.services,
         "names",
-        "Further services that a submit may name, separated by commas; *: any.",
+        "Additional services that a submit may name, separated by commas; *: any.",
     )
     rate: float = field.setting(
         0.0,
@@ -87,7 +87,8 @@ class Settings:
         60.0,
         1,
         _DAY,
-        "Time after its deadline in which an id waits for a last poll while the API fails.",
+        "How long after its deadline an id waits for a last poll if the API cannot be asked; "
+        "ten times as long if it can.",
     )
     lease: float = field.seconds(
         75.0, 10, 3600, "Time after which the batch of a worker that died is claimed again."
@@ -98,13 +99,13 @@ class Settings:
         16 * 2**20, 1024, 2**30, "bytes", "Largest answer of the remote API that is read."
     )
     absent_grace: float = field.seconds(
-        15.0, 0, _DAY, "Time after its submit in which an id may be missing at the API."
+        15.0, 0, _DAY, "Time after its submit for which the API may not know an id yet."
     )
     absent_polls: int = field.count(
-        3, 1, 1000, "polls", "Polls in a row that must miss an id before it is `unknown` ..."
+        3, 1, 1000, "polls", "Polls in a row that must not find an id before it is `unknown` ..."
     )
     absent_over: float = field.seconds(
-        60.0, 0, _DAY, "... and the time that these polls must span at least."
+        60.0, 0, _DAY, "... and the minimum time between the first and the last of them."
     )
     retention: float = field.seconds(
         7 * _DAY,
@@ -120,7 +121,7 @@ class Settings:
         0,
         10**12,
         "ids",
-        "Maximum number of ids of a producer in the store, pending and kept ones; 0: any number.",
+        "Maximum number of ids of a producer in the store, pending and ended ones; 0: any number.",
     )
     producer_bytes: int = field.count(
         64 * 2**30, 0, 10**15, "bytes", "Maximum size of these ids in Redis, estimated; 0: any."
@@ -132,8 +133,8 @@ class Settings:
         "",
         read.secret,
         "whsec_…",
-        "Secret that signs webhooks to plain URLs; several, separated by commas, the newest first: "
-        "all of them sign.",
+        "Secret that signs webhooks to plain URLs; of several, separated by commas, the newest "
+        "first, all sign.",
     )
     webhook_allow: tuple[Network, ...] = field.setting(
         (), read.networks, "CIDRs", "Private addresses that webhooks may reach nevertheless."
@@ -161,13 +162,13 @@ class Settings:
         "cavendish",
         read.token,
         "name",
-        "Our name when an endpoint is asked for its consent (`WebHook-Request-Origin`).",
+        "Name of the sender when an endpoint is asked for its consent (`WebHook-Request-Origin`).",
     )
     egress_proxy: str = field.secret(
         "",
         read.url("http", "https"),
         "URL",
-        "Proxy for all webhooks; the proxy then checks the addresses.",
+        "Proxy for all webhooks; then the proxy must check the addresses, not the workers.",
     )
     operations_webhook: str = field.secret(
         "",
@@ -179,18 +180,20 @@ class Settings:
         (),
         read.encryption_keys,
         "base64",
-        "Encrypts the secrets of registered endpoints; several keys: the newest first; "
-        "if it is unset, `cavendish up` generates one.",
+        "Key that encrypts the secrets of registered endpoints; several, separated by commas, the "
+        "newest first; unset: `cavendish up` generates one.",
     )
     result_ttl: tuple[tuple[str, float], ...] = field.setting(
         (),
         read.lifetimes,
         "s",
-        "Time after which the API's result links expire, or service=seconds pairs; "
-        "late webhooks then say so.",
+        "Time after which the API's result links expire, or service=seconds pairs; webhooks then "
+        "have `results_expire_at`, late ones `results_expired`.",
     )
     webhook_timeout: float = field.seconds(15.0, 0.5, 60, "Maximum time of a webhook call.")
-    shards: int = field.count(1, 1, 256, "shards", "Number of parts of each lane of the store.")
+    shards: int = field.count(
+        1, 1, 256, "shards", "Number of shards of each lane; choose it before the first submit."
+    )
     concurrency: int = field.count(
         16, 5, 256, "threads", "Celery tasks that one worker process runs at the same time."
     )
@@ -202,7 +205,7 @@ class Settings:
         "127.0.0.1",
         read.address,
         "address",
-        "Address that Flower listens on; any other than this machine's needs a login.",
+        "Address that Flower listens on; any but a loopback address needs a login.",
     )
     flower_basic_auth: str = field.secret(
         "",
@@ -217,7 +220,7 @@ class Settings:
         "127.0.0.1",
         read.address,
         "address",
-        "Address of the HTTP service; any other than this machine's needs TLS or a proxy.",
+        "Address of the HTTP service; any but a loopback address needs TLS or a proxy.",
     )
     gateway: str = field.setting(
         "on",
@@ -232,7 +235,7 @@ class Settings:
         "Public address of the HTTP service, for the API's callbacks; unset: no callbacks.",
     )
     http_rate: float = field.setting(
-        2000.0, read.number(1, 1_000_000), "requests/s", "Most requests to /v1 by one key."
+        2000.0, read.number(1, 1_000_000), "requests/s", "Maximum rate of requests to /v1 per key."
     )
     metrics_port: tuple[str, int] | None = field.setting(
         None,

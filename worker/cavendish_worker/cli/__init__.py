@@ -23,16 +23,16 @@ SECTIONS = {
         "wait": "Wait until all ids have ended.",
         "group": "Show how far a group of ids is.",
         "list": "List ids by state, time, producer or endpoint.",
-        "cancel": "Cancel pending ids: they are polled no more.",
+        "cancel": "Cancel pending ids, and stop polling them.",
         "deadline": "Give pending ids another deadline.",
-        "forget": "Erase all that is kept of ids.",
-        "events": "Print which ids have ended; with --follow, also those to come.",
+        "forget": "Erase all data of ids.",
+        "events": "Print which ids have ended; with --follow, also new ends.",
         "refused": "List, retry or drop refused submits and quarantined messages.",
     },
     "Watch": {
         "top": "Show the whole system on one screen, live.",
         "status": "Show the first page of top once, or refresh it with --watch.",
-        "doctor": "Say what is wrong, and what to do about it.",
+        "doctor": "Report what is wrong, and what to do about it.",
         "metrics": "Print or serve metrics of the store for Prometheus.",
         "alive": "Check whether the worker or beat of this host is alive.",
     },
@@ -54,7 +54,7 @@ SECTIONS = {
     "Run and try": {
         "up": "Run the whole stack on this machine.",
         "emulate": "Serve an emulated API and a webhook receiver.",
-        "demo": "Run the main job in under a minute, and check its result.",
+        "demo": "Run everything once in under a minute, and check the result.",
     },
 }
 

@@ -12,7 +12,7 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.options import by_option
 
 
-@click.command("cancel", short_help="Cancel pending ids: they are polled no more.")
+@click.command("cancel", short_help="Cancel pending ids, and stop polling them.")
 @changing_options
 @click.option("--silent", is_flag=True, help="Send no webhooks; groups still count the ids.")
 @click.option(
@@ -33,8 +33,8 @@ def command(
 ) -> None:
     """End pending ids as cancelled: those that are named, or all that match the options.
 
-    They are polled no more, and an answer that still comes is dropped. Their webhooks are sent as
-    `task.cancelled`. What has ended stays as it is. Exit code 1 if an id is not tracked.
+    They are no longer polled, and the answer to a call under way is dropped. Their webhooks are
+    sent as `task.cancelled`. Ended ids stay as they are. Exit code 1 if an id is not tracked.
 
     \b
     cavendish cancel --service nano-banana ID1 ID2

@@ -28,11 +28,10 @@ from cavendish_worker.cli.output import plain, print_json
 )
 @json_option
 def command(as_json: bool, offline: bool, acknowledge: bool) -> None:
-    """Check everything that the work needs, and say what to do about each fault.
+    """Check Redis, the broker, the API, processes and endpoints; say what to do about each fault.
 
-    Exit code 1 if a check fails. It asks Redis, the broker and the API. The call to the API is
-    free: it is about a reserved id that does not exist. What living workers report is used; the
-    rest is checked with the settings of this environment.
+    Exit code 1 if a check fails. The call to the API is free: it queries a reserved id that does
+    not exist. Settings are those that living workers report, and else those of this environment.
 
     \b
     cavendish doctor

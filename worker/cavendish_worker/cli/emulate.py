@@ -74,9 +74,9 @@ def command(port: int, receiver_failing: float, **config: Any) -> None:
     """Serve an emulated Tasks API, and a webhook receiver that verifies signatures.
 
     POST /emulator/tasks/10 makes ten remote tasks and answers an id per line (/emulator/tasks with
-    {"count": 10}: as JSON); GET /emulator/tally counts the calls; GET /emulator/ledger tells when
-    each finished task was first seen finished; ?token= selects another token. GET /receiver/ledger
-    tells which webhooks arrived. The token is `emulated`.
+    {"count": 10}: as JSON); GET /emulator/tally counts the calls; GET /emulator/ledger shows when
+    a call first found each task finished; ?token= selects another token. GET /receiver/ledger
+    lists the webhooks that arrived. The token is `emulated`.
 
     \b
     cavendish emulate --port 8000 --rate 10 --faults 0.05

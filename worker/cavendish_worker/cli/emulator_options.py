@@ -16,7 +16,12 @@ _OPTIONS = (
     ("--median", 6.0, None, "Median duration of its tasks, in seconds."),
     ("--sigma", 0.5, None, "Spread of the durations: standard deviation of their logarithm."),
     ("--faults", 0.0, 1.0, "Share of calls that fail, 0 to 1."),
-    ("--callbacks", 0.0, 1.0, "Share of tasks whose end is told to their callback_url, 0 to 1."),
+    (
+        "--callbacks",
+        0.0,
+        1.0,
+        "Share of tasks for whose end the API calls their callback_url, 0 to 1.",
+    ),
     ("--receiver-failing", 0.0, 1.0, "Share of webhooks that its receiver refuses, 0 to 1."),
 )
 

@@ -35,11 +35,11 @@ from cavendish_worker.wording.times import moment
 def command(
     service: str | None, account: str | None, after: str | None, follow: bool, as_json: bool
 ) -> None:
-    """Print the events that are kept; with --follow, also those to come, until Ctrl-C.
+    """Print the stored events; with --follow, also new ones, until Ctrl-C.
 
     There is an event for each id that has ended. Each lane keeps about CAVENDISH_EVENTS_KEPT of
-    them. A program that reads --json and stores the last "position" can go on there: it misses and
-    repeats nothing.
+    them. A program that reads --json and stores the last "position" can continue after it, without
+    a missing or repeated event.
 
     \b
     cavendish events --service nano-banana

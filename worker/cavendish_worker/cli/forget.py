@@ -11,7 +11,7 @@ from cavendish_worker.cli.changing import carry_out, changing_options, chosen
 from cavendish_worker.cli.connect import open_store
 
 
-@click.command("forget", short_help="Erase all that is kept of ids.")
+@click.command("forget", short_help="Erase all data of ids.")
 @changing_options
 def command(
     ids: tuple[str, ...],
@@ -26,7 +26,8 @@ def command(
 
     Records, results, metadata, deliveries and their logs, dead letters and events are deleted at
     once; the append-only file of Redis loses them at its next rewrite. Pending ids are cancelled
-    first, without a webhook. Only counts stay. Exit code 1 if an id is not tracked.
+    first, without a webhook. Totals and learned durations stay. Exit code 1 if an id is not
+    tracked.
 
     \b
     cavendish forget --service nano-banana --yes ID1 ID2

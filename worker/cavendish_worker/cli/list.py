@@ -56,11 +56,11 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """List the ids that are tracked or kept, the newest submit first.
+    """List pending and ended ids, the newest submit first.
 
     --since and --until compare with the time of the end, or of the submit while an id is pending.
     A page ends with a cursor, `next` in --json: with it the next page begins where this one ended,
-    whatever has come and gone meanwhile.
+    also if ids came or went in between. Ended ids are kept for CAVENDISH_RETENTION.
 
     \b
     cavendish list --service nano-banana --state failed --since 2h

@@ -15,7 +15,10 @@ from cavendish_worker.cli.output import plain, print_json
 @account_option(required=True)
 @click.option("--calls", type=float, metavar="N", help="Make at most N calls per second.")
 @click.option(
-    "--default", "default", is_flag=True, help="Go back to what CAVENDISH_RATE of the workers says."
+    "--default",
+    "default",
+    is_flag=True,
+    help="Remove the ceiling: CAVENDISH_RATE of the workers applies again.",
 )
 @by_option
 @json_option
@@ -24,9 +27,8 @@ def command(
 ) -> None:
     """Set the rate ceiling of an account, instead of CAVENDISH_RATE, without a restart.
 
-    All workers together make at most so many calls per second, within a second from now. Below the
-    ceiling they still learn what the API allows. Without --calls and --default the command shows
-    the ceiling that is set.
+    It limits the calls of all workers together, within a second from now. Below the ceiling they
+    still learn what the API allows. Without --calls and --default the command shows the ceiling.
 
     \b
     cavendish rate-limit --account default --calls 5
@@ -42,6 +44,8 @@ def command(
         unset = {"account": account, "calls": None, "since": None, "by": None}
         print_json(asdict(known) if known else unset)
     elif known is None:
-        click.echo(f"{account}: no ceiling is set here; that of CAVENDISH_RATE counts, if any")
+        click.echo(
+            f"{account}: no ceiling is set here; CAVENDISH_RATE of the workers applies, if set"
+        )
     else:
         click.echo(plain(f"{account}: {known.told}"))

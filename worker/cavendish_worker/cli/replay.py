@@ -32,7 +32,8 @@ from cavendish_worker.webhooks.reopening import MOST, spread
 @limit_option(
     default=MOST,
     type=click.IntRange(1, MOST),
-    help="Maximum number of webhooks; those of one second are never divided.",
+    help="Maximum number of webhooks; those of the same second are sent together, even if "
+    "there are more.",
 )
 @json_option
 def command(endpoint: str, since: str, rate: float, limit: int, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def command(account: str, service: str | None, as_json: bool) -> None:
     """End a pause that an operator began. The exit code is 0 also if nothing was paused.
 
     The pause of an account and those of its services end one by one. A pause by the API ends when
-    the API takes the token again.
+    the API accepts the token again.
 
     \b
     cavendish resume --account default

@@ -31,8 +31,8 @@ def command(as_json: bool, watch: float | None) -> None:
     """Show the first page of top, with all lanes and endpoints.
 
     It has counts by state, what is due and in flight, deliveries, dead letters, rate limits,
-    pauses, endpoints in trouble, and which processes are alive. Rates need two polls, so they come
-    with --watch only.
+    pauses, failing endpoints, and which processes are alive. Calls per second and other rates need
+    two readings of the store, so only --watch shows them.
 
     \b
     cavendish status

@@ -98,11 +98,11 @@ def command(
     raw: bool,
     **options: Any,
 ) -> None:
-    """Track ids of the remote API; ids that are known already are not changed.
+    """Track ids of the remote API; a known id stays as it is, and gets the webhooks added.
 
     With `-` the ids come from stdin, one per line; a line may also be a JSON object with "id" and
-    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}, "key": "…"}. So may the
-    items of a JSON array, and with `--format csv` the rows of a table.
+    options of its own: {"id": "…", "webhook": "https://…", "metadata": {…}, "key": "…"}. Items of a
+    JSON array may be such objects, too; with `--format csv` each row of a table is one.
 
     \b
     cavendish submit --service nano-banana 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10

@@ -52,7 +52,7 @@ def command(emulate: bool, flower: bool, http: bool, workers: int, **config: flo
 
     \b
     cavendish up --emulate                         with an emulated API, to try everything
-    CAVENDISH_API_TOKEN=… cavendish up             for real
+    CAVENDISH_API_TOKEN=… cavendish up             with the real API
     """
     settings = Settings.load()
     logs.set_up(settings.log_format, settings.log_level)

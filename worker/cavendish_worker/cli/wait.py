@@ -76,7 +76,7 @@ def command(
 
     Exit code 0 only if all succeeded. With `-` the ids come from stdin, as for `submit`. At a
     terminal a bar shows how many have ended and an estimate of the time left, from the durations
-    learned so far: the probable time, and one that is exceeded in one of 20 cases.
+    learned so far: its median and its 95th percentile.
 
     \b
     cavendish wait --service nano-banana --timeout 300 ID1 ID2

@@ -36,7 +36,7 @@ class Chosen(Body):
 class CancelBody(Chosen):
     """What to cancel."""
 
-    silent: bool = Field(default=False, description="Send no webhooks about it.")
+    silent: bool = Field(default=False, description="Send no webhooks.")
     reason: str = ""
 
 
@@ -61,7 +61,7 @@ class _Choice:
 
 @router.post("/cancel", summary="Cancel tasks", response_model=ChangedItems)
 async def cancel(body: CancelBody, access: Submitting, parts: Shared) -> Response:
-    """Poll them no more: they end as cancelled. What has ended stays as it is."""
+    """End pending tasks as cancelled, and stop polling them. Ended tasks stay as they are."""
     chosen, by = await _choice(body, access, parts), access.by
     said: Any = {"silent": body.silent, "reason": body.reason, "by": by}
     return chosen.answer(await parts.client.cancel(chosen.tasks, **chosen.place, **said))
@@ -69,7 +69,7 @@ async def cancel(body: CancelBody, access: Submitting, parts: Shared) -> Respons
 
 @router.post("/deadline", summary="Give tasks another deadline", response_model=ChangedItems)
 async def set_deadline(body: DeadlineBody, access: Submitting, parts: Shared) -> Response:
-    """Pending tasks end by then at the latest."""
+    """Pending tasks expire soon after the new deadline. Ended tasks stay as they are."""
     chosen, said = await _choice(body, access, parts), {"by": access.by}
     changed = await parts.client.set_deadline(chosen.tasks, body.deadline, **chosen.place, **said)
     return chosen.answer(changed)
@@ -77,7 +77,7 @@ async def set_deadline(body: DeadlineBody, access: Submitting, parts: Shared) ->
 
 @router.post("/forget", summary="Forget tasks", response_model=ChangedItems)
 async def forget(body: Chosen, access: Submitting, parts: Shared) -> Response:
-    """Erase all that is kept of them: records, results, metadata, deliveries, events."""
+    """Erase all data of tasks: records, results, metadata, deliveries, events."""
     chosen = await _choice(body, access, parts)
     return chosen.answer(await parts.client.forget(chosen.tasks, **chosen.place))
 

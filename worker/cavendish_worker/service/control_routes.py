@@ -19,7 +19,7 @@ router = APIRouter(
 
 
 class PauseBody(Body):
-    """Until when, and why; without a time it lasts until it is deleted."""
+    """How long, and why; without a time the pause lasts until it is deleted."""
 
     seconds: float | None = Field(default=None, description="Length of the pause from now on.")
     until: float | None = Field(default=None, description="Unix time.")
@@ -61,7 +61,7 @@ async def pauses(access: Operating, parts: Shared) -> Response:
 async def pause_account(
     account: str, access: Operating, parts: Shared, body: PauseBody | None = None
 ) -> Response:
-    """Ask no more about its ids: they wait, and deadlines still pass."""
+    """Stop the calls for its ids: they wait, and deadlines still pass."""
     access.whole_account(account)
     return await _pause(parts, access, account, None, body)
 
@@ -70,7 +70,7 @@ async def pause_account(
 async def pause_service(
     account: str, service: str, access: Operating, parts: Shared, body: PauseBody | None = None
 ) -> Response:
-    """Ask no more about the ids of one service of an account."""
+    """Stop the calls for the ids of one service of an account."""
     access.place(service, account)
     return await _pause(parts, access, account, service, body)
 
@@ -107,7 +107,7 @@ async def set_rate_ceiling(
 
 @router.delete("/rate-ceilings/{account}", summary="Remove a rate ceiling", status_code=204)
 async def remove_rate_ceiling(account: str, access: Operating, parts: Shared) -> Response:
-    """As CAVENDISH_RATE says again."""
+    """CAVENDISH_RATE applies again."""
     access.whole_account(account)
     await parts.client.set_rate_ceiling(account, None, by=access.by)
     return Response(status_code=204)

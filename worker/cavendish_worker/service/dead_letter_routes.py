@@ -94,7 +94,7 @@ class Dropped(BaseModel):
 
 
 class Replayed(BaseModel):
-    """How many are sent again; `since`: go on from there, null if these are all."""
+    """How many are sent again; `since`: where a next replay goes on, null if these are all."""
 
     endpoint: str
     replayed: int

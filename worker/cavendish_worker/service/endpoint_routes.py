@@ -22,7 +22,7 @@ router = APIRouter(
 
 
 class OptionsBody(Body):
-    """What can be said of an endpoint."""
+    """Options of an endpoint."""
 
     events: str | Listed[str] = Field(
         default=[], description="Kinds that it gets, such as task.failed or task.*; default: all."
@@ -49,17 +49,17 @@ class AddBody(OptionsBody):
 
 
 class UpdateBody(OptionsBody):
-    """What changes; everything else stays."""
+    """Options that change; all others stay."""
 
     url: str | None = None
     remove_headers: Listed[str] = Field(default=[])
     reset: Listed[Literal["events", "headers", "rate", "retries"]] = Field(
-        default=[], description="These options get their default again."
+        default=[], description="Options that return to their default."
     )
 
 
 class RotateBody(Body):
-    """For how many seconds the old secret signs, too."""
+    """How long the old secret also signs."""
 
     overlap: float = Field(default=86400.0, description="Seconds.")
     unencrypted: bool = False
@@ -84,7 +84,7 @@ class Removed(BaseModel):
 
 
 class Switched(BaseModel):
-    """False if it was so before."""
+    """`changed` is false if the endpoint was in this state already."""
 
     changed: bool
 
@@ -111,7 +111,7 @@ async def endpoint(which: str, parts: Shared) -> Response:
 
 @router.patch("/{name}", summary="Change an endpoint", response_model=WebhookEndpoint)
 async def update_endpoint(name: str, body: UpdateBody, parts: Shared) -> Response:
-    """It keeps its secret, and what is not named."""
+    """It keeps its secret, and all options that the body does not name."""
     return answer(await parts.client.update_endpoint(name, **body.model_dump()))
 
 

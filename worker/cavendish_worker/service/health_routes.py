@@ -1,4 +1,4 @@
-"""Whether the service is well: /healthz, /readyz and /metrics, which need no key."""
+"""Whether the service is well: /healthz and /readyz, which need no key."""
 
 from __future__ import annotations
 

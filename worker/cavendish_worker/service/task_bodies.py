@@ -55,14 +55,12 @@ class TaskBody(Body):
 
 
 class SubmitBody(Body):
-    """Ids of one service, and what is said of all of them."""
+    """Ids of one service, and options for all of them."""
 
     service: str = Field(
         examples=["nano-banana"], description="The service that made the ids, such as nano-banana."
     )
-    account: str = Field(
-        "default", description="The account whose token is used for the calls about them."
-    )
+    account: str = Field("default", description="The account whose token is used to poll the ids.")
     ids: Listed[str | TaskBody] = Field(max_length=MOST_IDS, examples=[[EXAMPLE]])
     webhook: str | Listed[str] | None = Field(
         None, description="A URL or the name of a registered endpoint, or up to 8 of them."
@@ -77,13 +75,17 @@ class SubmitBody(Body):
     producer: str | None = Field(
         None, description="Calls are shared fairly between producers. Default: name of the key."
     )
-    restart: bool = Field(default=False, description="Track ended ids anew.")
+    restart: bool = Field(
+        default=False, description="Track ended ids again, once all their deliveries are closed."
+    )
     traceparent: str | None = Field(None, description="W3C trace context for each webhook.")
     key: str | None = Field(
         None, description="A name of your own for the id; only for a submit of one id."
     )
     group: str | None = Field(None, description="A label for ids that belong together.")
-    group_size: int | None = Field(None, description="How many ids the group has: 1 to 10000.")
+    group_size: int | None = Field(
+        None, description="Ids in the group, 1 to 10000: after as many ends, group.completed."
+    )
 
     def tasks(self) -> list[str | Task]:
         """The ids as the client takes them."""
@@ -150,14 +152,14 @@ class SubmittedItems(BaseModel):
 
 
 class TaskItem(BaseModel):
-    """A task as it is known. Times are in seconds since the Unix epoch; null: not yet.
+    """A tracked task. Times are in seconds since the Unix epoch; null: not yet.
 
     - `reason` says in a sentence why the task has its `state`;
     - it was submitted at `submitted_at`, finished at the remote API at `finished_at`, and its end
-      was stored at `settled_at`; it ends at `deadline_at` at the latest;
-    - `polls` counts the requests about it, the last one at `polled_at`; `absences` counts how often
+      was stored at `settled_at`; a pending task expires soon after `deadline_at`;
+    - `polls` counts its polls, the last one at `polled_at`; `absences` counts how often
       in a row the API did not find it;
-    - `trace` is the `traceparent` of the submit; `record` is what the API said at the end.
+    - `trace` is the `traceparent` of the submit; `record` is the API's record at the end.
     """
 
     id: str

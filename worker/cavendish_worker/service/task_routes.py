@@ -77,10 +77,10 @@ async def submit(
         str | None, Header(description="Not needed: a submit is idempotent by its ids.")
     ] = None,
     traceparent: Annotated[
-        str | None, Header(description="W3C trace context, where the body names none.")
+        str | None, Header(description="W3C trace context, if the body has none.")
     ] = None,
 ) -> Response:
-    """Track ids. A known id keeps everything, and gains the webhooks and the group.
+    """Track ids. A known id keeps all that it has; the webhooks and the group are added.
 
     201 if any is new, 200 if none is, 422 if all are refused; a wrong id is refused alone.
     """
@@ -137,7 +137,7 @@ async def list_tasks(
 
 @router.get("/count", summary="Count tasks", response_model=Count)
 async def count(query: Annotated[CountQuery, Query()], access: Reading, parts: Shared) -> Response:
-    """How many tasks match. It looks at each: a second for about half a million."""
+    """How many tasks match. It reads each of them: about half a million per second."""
     return answer({"count": await parts.client.count(narrowed(query, access))})
 
 

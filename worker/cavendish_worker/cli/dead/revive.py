@@ -25,7 +25,7 @@ from cavendish_worker.webhooks.reopening import MOST, reopen, spread
 def command(limit: int, rate: float, as_json: bool, everything: bool, **options: Any) -> None:
     """Deliver dead letters again, each with all its attempts.
 
-    Select them by name, by the id that they announce, or by options.
+    Select them by name, by id, or by options.
 
     \b
     cavendish dead revive --all

@@ -25,7 +25,7 @@ from cavendish_worker.wording.times import moment
 def command(delivery: str, limit: int | None, as_json: bool, **options: Any) -> None:
     """Show dead letters with all their attempts.
 
-    Give the name of one delivery, or the id that dead letters announce.
+    Give the name of one delivery, or the id whose webhooks became dead letters.
 
     \b
     cavendish dead show 1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10

@@ -17,7 +17,8 @@ _UNENCRYPTED = (
 unencrypted_option = click.option(
     "--unencrypted",
     is_flag=True,
-    help="Store the secret unencrypted, even if the workers have a key.",
+    help="Without CAVENDISH_SECRET_KEY here, store secrets unencrypted, even if the workers have "
+    "a key.",
 )
 
 

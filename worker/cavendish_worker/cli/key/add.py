@@ -32,7 +32,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     required=True,
     callback=_rights,
     metavar="RIGHTS",
-    help=f"What it may do, by comma: {', '.join(RIGHTS)}.",
+    help=f"Rights of the key, separated by commas: {', '.join(RIGHTS)}.",
 )
 @account_option(multiple=True, help="Only this account; may be repeated. Default: all.")
 @service_option(multiple=True, help="Only this service; may be repeated. Default: all.")
@@ -55,9 +55,9 @@ def command(
 ) -> None:
     """Make the key NAME of the HTTP API, and print it once: the store keeps only a hash of it.
 
-    NAME is the producer of all ids that are submitted with the key. Rights: `submit`: submit,
-    cancel and forget ids, and give them another deadline; `read`: read tasks, groups and events;
-    `operate`: everything else.
+    NAME is the producer of all ids that are submitted with the key. The right `submit` allows to
+    submit (through the gateway, too), cancel and forget ids, and to change their deadlines; `read`
+    to read tasks, groups and events; `operate` everything else.
 
     \b
     cavendish key add shop --may submit,read --account shop --own

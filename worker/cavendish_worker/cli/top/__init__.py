@@ -30,7 +30,7 @@ _STALE = 1.0
     type=Number(LEAST, MOST),
     show_default=True,
     metavar="SECONDS",
-    help="Seconds between two polls.",
+    help="Seconds between two updates.",
 )
 @click.option(
     "--page",
@@ -50,7 +50,7 @@ def command(every: float, page: str, once: bool, as_json: bool) -> None:
 
     Pages: the overview with states, rate limits and delays; the lanes; the webhook endpoints; the
     fleet. Keys: left, right or tab for the pages; j, k or the arrows to scroll; p to pause; ? for
-    help; q to end. --json prints one JSON object per line for each poll, until Ctrl-C.
+    help; q to end. --json prints one JSON object per line for each update, until Ctrl-C.
 
     \b
     cavendish top
