@@ -41,7 +41,7 @@ EVERY = 0.5
 _OURS = (sys.executable, "-m", "cavendish_worker.cli")
 
 
-@click.command("demo", short_help="Run the main job in under a minute, and check its result.")
+@click.command("demo", short_help="Run everything once in under a minute, and check the result.")
 @click.option(
     "--tasks",
     default=500,
@@ -58,7 +58,7 @@ _OURS = (sys.executable, "-m", "cavendish_worker.cli")
     help="Also write a picture of the run to this file.",
 )
 def command(tasks: int, timeout: float, svg: Path | None) -> None:
-    """Run the main job against an emulated API, and check its result.
+    """Run everything once against an emulated API, and check the result.
 
     Ids are submitted in three ways, polled, settled and announced. Exit code 0 only if every id was
     settled and every webhook arrived, with a valid signature and one webhook-id for each.

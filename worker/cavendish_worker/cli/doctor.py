@@ -14,7 +14,7 @@ from cavendish_worker.cli.options import json_option
 from cavendish_worker.cli.output import plain, print_json
 
 
-@click.command("doctor", short_help="Say what is wrong, and what to do about it.")
+@click.command("doctor", short_help="Report what is wrong, and what to do about it.")
 @click.option(
     "--offline",
     is_flag=True,
