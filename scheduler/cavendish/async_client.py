@@ -18,6 +18,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from cavendish.arguments import checked
 from cavendish.client import Client
 from cavendish.errors import ClientClosed
 from cavendish.joined_reads import Found, JoinedReads, Place
@@ -76,6 +77,7 @@ class AsyncClient:
             done = await client.wait(["id-1"], service="nano-banana", timeout=300)
     """
 
+    @checked()
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._client = Client(url, settings=settings)
         self._closed = False
@@ -105,6 +107,7 @@ class AsyncClient:
     enable_endpoint = _awaited(Client.enable_endpoint)
     disable_endpoint = _awaited(Client.disable_endpoint)
 
+    @checked()
     async def get(
         self, task_id: str | UUID, *, service: str, account: str = "default"
     ) -> TrackedTask | None:
@@ -115,6 +118,7 @@ class AsyncClient:
         self._check()
         return await self._reads.get((account, service), text_of(task_id))
 
+    @checked()
     async def wait(
         self,
         ids: Iterable[str | UUID],
@@ -136,6 +140,7 @@ class AsyncClient:
                 await _change(changed, seconds)
         return wait.ended
 
+    @checked()
     async def wait_group(
         self,
         name: str,
@@ -155,6 +160,7 @@ class AsyncClient:
                 await _change(changed, seconds)
         return wait.group
 
+    @checked()
     def events(
         self,
         service: str | None = None,

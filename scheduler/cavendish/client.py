@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from cavendish.arguments import checked
 from cavendish.controller import Controller
 from cavendish.endpoints.endpoint_methods import EndpointMethods
 from cavendish.environment.local_paths import store_url
@@ -18,7 +19,7 @@ from cavendish.operator_methods import OperatorMethods
 from cavendish.read_methods import ReadMethods
 from cavendish.settings import Settings
 from cavendish.store import Store
-from cavendish.submission import group_name, listed, with_key
+from cavendish.submission import group_name, ids_of, listed, with_key
 from cavendish.submitter import Submitter
 from cavendish.undo import Undo
 from cavendish.waiting.event_stream import EventStream
@@ -40,6 +41,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
             done = client.wait(["id-1"], service="nano-banana", timeout=300)
     """
 
+    @checked()
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = s = settings or Settings.load()
         where = with_wait(url, s.wait_replicas, s.wait_timeout) if url else store_url(s)
@@ -90,6 +92,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
         told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
         return self._submitter.submit(with_key(listed(ids), key), *told, group, group_size)
 
+    @checked()
     def wait(
         self,
         ids: Iterable[str | UUID],
@@ -115,6 +118,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
                 changed.clear()
         return wait.ended
 
+    @checked()
     def wait_group(
         self,
         name: str,
@@ -136,6 +140,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
                 changed.clear()
         return wait.group
 
+    @checked()
     def events(
         self,
         service: str | None = None,
@@ -188,7 +193,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
     def _waiting(
         self, ids: Iterable[str | UUID], service: str, account: str, changed: Callable[[], None]
     ) -> AbstractContextManager[Wait]:
-        return self._waits.wait(account, service, listed(ids), changed)
+        return self._waits.wait(account, service, ids_of(ids), changed)
 
     def _watching(
         self, group: str, account: str, changed: Callable[[], None]

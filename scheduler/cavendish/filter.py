@@ -6,7 +6,10 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_type_hints
 
+from cavendish.arguments import complaint_about
 from cavendish.endpoints.webhook_endpoint import endpoint_of, subscription_of_group
 from cavendish.errors import SubmissionError
 from cavendish.model import Lane, State, TrackedTask
@@ -24,7 +27,7 @@ class Filter:
     - `since`, `until`: seconds since the Unix epoch, both included, compared with the end of a
       task, or with its submit while it is pending.
 
-    Raises SubmissionError for a state that does not exist, and for a time that is not a number.
+    Raises SubmissionError for a state that does not exist, and for a value of another type.
     """
 
     service: str | None = None
@@ -39,6 +42,13 @@ class Filter:
     until: float | None = None
 
     def __post_init__(self) -> None:
+        told = {each: getattr(self, each) for each in self.__slots__}
+        if complaint := complaint_about(told, _hints()):
+            raise SubmissionError(complaint)
+        if not isinstance(self.state, str | None):  # it is read more than once
+            object.__setattr__(self, "state", tuple(map(str, self.state)))
+        if self.state == ():
+            raise SubmissionError("`state` must name a state; without it, a filter means all.")
         known = [state.value for state in State]
         for state in states_of(self):
             if state not in known:
@@ -46,7 +56,7 @@ class Filter:
                 raise SubmissionError(f"There is no state {state!r}; the states are {states}.")
         for name in ("since", "until"):
             at = getattr(self, name)
-            if at is not None and not (isinstance(at, int | float) and math.isfinite(at)):
+            if at is not None and not math.isfinite(at):
                 raise SubmissionError(f"`{name}` must be a number of seconds, not {at!r}.")
 
 
@@ -61,6 +71,11 @@ class Page:
 
     items: tuple[TrackedTask, ...]
     next: str | None
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Filter)
 
 
 def states_of(found: Filter) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 
-from cavendish.errors import StoreUnavailable
 from cavendish.model import TrackedTask
 
 #: Ids of one read at most.
@@ -56,12 +55,7 @@ class JoinedReads:
         try:
             _tell(asked, self._read(place, list({task_id for task_id, _ in asked})), None)
         except Exception as error:  # whatever it is, it is raised where somebody waits
-            if len(asked) == 1 or isinstance(error, StoreUnavailable):
-                _tell(asked, {}, error)
-                return
-            half = len(asked) // 2  # one id may be to blame, such as a text that no wire takes
-            self._bring(place, asked[:half])
-            self._bring(place, asked[half:])
+            _tell(asked, {}, error)
 
     def _next(self, place: Place) -> list[Asked]:
         with self._lock:

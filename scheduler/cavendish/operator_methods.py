@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
+from cavendish.arguments import checked
 from cavendish.controller import Controller
 from cavendish.filter import Filter
 from cavendish.model import Changed
@@ -18,6 +19,7 @@ class OperatorMethods:
     _controller: Controller
     _undo: Undo
 
+    @checked()
     def cancel(
         self,
         ids: Iterable[str | UUID] | Filter,
@@ -42,6 +44,7 @@ class OperatorMethods:
         found = self._undo.cancel(ids, service, account, silent=silent, reason=reason, by=by)
         return [one for some in found for one in some]
 
+    @checked()
     def set_deadline(
         self,
         ids: Iterable[str | UUID] | Filter,
@@ -60,6 +63,7 @@ class OperatorMethods:
         found = self._undo.set_deadline(ids, service, account, deadline, by)
         return [one for some in found for one in some]
 
+    @checked()
     def forget(
         self,
         ids: Iterable[str | UUID] | Filter,
@@ -76,6 +80,7 @@ class OperatorMethods:
         """
         return [one for some in self._undo.forget(ids, service, account) for one in some]
 
+    @checked()
     def pause(
         self,
         account: str,
@@ -96,6 +101,7 @@ class OperatorMethods:
         """
         return self._controller.pause(account, service, seconds, until, reason, by)
 
+    @checked()
     def resume(self, account: str, service: str | None = None) -> Pause | None:
         """End the pause of an `account`, or of one `service` of it, and return it.
 
@@ -107,6 +113,7 @@ class OperatorMethods:
         """All pauses by operators that are in force, by account and service."""
         return self._controller.pauses()
 
+    @checked()
     def set_rate_ceiling(
         self, account: str, calls: float | None, *, by: str | None = None
     ) -> RateCeiling | None:

@@ -6,11 +6,12 @@ import builtins
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
+from cavendish.arguments import checked
 from cavendish.errors import SubmissionError
 from cavendish.filter import Filter, Page
 from cavendish.model import Group, TrackedTask
 from cavendish.store import Store
-from cavendish.submission import group_name, listed, text_of
+from cavendish.submission import group_name, ids_of, text_of
 
 #: Most tasks on one page.
 _LARGEST_PAGE = 1000
@@ -21,6 +22,7 @@ class ReadMethods:
 
     _store: Store
 
+    @checked()
     def get(
         self, task_id: str | UUID, *, service: str, account: str = "default"
     ) -> TrackedTask | None:
@@ -31,6 +33,7 @@ class ReadMethods:
         """
         return self.get_many([task_id], service=service, account=account).get(text_of(task_id))
 
+    @checked()
     def get_many(
         self,
         ids: Iterable[str | UUID],
@@ -43,8 +46,9 @@ class ReadMethods:
 
         `with_record=False` leaves the upstream records out.
         """
-        return self._store.tasks.get(account, service, listed(ids), with_record=with_record)
+        return self._store.tasks.get(account, service, ids_of(ids), with_record=with_record)
 
+    @checked()
     def find(
         self, key: str | UUID, *, service: str | None = None, account: str | None = None
     ) -> builtins.list[TrackedTask]:
@@ -63,6 +67,7 @@ class ReadMethods:
             found += self._store.tasks.load(lane, ids, with_record=True).tasks.values()
         return found
 
+    @checked()
     def group(self, name: str, *, account: str = "default") -> Group | None:
         """The group `name` of an `account`: how many of its ids have joined, and have ended.
 
@@ -72,6 +77,7 @@ class ReadMethods:
         """
         return self._store.groups.get(account, group_name(name))
 
+    @checked()
     def list(
         self,
         matching: Filter | None = None,
@@ -87,10 +93,11 @@ class ReadMethods:
         many, 1 to 1,000; `with_record`: with their upstream records. Raises SubmissionError for a
         cursor that is malformed or of another filter.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
-            raise SubmissionError(f"A page has 1 to {_LARGEST_PAGE} tasks, not {limit!r}.")
+        if not 1 <= limit <= _LARGEST_PAGE:
+            raise SubmissionError(f"A page has 1 to {_LARGEST_PAGE} tasks, not {limit}.")
         return self._store.search.page(matching or Filter(), cursor, limit, with_record=with_record)
 
+    @checked()
     def iter(
         self, matching: Filter | None = None, *, with_record: bool = False
     ) -> Iterator[TrackedTask]:
@@ -104,6 +111,7 @@ class ReadMethods:
             yield from page.items
             cursor, first = page.next, False
 
+    @checked()
     def count(self, matching: Filter | None = None) -> int:
         """How many tasks are tracked or kept: all, or those `matching` a filter.
 

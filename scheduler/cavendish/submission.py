@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from cavendish.arguments import is_text
 from cavendish.endpoints.webhook_endpoint import is_url, name_complaint
 from cavendish.errors import SubmissionError
 from cavendish.model import Task
@@ -89,6 +90,7 @@ def with_key(ids: list[str | UUID | Task], key: str | UUID | None) -> list[str |
         return ids
     if len(ids) != 1:
         raise SubmissionError("A key belongs to one id; give several ids as `Task(id, key=…)`.")
+    _key(text_of(key))
     (one,) = ids
     task = one if isinstance(one, Task) else Task(one)
     return [task if task.key else replace(task, key=key)]
@@ -101,9 +103,18 @@ def text_of(task_id: Any) -> Any:
 
 def listed(ids: Iterable[Any]) -> list[Any]:
     """The ids as a list; a single string is taken for a mistake, not for its characters."""
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
         raise SubmissionError("The ids must be a list of strings.", "ids")
     return [text_of(each) for each in ids]
+
+
+def ids_of(ids: Iterable[Any]) -> list[str]:
+    """The ids of tasks as a list of texts. Raises SubmissionError for what is none."""
+    found = listed(ids)
+    for each in found:
+        if not is_text(each):
+            raise SubmissionError(f"An id must be a text that UTF-8 has, not {shown(each)}.", "ids")
+    return found
 
 
 def id_complaint(task_id: object) -> str | None:

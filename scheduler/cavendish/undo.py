@@ -21,7 +21,7 @@ from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.groups import IdEnd
 from cavendish.store.new_tasks import by_lane
-from cavendish.submission import LONGEST_DEADLINE, SHORTEST_DEADLINE, checked_account, listed
+from cavendish.submission import LONGEST_DEADLINE, SHORTEST_DEADLINE, checked_account, ids_of
 
 #: Ids of a service, or a filter.
 Chosen = Iterable[str | UUID] | Filter
@@ -159,7 +159,7 @@ class Undo:
             return
         if service is None:
             raise SubmissionError("Name the service of the ids.", "service")
-        ids = dict.fromkeys(str(each) for each in listed(chosen))
+        ids = dict.fromkeys(ids_of(chosen))
         shards = self._settings.shards
         yield from by_lane(checked_account(account or "default"), service, ids, shards)
 

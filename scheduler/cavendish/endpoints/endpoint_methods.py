@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from cavendish.arguments import checked
 from cavendish.endpoints.endpoint_manager import EndpointManager
 from cavendish.endpoints.endpoint_options import RESETS, EndpointOptions
 from cavendish.endpoints.webhook_endpoint import NewSecret, WebhookEndpoint
@@ -27,6 +28,7 @@ class EndpointMethods:
         """The webhook endpoints that are registered, disabled, or have pending deliveries."""
         return [view.public for view in self._endpoints.list()]
 
+    @checked(EndpointError)
     def endpoint(self, which: str) -> WebhookEndpoint:
         """One endpoint; `which`: its name, its URL or the hash of it.
 
@@ -34,6 +36,7 @@ class EndpointMethods:
         """
         return self._endpoints.show(which).public
 
+    @checked(EndpointError)
     def add_endpoint(
         self,
         name: str,
@@ -61,7 +64,7 @@ class EndpointMethods:
         --consent` asks the receiver for its consent.
         """
         options = _options(
-            url=_text(url, "url"),
+            url=url,
             events=events,
             headers=headers,
             rate=rate,
@@ -69,8 +72,9 @@ class EndpointMethods:
             retry_for=retry_for,
         )
         said = {"ed25519": ed25519, "consent": False, "unencrypted": unencrypted}
-        return self._endpoints.add(_text(name, "name"), options, **said)[1]
+        return self._endpoints.add(name, options, **said)[1]
 
+    @checked(EndpointError)
     def update_endpoint(
         self,
         name: str,
@@ -94,7 +98,7 @@ class EndpointMethods:
         or `rate` of an endpoint that has consented: only `cavendish endpoint update` asks it anew.
         """
         options = _options(
-            url=None if url is None else _text(url, "url"),
+            url=url,
             events=events,
             headers=headers,
             removed=remove_headers,
@@ -103,9 +107,10 @@ class EndpointMethods:
             retry_for=retry_for,
             reset=reset,
         )
-        self._endpoints.update(_text(name, "name"), options, unencrypted=unencrypted)
+        self._endpoints.update(name, options, unencrypted=unencrypted)
         return self.endpoint(name)
 
+    @checked(EndpointError)
     def rotate_endpoint(
         self, name: str, *, overlap: float = 86400.0, unencrypted: bool = False
     ) -> NewSecret:
@@ -113,30 +118,32 @@ class EndpointMethods:
 
         `unencrypted` as in `add_endpoint`. Raises EndpointError.
         """
-        seconds = _number(overlap, "overlap") or 0.0
-        return self._endpoints.rotate(_text(name, "name"), seconds, unencrypted=unencrypted)
+        return self._endpoints.rotate(name, float(overlap), unencrypted=unencrypted)
 
+    @checked(EndpointError)
     def remove_endpoint(self, name: str) -> int:
         """Forget the registered endpoint `name` and its secrets; how many deliveries wait for it.
 
         They become dead letters when they are due. Raises EndpointError if it is not registered.
         """
-        return self._endpoints.remove(_text(name, "name"))
+        return self._endpoints.remove(name)
 
+    @checked(EndpointError)
     def enable_endpoint(self, which: str) -> bool:
         """Send to an endpoint again, at once; true if it was disabled.
 
         `which`: its name, URL or hash. Raises EndpointError for a name that is not known.
         """
-        return self._endpoints.enable(_text(which, "which"))[1]
+        return self._endpoints.enable(which)[1]
 
+    @checked(EndpointError)
     def disable_endpoint(self, which: str, *, reason: str = "by hand") -> bool:
         """Send nothing to an endpoint until it is enabled; true if it was enabled.
 
         `which`: its name, URL or hash; `reason` is shown wherever its state is. Raises
         EndpointError for a name that is not known.
         """
-        return self._endpoints.disable(_text(which, "which"), _text(reason, "reason"))[1]
+        return self._endpoints.disable(which, reason)[1]
 
 
 def _options(
@@ -150,12 +157,10 @@ def _options(
     retry_for: float | None,
     reset: Iterable[str] = (),
 ) -> EndpointOptions:
-    """The options that a caller means. Raises EndpointError for those of a wrong type."""
+    """The options that a caller means. Raises EndpointError for what is no text in them."""
     named = dict(headers or {})
     for text in (*named, *named.values()):
         _text(text, "headers")
-    if retries is not None and type(retries) is not int:
-        raise EndpointError(f"Refused: `retries` must be a whole number, not {retries!r}.")
     again = frozenset(_texts(reset, "reset"))
     if unknown := again - {*RESETS}:
         raise EndpointError(f"Refused: `reset` is of {', '.join(RESETS)}, not {min(unknown)!r}.")
@@ -164,9 +169,9 @@ def _options(
         _texts(events, "events"),
         named,
         _texts(removed, "remove_headers"),
-        _number(rate, "rate"),
+        _float(rate),
         retries,
-        _number(retry_for, "retry_for"),
+        _float(retry_for),
         again,
     )
 
@@ -184,9 +189,5 @@ def _text(value: object, name: str) -> str:
     return value
 
 
-def _number(value: float | None, name: str) -> float | None:
-    if value is None:
-        return None
-    if type(value) not in (int, float):
-        raise EndpointError(f"Refused: `{name}` must be a number, not {value!r}.")
-    return float(value)
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
