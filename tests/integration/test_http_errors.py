@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,10 @@ import pytest
 
 from cavendish.settings import Settings
 from cavendish.store import Store
+from cavendish_worker.service.application import create_app
 from cavendish_worker.service.guarded_route import LARGEST_BODY
+from cavendish_worker.service.openapi_document import operations
+from cavendish_worker.service.parts import Parts
 from cavendish_worker.service.task_bodies import Body
 from cavendish_worker.telemetry import logs
 from conftest import Server
@@ -24,6 +28,7 @@ from servers import eventually
 from serving import caller, new_key, service
 
 SERVICE = "nano-banana"
+DOCUMENT = create_app(Parts.of(Settings())).openapi()
 JSON = {"content-type": "application/json"}
 
 
@@ -345,7 +350,44 @@ def test_whoever_sends_a_head_or_a_body_too_slowly_is_not_waited_for(
         assert connection.recv(65536).startswith(b"HTTP/1.1 408")
 
 
+GUARDED = [
+    pytest.param(method, path, one, id=f"{method} {path}")
+    for method, path, one in operations(DOCUMENT)
+    if one.get("security")
+]
+
+
+def query_names(operation: dict[str, Any]) -> list[str]:
+    return [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), GUARDED)
+def test_a_parameter_that_an_operation_does_not_have_is_refused_before_anything_is_done(
+    http: httpx.Client, address: str, method: str, path: str, operation: dict[str, Any]
+) -> None:
+    """On each operation that has a key; the sentence names it, and those that there are."""
+    where, known = re.sub(r"\{\w+\}", "x", path), query_names(operation)
+    said = problem(http.request(method, where, params={"wiat": "20"}), 422)
+    names = ", ".join(sorted(known)) or "none"
+    assert said == f"query wiat: There is no such parameter; this resource has {names}."
+    for name in known:
+        twice = http.request(method, where, params=[(name, "1"), (name, "1")])
+        problem(twice, 422)
+        assert name == "state" or "given twice" in twice.json()["detail"]
+    assert "unknown parameter" in operation["responses"]["422"]["description"]
+    with caller(address) as stranger:
+        problem(stranger.request(method, where, params={"wiat": "20"}), 401)
+
+
+def test_a_parameter_that_is_known_is_read_where_others_are_not(http: httpx.Client) -> None:
+    """A list may be given item by item."""
+    assert http.get("/v1/tasks?state=failed&state=expired&limit=3").status_code == 200
+    long = problem(http.get("/v1/tasks", params={"x" * 5000: "1"}), 422)
+    assert len(long) < 500
+
+
 _MANY = "1," * 1_000_000 + "1"
+_PAIRS = ",".join(f'"h{number}":1' for number in range(500_000))
 
 
 @pytest.mark.parametrize(
@@ -358,6 +400,7 @@ _MANY = "1," * 1_000_000 + "1"
         ("/v1/tasks/cancel", '{"filter":{"state":[' + _MANY + "]}}"),
         ("/v1/dead-letters/drop", '{"deliveries":[' + _MANY + "]}"),
         ("/v1/endpoints", '{"name":"a","url":"http://b.example","events":[' + _MANY + "]}"),
+        ("/v1/endpoints", '{"name":"a","url":"http://b.example","headers":{' + _PAIRS + "}}"),
     ],
 )
 def test_a_body_with_a_million_faults_is_told_of_one(
@@ -386,6 +429,68 @@ def test_lists_in_bodies_stop_at_their_first_fault() -> None:
     found = [one for each in bodies for one in lists(each.__pydantic_core_schema__)]
     assert len(found) > 8
     assert all(one.get("fail_fast") for one in found)
+
+
+def schemas_of_requests() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each schema in what requests may say, with its place."""
+    known = DOCUMENT["components"]["schemas"]
+    found: list[tuple[str, dict[str, Any]]] = []
+    for method, path, one in operations(DOCUMENT):
+        bodies = one.get("requestBody", {}).get("content", {}).values()
+        said = [each["schema"] for each in (*one.get("parameters", ()), *bodies)]
+        found += [(f"{method} {path}", schema) for schema in said]
+    for where, schema in found:  # it grows
+        if "$ref" in schema:
+            found.append((where, known[schema["$ref"].rpartition("/")[2]]))
+        found += [(where, each) for each in schema.get("anyOf", ())]
+        found += [(f"{where} {name}", each) for name, each in schema.get("properties", {}).items()]
+        found += [(where, schema["items"])] if "items" in schema else []
+        yield where, schema
+
+
+def test_whatever_may_be_long_in_a_request_has_a_bound_in_the_document() -> None:
+    """Each list, and each object with names of the caller's own."""
+    unbounded = {
+        where
+        for where, schema in schemas_of_requests()
+        if (schema.get("type") == "array" and "maxItems" not in schema)
+        or (schema.get("additionalProperties") and "maxProperties" not in schema)
+    }
+    assert unbounded == set()
+    assert {where.split()[-1] for where, one in schemas_of_requests() if "maxItems" in one} >= {
+        "ids", "webhook", "events", "deliveries", "remove_headers", "reset", "state",
+    }  # fmt: skip
+
+
+_TASK = {"service": SERVICE, "ids": ["a"]}
+_ENDPOINT = {"name": "a", "url": "http://b.example"}
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "why"),
+    [
+        ("/v1/tasks", _TASK | {"ids": ["a"] * 10_001}, "ids: At most 10,000 may"),
+        ("/v1/tasks", _TASK | {"webhook": ["http://b.example"] * 9}, "webhook: At most 8 may"),
+        ("/v1/tasks", _TASK | {"metadata": {str(n): 1 for n in range(9000)}}, "metadata: At most"),
+        ("/v1/tasks", _TASK | {"metadata": {"a": "b" * 9000}}, "larger than 8 KiB"),
+        ("/v1/tasks", _TASK | {"model": "m" * 100_000}, "at most 100 characters"),
+        ("/v1/tasks/cancel", {"filter": {"state": ["failed"] * 7}}, "state: At most 6 may"),
+        ("/v1/tasks/cancel", {"filter": {"state": []}}, "state"),
+        ("/v1/dead-letters/drop", {"deliveries": ["a"] * 10_001}, "At most 10,000 may"),
+        ("/v1/endpoints", _ENDPOINT | {"events": ["task.*"] * 51}, "events: At most 50 may"),
+        ("/v1/endpoints", _ENDPOINT | {"headers": {f"x-{n}": "y" for n in range(11)}}, "10 may"),
+        ("/v1/endpoints", _ENDPOINT | {"headers": {"x": "y" * 3000}}, "1 to 2048 printable"),
+        ("/v1/endpoints", _ENDPOINT | {"headers": {"x" * 100_000: "y"}}, "1 to 64 letters"),
+        ("/v1/endpoints", _ENDPOINT | {"headers": {"x": 7}}, "value of 'x' must be a text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_too_many_and_too_large_is_said_in_a_sentence(
+    http: httpx.Client, path: str, told: dict[str, Any], why: str
+) -> None:
+    said = problem(http.post(path, json=told), 422)
+    assert why in said
+    assert len(said) < 300
 
 
 def test_an_unknown_field_is_named(http: httpx.Client) -> None:

@@ -22,6 +22,8 @@ TO_OPERATORS = (
     "worker.gone",
 )
 KINDS = (*TO_PRODUCERS, *TO_OPERATORS)
+#: Choices of an endpoint: each kind, and their first words.
+MOST = 50
 #: What stands for every kind, also for those that later versions add.
 ALL = "all"
 
@@ -33,6 +35,8 @@ def chosen(events: Sequence[str], kind: str) -> bool:
 
 def events_complaint(events: Sequence[str]) -> str | None:
     """Why an endpoint cannot choose these, or None."""
+    if len(events) > MOST:
+        return f"an endpoint chooses at most {MOST} kinds of webhooks"
     unknown = [event for event in events if not any(_covers(event, kind) for kind in KINDS)]
     if not unknown:
         return None

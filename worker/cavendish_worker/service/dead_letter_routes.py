@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response, Security
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from cavendish.endpoints.endpoint_view import find_endpoint
 from cavendish.store import Store
@@ -27,7 +27,6 @@ router = APIRouter(
 class DeadLetterQuery(BaseModel):
     """Which dead letters are listed."""
 
-    model_config = ConfigDict(extra="forbid")
     endpoint: str | None = Field(None, description="Name, URL or hash.")
     since: float | None = Field(None, description="Unix time.")
     reason: str = Field("", description="Only those whose reason contains this.")
@@ -37,7 +36,9 @@ class DeadLetterQuery(BaseModel):
 class DeadLettersBody(Body):
     """Which dead letters are meant: at least one of these, or `all`."""
 
-    deliveries: Listed[str] = Field([], description="Names of deliveries, or ids of tasks.")
+    deliveries: Listed[str] = Field(
+        [], max_length=MOST, description="Names of deliveries, or ids of tasks."
+    )
     endpoint: str | None = None
     since: float | None = None
     reason: str = ""

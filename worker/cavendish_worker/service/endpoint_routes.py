@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response, Security
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from cavendish import NewSecret, WebhookEndpoint
+from cavendish.endpoints.webhook_events import MOST as MOST_EVENTS
+from cavendish.endpoints.webhook_headers import MOST as MOST_HEADERS
 from cavendish_worker.service.guarded_route import BEARER, OF_ALL, GuardedRoute
 from cavendish_worker.service.json_answers import answer
 from cavendish_worker.service.parts import Shared
-from cavendish_worker.service.task_bodies import Body, Listed
+from cavendish_worker.service.task_bodies import Body, Listed, all_texts, few
 
 router = APIRouter(
     prefix="/v1/endpoints",
@@ -21,15 +23,18 @@ router = APIRouter(
 )
 
 
+Headers = Annotated[dict[str, str], Field(max_length=MOST_HEADERS), BeforeValidator(all_texts)]
+
+
 class OptionsBody(Body):
     """Options of an endpoint."""
 
-    events: str | Listed[str] = Field(
+    events: Annotated[
+        str | Annotated[Listed[str], Field(max_length=MOST_EVENTS)], few(MOST_EVENTS)
+    ] = Field(
         default=[], description="Kinds that it gets, such as task.failed or task.*; default: all."
     )
-    headers: dict[str, str] | None = Field(
-        None, description="Headers that are sent with each webhook."
-    )
+    headers: Headers | None = Field(None, description="Headers that are sent with each webhook.")
     rate: float | None = Field(None, description="Maximum number of webhooks per minute.")
     retries: int | None = Field(None, description="Number of attempts after the first one.")
     retry_for: float | None = Field(
@@ -52,9 +57,9 @@ class UpdateBody(OptionsBody):
     """Options that change; all others stay."""
 
     url: str | None = None
-    remove_headers: Listed[str] = Field(default=[])
+    remove_headers: Listed[str] = Field(default=[], max_length=MOST_HEADERS)
     reset: Listed[Literal["events", "headers", "rate", "retries"]] = Field(
-        default=[], description="Options that return to their default."
+        default=[], max_length=4, description="Options that return to their default."
     )
 
 

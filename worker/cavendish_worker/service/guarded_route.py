@@ -1,4 +1,4 @@
-"""Routes that need a key, which is checked before the body is read; the body comes in time."""
+"""Routes that need a key, which is checked before the rest is read; the body comes in time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 from cavendish_worker.service.key_access import KeyAccess
 from cavendish_worker.service.parts import parts_of
 from cavendish_worker.service.problem_details import Problem, again_after, no_key
+from cavendish_worker.service.query_names import QueryNames
 from cavendish_worker.service.request_body import CLOSE, TOO_MANY, Unread, has_too_many, read_body
 from cavendish_worker.telemetry.metrics import answered
 
@@ -25,14 +26,17 @@ BEARER = HTTPBearer(
 
 
 class GuardedRoute(APIRoute):
-    """A route that answers 401 to whoever has no key, 415 to a body that is no JSON."""
+    """A route that answers 401 to whoever has no key, 422 to a query with a word that it does not
+    know, 415 to a body that is no JSON.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI, behind the checks."""
-        handler = super().get_route_handler()
+        handler, query = super().get_route_handler(), QueryNames(self.dependant)
 
         async def guarded(request: Request) -> Response:
             request.state.access = await access_of(request)
+            query.check(request)
             return await handler(_Read(request, await _body(request)))
 
         return guarded

@@ -13,7 +13,8 @@ Track the ids of slow remote jobs, read their results, wait for their ends.
 
 Each request carries a key: `Authorization: Bearer cav_…`. Errors are problem documents (RFC 9457)
 with one sentence in `detail`. Times are in seconds since the Unix epoch. Submits are idempotent:
-after a 5xx or a lost answer, send the same again."""
+after a 5xx or a lost answer, send the same again. A parameter or a field that an operation does not
+have is refused with 422, so a typo changes nothing unseen."""
 
 #: Status -> when it is answered. Those of all routes with a key, and those with a body.
 _KEYED = {
@@ -21,7 +22,7 @@ _KEYED = {
     "401": "There is no key, or it is unknown, revoked or expired.",
     "403": "The key may not do this.",
     "404": "It does not exist, or the key may not see it.",
-    "422": "A value in the request is not valid.",
+    "422": "A value in the request is not valid, or its query has an unknown parameter.",
     "429": "A rate, a quota or a limit is exceeded: try again after `Retry-After` seconds.",
     "503": "Redis is away: try again after `Retry-After` seconds.",
 }

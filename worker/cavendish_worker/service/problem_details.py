@@ -109,6 +109,8 @@ def _place(loc: Sequence[object]) -> str:
 
 
 def _sentence(one: Mapping[str, Any]) -> str:
+    if one["type"] == "too_long":
+        return f"At most {one['ctx']['max_length']:,} may be given."
     text = f"{one['msg']}".removeprefix("Value error, ")
     return text if text.endswith(".") else f"{text}."
 

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
-from cavendish import Changed, Filter, Task
+from cavendish import Changed, Filter, State, Task
 from cavendish.model import printable
+from cavendish.submission import METADATA_BYTES, WEBHOOKS
 
 #: Ids in one request.
 MOST_IDS = 10_000
 EXAMPLE = "1c4dd0f1-6b0e-4b6f-9f36-0a9e1f3c7a10"
 StateName = Literal["pending", "succeeded", "failed", "unknown", "expired", "cancelled"]
 T = TypeVar("T")
+
+
+def few(most: int) -> BeforeValidator:
+    """For what may be a list or something else: it has at most so many items."""
+
+    def checked(told: object) -> object:
+        if isinstance(told, list) and len(told) > most:
+            raise ValueError(f"At most {most:,} may be given.")
+        return told
+
+    return BeforeValidator(checked)
+
+
+def all_texts(told: object) -> object:
+    """Of the faults of an object of texts, too, only the first is told of."""
+    for name, value in told.items() if isinstance(told, dict) else ():
+        if not isinstance(value, str):
+            raise ValueError(f"The value of {printable(name, 60)!r} must be a text.")  # noqa: TRY004
+    return told
 
 
 class _FirstFault(FailFast):
@@ -25,6 +45,8 @@ class _FirstFault(FailFast):
 #: A list in a body. Only its first wrong item is told of: a million of them would stop everybody
 #: for a minute.
 Listed = Annotated[list[T], _FirstFault()]
+#: An entry takes five bytes at least: `"":1,`.
+Metadata = Annotated[dict[str, Any], Field(max_length=METADATA_BYTES // 5)]
 Ids = Annotated[Listed[str], Field(max_length=MOST_IDS, examples=[[EXAMPLE]])]
 
 
@@ -48,7 +70,7 @@ class TaskBody(Body):
     """An id with options of its own."""
 
     id: str = Field(examples=[EXAMPLE])
-    metadata: dict[str, Any] | None = Field(
+    metadata: Metadata | None = Field(
         None, description="Metadata of this id, instead of that of the whole submit."
     )
     key: str | None = Field(None, description="A name of your own for this id: `?key=` finds it.")
@@ -62,13 +84,11 @@ class SubmitBody(Body):
     )
     account: str = Field("default", description="The account whose token is used to poll the ids.")
     ids: Listed[str | TaskBody] = Field(max_length=MOST_IDS, examples=[[EXAMPLE]])
-    webhook: str | Listed[str] | None = Field(
-        None, description="A URL or the name of a registered endpoint, or up to 8 of them."
-    )
+    webhook: Annotated[
+        str | Annotated[Listed[str], Field(max_length=WEBHOOKS)] | None, few(WEBHOOKS)
+    ] = Field(None, description="A URL or the name of a registered endpoint, or up to 8 of them.")
     deadline: float | None = Field(None, description="Seconds from now: 1 to 2592000.")
-    metadata: dict[str, Any] | None = Field(
-        None, description="At most 8 KiB; each webhook contains it."
-    )
+    metadata: Metadata | None = Field(None, description="At most 8 KiB; each webhook contains it.")
     model: str | None = Field(
         None, description="The model that runs the task; it improves the duration estimate."
     )
@@ -99,7 +119,7 @@ class Wanted(BaseModel):
 
     service: str | None = None
     account: str | None = None
-    state: Listed[StateName] | None = None
+    state: Annotated[Listed[StateName], Field(min_length=1, max_length=len(State))] | None = None
     producer: str | None = None
     model: str | None = None
     key: str | None = None
@@ -124,8 +144,6 @@ class FilterBody(Wanted, Body):
 
 class CountQuery(Wanted):
     """A filter in a query."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ListQuery(CountQuery):
