@@ -655,6 +655,40 @@ def test_an_api_that_refuses_before_it_has_all_is_heard_and_its_connection_ends(
     assert slow.ended()
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_5xx_leaves_the_fate_uncertain_only_of_what_the_api_has_whole(
+    half_sent: socket.socket, slow: Slow, store: Store, *, whole: bool
+) -> None:
+    """What it has only a part of was not bought: the caller may send it again."""
+    if whole:
+        half_sent.sendall(b"b" * HALF)
+        slow.read(2 * HALF + slow.got.index(b"\r\n\r\n") + 4)
+    slow.answer(b"502 Bad Gateway")
+    with suppress(OSError):
+        half_sent.sendall(b"b" * HALF * (not whole))
+    answer = received(half_sent, b"}")
+    assert answer.startswith(b"HTTP/1.1 424" if whole else b"HTTP/1.1 503")
+    assert len(store.uncertain.all(store.fleet.now())) == whole
+
+
+def test_a_large_submit_that_is_read_whole_is_no_more_uncertain_than_one_that_streams(
+    store: Store, settings: Settings, slow: Slow
+) -> None:
+    """A picture of many megabytes, of which the API has read a part when it answers."""
+    told = {"prompt": "p", "async": True, "image_urls": ["a" * 20_000_000]}
+    with (
+        service(replace(settings, api_url=slow.url)) as address,
+        caller(address, "emulated") as http,
+        ThreadPoolExecutor() as threads,
+    ):
+        answer = threads.submit(http.post, "/nano-banana/images", json=told)
+        slow.read(HALF)
+        slow.answer(b"503 Service Unavailable")
+        assert answer.result().status_code == 503
+        assert "before all of the request was sent" in answer.result().text
+    assert store.uncertain.all(store.fleet.now()) == []
+
+
 def test_a_free_look_is_passed_through(
     sdk: AceDataCloud, http: httpx.Client, api: Api, store: Store, address: str
 ) -> None:

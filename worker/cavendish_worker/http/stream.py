@@ -126,14 +126,13 @@ class Connection(BaseProtocol):
     async def _write(self, some: bytes, timeout: float | None) -> None:
         assert self.transport is not None  # noqa: S101 (it was usable)
         self.transport.write(some)
-        if self.writing_paused:
+        while self.writing_paused and self._message is None and self.transport is not None:
             try:
-                async with asyncio.timeout(timeout):
-                    await self._drain_helper()
-            except TimeoutError:
+                await self._peer_acts(timeout)
+            except httpx.ReadTimeout:
                 raise httpx.WriteTimeout("The peer did not take the request in time.") from None
-            except ConnectionError:
-                return  # an early answer may have come all the same
+        if self.writing_paused:
+            self._spoilt = True  # it has answered, and may never read the rest
 
     async def answer(self, timeout: float | None) -> RawResponseMessage:
         """The head of the final answer."""
@@ -207,6 +206,11 @@ class Connection(BaseProtocol):
         super().connection_made(transport)
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.peer = transport.get_extra_info("peername")
+
+    def resume_writing(self) -> None:
+        """The peer has taken what was written."""
+        super().resume_writing()
+        self._wake()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp)
         if self._reading_paused:

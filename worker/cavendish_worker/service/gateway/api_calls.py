@@ -28,6 +28,8 @@ _SENT_ON = frozenset("accept content-type content-encoding model idempotency-key
 _KEPT_BACK = ("x-forwarded-", "x-real-ip", "x-record-exempt", "x-request-id")
 #: Headers of an answer that the caller gets, beside those that begin with `x-` or `ratelimit`.
 _ANSWERED = frozenset("content-type retry-after content-disposition".split())
+#: Bytes of a body that are sent at once; of more it is known how far it came.
+_PIECE = 64 * 1024
 
 
 #: An answer of the API, whose body may still be coming.
@@ -63,12 +65,10 @@ class ApiCalls:
         A body that is still coming needs a `content-length` among the headers. `method`: another
         one, such as GET. Raises NotSent and Uncertain.
         """
-        coming = None if isinstance(body, bytes) else _Coming(body)
-        sent = [
-            (name, value)
-            for name, value in headers
-            if _goes_on(name) or (coming and name == "content-length")
-        ]
+        headers = list(headers)
+        coming = _coming(body, headers)
+        sent = [(name, value) for name, value in headers if _goes_on(name)]
+        sent += [("content-length", str(coming.length))] if coming else []
         sent += [("authorization", f"Bearer {token}"), ("accept-encoding", "identity")]
         sent += [("user-agent", "Cavendish"), *traces().headers().items()]
         coded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent]
@@ -84,6 +84,9 @@ class ApiCalls:
             cut = coming is not None and not coming.whole
             raise (NotSent if cut else Uncertain)(_said(error)) from None
         try:
+            if coming and not coming.whole and not is_clear(response.status_code):
+                said = f"HTTP {response.status_code} before all of the request was sent"
+                raise NotSent(said)
             yield response
         finally:
             await response.aclose()
@@ -93,16 +96,42 @@ class ApiCalls:
         await self._transport.aclose()
 
 
-class _Coming:
-    """A body on its way; it is `whole` once all of it was handed on."""
+def is_clear(status: int) -> bool:
+    """True if a status tells whether the API took a submit."""
+    return status < 500 and status != 408
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces, self.whole = pieces, False
+
+class _Coming:
+    """A body of so many bytes on its way; it is `whole` once its last piece was handed on.
+
+    The API acts on no request of which it has only a part.
+    """
+
+    def __init__(self, pieces: AsyncIterator[bytes], length: int) -> None:
+        self._pieces, self._left, self.length = pieces, length, length
+
+    @property
+    def whole(self) -> bool:
+        return self._left <= 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for some in self._pieces:
+            self._left -= len(some)
             yield some
-        self.whole = True
+
+
+def _coming(
+    body: bytes | AsyncIterator[bytes], headers: Iterable[tuple[str, str]]
+) -> _Coming | None:
+    """A body that goes out in pieces: one that still comes, and a large one."""
+    if not isinstance(body, bytes):
+        return _Coming(body, int(dict(headers)["content-length"]))
+    return _Coming(_in_pieces(body), len(body)) if len(body) > _PIECE else None
+
+
+async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 async def read_whole(response: ApiAnswer, limit: int) -> bytes | None:

@@ -12,6 +12,7 @@ from cavendish_worker.service.gateway.api_calls import (
     NotSent,
     Uncertain,
     answered_headers,
+    is_clear,
     pieces_of_answer,
     read_whole,
 )
@@ -20,7 +21,6 @@ from cavendish_worker.service.gateway.refusal import Refused, UncertainFate
 from cavendish_worker.service.gateway.submitting import (
     Given,
     Sent,
-    is_clear,
     refuse_unfit,
 )
 from cavendish_worker.service.request_log import BrokenOff

@@ -23,6 +23,7 @@ from cavendish_worker.service.gateway.api_calls import (
     NotSent,
     Uncertain,
     answered_headers,
+    is_clear,
     read_whole,
 )
 from cavendish_worker.service.gateway.call_turns import CallTurns
@@ -210,11 +211,6 @@ def refuse_unfit(status: int, said: str) -> None:
     if 300 <= status < 400:
         why = f"The API redirects ({printable(said, 300)}): check CAVENDISH_API_URL."
         raise Refused(FINAL, "api_error", why)
-
-
-def is_clear(status: int) -> bool:
-    """True if a status tells whether the API took the submit."""
-    return status < 500 and status != 408
 
 
 def _parsed(body: bytes) -> Any:
