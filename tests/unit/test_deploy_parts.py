@@ -122,13 +122,15 @@ def test_whoever_finishes_work_has_more_time_than_it_takes(part: Part) -> None:
 
 
 def test_the_files_speak_of_the_same_parts_with_the_same_commands() -> None:
-    """Apart from the address that Flower and the exporter listen on, and the name of one of several
-    workers on a host.
+    """Apart from the address that Flower and the exporter listen on, the socket that systemd keeps,
+    and the name of one of several workers on a host.
     """
     plain = [
         re.sub(
             r"0\.0\.0\.0|127\.0\.0\.1", "HOST", " ".join(part.command).partition(" --address")[0]
-        ).replace("worker-1@", "worker@")
+        )
+        .replace("worker-1@", "worker@")
+        .removesuffix(" --fd 3")
         for part in PARTS
         if part.ours and not part.name.startswith("demo")
     ]

@@ -48,7 +48,9 @@ def instance(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", [*SERVICES, UNITS / "cavendish.target"], ids=lambda path: path.name
+    "path",
+    [*SERVICES, *UNITS.glob("*.socket"), UNITS / "cavendish.target"],
+    ids=lambda path: path.name,
 )
 def test_systemd_finds_nothing_wrong_with_a_unit(installed: Path, path: Path) -> None:
     assert analyze(installed, "verify", "--man=no", f"./{instance(path)}") == ""

@@ -10,7 +10,6 @@ import click
 from cavendish.environment.local_paths import with_kept
 from cavendish.errors import StackError
 from cavendish.settings import Settings
-from cavendish_worker.devstack.ports import url_at
 from cavendish_worker.telemetry import logs
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -58,6 +57,5 @@ def command(
     logs.set_up(settings.log_format, settings.log_level)
     transport = listening.Transport(certificate, private_key, behind_proxy, fd)
     with listening.listen(settings, transport) as listener:
-        at = url_at(settings.http_address, listener.getsockname()[1])
-        logs.logger().info("http.served", at=at.replace("http", "https") if certificate else at)
+        logs.logger().info("http.served", at=listening.address_of(listener, transport))
         asyncio.run(listening.serve(settings, transport, listener))

@@ -17,6 +17,7 @@ import uvicorn
 
 from cavendish.errors import StackError
 from cavendish.settings import Settings
+from cavendish_worker.devstack.ports import url_at
 from cavendish_worker.service.application import create_app
 from cavendish_worker.service.parts import Parts
 from cavendish_worker.service.patience import Protocol
@@ -65,34 +66,55 @@ class Server(uvicorn.Server):
 
 def listen(settings: Settings, transport: Transport) -> socket.socket:
     """The socket of the service. Raises StackError if it may not or cannot listen there."""
-    address, port = settings.http_address, settings.http_port
-    refuse_plain(settings, transport)
     if transport.inherited is not None:
-        try:
-            return socket.socket(fileno=transport.inherited)
-        except OSError:
-            said = f"The file descriptor {transport.inherited} is no socket."
-            raise StackError(said) from None
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        listener = socket.create_server((address, port), family=family, backlog=2048)
-    except OSError as error:
-        said = f"{address}:{port} cannot be listened on: {error.strerror}."
-        raise StackError(said) from None
+        listener = _inherited(transport.inherited)
+        if listener.family == socket.AF_UNIX:
+            return listener
+        refuse_plain(listener.getsockname()[0], transport)
+    else:
+        refuse_plain(settings.http_address, transport)
+        listener = _opened(settings.http_address, settings.http_port)
     # Each connection inherits it. asyncio sets it for sockets of its own making only, and without
     # it the body of an answer waits 40 ms for the acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def refuse_plain(settings: Settings, transport: Transport) -> None:
+def address_of(listener: socket.socket, transport: Transport) -> str:
+    """Where the service is found."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    at = url_at(*listener.getsockname()[:2])
+    return at.replace("http", "https", 1) if transport.certificate else at
+
+
+def _inherited(number: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=number)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        raise StackError(f"The file descriptor {number} is no socket.") from None
+    if not listens:
+        raise StackError(f"The file descriptor {number} is a socket that does not listen.")
+    return listener
+
+
+def _opened(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError as error:
+        said = f"{address}:{port} cannot be listened on: {error.strerror}."
+        raise StackError(said) from None
+
+
+def refuse_plain(address: str, transport: Transport) -> None:
     """Raise StackError where keys would travel unencrypted to this machine."""
     encrypted = transport.certificate is not None or transport.behind_proxy
-    if not encrypted and not ip_address(settings.http_address).is_loopback:
+    if not encrypted and not ip_address(address.partition("%")[0]).is_loopback:
         raise StackError(
-            f"Without TLS the service listens on this machine only, not on "
-            f"{settings.http_address}: give --certificate and --private-key, or --behind-proxy "
-            "where a proxy has them."
+            f"Without TLS the service listens on this machine only, not on {address}: give "
+            "--certificate and --private-key, or --behind-proxy where a proxy has them."
         )
 
 
