@@ -71,5 +71,7 @@ def main(only: tuple[str, ...], seed: int, count: int | None) -> None:
     for one in tallies:
         for finding in one.findings:
             click.echo(f"{one.kind}: {finding}")
+        for note in one.notes:
+            click.echo(f"{one.kind}: {note}")
     click.echo(table(tallies))
     sys.exit(not all(one.clean for one in tallies))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,11 @@ from fuzzing.tally import Tally
 from programs import CLIENTS
 from serving import caller, new_key
 
-PHASES = "coverage,fuzzing"
+#: What is asked once, of each word of the document; and what is asked as often as is wanted.
+ONCE, AGAIN = "coverage", "fuzzing"
+#: Cases of one process of schemathesis, and how many of these in a row may end by a fault of their
+#: own: CPython 3.11 has ended some of them after ten thousand cases and more.
+CASES, FAULTS = 4_000, 3
 #: What each answer is checked for.
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance"
 _CHECKS += ",response_schema_conformance"
@@ -49,28 +55,86 @@ from cavendish_worker.service import application, held_requests
 held_requests.LONGEST = 0.2
 cli(["serve"])
 """
+#: Errors of schemathesis that are the service's: it gave no answer.
+_UNANSWERED = re.compile("network|connection|server|timeout", re.IGNORECASE)
 #: Seconds after which an answer never comes.
 _NEVER = 30.0
 
 
-def run(seed: int, count: int, server: Server, phases: str = PHASES) -> Tally:
-    """About so many requests, and those that schemathesis makes for each word of the document in
-    its phase `coverage`; needs `make clients`.
+def run(seed: int, count: int, server: Server, phases: tuple[str, ...] = (ONCE, AGAIN)) -> Tally:
+    """So many requests or more, by one process of schemathesis after the other, each with a seed of
+    its own; needs `make clients`.
     """
-    tally = Tally("HTTP requests", seed)
+    tally, asked = Tally("HTTP requests", seed), Asked()
     store = Store(server.url)
     key = new_key(store, "ops")
     store.close()
     with tempfile.TemporaryDirectory() as folder, _served(server.url, Path(folder)) as (it, log):
         port, ended = it
         with _strangers(port, key, seed, tally), _good_client(port, key, tally):
-            _schemathesis(port, key, seed, count, Path(folder), tally, phases)
+            for number, phase in enumerate(_phases(asked, count, phases)):
+                work = Path(folder, str(number))
+                work.mkdir()
+                _schemathesis(port, key, seed + number, phase, count - asked.cases, work, asked)
+        asked.tell(tally)
         if ended() is not None:
             tally.death(f"the service ended with {ended()}")
         for said in log.read_text(errors="replace").split("Traceback")[1:]:
             lines = [line for line in said.splitlines() if line[:1].isalpha()]
             tally.traceback(" ".join(lines[:2]))
     return tally.end()
+
+
+@dataclass
+class Asked:
+    """What the processes of schemathesis have asked so far.
+
+    `faults`: those of the tool itself, of which the service knows nothing; `in_a_row` the last.
+    """
+
+    cases: int = 0
+    server_errors: int = 0
+    faults: int = 0
+    in_a_row: int = 0
+    last_words: str = ""
+    broken: list[str] = field(default_factory=list)
+
+    def take(self, said: dict[str, Any], last_words: str) -> None:
+        """Add what one process reported; one that ended by a fault of its own reports nothing, or
+        errors that are no answers.
+        """
+        self.cases += said.get("test_cases", {}).get("generated", 0)
+        failures, errors = said.get("failures", []), said.get("errors", [])
+        self.server_errors += sum(
+            each["count"] for each in failures if "server error" in each["title"].lower()
+        )
+        unanswered = [each for each in errors if _UNANSWERED.search(each["title"])]
+        self.broken += [json.dumps(each)[:1000] for each in failures + unanswered]
+        fault = not said.get("complete") or len(errors) > len(unanswered)
+        self.in_a_row = self.in_a_row + 1 if fault else 0
+        self.faults += fault
+        self.last_words = last_words if fault else self.last_words
+
+    def tell(self, tally: Tally) -> None:
+        """Put it into a tally."""
+        tally.made += self.cases
+        for said in self.broken:
+            tally.mistake(said)
+        numbers = {
+            "cases": self.cases,
+            "5xx": self.server_errors,
+            "faults of the tool": self.faults,
+        }
+        tally.notes.append(", ".join(f"{number:,} {what}" for what, number in numbers.items()))
+        if self.in_a_row == FAULTS:
+            tally.mistake(f"schemathesis failed {FAULTS} times in a row: {self.last_words}")
+
+
+def _phases(asked: Asked, count: int, phases: tuple[str, ...]) -> Iterator[str]:
+    """The phase of each process, until enough was asked."""
+    yield phases[0]
+    while asked.cases < count and asked.in_a_row < FAULTS:
+        yield phases[-1]
 
 
 @contextmanager
@@ -94,15 +158,16 @@ def _served(url: str, folder: Path) -> Iterator[tuple[tuple[int, Callable[[], in
 
 
 def _schemathesis(
-    port: int, key: str, seed: int, count: int, folder: Path, tally: Tally, phases: str
+    port: int, key: str, seed: int, phase: str, count: int, folder: Path, asked: Asked
 ) -> None:
+    """One process, with about so many cases at most."""
     report, address = folder / "report.json", f"http://127.0.0.1:{port}"
     document = create_app(Parts.of(Settings())).openapi()
-    each = max(count // len(operations(document)), 1)
+    each = max(min(count, CASES) // len(operations(document)), 1)
     (folder / "schemathesis.toml").write_text(_CONFIG)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {key}", "--checks", _CHECKS]
-    command += ["--phases", phases, "--max-examples", str(each), "--seed", str(seed)]
+    command += ["--phases", phase, "--max-examples", str(each), "--seed", str(seed)]
     command += ["--continue-on-failure", "--request-timeout", str(_NEVER)]
     command += ["--suppress-health-check", "all", "--generation-database", "none"]
     # One worker: CPython 3.11 reads source in several threads with errors, and hypothesis does so.
@@ -111,17 +176,8 @@ def _schemathesis(
     done = subprocess.run(
         command, env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
-    if not report.exists():
-        tally.mistake(f"schemathesis said nothing: {done.stdout[-800:]}{done.stderr[-800:]}")
-        return
-    said = json.loads(report.read_text())
-    tally.made += said["test_cases"]["generated"]
-    for failure in (*said["failures"], *said["errors"]):
-        tally.mistake(json.dumps(failure)[:1000])
-    if said["errors"]:
-        tally.mistake(done.stdout.partition("= ERRORS =")[2][:3000])
-    if not said["complete"]:
-        tally.mistake(f"schemathesis stopped: {said['stop_reason']}")
+    said = json.loads(report.read_text()) if report.exists() else {}
+    asked.take(said, f"{done.stdout[-800:]}{done.stderr[-800:]}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ class Tally:
     `tracebacks`: exceptions that reached a log, stderr or an event loop. `deaths`: processes that
     ended, and calls that never did. `wrong`: acknowledgements that an independent reading of what
     was sent does not bear out, and good inputs that were not taken. `findings`: the first of them,
-    in a line each.
+    in a line each; `notes`: what else there is to say of the run.
     """
 
     kind: str
@@ -27,6 +27,7 @@ class Tally:
     wrong: int = 0
     good: int = 0
     findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
