@@ -71,13 +71,16 @@ class Forked:
         commands: Iterable[tuple[Iterable[str], Mapping[str, str]]],
         stdin: str | None = None,
         program: str = "cavendish",
+        streams: Mapping[str, str] = {},
     ) -> list[Done]:
         """Run commands of a program (words, environment) side by side, with the same stdin.
 
-        Returns in their order how each ended.
+        Returns in their order how each ended. `streams`: which are "closed" of "stdin" and
+        "stdout", or "broken": a pipe that nobody reads.
         """
         asked = [([*words], dict(environment)) for words, environment in commands]
-        return [Done(*each) for each in self._ask(run=program, asked=asked, stdin=stdin)]
+        told = {"asked": asked, "stdin": stdin, "streams": dict(streams)}
+        return [Done(*each) for each in self._ask(run=program, **told)]
 
     def start(
         self, program: str, words: Iterable[str], environment: Mapping[str, str], log: Path
@@ -147,6 +150,9 @@ def _become(program: str, words: list[str], environment: dict[str, str], files: 
         os.dup2(there, here)
     os.environ.clear()
     os.environ.update(environment)
+    if (encoding := environment.get("PYTHONIOENCODING")) and sys.stdout is not None:
+        sys.stdout.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+        sys.stderr.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
     sys.argv = [program, *words]
     code: Any = 1
     try:
@@ -159,8 +165,13 @@ def _become(program: str, words: list[str], environment: dict[str, str], files: 
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 (as the interpreter does)
         code = 1
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # the interpreter tells of it at its end
+        print("Exception ignored in: sys.stdout", file=sys.stderr)  # noqa: T201
+        code = 120
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code or 0)
 
@@ -180,7 +191,22 @@ def _import_everything() -> None:
     assert "cavendish_worker.celeryapp.app" not in sys.modules
 
 
-def _run(program: str, asked: list[Any], stdin: str | None) -> list[Any]:
+def _as_asked(streams: Mapping[str, str]) -> None:
+    """In the child: let its streams be as they would be for an interpreter that begins so."""
+    if streams.get("stdout") == "broken":
+        ours, theirs = os.pipe()
+        os.dup2(theirs, 1)
+        os.close(ours)
+        os.close(theirs)
+    for number, name in enumerate(("stdin", "stdout")):
+        if streams.get(name) == "closed":
+            os.close(number)
+            setattr(sys, name, None)
+
+
+def _run(
+    program: str, asked: list[Any], stdin: str | None, streams: Mapping[str, str]
+) -> list[Any]:
     running = []
     for words, environment in asked:
         given, out, err = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115
@@ -188,7 +214,10 @@ def _run(program: str, asked: list[Any], stdin: str | None) -> list[Any]:
         given.seek(0)
         pid = os.fork()
         if pid == 0:
-            _become(program, words, environment, [each.fileno() for each in (given, out, err)])
+            for here, there in enumerate((given, out, err)):
+                os.dup2(there.fileno(), here)
+            _as_asked(streams)
+            _become(program, words, environment, [])
         given.close()
         running.append((pid, out, err))
     done = []
@@ -247,7 +276,8 @@ def _serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         if "run" in question:
-            answer: Any = _run(question["run"], question["asked"], question["stdin"])
+            told = (question[each] for each in ("run", "asked", "stdin", "streams"))
+            answer: Any = _run(*told)
         elif "start" in question:
             asked = (question[each] for each in ("start", "words", "environment", "log"))
             answer = _start(*asked)

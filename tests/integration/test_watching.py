@@ -178,7 +178,7 @@ def test_top_lives_in_a_terminal_obeys_keys_and_leaves_it_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)]
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)]
 )
 def test_top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was(
     store: Store, server: Server, number: signal.Signals, code: int
@@ -225,7 +225,7 @@ def test_top_prints_json_until_it_is_ended(store: Store, server: Server) -> None
         assert process.stdout is not None
         times = [json.loads(process.stdout.readline())["now"] for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(10) == 130
     assert times == sorted(set(times))
 
 
@@ -237,7 +237,7 @@ def test_status_is_shown_again_and_again(store: Store, client: Client, server: S
         client.submit(["b", "c"], service=SERVICE)
         seen.until("3 \x1b[0m\x1b[2mpending")
         seen.process.send_signal(signal.SIGINT)
-        assert seen.ended() == 0
+        assert seen.ended() == 130
 
 
 def printed(server: Server, *words: str, columns: int) -> list[str]:

@@ -8,6 +8,14 @@ import sys
 def main() -> None:
     """Run `cavendish`; exit with 1 and one sentence where the extra `worker` is not installed."""
     try:
+        _run()
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped by Ctrl-C; what was done by then stays done.\n")
+        sys.exit(130)
+
+
+def _run() -> None:
+    try:
         from cavendish_worker.cli import main as run  # noqa: PLC0415 (it needs the extra)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]

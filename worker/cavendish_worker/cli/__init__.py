@@ -85,7 +85,16 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="cavendish")
     try:
-        cli(prog_name="cavendish")
+        code = cli.main(prog_name="cavendish", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as refused:
+        refused.show()
+        sys.exit(refused.exit_code)
+    except click.Abort as abort:
+        if isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # the console script tells of it
+        click.echo("Nothing was changed.", err=True)  # a question was answered by no, or not at all
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: say nothing more
         sys.exit(1)

@@ -1,5 +1,5 @@
 """`python -m cavendish_worker.cli` is the console script `cavendish`."""
 
-from cavendish_worker.cli import main
+from cavendish_worker.entry import main
 
 main()

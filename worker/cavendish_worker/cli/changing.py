@@ -16,6 +16,7 @@ from cavendish.store import Store
 from cavendish.undo import pending_only
 from cavendish_worker.cli.filters import filter_options, wanted
 from cavendish_worker.cli.id_lines import format_option, named_ids
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import at_a_terminal, json_option, yes_option
 from cavendish_worker.cli.output import counts, print_json
 from cavendish_worker.cli.progress import with_bar
@@ -81,7 +82,10 @@ def carry_out(
         if not at_a_terminal():
             raise click.UsageError(f"{many} would be {what}: add --yes.")
         click.confirm(f"{many} will be {what}. Go on?", abort=True, err=True)
-    done = [*with_bar(chain.from_iterable(changes), number, what)] if number else []
+    done = list[Changed]()
+    again = "run it again for the rest"
+    with told_if_interrupted(lambda: f"Stopped; at least {len(done):,} ids are {what}, {again}."):
+        done += with_bar(chain.from_iterable(changes), number, what) if number else ()
     numbers = Counter(one.outcome for one in done)
     told = {what: numbers["done"], "ended": numbers["ended"], "unknown": numbers["unknown"]}
     if as_json:

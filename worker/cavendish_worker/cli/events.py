@@ -8,6 +8,7 @@ import sys
 import click
 
 from cavendish import Client, Event
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import account_option, service_option
 from cavendish_worker.cli.output import json_line
 from cavendish_worker.wording.times import moment
@@ -46,16 +47,20 @@ def command(
     cavendish events --follow --json | while read -r event; do …; done
     cavendish events --follow --json --after "$POSITION"
     """
-    start = after if after is not None or follow else "0"
+    place = after if after is not None or follow else "0"
     try:
-        with Client() as client:
-            for event in client.events(service, account, after=start, follow=follow):
+        with Client() as client, told_if_interrupted(lambda: _so_far(place)):
+            for event in client.events(service, account, after=place, follow=follow):
                 click.echo(json_line(event.to_json()) if as_json else _line(event))  # and flush
-    except KeyboardInterrupt:
-        pass  # the way to end it
+                place = event.position
     except BrokenPipeError:
         # The reader has ended, like `head`; what is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _so_far(place: str | None) -> str:
+    """Where the next reader goes on; a reader that has had no event begins as this one did."""
+    return f"Stopped; --after {place} goes on there." if place else "Stopped; no event had come."
 
 
 def _line(event: Event) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cavendish import Client, Group, State, WaitTimeout
 from cavendish_worker.cli.group import show
+from cavendish_worker.cli.interrupted import Interrupted
 from cavendish_worker.cli.output import plain, print_json
 
 #: Seconds between two lines of progress where no terminal shows a bar.
@@ -60,5 +60,4 @@ def _wait(client: Client, name: str, account: str, timeout: float | None) -> Gro
             return client.wait_group(name, account=account, timeout=timeout, progress=progress)
         except KeyboardInterrupt:
             bar.stop()
-            click.echo(f"Stopped waiting; {last}.", err=True)
-            sys.exit(130)
+            raise Interrupted(f"Stopped waiting; {last}.") from None

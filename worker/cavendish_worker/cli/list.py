@@ -17,6 +17,7 @@ from cavendish.record_json import valid
 from cavendish.store import Store
 from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.filters import filter_options, wanted
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import json_option, limit_option
 from cavendish_worker.cli.output import json_text
 from cavendish_worker.cli.progress import with_bar
@@ -74,7 +75,8 @@ def command(
         raise click.UsageError("A table has no room for --records: add --format jsonl.")
     store, _ = open_store()
     sought = Sought(store, wanted(store, options), cursor, None if every else limit, records)
-    _PRINTERS[form](sought)
+    with told_if_interrupted(lambda: "Stopped; what was printed is not all."):
+        _PRINTERS[form](sought)
     if not sought.found and options["endpoint"] is not None:
         find_endpoint(store, options["endpoint"])  # raises if it is not known at all
     if sought.next:

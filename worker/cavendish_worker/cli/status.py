@@ -9,6 +9,7 @@ import click
 
 from cavendish.errors import StoreUnavailable
 from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import Number, json_option
 from cavendish_worker.cli.output import print_json
 from cavendish_worker.cli.top import overview
@@ -43,7 +44,7 @@ def command(as_json: bool, watch: float | None) -> None:
     if watch is None:
         _show(polls, as_json=as_json)
         return
-    try:
+    with told_if_interrupted(lambda: "Stopped."):
         while True:
             if sys.stdout.isatty():
                 click.clear()
@@ -52,8 +53,6 @@ def command(as_json: bool, watch: float | None) -> None:
             except StoreUnavailable as away:  # it comes back, and whoever watches waits for that
                 click.echo(str(away), err=True)
             time.sleep(watch)
-    except KeyboardInterrupt:
-        pass  # the way to end it
 
 
 def _show(polls: Polls, *, as_json: bool) -> None:

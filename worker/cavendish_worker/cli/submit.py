@@ -15,6 +15,7 @@ import click
 from cavendish import Client, QuotaExceeded, State, SubmissionError, Submitted, Task
 from cavendish.submission import traceparent_complaint
 from cavendish_worker.cli.id_lines import TASK_FIELDS, format_option, read_ids
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
 from cavendish_worker.telemetry.tracing import traces
@@ -113,12 +114,14 @@ def command(
         raise click.UsageError("Give ids, or - alone to read them from stdin.")
     common = _common(options, webhook)
     answers: list[Submitted] = []
-    groups = _groups(read_ids(ids, answers, form, raw=raw), common)
+    with told_if_interrupted(lambda: "Stopped; no id was submitted."):
+        groups = _groups(read_ids(ids, answers, form, raw=raw), common)
     if not groups and not answers:
         raise SubmissionError("Stdin held no ids.")
     if any("service" not in both for both, _ in groups):
         raise click.UsageError("Missing option '--service'.")
-    with Client() as client:
+    number = sum(len(members) for _, members in groups) + len(answers)
+    with Client() as client, told_if_interrupted(lambda: _so_far(len(answers), number)):
         for group in groups:
             answers += _submit(client, group, common, raw=raw)
     if as_json:
@@ -128,6 +131,11 @@ def command(
         _report(answers)
     if any(answer.refused for answer in answers):
         sys.exit(1)
+
+
+def _so_far(done: int, number: int) -> str:
+    rest = "submit all again: what is known stays as it is"
+    return f"Stopped; at least {done:,} of {number:,} ids were answered, {rest}."
 
 
 def _common(options: dict[str, Any], webhook: tuple[str, ...]) -> dict[str, Any]:

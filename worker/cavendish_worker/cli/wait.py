@@ -29,6 +29,7 @@ from cavendish_worker.cli.connect import open_store
 from cavendish_worker.cli.estimate import Waited, in_words
 from cavendish_worker.cli.group_wait import wait_for_group
 from cavendish_worker.cli.id_lines import format_option, named_ids
+from cavendish_worker.cli.interrupted import Interrupted
 from cavendish_worker.cli.options import Number, account_option, json_option, service_option
 from cavendish_worker.cli.output import counts, plain, print_json
 from cavendish_worker.cli.tables import STATE_STYLES, table
@@ -147,11 +148,8 @@ def _wait(
             )
         except KeyboardInterrupt:
             bar.stop()
-            click.echo(
-                f"Stopped waiting; {done} of {len(ids)} have ended, the rest is still tracked.",
-                err=True,
-            )
-            sys.exit(130)
+            so_far = f"{done} of {len(ids)} have ended, the rest is still tracked"
+            raise Interrupted(f"Stopped waiting; {so_far}.") from None
         finally:
             over.set()
             teller.join(timeout=1.0)

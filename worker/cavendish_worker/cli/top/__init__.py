@@ -13,6 +13,7 @@ from rich.live import Live
 
 from cavendish.errors import StoreUnavailable
 from cavendish_worker.cli.connect import open_store
+from cavendish_worker.cli.interrupted import told_if_interrupted
 from cavendish_worker.cli.options import Number, json_option
 from cavendish_worker.cli.top.keyboard import Keyboard, listening
 from cavendish_worker.cli.top.polls import LEAST, MOST, Polls
@@ -59,7 +60,7 @@ def command(every: float, page: str, once: bool, as_json: bool) -> None:
     cavendish top --json | jq .rates
     """
     polls = Polls(*open_store(), every)
-    try:
+    with told_if_interrupted(lambda: "Stopped."):
         if as_json:
             _print_json(polls, once=once)
         elif once or not sys.stdout.isatty():
@@ -69,8 +70,6 @@ def command(every: float, page: str, once: bool, as_json: bool) -> None:
             console.print(screen(View(page, polls.poll()), console.width, None))
         else:
             _live(polls, View(page))
-    except KeyboardInterrupt:
-        pass  # a way to end it
 
 
 def _print_json(polls: Polls, *, once: bool) -> None:
