@@ -85,11 +85,11 @@ def test_whoever_has_the_id_of_a_lost_order_finds_why_repairs_the_endpoint_and_s
     window.open(f"{pages}/id/{SERVICE}/{task_id}")
     seen(window, "shop has acknowledged its webhook", "it is delivered")
     window.click("[value=replay]")
-    seen(window, "1 id will be announced again")
+    seen(window, "1 id will be replayed")
     window.click(".btn-danger")
-    seen(window, "1 of 1 announced again.*done")
+    seen(window, "1 of 1 replayed.*done")
     window.open(f"{pages}/id/{SERVICE}/{task_id}")
-    seen(window, r"To be announced again\s+by ada in Flower")
+    seen(window, r"To be replayed\s+by ada in Flower")
     wait_until(lambda: len(heard) == 2, 60, "the shop has heard of it twice")
 
 

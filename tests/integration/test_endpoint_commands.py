@@ -592,7 +592,7 @@ def test_status_sums_the_deliveries_and_tells_of_endpoints_in_trouble(
     assert {one["endpoint"]: one["waiting"] for one in found["endpoints"]} == {"shop": 2, slow: 1}
     text = run("status").output
     assert "they move" in text
-    assert "circuit open, left alone 9" in text
+    assert "circuit open, probed in 9" in text
     assert "https://slow.example/" in text
 
 

@@ -71,7 +71,7 @@ def test_an_id_is_found_by_its_name_and_by_its_key_in_one_search(
         assert found.url.path == "/cavendish/id/veo/one"
         assert found.url.params["account"] == "other"
         assert "Submitted by shop" in text(found)
-    assert "No id" in text(http.get("/cavendish/ids", params={"q": "three"}))
+    assert "No pending or ended id" in text(http.get("/cavendish/ids", params={"q": "three"}))
 
 
 def test_the_ids_are_listed_page_by_page_as_the_url_says(
@@ -179,7 +179,7 @@ def test_each_page_says_that_redis_is_away_or_slow_and_waits_for_it_no_longer(
         done = http.post(
             "/cavendish/endpoint/shop", data=form, headers={"Sec-Fetch-Site": "same-origin"}
         )
-        assert (done.status_code, "look before you repeat it" in text(done)) == (503, True)
+        assert (done.status_code, "check before you repeat it" in text(done)) == (503, True)
 
 
 def test_flower_starts_without_our_pages_where_their_seam_has_moved(
@@ -211,7 +211,7 @@ def test_a_key_that_cannot_be_read_is_one_sentence_and_no_traceback(
     store.connection.redis.set("cavendish:bulk-actions", "damaged")
     page = http.get("/cavendish/actions")
     assert (page.status_code, "Traceback" in page.text) == (500, False)
-    assert "a key that cannot be read" in text(page)
+    assert "a key in Redis cannot be read" in text(page)
     assert http.get("/cavendish/ids").status_code == 200
 
 

@@ -192,7 +192,7 @@ def test_of_ten_thousand_endpoints_those_in_trouble_come_first_and_any_is_found_
     assert "circuit open" in shown
     assert "97 %" in shown
     assert "HTTP 503 &lt;b&gt;" in page.text
-    assert "97 % of 100 attempts in the last 24 hours were taken, 3 failed." in page.text
+    assert "97 % of 100 attempts in the last 24 hours succeeded, 3 failed." in page.text
     for words in ("e-110", "E110.EXAMPLE"):
         found = http.get("/cavendish/webhooks", params={"named": words}).text
         assert re.findall(r'href="/cavendish/endpoint/(e-\d+)"', found) == ["e-110"]
@@ -216,7 +216,7 @@ def test_an_account_and_its_services_are_paused_resumed_and_limited_and_the_page
     form = {"token": fields(http.get(place).text)["token"]}
     for data, words in (
         ({"verb": "pause", "for": "30m", "reason": "new token"}, "The account shop is paused by"),
-        ({"verb": "resume"}, "The account shop is asked about again"),
+        ({"verb": "resume"}, "The account shop is polled again"),
         ({"verb": "resume"}, "The account shop is not paused by an operator"),
         ({"verb": "pause", "service": SERVICE}, f"The service {SERVICE} of account shop is"),
         ({"verb": "ceiling", "calls": "2.5"}, "makes at most 2.5 calls/s, set by operator ada"),

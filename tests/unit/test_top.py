@@ -159,7 +159,7 @@ def test_the_overview_says_what_is_wrong_in_words() -> None:
         )
     )
     for word in (
-        "shop-1: circuit open, left alone 12 s more",
+        "shop-1: circuit open, probed in 12 s",
         "9 s more: HTTP 401",
         "Redis does not answer.",
     ):
@@ -176,9 +176,9 @@ def test_the_overview_tells_of_a_service_out_of_order_and_of_an_account_without_
     small = lane("default/veo/0") | {"batch_limit": 20}
     found = poll() | {"lanes": [down, paused, small], "accounts": accounts}
     text = "\n".join(drawn(View("overview", found), 120, 35))
-    assert "default/flux/0 is out of order, asked again in 8 s: HTTP 503" in text
+    assert "default/flux/0 fails, next call in 8 s: HTTP 503" in text
     assert "default/flux-next/0 is not served since" in text
-    assert "asked again in 60 s: HTTP 404" in text
+    assert "next call in 60 s: HTTP 404" in text
     assert "default/veo/0 takes at most 20 ids per call" in text
     assert "no token at any worker" in text
 

@@ -19,7 +19,7 @@ VERBS = {
     "cancel": "cancelled",
     "deadline": "given another deadline",
     "forget": "forgotten",
-    "replay": "announced again",
+    "replay": "replayed",
 }
 LETTER_VERBS = {"revive": "revived", "drop": "dropped"}
 #: Bulk actions and notes that are kept, the latest, and seconds of silence after which a process is

@@ -14,9 +14,7 @@ from cavendish_worker.cli.output import json_line
 from cavendish_worker.wording.times import moment
 
 
-@click.command(
-    "events", short_help="Print which ids have ended; with --follow, also new ends."
-)
+@click.command("events", short_help="Print which ids have ended; with --follow, also new ends.")
 @service_option(help="Only events of this service of the remote API.")
 @account_option(help="Only events of this account of the remote API.")
 @click.option(

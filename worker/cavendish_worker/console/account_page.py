@@ -80,7 +80,7 @@ class AccountPage(Page):
         service = self.given("service") or None
         ended = self._controller.resume(account, service)
         what = f"The service {service} of {account}" if service else f"The account {account}"
-        return f"{what} is {'asked about again' if ended else 'not paused by an operator'}"
+        return f"{what} is {'polled again' if ended else 'not paused by an operator'}"
 
     def _set_ceiling(self, account: str) -> str:
         try:
@@ -92,7 +92,7 @@ class AccountPage(Page):
 
     def _end_ceiling(self, account: str) -> str:
         self._controller.set_rate_ceiling(account, None, None)
-        return f"The account {account} makes as many calls as CAVENDISH_RATE of the workers says"
+        return f"The account {account} makes as many calls as CAVENDISH_RATE of the workers allows"
 
 
 def _named(controls: Controls) -> set[str]:

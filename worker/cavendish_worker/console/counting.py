@@ -38,14 +38,14 @@ class Count:
             for number in numbers():
                 self.number += number
                 if time.monotonic() - self.asked_at > UNASKED:
-                    self.failed = "Nobody waited for the count any more."
+                    self.failed = "The count was stopped, since its page was closed."
                     return
             self.whole = True
         except CavendishError as error:
             self.failed = str(error)
         except Exception as error:
             logger().exception("count.error")
-            self.failed = f"A fault of ours: {type(error).__name__}."
+            self.failed = f"Internal error: {type(error).__name__}."
         finally:
             self.ended.set()
 
@@ -64,7 +64,7 @@ class Counts:
                 running = sum(not each.ended.is_set() for each in self._known.values())
                 if running >= AT_ONCE:
                     count = Count()
-                    count.failed = "Other counts run; open this page again in a while."
+                    count.failed = "Too many counts are running. Open this page again in a minute."
                     return count
                 count = self._known[what] = Count()
                 while len(self._known) > KNOWN:

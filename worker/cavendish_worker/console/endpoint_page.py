@@ -94,7 +94,8 @@ class EndpointPage(Page):
     def _move(self, name: str) -> str:
         options = EndpointOptions(self.given("to"), (), {}, (), None, None, None, frozenset())
         changed: tuple[Endpoint, Endpoint] = self._manager.update(name, options, unencrypted=False)
-        return f"{name} is now at {Shown.host(changed[1].url)}; what waits for it is due at once."
+        where = Shown.host(changed[1].url)
+        return f"{name} is now at {where}; its waiting deliveries are due at once."
 
     def _test(self, name: str) -> str:
         done = try_endpoint(self.parts.store, self.parts.settings, name)
@@ -107,7 +108,7 @@ class EndpointPage(Page):
     def _rotate(self, name: str) -> str:
         told = self._manager.rotate(name, OVERLAP * 3600, unencrypted=False)
         public = f" The public key of v1a: {told.public_key}." if told.public_key else ""
-        old = f"The old one signs as well until {Shown.moment(told.old_until)} UTC."
+        old = f"The old one also signs until {Shown.moment(told.old_until)} UTC."
         return f"The new secret of {name}, shown only now: {told.secret}. {old}{public}"
 
 

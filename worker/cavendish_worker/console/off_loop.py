@@ -33,7 +33,7 @@ class OffLoop:
         asked.
         """
         if len(self._running) >= MOST:
-            raise StoreUnavailable(f"Redis is slow: {MOST} questions of these pages wait for it.")
+            raise StoreUnavailable(f"Redis is slow: {MOST} queries of these pages wait for it.")
         asked = self._threads.submit(question)
         self._running.add(asked)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()

@@ -82,7 +82,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         if status_code != 500:
             super().write_error(status_code, **kwargs)
             return
-        why = "Cavendish failed here, or met a key that cannot be read: Flower's log says more."
+        why = "Cavendish failed here, or a key in Redis cannot be read: Flower's log says more."
         self.draw("refused.html", why=why)
 
     # --- who looks
@@ -124,13 +124,17 @@ class Page(BaseHandler):  # type: ignore[misc]
             raise HTTPError(403, "This request did not come from a form of this site.")
         given = self.get_body_argument("token", "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise HTTPError(403, "This form is too old. Open its page again, and repeat it.")
+            raise HTTPError(
+                403, "This form is too old. Open its page again, and repeat the action."
+            )
         self.check_operates()
 
     def check_operates(self) -> None:
         """Raise HTTPError unless whoever looks may also act."""
         if not self.operates:
-            raise HTTPError(403, "Nobody may act here: Flower has no login, or is read-only.")
+            raise HTTPError(
+                403, "Actions are not allowed here: Flower has no login, or is read-only."
+            )
 
     def _is_host(self, origin: str) -> bool:
         try:
@@ -165,7 +169,7 @@ class Page(BaseHandler):  # type: ignore[misc]
             said = await self.parts.off_loop.ask(work, patience)
         except StoreUnavailable as away:
             raise StoreUnavailable(
-                f"{away} It may have been done all the same: look before you repeat it."
+                f"{away} The action may have been done all the same: check before you repeat it."
             ) from None
         self.parts.poll_anew()
         return said

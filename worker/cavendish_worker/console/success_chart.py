@@ -34,7 +34,7 @@ class SuccessChart:
         if self.rate is None:
             return "No attempt in the last 24 hours."
         return (
-            f"{self.percent} of {self.attempts:,} attempts in the last 24 hours were taken, "
+            f"{self.percent} of {self.attempts:,} attempts in the last 24 hours succeeded, "
             f"{self.attempts - self.taken:,} failed."
         )
 

@@ -17,7 +17,7 @@ _lasted, _moment = Shown.lasted, Shown.moment
 #: What operators did, by its verb.
 _ACTS = {
     "deadline": "Deadline moved",
-    "replay": "To be announced again",
+    "replay": "To be replayed",
     "revive": "Dead letter revived",
 }
 
@@ -74,24 +74,24 @@ def why(task: TrackedTask, found: Outlook, webhooks: Sequence[Sent], now: float)
         return [_pending(task, found, now)]
     said = [f"It has ended as {task.state}" + (f": {task.reason}." if task.reason else ".")]
     if not webhooks:
-        said.append("It has no webhook, so no receiver is told.")
+        said.append("It has no webhook.")
     return said + [_announced(one, now) for one in webhooks]
 
 
 def _pending(task: TrackedTask, found: Outlook, now: float) -> str:
     if pause := found.controls.pause_of(task.account, task.service, now):
-        return f"It is not asked about: {pause.sentence}."
+        return f"It is not polled: {pause.sentence}."
     if found.limit.paused(now):
         return f"The API paused the account {task.account}: {found.limit.pause_reason}."
     if found.health.paused_since:
         return f"The API does not serve {task.service}: {found.health.reason}."
     if found.health.down_until > now:
         rest = _lasted(found.health.down_until - now)
-        return f"The API fails: {found.health.reason}. It is asked again in {rest}."
+        return f"Calls to the API fail: {found.health.reason}. The next one is made in {rest}."
     if found.visibility.reported(now):
         return f"It waits, since {found.visibility.reason}."
     if found.asked:
-        return "The API is being asked about it."
+        return "A poll of it is under way."
     if task.absences:
         polls = f"last {task.absences} polls" if task.absences > 1 else "last poll"
         return f"The API did not find it in the {polls}. If that goes on, it ends as unknown."
@@ -108,7 +108,7 @@ def _announced(one: Sent, now: float) -> str:
     if one.state == "delivered":
         return f"{to} has acknowledged its webhook."
     if one.state == "skipped":
-        return f"{to} does not choose such webhooks, so none was sent."
+        return f"{to} does not choose this kind of webhook, so none was sent."
     if one.state == "dead":
         return f"Its webhook to {to} is a dead letter after {times}; the last one: {last}."
     tried = f" {times} failed, the last one: {last}." if one.delivery.attempts else ""
@@ -140,7 +140,7 @@ def steps(task: TrackedTask, found: Outlook, webhooks: Sequence[Sent], now: floa
 
 def _of_task(task: TrackedTask, found: Outlook) -> Iterator[Step]:
     by = f"by {task.producer}" if task.producer else ""
-    again = f"anew, for the {task.restarts + 1}. time" if task.restarts else ""
+    again = f"restart {task.restarts}" if task.restarts else ""
     words = (by, again, f"model {task.model}" if task.model else "")
     yield Step(task.submitted_at, "Submitted", ", ".join(filter(None, words)))
     if task.polled_at is not None:
@@ -148,7 +148,7 @@ def _of_task(task: TrackedTask, found: Outlook) -> Iterator[Step]:
         yield Step(task.polled_at, "Last poll", polls)
     if task.absences and task.absent_since is not None:
         times = f"{task.absences} times in a row"
-        yield Step(task.absent_since, "The API does not know it", times, "ill")
+        yield Step(task.absent_since, "Not found by the API", times, "ill")
     if task.finished_at is not None:
         took = task.finished_at - task.submitted_at
         more = f"{_lasted(abs(took))} {'after' if took >= 0 else 'before'} the submit"
@@ -176,8 +176,8 @@ def _act(act: OperatorAct) -> str:
 
 def _why_then(found: Outlook) -> str:
     if found.asked:
-        return "it is being asked now; if no answer comes, it is asked again then"
-    return "when a finish has become likely enough to be worth a call"
+        return "a poll is under way; if no answer comes, the next one is due then"
+    return "when the task has probably finished"
 
 
 def _of_sent(one: Sent, now: float) -> Iterator[Step]:

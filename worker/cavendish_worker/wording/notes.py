@@ -44,12 +44,12 @@ def operator_notes(found: Mapping[str, Any]) -> list[str]:
 def lane_notes(lane: Mapping[str, Any]) -> list[str]:
     """What is wrong with the service of a lane, its token, or its batches."""
     notes, service, limit = [], lane["service"], lane["batch_limit"]
-    again = f"asked again in {service['down_for']:.0f} s"
+    again = f"next call in {service['down_for']:.0f} s"
     if service["paused_since"] is not None:
         since = f"since {moment(service['paused_since'])}"
         notes.append(f"{lane['lane']} is not served {since}, {again}: {service['reason']}")
     elif service["down_for"]:
-        notes.append(f"{lane['lane']} is out of order, {again}: {service['reason']}")
+        notes.append(f"{lane['lane']} fails, {again}: {service['reason']}")
     if lane["blind"]:
         notes.append(f"{lane['lane']}: {lane['blind']}; its ids wait")
     if limit:
@@ -70,5 +70,5 @@ def endpoint_trouble(endpoint: Mapping[str, Any]) -> str:
     if endpoint["circuit"] != "open":
         return ""
     rest = f"{endpoint['open_for']:.0f} s"
-    wait = f"left alone {rest} more" if endpoint["open_for"] else "about to be probed"
+    wait = f"probed in {rest}" if endpoint["open_for"] else "about to be probed"
     return f"circuit open, {wait}: {endpoint['failures']} failures in a row"

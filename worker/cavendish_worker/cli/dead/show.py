@@ -33,7 +33,7 @@ def command(delivery: str, limit: int | None, as_json: bool, **options: Any) -> 
     store, _ = open_store()
     found = Selection(**options, deliveries=[delivery]).find(store, limit)
     if not found:
-        raise SubmissionError(f"No dead letter has the name {delivery!r} or announces such an id.")
+        raise SubmissionError(f"No dead letter has the name {delivery!r} or is about such an id.")
     if as_json:
         print_json([fields(one) | {"log": read_log(one.log)} for one in found])
         return

@@ -41,6 +41,6 @@ def command(name: str, overlap: float, unencrypted: bool, as_json: bool) -> None
     cavendish endpoint rotate shop --overlap 48
     """
     told = open_endpoints().rotate(name, overlap, unencrypted=unencrypted)
-    old = f"signs as well until {moment(told.old_until)} UTC" if overlap else "no longer signs"
+    old = f"also signs until {moment(told.old_until)} UTC" if overlap else "no longer signs"
     said = {"name": name, "old_until": told.old_until}
     show_once(told, said, f"{name} has a new secret; the old one {old}", as_json=as_json)

@@ -71,5 +71,5 @@ def _print(known: Endpoint, changed: Endpoint, *, enabled: bool, as_json: bool) 
         was = "a new value" if then == now else f"was {then}"
         click.echo(plain(f"{name.replace('_', ' ')}: {now} ({was})"))
     if not enabled:
-        advice = f"It is disabled still: cavendish endpoint enable {known.name}"
+        advice = f"It is still disabled: cavendish endpoint enable {known.name}"
         click.echo(advice, err=True)
