@@ -177,7 +177,7 @@ def test_on_a_phone_somebody_sees_a_disabled_endpoint_enables_it_and_revives_its
     window.click("a[href$='/cavendish/webhooks']")
     seen(window, "3 failed|0 %")
     window.click("a[href$='/cavendish/endpoint/shop']")
-    seen(window, "0 % of 3 attempts in the last 24 hours were taken, 3 failed")
+    seen(window, "0 % of 3 attempts in the last 24 hours succeeded, 3 failed")
     window.click("[value=enable]")
     seen(window, "shop is enabled")
     window.click("main p a")
