@@ -179,7 +179,7 @@ def test_every_metric_of_ours_has_its_place_in_the_dashboard_or_a_rule(exposed: 
     }
     elsewhere = {
         "cavendish_quarantined_total",
-        "cavendish_process_last_heard_seconds",
+        "cavendish_process_heartbeat_age_seconds",
     }  # cavendish_tasks_quarantined, _processes
     assert ours - families == elsewhere
 
@@ -392,7 +392,7 @@ RINGING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'cavendish_callbacks_total{outcome="foreign"}': "0+90x90"},
         {
             'cavendish_callbacks_total{outcome="foreign"}': "0+30x90",
-            'cavendish_callbacks_total{outcome="heard"}': "0+900x90",
+            'cavendish_callbacks_total{outcome="accepted"}': "0+900x90",
         },
     ),
 }

@@ -156,7 +156,7 @@ def test_callbacks_are_counted_by_what_they_were(store: Store, settings: Setting
     with service(here) as address, caller(address) as http:
         for where, body in ((path, {"task_id": "a"}), (path, {}), (f"{path}0", {"task_id": "a"})):
             http.post(where, json=body)
-    for outcome in ("heard", "unreadable", "foreign"):
+    for outcome in ("accepted", "unreadable", "foreign"):
         assert grown("cavendish_callbacks_total", outcome=outcome) == 1, outcome
 
 

@@ -529,8 +529,8 @@ def test_the_fleet_is_told_by_role_and_version_and_who_is_gone_is_not_counted(st
     say = told(store)
     assert (say("processes", role="worker"), say("processes", role="beat")) == (2, 0)
     assert say("process_versions", role="worker", version="1") == 1
-    assert (say("process_last_heard_seconds", role="worker") or 0) < 5
-    assert 90 <= (say("process_last_heard_seconds", role="beat") or 0) < 95
+    assert (say("process_heartbeat_age_seconds", role="worker") or 0) < 5
+    assert 90 <= (say("process_heartbeat_age_seconds", role="beat") or 0) < 95
 
 
 def test_a_lane_that_cannot_be_read_is_left_out_and_reported(store: Store) -> None:

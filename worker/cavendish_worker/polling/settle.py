@@ -115,7 +115,7 @@ class Settler:
             )
             logger().warning("account.blind", lane=str(lane), why=after.reason, advice=advice)
         elif before.alarming and not after.blind:
-            logger().info("account.sees_again", lane=str(lane))
+            logger().info("account.blind_ended", lane=str(lane))
         return after
 
     def _missed(self, before: Visibility, absent: Sequence[str], now: float) -> Visibility:

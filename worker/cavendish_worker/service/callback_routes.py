@@ -36,7 +36,7 @@ async def called_back(
     task_id = said.get("task_id")
     if isinstance(task_id, str) and id_complaint(task_id) is None:
         parts.callback_hints.hear(Heard(account, service, task_id))
-        answered.CALLBACKS.add("heard")
+        answered.CALLBACKS.add("accepted")
     else:
         answered.CALLBACKS.add("unreadable")
     return Response(status_code=204)

@@ -23,7 +23,7 @@ DURATION = Histogram(
     SECONDS,
     ("route",),
 )
-HELD = Gauge("cavendish_http_held_waits", "Requests that are held until something ends.")
+HELD = Gauge("cavendish_http_held_waits", "Requests that wait for the end of an id or a group.")
 KEYS_REFUSED = Counter(
     "cavendish_http_keys_refused",
     "Requests without a key, or with one that is unknown, revoked or expired, by where: api, "
@@ -39,7 +39,7 @@ SUBMITS = Counter(
 )
 CALLBACKS = Counter(
     "cavendish_callbacks",
-    "Callbacks of the API, by what they were: heard (it names an id), unreadable, foreign (its URL "
+    "Callbacks of the API, by what they were: accepted (names an id), unreadable, foreign (its URL "
     "is none of ours).",
     ("outcome",),
 )
@@ -51,5 +51,5 @@ ProcessCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 for place in ("api", "gateway"):  # shown from the first scrape on, so that the first is an increase
     KEYS_REFUSED.add(place, by=0)
-for kind in ("heard", "unreadable", "foreign"):
+for kind in ("accepted", "unreadable", "foreign"):
     CALLBACKS.add(kind, by=0)

@@ -65,7 +65,7 @@ QUARANTINED = Counter(
 )
 MESSAGES_QUARANTINED = Counter(
     "cavendish_messages_quarantined",
-    "Messages that were quarantined: workers died while they worked on them, or cannot read them.",
+    "Messages that were quarantined: workers died with them in work, or could not read them.",
 )
 REFUSED = Counter(
     "cavendish_refused",

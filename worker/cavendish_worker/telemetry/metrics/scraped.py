@@ -87,7 +87,7 @@ class OfTheStore(Collector):
         yield from _fleet(statistics)
         about = "Refused submits that lie in the store: see `cavendish refused list`."
         yield _gauge("refused_submits", about, (), [((), refused)])
-        about = "Paid submits of a week whose fate is uncertain, until an operator acknowledges it."
+        about = "Paid submits of the last week whose outcome is uncertain, until acknowledged."
         yield _gauge("uncertain_submits", about, (), [((), uncertain)])
 
 
@@ -173,7 +173,7 @@ def _calls(services: Services, now: float, batch_size: int) -> Iterable[Metric]:
         (name, min(one.service_health.batch_size(batch_size) for one in lanes))
         for name, lanes in services.items()
     ]
-    about = "Most ids in one call: as set, or the limit that was met."
+    about = "Maximum ids in one call: the setting, or a lower limit of the API."
     yield _gauge("batch_size_ids", about, _SERVICE, sizes)
     down = [(name, max(_down_for(one, now) for one in lanes)) for name, lanes in services.items()]
     about = "For how much longer a service that fails is not polled."
@@ -271,8 +271,8 @@ def _forecast_durations(services: Services, statistics: Statistics) -> Metric:
         for share in ("0.5", "0.95")
     ]
     about = (
-        "How long a share of the tasks is believed to take at most, by model; "
-        "without a model: those of the whole service."
+        "Time in which a share of the tasks finishes, as learned from polls, by model; "
+        "without a model: of the whole service."
     )
     labels = (*_SERVICE, "model", "share")  # `quantile` is reserved for summaries
     return _gauge("forecast_duration_seconds", about, labels, rows)
@@ -284,7 +284,7 @@ def _quota_used(used: Mapping[str, Usage], quota: ProducerQuota) -> Metric:
     ranked = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_PRODUCERS]
     about = (
         "Share of the ids or bytes that the producer may have in the store, whichever is more, "
-        f"of the {MOST_PRODUCERS} that use most; without a name: all who give none."
+        f"of the {MOST_PRODUCERS} that use most; without a name: all submits without a producer."
     )
     return _gauge("producer_quota_used_ratio", about, ("producer",), _by_name(dict(ranked)))
 
@@ -344,4 +344,4 @@ def _fleet(statistics: Statistics) -> Iterable[Metric]:
     last = {one.role: one.at for one in sorted(statistics.members, key=lambda one: one.at)}
     quiet = [((role,), max(statistics.now - last[role], 0.0)) for role in sorted(last)]
     about = "Seconds since the last heartbeat of any process of a role."
-    yield _gauge("process_last_heard_seconds", about, ("role",), quiet)
+    yield _gauge("process_heartbeat_age_seconds", about, ("role",), quiet)
