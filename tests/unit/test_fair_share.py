@@ -132,3 +132,11 @@ def test_a_lone_producer_uses_what_all_use_and_beside_a_greedy_one_it_has_half()
     assert both.used_share("a", busy, 100.0) == pytest.approx(1 / 3)
     assert both.used_share("greedy", busy, 100.0) == pytest.approx(1.0)
     assert both.used_share("greedy", replace(busy, limited=False), 100.0) == 0.0
+
+
+def test_for_many_equal_producers_calls_are_as_dear_as_for_one_that_makes_all_of_them() -> None:
+    """Labels alone must not make calls cheap near the rate limit."""
+    limit = replace(RATE, sent_rate=5.0, sent_at=100.0)
+    equal = CallShares({f"app-{number}": 0.25 for number in range(20)}, 100.0)
+    assert equal.used_share("app-7", limit, 100.0) == pytest.approx(limit.used_share(100.0))
+    assert equal.used_share("another", limit, 100.0) == 0.0

@@ -63,16 +63,13 @@ class CallShares:
     def used_share(self, producer: str, limit: RateLimit, now: float) -> float:
         """How much of the calls that it may have a producer uses, 0..1.
 
-        0 while the rate limit is unknown. For a lone producer it is the used share of the rate
-        limit.
+        It is the used share of the rate limit, and less for a producer that uses less than its
+        part of what all use. 0 while the rate limit is unknown.
         """
-        total = sum(self.used.values())
-        if not limit.limited or not total:
-            return 0.0
-        scale = limit.used(now) / total
-        rates = {name: calls * scale for name, calls in self.used.items()}
-        own = rates.pop(producer, 0.0)
-        return min(own / call_part(rates.values(), limit.rate), 1.0)
+        others = dict(self.used)
+        own, total = others.pop(producer, 0.0), sum(self.used.values())
+        part = call_part(others.values(), total)
+        return limit.used_share(now) * min(own / part, 1.0) if part else 0.0
 
 
 def call_part(others: Iterable[float], rate: float) -> float:

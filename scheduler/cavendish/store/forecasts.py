@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,8 @@ FRESH_FOR, KEPT = 5.0, 500
 NOTED_FOR = 600.0
 #: Seconds for which a process gathers what polls have shown of a model, before it teaches it.
 GATHERED_FOR = 1.0
+#: Ids of a batch that tell when it is worth a call.
+SAMPLE = 8
 
 
 class Forecasts:
@@ -82,13 +85,23 @@ class Forecasts:
                 if not gathering:
                     worth += true * (CALL_PRICE + max(now - one.wanted_at, 0.0))
                 continue
-            last_age = max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
+            last_age = _last_age(one)
             age, model = now - one.submitted_at, self.forecast(lane, one.model, now)
             if one.announced_at is None:
                 worth += model.wait(last_age, age, unheard=one.due <= now)
             else:  # it had its callback too early: no other will come
                 worth += model.wait(last_age, age) / model.silent
         return worth
+
+    def worth_at(self, lane: Lane, batch: Sequence[Candidate], each: float, now: float) -> float:
+        """The first time at which one of these ids is worth so many task-seconds; of a large batch
+        only some are asked, as they are alike.
+        """
+        some = batch[:: math.ceil(len(batch) / SAMPLE)]
+        return min(
+            one.submitted_at + self.forecast(lane, one.model, now).next_age(_last_age(one), each)
+            for one in some
+        )
 
     def learn(
         self, lane: Lane, observations: Mapping[str, Sequence[Observation]], now: float
@@ -138,6 +151,11 @@ class Forecasts:
                 self._noted.clear()
             self._noted |= {(lane, model): now for model in unnoted}
         self._shared_state.note_models(lane, unnoted, now)
+
+
+def _last_age(one: Candidate) -> float:
+    """The age, in seconds, at which an id was last seen running."""
+    return max((one.polled_at or one.submitted_at) - one.submitted_at, 0.0)
 
 
 def _shared(lane: Lane) -> Lane:

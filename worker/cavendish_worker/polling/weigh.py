@@ -19,8 +19,6 @@ from cavendish.store.forecasts import Forecasts
 #: Seconds until the next look at a lane whose batch gains worth, at least; and at a lane that
 #: cannot be read.
 GAIN, UNREADABLE = 0.04, 5.0
-#: The least share of its price that a batch is taken to be worth.
-_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,9 @@ class Scales:
             return Weighed(waiting, batch, Bid(worths, since), now)
         ahead += [one.deadline_at for one in batch if one.deadline_at > now]
         ahead += [gathers_until] if gathers_until > now else []
-        return Weighed(waiting, batch, None, min([self._worth_at(batch, worths, value), *ahead]))
+        return Weighed(
+            waiting, batch, None, min([self._worth_at(waiting.lane, batch, worths, value), *ahead])
+        )
 
     def _gathers_until(self, waiting: Waiting, batch: list[Candidate]) -> float:
         """Until when the announced ids of a batch wait for others; 0: they do not."""
@@ -129,16 +129,19 @@ class Scales:
         used_share = self.shares.used_share(producer, self.limit, self.now)
         return call_price(used_share, self.limit.used(self.now) / self.workers)
 
-    def _worth_at(self, batch: list[Candidate], worths: dict[str, float], value: float) -> float:
-        """About when a batch is worth a call, or earlier.
+    def _worth_at(
+        self, lane: Lane, batch: list[Candidate], worths: dict[str, float], value: float
+    ) -> float:
+        """When a batch is worth a call, or earlier.
 
-        Its worth grows at most with the square of the time since its polls. The price falls when
-        calls are used less; so the time doubles at most from one look to the next.
+        The price falls when calls are used less; so the time doubles at most from one look to the
+        next.
         """
-        at_least = sum(worths.values()) / CALL_PRICE
-        share = max(at_least if at_least < 1 else value, _LEAST)
+        worth = sum(worths.values())
+        price = CALL_PRICE if worth < CALL_PRICE else worth / value
+        at = self.forecasts.worth_at(lane, batch, price / len(batch), self.now)
         elapsed = self.now - max(one.polled_at or one.submitted_at for one in batch)
-        return self.now + max(min(elapsed / math.sqrt(share) - elapsed, elapsed), GAIN)
+        return max(min(at, self.now + elapsed), self.now + GAIN)
 
 
 def _ahead(waiting: Waiting, now: float) -> Iterable[float]:
