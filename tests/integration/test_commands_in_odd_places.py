@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import re
+import signal
+import socket
 import stat
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import redis
 
-from cavendish import Client, State
+from cavendish import Client, Filter, State
 from cavendish.model import Lane
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -20,6 +30,7 @@ from cavendish_worker.cli import cli
 from conftest import Server
 from ending import settle
 from forked import Done, shared
+from servers import eventually
 
 SERVICE, HOOK = "nano-banana", "http://127.0.0.1:9/hook"
 ENDED, PENDING = "größe→1", "größe→2"
@@ -45,9 +56,9 @@ COMMANDS = {
     "doctor": "",
     "metrics": "",
     "alive": "--role worker",
-    "pause": "default --reason größe",
-    "resume": "default",
-    "rate-limit": "default 5",
+    "pause": "--account default --reason größe",
+    "resume": "--account default",
+    "rate-limit": "--account default --calls 5",
     "endpoint add": f"shop {HOOK} --unencrypted",
     "endpoint list": "",
     "endpoint show": HOOK,
@@ -64,9 +75,9 @@ COMMANDS = {
     "dead drop": "--all --yes",
     "replay": f"--endpoint {HOOK} --since 1h",
     "secret new": "",
-    "key add": "größe --may read",
+    "key add": "wire --may read",
     "key list": "",
-    "key revoke": "größe --yes",
+    "key revoke": "wire",
 }
 #: Those that need no Redis.
 ALONE = {"endpoint new-key", "secret new"}
@@ -133,8 +144,10 @@ def test_a_stream_that_is_closed_is_no_traceback(attempt: Try, stream: str) -> N
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_whatever_the_encoding_each_command_prints_what_it_can(attempt: Try, encoding: str) -> None:
     """Ids, metadata and reasons that are not in it are shown by numbers."""
-    shown = attempt({"PYTHONIOENCODING": encoding})["show"].stdout
-    assert ("größe" in shown) == (encoding != "ascii")
+    done = attempt({"PYTHONIOENCODING": encoding})
+    shown = {"ascii": "gr\\u00f6\\u00dfe>1", "latin-1": "gr\ufffd\ufffde>1", "utf-8": ENDED}
+    assert f"id         {shown[encoding]}\n" in done["show"].stdout
+    assert [name for name, one in done.items() if one.code == 2] == []
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_a_redis_that_is_not_there_is_one_sentence(attempt: Try, url: str) -> No
         assert "secret-word" not in done.stdout + done.stderr
         if name not in ("doctor", "metrics"):
             assert len(done.stderr.splitlines()) == 1, f"{name}: {done}"
-            assert done.stderr.endswith(".\n"), f"{name}: {done}"
+            assert done.stderr.endswith((".\n", "?\n")), f"{name}: {done}"
 
 
 def test_a_redis_that_refuses_the_password_is_one_sentence(
@@ -197,3 +210,106 @@ def test_a_redis_that_refuses_the_password_is_one_sentence(
             assert done.code == 1, f"{name}: {done}"
             assert re.fullmatch(r"[^\n]*password[^\n]*\.\n", done.stderr), f"{name}: {done}"
             assert "wrong-word" not in done.stderr
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, queue.Queue[None]]]:
+    """The URL of a Redis that takes connections and says nothing; an entry for each of them."""
+    came, taken = queue.Queue[None](), list[socket.socket]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(listener.accept()[0])
+                    came.put(None)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}", came
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for each in taken:
+        each.close()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - ALONE))
+def test_ctrl_c_ends_every_command_with_130_and_one_sentence(
+    silent: tuple[str, queue.Queue[None]], tmp_path: Path, name: str
+) -> None:
+    """While it waits for Redis: it says what is done, and shows no traceback."""
+    url, came = silent
+    environment = {"PATH": os.environ["PATH"], "CAVENDISH_REDIS_URL": url}
+    words, log = f"{name} {COMMANDS[name]}".split(), tmp_path / "log"
+    process = shared().start("cavendish", words, environment, log)
+    came.get(timeout=60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, log.read_text()
+    # The empty line is for the `^C` that a terminal shows.
+    assert re.fullmatch(r"\n?Stopped[^\n]*\.\n", log.read_text()), log.read_text()
+
+
+def stopped(
+    command: list[str], environment: dict[str, str], stdin: str, when: Callable[[], Any]
+) -> str:
+    """What a command says that Ctrl-C ends at a certain moment."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "cavendish_worker.cli", *command],
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(stdin)
+        process.stdin.flush()
+        if stdin.endswith("\n"):
+            process.stdin.close()
+        when()
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_a_submit_that_is_stopped_says_how_many_ids_were_answered(
+    client: Client, store: Store, settings: Settings
+) -> None:
+    """Nothing before stdin is read; then those before the group of ids in which it was stopped."""
+    environment = {"CAVENDISH_REDIS_URL": settings.redis_url}
+    command = ["submit", "--service", SERVICE, "-"]
+
+    def reading() -> None:
+        time.sleep(2)  # until it reads what will not end
+
+    assert stopped(command, environment, "a\nb", reading) == "Stopped; no id was submitted.\n"
+    lines = "".join(
+        json.dumps({"id": f"id-{n}", "metadata": {"n": n}, "model": f"m{n}"}) + "\n"
+        for n in range(20_000)
+    )
+    said = stopped(
+        command, environment, lines, lambda: eventually(client.count, "some are tracked")
+    )
+    found = re.fullmatch(r"Stopped; at least ([\d,]+) of 20,000 ids were answered, .*\n", said)
+    assert found, said
+    assert 0 < int(found[1].replace(",", "")) <= client.count() < 20_000
+
+
+def test_a_cancel_and_a_list_that_are_stopped_say_that_there_is_more(
+    client: Client, settings: Settings
+) -> None:
+    client.submit([f"id-{n}" for n in range(30_000)], service=SERVICE)
+    environment = {"CAVENDISH_REDIS_URL": settings.redis_url}
+    ended = Filter(state="cancelled")
+    said = stopped(
+        ["cancel", "--all", "--yes"],
+        environment,
+        "",
+        lambda: eventually(lambda: client.list(ended, limit=1).items, "one is cancelled"),
+    )
+    found = re.fullmatch(r"Stopped; at least ([\d,]+) ids are cancelled, .* rest\.\n", said)
+    assert found, said
+    assert int(found[1].replace(",", "")) <= client.count(ended) < 30_000

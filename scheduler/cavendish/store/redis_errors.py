@@ -24,6 +24,8 @@ _REFUSING = (
 _REFUSING_WORDS = tuple(
     "OOM MISCONF READONLY CLUSTERDOWN MASTERDOWN NOREPLICAS BUSY UNBLOCKED".split()
 )
+#: What a server says to whoever gave no password.
+_WITHOUT_LOGIN = ("HELLO must be called", "Authentication required")
 #: The end of the sentence about a server that is too old.
 NEEDED = "Cavendish needs Redis 6.2 or newer, or any Valkey"
 #: How the refusal of a command begins that a script called.
@@ -36,7 +38,9 @@ def sentence(error: Exception, where: str, *, clustered: bool) -> str | None:
     """What an error means for the Redis at `where`; None for an error that is a fault of ours."""
     redis_at, why = f"Redis at {where}", _first_line(error)
     if isinstance(error, redis.AuthenticationError):  # redis-py calls it a lost connection
-        return f"{redis_at} refuses ({why})."
+        if any(word in why for word in _WITHOUT_LOGIN):
+            return f"{redis_at} needs a password, which belongs into its URL."
+        return f"{redis_at} refuses the user or the password ({why})."
     if isinstance(error, _AWAY):
         return f"{redis_at} does not answer ({why}).{_hint(error, where)}"
     if isinstance(error, redis.InvalidResponse):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -81,6 +83,9 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed when this process began
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (to the end)
     codecs.register_error("cavendish", replace_unprintable)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="cavendish")
