@@ -1,11 +1,13 @@
 """What a thousand waits at once cost, and how long after the settle of its id each wakes.
 
-python tests/bench/waits.py [--waits 1000] [--batch 50] [--times 1] [--sdk]
+python tests/bench/waits.py [--waits 1000] [--batch 50] [--times 1] [--sdk [--largest]]
 
 The ends are written by the store's own settle in another process, `--batch` ids in each, at full
 speed, or, of fewer than 50, 20 a second.
-`--sdk`: 50 waits of one client of the vendor's SDK, through the gateway; and, to see what the SDK
-itself takes for so many answers at once, from a server that has them ready and sends them all.
+`--sdk`: 50 waits of one client of the vendor's SDK, through the gateway. To see whose time that is,
+also plain sockets through the gateway (when the service has answered), and the SDK at a server that
+has all answers ready and sends them at once (the floor: what the SDK itself takes for so many).
+`--largest`: how many of these waits may end together, so that the SDK returns the last within 20 ms.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import argparse
 import asyncio
 import json
 import os
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
@@ -41,6 +45,8 @@ LANE = Lane("default", "nano-banana")
 BATCH, APART = 50, 0.05
 #: Seconds after which all wait, and seconds for which nothing ends then.
 WAITING, QUIET = 2.0, 5.0
+#: Milliseconds within which the SDK should return.
+BAR = 20.0
 #: By id the moment of its settle, and that of its wake, by the monotonic clock of the machine.
 Moments = dict[str, float]
 
@@ -78,7 +84,7 @@ class Run:
 def row(runs: list[Run]) -> tuple[str, ...]:
     """What was measured of several runs together."""
     late = sorted(number for run in runs for number in run.late())
-    quantiles = (statistics.median(late), statistics.quantiles(late, n=100)[98], late[-1])
+    quantiles = (late[0], statistics.median(late), statistics.quantiles(late, n=100)[98], late[-1])
     numbers = (f"{number:,.1f}" for number in quantiles)
     requests = sum(run.requests for run in runs) / len(late)
     return (f"{runs[-1].threads:,}", f"{runs[-1].calls:,.1f}", *numbers, f"{requests:.2f}")
@@ -149,6 +155,16 @@ def by_threads(run: Run) -> None:
 
 def by_sdk(run: Run) -> None:
     """A task of asyncio for each wait of the vendor's SDK, in one client of it."""
+    through_the_gateway(run, lambda address: asyncio.run(sdk_waits(run, address)))
+
+
+def by_sockets(run: Run) -> None:
+    """A connection for each wait, and a clock that looks only whether an answer has come."""
+    through_the_gateway(run, lambda address: socket_waits(run, address))
+
+
+def through_the_gateway(run: Run, wait: Callable[[str], None]) -> None:
+    """Wait at an HTTP service of our own."""
     with Client(run.url) as client:
         client.submit(run.ids, service=LANE.service)
     ours = {"REDIS_URL": run.url, "HTTP_PORT": str(free_port()), "API_TOKEN": "a-token"}
@@ -157,26 +173,53 @@ def by_sdk(run: Run) -> None:
     words = [sys.executable, "-m", "cavendish_worker.cli", "serve"]
     service = subprocess.Popen(words, env=environment)
     try:
-        asyncio.run(sdk_waits(run, f"http://127.0.0.1:{ours['HTTP_PORT']}"))
+        address = f"http://127.0.0.1:{ours['HTTP_PORT']}"
+        until_up(address)
+        wait(address)
     finally:
         service.terminate()
         service.wait(30)
+
+
+def until_up(address: str) -> None:
+    for _ in range(200):
+        with suppress(httpx.TransportError):
+            httpx.get(f"{address}/readyz", trust_env=False)
+            return
+        time.sleep(0.1)
+
+
+def socket_waits(run: Run, address: str) -> None:
+    """Ask for each id on a connection of its own, and note when its answer is there."""
+    waiting, port = selectors.DefaultSelector(), int(address.rpartition(":")[2])
+    for each in run.ids:
+        asked = json.dumps({"id": each, "action": "retrieve"})
+        head = "POST /nano-banana/tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer a-token\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(asked)}\r\n\r\n"
+        peer = socket.create_connection(("127.0.0.1", port))
+        peer.sendall((head + asked).encode())
+        waiting.register(peer, selectors.EVENT_READ, each)
+        run.requests += 1
+    process = run.settling()
+    while not run.over():
+        for found, _ in waiting.select():
+            if found.data not in run.woke:
+                run.woke[found.data] = time.monotonic()
+            waiting.unregister(found.fileobj)
+            found.fileobj.close()  # type: ignore[union-attr]
+    run.take(process.communicate()[0])
 
 
 def by_sdk_alone(run: Run) -> None:
     """The same, without Cavendish."""
     port = str(free_port())
     process = run.settling("--answer", port)
+    until_up(f"http://127.0.0.1:{port}")
     asyncio.run(sdk_waits(run, f"http://127.0.0.1:{port}", process))
 
 
 async def sdk_waits(run: Run, address: str, process: subprocess.Popen[str] | None = None) -> None:
     """Wait for the ids at an address, with one client, until another process has settled them."""
-    for _ in range(200):
-        with suppress(httpx.TransportError):
-            httpx.get(f"{address}/readyz", trust_env=False)
-            break
-        time.sleep(0.1)
 
     async def count(_: httpx.Request) -> None:
         run.requests += 1
@@ -194,9 +237,10 @@ async def sdk_waits(run: Run, address: str, process: subprocess.Popen[str] | Non
     run.take(process.communicate()[0])
 
 
-def answer_all(port: int, count: int) -> None:
-    """In the other process: hold so many requests, and answer all at once; print when that was."""
+def answer_all(port: int, count: int, batch: int) -> None:
+    """In the other process: hold so many requests, and answer as many at once; print when."""
     held: list[tuple[str, asyncio.StreamWriter]] = []
+    settled = Moments()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -211,11 +255,16 @@ def answer_all(port: int, count: int) -> None:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(WAITING)
             answers = [(answered(each), writer) for each, writer in held]
-            now = time.monotonic()
-            for answer, writer in answers:
-                writer.write(answer)
+            for start in range(0, count, batch):
+                now = time.monotonic()
+                for answer, writer in answers[start : start + batch]:
+                    writer.write(answer)
+                settled.update(
+                    dict.fromkeys((each for each, _ in held[start : start + batch]), now)
+                )
+                await asyncio.sleep(APART)
             await asyncio.sleep(1)
-        return dict.fromkeys((each for each, _ in held), now)
+        return settled
 
     print(json.dumps({"settled": asyncio.run(story()), "calls": 0}))
 
@@ -231,7 +280,11 @@ def answered(task_id: str) -> bytes:
 Ways = dict[str, Callable[[Run], None]]
 #: The rows of the tables.
 OURS: Ways = {"AsyncClient.wait, a task each": by_tasks, "Client.wait, a thread each": by_threads}
-SDK: Ways = {"SDK through the gateway": by_sdk, "SDK, answers that are ready": by_sdk_alone}
+SDK: Ways = {
+    "SDK through the gateway": by_sdk,
+    "sockets, the same": by_sockets,
+    "SDK, ready answers": by_sdk_alone,
+}
 
 
 def main() -> None:
@@ -243,6 +296,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH, help="ids that end in one settle")
     parser.add_argument("--times", type=int, default=1, help="runs that are counted together")
     parser.add_argument("--sdk", action="store_true", help="waits of the vendor's SDK")
+    parser.add_argument("--largest", action="store_true", help="how many may end together")
     parser.add_argument("--settle", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--answer", metavar="PORT", type=int, help=argparse.SUPPRESS)
     told = parser.parse_args()
@@ -251,21 +305,46 @@ def main() -> None:
         settle_all(told.settle, waits, told.batch)
         return
     if told.answer:
-        answer_all(told.answer, waits)
+        answer_all(told.answer, waits, told.batch)
         return
-    names = ("threads", "calls of Redis/s", "wake p50, ms", "p99", "max", "requests each")
+    if told.largest:
+        largest(waits, told.times)
+        return
+    names = ("threads", "calls of Redis/s", "first, ms", "p50", "p99", "max", "requests each")
     print(f"{waits:,} waits at once".ljust(32), *(name.rjust(16) for name in names))
     for name, way in (SDK if told.sdk else OURS).items():
-        runs = []
-        for _ in range(told.times):
-            server = Server()
-            server.start()
-            try:
-                runs.append(Run(server.url, [f"id-{n}" for n in range(waits)], told.batch))
-                way(runs[-1])
-            finally:
-                server.close()
+        runs = made(way, waits, told.batch, told.times)
         print(name.ljust(32), *(number.rjust(16) for number in row(runs)))
+
+
+def made(way: Callable[[Run], None], waits: int, batch: int, times: int) -> list[Run]:
+    """Run one way of waiting so many times."""
+    runs = list[Run]()
+    for _ in range(times):
+        server = Server()
+        server.start()
+        try:
+            runs.append(Run(server.url, [f"id-{n}" for n in range(waits)], batch))
+            way(runs[-1])
+        finally:
+            server.close()
+    return runs
+
+
+def largest(waits: int, times: int) -> None:
+    """Print how late the last of some waits returns that end together, and for how many that is
+    within the bar.
+    """
+    print("end together".ljust(16), *(name.rjust(24) for name in SDK), "   (max, ms)")
+    within = 0
+    for size in (1, 2, 5, 10, 15, 20, 25, 30, 40, 50):
+        late = [
+            max(number for run in made(way, waits, size, times) for number in run.late())
+            for way in SDK.values()
+        ]
+        print(f"{size}".ljust(16), *(f"{number:.1f}".rjust(24) for number in late))
+        within = size if late[0] <= BAR else within
+    print(f"So many may end together: {within} (the last returns within {BAR:.0f} ms).")
 
 
 if __name__ == "__main__":
