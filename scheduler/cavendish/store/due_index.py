@@ -1,8 +1,8 @@
-"""A due index: which lanes are worth a look now, so that quiet lanes cost nothing.
+"""A due index: the time of the next check of each lane, so that quiet lanes cost nothing.
 
 It has groups of lanes: those in which a producer has pending ids, or those of an account. A lane
 and its index may lie in different slots of a cluster, so they are not written in one step. The
-index is written first: then a crash in between costs a look in vain, and no lane is forgotten.
+index is written first: then a crash in between costs a check in vain, and no lane is forgotten.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from cavendish.policy.verdicts import Outcome
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.keys import IndexKeys, nothing
 
-#: Seconds between a note in the index and its write to the lane, at most; and the seconds until the
-#: next look at a lane whose write may still come.
+#: Maximum seconds between the write to the index and that to the lane; and the seconds until the
+#: next check of a lane whose write may still come.
 WRITTEN_WITHIN, SOON = 10.0, 0.25
 #: A batch can be worth a call long before the poll of any one of its ids is due: part of that time
-#: until the first look at the lane. And seconds until the look that finds nothing more in a lane.
+#: until the first check of the lane. And seconds until the check that finds a lane empty.
 _FIRST_LOOK, _LAST_LOOK = 1 / 16, 1.0
 #: Groups that are read at once.
 GROUPS = 1000
 
 
 class Place(NamedTuple):
-    """A lane in a group, and since when it is worth a look; None: nothing is in it."""
+    """A lane in a group, and the time of its next check; None: nothing is in it."""
 
     group: str
     lane: Lane
@@ -40,7 +40,7 @@ class DueIndex:
         self._redis, self._keys = connection, IndexKeys(tag)
 
     def note(self, places: Iterable[Place], now: float) -> None:
-        """Note when lanes are worth a look, before that is written there."""
+        """Write the times of the next checks of lanes, before the lanes are written."""
         if places := list(places):
             self._redis.script("note_due", *self._noting(places, now))
 
@@ -54,7 +54,7 @@ class DueIndex:
         return [*names, *(keys.lanes(each.group) for each in places)], [now, *_words(places)]
 
     def groups(self) -> list[tuple[str, float]]:
-        """Groups, each with the time from which the first of its lanes is worth a look."""
+        """Groups, each with the time of the first check of its lanes."""
         with self._redis.errors():
             found: list[tuple[str, float]] = self._redis.redis.zrange(  # type: ignore[assignment]
                 self._keys.groups, 0, GROUPS - 1, withscores=True
@@ -62,7 +62,7 @@ class DueIndex:
         return found
 
     def first_at(self) -> float | None:
-        """When the first lane of all is worth a look; None if there is none."""
+        """The time of the first check of all lanes; None if there is none."""
         with self._redis.errors():
             found: Any = self._redis.redis.zrange(self._keys.groups, 0, 0, withscores=True)
         return found[0][1] if found else None
@@ -104,8 +104,8 @@ class DueIndex:
         return [lane for lane, at in found if at is not None]
 
     def due(self, groups: Sequence[str], now: float, each: int) -> list[Place]:
-        """Of each group the lanes that are worth a look, at most `each`, longest waiting first; all
-        of them if `each` is -1.
+        """Of each group the lanes whose check is due, at most `each`, longest waiting first; all of
+        them if `each` is -1.
 
         A group without lanes and a name of no lane are damage: they leave the index, or they would
         be the first in it for ever.
@@ -129,9 +129,9 @@ class DueIndex:
         return found
 
     def looked_at(self, places: Sequence[Place], now: float) -> float | None:
-        """Say when lanes that were looked at are worth the next look.
+        """Write the times of the next checks of lanes that were checked.
 
-        Returns when the first lane of all is worth one; None if there is none.
+        Returns the time of the first check of all lanes; None if there is none.
         """
         first_at = self._looked_at(_words(places), now)
         return None if first_at is None else float(first_at)
@@ -143,7 +143,7 @@ class DueIndex:
 
 
 def due_before(connection: Connection, tags: Iterable[str], time: float) -> list[str]:
-    """Those of some indices, by their tags, in which a lane is worth a look before a time."""
+    """Those of some indices, by their tags, in which a check is due before a time."""
     tags = list(tags)
     pipe = connection.pipeline()
     for tag in tags:
@@ -162,14 +162,14 @@ def _words(places: Iterable[Place]) -> list[object]:
 
 
 def first_look(now: float, poll_at: float) -> float:
-    """When a lane is worth a first look whose ids are worth their polls at `poll_at`."""
+    """The time of the first check of a lane whose ids are due at `poll_at`."""
     return now + max(poll_at - now, 0.0) * _FIRST_LOOK
 
 
 def next_looks(
     lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float
 ) -> Iterator[Place]:
-    """When a lane is worth a look for each producer of a batch that is being settled."""
+    """The next check of a lane for each producer of a batch that is being settled."""
     polls: dict[str, float] = {}
     for outcome, next_poll_at in outcomes:
         at = first_look(now, next_poll_at)

@@ -18,9 +18,9 @@ in the broker's Redis.
 |                           |        | each hour until which they count; the first and last hour   |
 | reconciled                | string | the last lane that the reconcile run went through           |
 | message:TASK              | string | while a message of beat for this task waits in its queue    |
-| {account}:due             | zset   | producer -> when one of its lanes is worth a look           |
-| {account}:due:PRODUCER    | zset   | lane -> when it is worth a look, or earlier                 |
-| {account}:noted           | zset   | `PRODUCER LANE` -> when the time of its look was last noted |
+| {account}:due             | zset   | producer -> the time of the next check of one of its lanes  |
+| {account}:due:PRODUCER    | zset   | lane -> the time of its next check, never too late          |
+| {account}:noted           | zset   | `PRODUCER LANE` -> when the time of its check was written   |
 | {cavendish:deadlines}:due | zset   | account -> when the first of its deadlines passes;          |
 |                           |        | `due:ACCOUNT` and `noted` as above                          |
 | {cavendish:deliveries}:…  | zset   | the same for deliveries: account -> when the first is due   |
@@ -32,7 +32,7 @@ in the broker's Redis.
 | controls                  | hash   | `pause ACCOUNT`, `pause ACCOUNT/SERVICE`, `ceiling ACCOUNT` |
 |                           |        | -> what an operator set, as JSON                            |
 | failing                   | zset   | lane of which every call fails -> since when                |
-| episodes                  | hash   | version, value: troubles of which operators are told        |
+| episodes                  | hash   | version, value: troubles that are reported to operators     |
 | bulk-actions              | hash   | version, value: what operators do in Flower, the latest     |
 | blind                     | zset   | service (its lane of shard 0) of which a token knows no id  |
 |                           |        | -> when an id was last absent                               |
@@ -53,7 +53,7 @@ in the broker's Redis.
 | {lane}:producers          | set    | the producers that have pending ids                         |
 | {lane}:due:PRODUCER       | zset   | id -> when its next poll is due, or when its lease ends     |
 | {lane}:deadlines          | zset   | a time -> the same: when some deadlines may have passed     |
-| {lane}:deadline:TIME      | list   | ids to look at then; most will have ended                   |
+| {lane}:deadline:TIME      | list   | ids to check then; most will have ended                     |
 | {lane}:minutes            | zset   | the minutes in which ids were submitted, by their time      |
 | {lane}:minute:TIME        | list   | the ids that were submitted then, in their order, for as    |
 |                           |        | long as anything of them is kept; '' for a forgotten one    |
@@ -225,7 +225,7 @@ class LaneKeys:
         return self._key("deadlines")
 
     def deadline(self, time: float) -> str:
-        """The ids to look at when this time has passed, a whole second."""
+        """The ids to check when this time has passed, a whole second."""
         return self._key(f"deadline:{int(time)}")
 
     @property

@@ -82,7 +82,7 @@ class Watch:
         return any(living)
 
     def _is_anything_due(self) -> bool:
-        """True if a lane is worth a look within a tick, and its account may be asked then."""
+        """True if a check of a lane is due within a tick, and its account may be polled then."""
         now, tasks = self._clock.now(), self._store.tasks
         accounts = [account for account, _ in self._store.deadlines.index.groups()]
         return len(accounts) > ASKED or any(

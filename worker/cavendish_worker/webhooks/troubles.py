@@ -1,4 +1,4 @@
-"""Looks for troubles that operators are told of: accounts, services, workers, refused submits."""
+"""Finds the troubles that are reported to operators: accounts, services, workers, submits."""
 
 from __future__ import annotations
 

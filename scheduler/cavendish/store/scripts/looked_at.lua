@@ -1,10 +1,10 @@
--- looked_at: say in a due index when lanes that were looked at are worth the next look.
--- What was noted lately may not be written yet: such a lane is looked at again soon, and again,
+-- looked_at: write the times of the next checks of lanes that were checked into a due index.
+-- What was noted lately may not be written yet: such a lane is checked again soon, and again,
 -- until its writer has finished or is surely dead. So no writer's lane is ever forgotten.
 -- KEYS    1 groups  2 noted, then per entry: the lanes of its group
--- ARGV    1 now  2 seconds for which a writer may take  3 seconds until a look that comes soon,
---         then per entry: group, lane, worth a look at ('' if nothing is in it)
--- RETURNS when the first lane of all is worth a look, or nil
+-- ARGV    1 now  2 seconds for which a writer may take  3 seconds until a check that comes soon,
+--         then per entry: group, lane, time of its next check ('' if nothing is in it)
+-- RETURNS the time of the first check of all lanes, or nil
 redis.call('ZREM', KEYS[2], '') -- takes no memory: see Connection.write_when_full
 for i = 4, #ARGV, 3 do
   local group, lane, next_at, lanes = ARGV[i], ARGV[i + 1], ARGV[i + 2], KEYS[3 + (i - 4) / 3]

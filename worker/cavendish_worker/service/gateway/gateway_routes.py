@@ -73,7 +73,7 @@ async def submits(service: str, action: str, request: Request, parts: Shared) ->
 
 @router.get("/{service}/{action:path}")
 async def looks(service: str, action: str, request: Request, parts: Shared) -> Response:
-    """A free look at what the API has, such as a list of voices."""
+    """A free read of what the API has, such as a list of voices."""
     return await _answered(parts.gateway, service, request, partial(_looks, action))
 
 
