@@ -65,14 +65,18 @@ def too_deep(value: Any) -> bool:
     return True
 
 
+def may_be_too_deep(text: str) -> bool:
+    """False for a JSON text with too few brackets; so few values are walked through."""
+    return text.count("[") + text.count("{") > DEEPEST
+
+
 def parse(text: str, decode: Callable[[str], Any] = json.loads) -> Any:
     """The value of a JSON text. Raises ValueError if it cannot be read or is nested too deep."""
     try:
         value = decode(text)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
-    # Few texts hold so many brackets, so few values are walked through.
-    if text.count("[") + text.count("{") > DEEPEST and too_deep(value):
+    if may_be_too_deep(text) and too_deep(value):
         raise ValueError(f"nested more than {DEEPEST} deep")
     return value
 

@@ -21,8 +21,8 @@ from typing import Any
 
 #: The steps: where each is looked up when it is called. `module:Class.method` or `module:function`.
 STEPS = {
-    "message received": "kombu.transport.redis:QoS.append",
-    "message acknowledged": "kombu.transport.redis:QoS.ack",
+    "message received": "cavendish_worker.celeryapp.in_hand:InHand.append",
+    "message acknowledged": "cavendish_worker.celeryapp.in_hand:InHand.ack",
     "group joined": "cavendish.store.groups:Groups.join",
     "submit written": "cavendish.store.new_tasks:NewTasks.add",
     "heartbeat": "cavendish.store.fleet:Fleet.beat",

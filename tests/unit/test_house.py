@@ -36,7 +36,7 @@ DOORS = {
     "celeryapp/broker_client celeryapp/redis_transport",
     "celery": "__init__ celeryapp/app celeryapp/shutdown celeryapp/beat celeryapp/heartbeat "
     "celeryapp/worker_metrics tasks cli/demo",
-    "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/broker_clock "
+    "kombu": "celeryapp/app celeryapp/redis_transport celeryapp/in_hand celeryapp/broker_clock "
     "celeryapp/task_message celeryapp/refused_submits",
     "httpx": "cli/demo cli/emulate webhooks/consent webhooks/post "
     "http/dial http/egress http/faults http/resolver "

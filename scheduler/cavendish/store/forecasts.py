@@ -80,13 +80,14 @@ class Forecasts:
         rate limit it waits for others. While announced ids are `gathering` they are worth nothing.
         """
         worth, true = 0.0, self.callbacks(lane, now).true
+        models = {model: self.forecast(lane, model, now) for model in {one.model for one in batch}}
         for one in batch:
             if one.is_announced and one.due <= now:
                 if not gathering:
                     worth += true * (CALL_PRICE + max(now - one.wanted_at, 0.0))
                 continue
             last_age = _last_age(one)
-            age, model = now - one.submitted_at, self.forecast(lane, one.model, now)
+            age, model = now - one.submitted_at, models[one.model]
             if one.announced_at is None:
                 worth += model.wait(last_age, age, unheard=one.due <= now)
             else:  # it had its callback too early: no other will come

@@ -9,7 +9,14 @@ from cavendish.model import Candidate, Lane, Record, State, TrackedTask
 from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
 from cavendish.record_json import KeptRecord, encodable, read_record
-from cavendish.stored_json import DEEPEST, compact, parse, read_lines, too_deep
+from cavendish.stored_json import (
+    DEEPEST,
+    compact,
+    may_be_too_deep,
+    parse,
+    read_lines,
+    too_deep,
+)
 
 
 def fields_of(row: Any) -> Any:
@@ -123,10 +130,11 @@ def stored(record: Record | None) -> str:
     """The JSON text of a record as it came; a short note instead if it is nested too deep."""
     if record is None:
         return ""
-    if too_deep(record):
+    text = encodable(record.text) if isinstance(record, KeptRecord) else None
+    if (text is None or may_be_too_deep(text)) and too_deep(record):
         note = f"the record is nested more than {DEEPEST} deep and was not kept"
         return compact({"cavendish": note})
-    return encodable(record.text) if isinstance(record, KeptRecord) else compact(record)
+    return compact(record) if text is None else text
 
 
 def _text(time: float | None) -> str:

@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 from cavendish.store.quarantine import DEATHS
-from cavendish.task_names import DELIVER, SUBMIT
+from cavendish.task_names import QUEUES, SUBMIT
 
 #: The queue of messages that must not be lost.
 KEPT = SUBMIT
@@ -24,9 +24,9 @@ _BYTES = frozenset(("binary", "ascii-8bit"))
 def complete(envelope: Any, queue: str | None) -> str | None:
     """Fill in the optional parts of an envelope, in place; returns why it cannot be taken, if so.
 
-    Kombu gives the messages of a dead worker back to the queue that their envelope names, and drops
-    those that it cannot give back. So a kept message always gets the queue that it came from, and a
-    tag of its own, even if two were sent with one tag.
+    A message is given back to the queue that its envelope names, and dropped if that cannot be. So
+    one of our queues always gets the queue that it came from, and a tag of its own, even if two
+    were sent with one tag.
     """
     if not isinstance(envelope, dict):
         return "its envelope is no JSON object"
@@ -42,9 +42,9 @@ def complete(envelope: Any, queue: str | None) -> str | None:
         return complaint
     info = properties.get("delivery_info")
     given = [name for name in info if isinstance(info[name], str)] if isinstance(info, dict) else []
-    if queue == KEPT or not {"exchange", "routing_key"} <= set(given):
+    if queue in QUEUES or not {"exchange", "routing_key"} <= set(given):
         properties["delivery_info"] = {"exchange": "", "routing_key": queue}
-    if queue == KEPT or not isinstance(properties.get("delivery_tag"), str):
+    if queue in QUEUES or not isinstance(properties.get("delivery_tag"), str):
         properties["delivery_tag"] = str(uuid.uuid4())
     if queue == KEPT:
         properties["priority"] = 0
@@ -77,15 +77,6 @@ def deaths_of(envelope: dict[str, Any]) -> int:
     """At how many deaths of a worker the message was in hand, by its headers."""
     said = envelope["headers"].get(DEATHS)
     return said if isinstance(said, int) and said > 0 else 0
-
-
-def counts_deaths(envelope: Any) -> bool:
-    """False for the message of a delivery loop.
-
-    A delivery loop may run for longer than a message may be in hand, so no worker need have died.
-    """
-    headers = envelope.get("headers") if isinstance(envelope, dict) else None
-    return isinstance(headers, dict) and headers.get("task") != DELIVER
 
 
 def _body_complaint(body: Any, encoding: Any) -> str | None:

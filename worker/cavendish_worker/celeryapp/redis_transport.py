@@ -6,7 +6,8 @@ Kombu takes a message out of its queue, and then writes down that it did. If Red
 transport succeed on a full Redis too, as those of the store do. Kombu also assumes that it wrote
 every message itself; here missing parts of an envelope are filled in, or the message is refused.
 Between Kombu's two steps, and in an answer that nobody reads, a message is in no key of Redis. That
-is no loss for hints; the messages of producers are popped and noted in one step.
+is no loss for hints; the messages of producers are popped and noted in one step. What becomes of
+messages in hand is said in `in_hand.py`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from cavendish_worker.celeryapp.envelope import (
     KEPT,
     add_deaths,
     complete,
-    counts_deaths,
     deaths_of,
 )
+from cavendish_worker.celeryapp.in_hand import InHand, queue_of
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.telemetry.metrics import recorded
 
@@ -57,34 +58,14 @@ PRIORITIES = range(10)
 _AT_ONCE, _LOOKED_FOR = 16, 0.1
 
 
-class QoS(kombu_redis.QoS):
-    """Counts a death where Kombu restores a message: its worker had it in hand for too long."""
-
-    channel: Any
-    after_death = False
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        super().append(message, delivery_tag)
-        # Before the task runs: if it ends this process, the message must be in one place only.
-        self.channel.forget_note()
-
-    def restore_visible(self, *args: Any, **options: Any) -> None:
-        self.after_death = True
-        try:
-            super().restore_visible(*args, **options)
-        finally:
-            self.after_death = False
-
-
 class Channel(kombu_redis.Channel):
     """A channel to one Redis."""
 
-    QoS = QoS
+    QoS = InHand
     connection: Any
     connection_errors: Any
     keyprefix_fanout: str
     priority_steps: list[int]
-    unacked_key: str
     qos: Any
     sep: str
     _queue_cycle: Any
@@ -230,12 +211,11 @@ class Channel(kombu_redis.Channel):
 
     def refuse_in_hand(self, tag: str, reason: str) -> None:
         """Refuse a message that Celery has in hand; its caller rejects it."""
-        in_hand = self.client.hget(self.unacked_key, tag)
-        envelope, _, queue = loads(in_hand) if in_hand else ({}, "", None)
-        if queue != KEPT:
+        message = self.qos.get(tag)
+        if (queue := queue_of(message)) != KEPT:
             logger().error("message.refused", queue=queue, outcome=reason)
             return
-        name = self._quarantine(UNREADABLE, KEPT, reason, 0, dumps(envelope).encode())
+        name = self._quarantine(UNREADABLE, KEPT, reason, 0, dumps(message._raw).encode())
         logger().error("message.refused", queue=KEPT, id=name, outcome=reason)
 
     def _quarantine(self, place: str, queue: str, reason: str, deaths: int, message: bytes) -> str:
@@ -249,7 +229,7 @@ class Channel(kombu_redis.Channel):
         return name
 
     def _do_restore_message(self, payload: Any, *args: Any, **options: Any) -> None:
-        if self.qos.after_death and counts_deaths(payload):
+        if self.qos.after_death:
             add_deaths(payload, 1)
         super()._do_restore_message(payload, *args, **options)  # type: ignore[misc]
 

@@ -152,7 +152,11 @@ class Settler:
                 )
         recorded.polled(lane.service, [(each.task, reading, each) for each, reading in decided])
         settled = self.writer.write(
-            [(each, self._next_poll(each, now, visibility)) for each, _ in decided], now
+            [
+                (each, now if each.state.terminal else self._next_poll(each, now, visibility))
+                for each, _ in decided
+            ],
+            now,
         )
         _log(lane, decided, settled)
         self.forecasts.learn(lane, polls, now)
