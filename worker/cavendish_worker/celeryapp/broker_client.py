@@ -1,4 +1,4 @@
-"""The Redis client of the broker: its small writes succeed where memory is full, and a refused
+"""The Redis clients of the broker: their small writes succeed where memory is full, and a refused
 command is named.
 """
 
@@ -10,6 +10,7 @@ import redis
 
 from cavendish.store.connection import script_text
 from cavendish.store.keys import nothing
+from cavendish.store.lean_client import LeanClient
 
 #: The commands of the transport that take memory: they write messages, which of them are in work,
 #: and which queues there are.
@@ -17,7 +18,9 @@ _GROWING = frozenset(("LPUSH", "RPUSH", "SADD", "ZADD", "HSET", "SET"))
 _FULL = redis.exceptions.OutOfMemoryError
 
 
-class BrokerClient(redis.Redis):
+class PrimaryClient(redis.Redis):
+    """A client of the primary that Sentinel names."""
+
     def execute_command(self, *words: Any, **options: Any) -> Any:
         try:
             return super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
@@ -32,6 +35,10 @@ class BrokerClient(redis.Redis):
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:  # noqa: FBT001, FBT002, ARG002
         """Without MULTI, unless WATCH needs it: a full Redis queues nothing for an EXEC."""
         return _Pipeline(self.connection_pool, self.response_callbacks, False, shard_hint)  # noqa: FBT003
+
+
+class BrokerClient(PrimaryClient, LeanClient):
+    """A client of one Redis; its pool is a LeanPool."""
 
 
 class _Pipeline(redis.client.Pipeline):

@@ -32,7 +32,8 @@ from redis.commands.core import Script
 from cavendish.store import quarantine
 from cavendish.store.connection import script_text
 from cavendish.store.keys import QUARANTINE, QUARANTINED, UNREADABLE, nothing
-from cavendish_worker.celeryapp.broker_client import BrokerClient
+from cavendish.store.lean_client import LeanPool
+from cavendish_worker.celeryapp.broker_client import BrokerClient, PrimaryClient
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.celeryapp.envelope import (
     KEPT,
@@ -70,15 +71,19 @@ class Channel(kombu_redis.Channel):
     sep: str
     _queue_cycle: Any
     pool: Any
-    _create_client: Callable[[], BrokerClient]
-    _shared: BrokerClient | None = None
+    _create_client: Callable[[], PrimaryClient]
+    _shared: PrimaryClient | None = None
     _kept_last = False
     _looked_at = -math.inf
     #: The message that was just popped, while it has a note, and the deaths that its note counted.
     _noted: tuple[bytes, int] | None = None
 
-    def _get_client(self) -> type[BrokerClient]:
+    def _get_client(self) -> type[PrimaryClient]:
         return BrokerClient
+
+    def _get_pool(self, asynchronous: bool = False) -> redis.ConnectionPool:  # noqa: FBT001, FBT002 (Kombu's)
+        pool = super()._get_pool(asynchronous)  # type: ignore[misc]
+        return LeanPool(pool.connection_class, pool.max_connections, **pool.connection_kwargs)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -281,6 +286,11 @@ class _Checking:
 
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):
     """A channel to the primary that Sentinel names."""
+
+    _get_pool = kombu_redis.SentinelChannel._get_pool  # type: ignore[attr-defined]
+
+    def _get_client(self) -> type[PrimaryClient]:
+        return PrimaryClient
 
 
 class Transport(_Checking, kombu_redis.Transport):
