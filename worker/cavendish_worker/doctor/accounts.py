@@ -82,7 +82,7 @@ def _blind(statistics: Statistics) -> list[Finding]:
     }
     advice = (
         "The API hides the tasks of other owners, and does not check the token for every service: "
-        "a wrong token, or that of another owner, looks like this. Compare the token with the one "
+        "a wrong token, or that of another owner, has this effect. Compare the token with the one "
         "that made the ids. Its ids wait for their deadline, and none becomes unknown."
     )
     return [

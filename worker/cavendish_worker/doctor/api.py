@@ -84,12 +84,10 @@ def _finding(what: str, answer: Answer, url: str, by: Route, service: str) -> Fi
         return well(what, f"{api} does not refuse the token{unused}")
     if answer.why is UpstreamErrorKind.ACCOUNT:
         page = "https://platform.acedata.cloud"
-        advice = f"Check the token and the credit at {page}, and set CAVENDISH_API_TOKEN anew."
+        advice = f"Check the token and the credit at {page}, and set a new CAVENDISH_API_TOKEN."
         return ill(what, f"the token is refused: {answer.detail}", advice)
     if answer.why is UpstreamErrorKind.RATE:
-        found = (
-            f"{api} does not refuse the token, and answers that there are too many calls just now"
-        )
+        found = f"{api} does not refuse the token, but answers 429: too many calls at the moment"
         return well(what, found, "Nothing: the rate limit adapts.")
     if not answer.detail.startswith("HTTP "):
         return _unreachable(what, answer, url, by)
@@ -97,7 +95,7 @@ def _finding(what: str, answer: Answer, url: str, by: Route, service: str) -> Fi
         found = f"{url} does not serve {service}: {answer.detail}"
         return ill(what, found, f"{NOT_SERVED[0].upper()}{NOT_SERVED[1:]}.")
     if answer.why is UpstreamErrorKind.DOWN:
-        advice = "Workers ask again by themselves; check whether CAVENDISH_API_URL is right."
+        advice = "Workers try again by themselves; check whether CAVENDISH_API_URL is right."
         return ill(what, f"the API fails: {answer.detail}", advice)
     return well(what, f"{api} answers: {answer.detail}")
 
@@ -113,7 +111,7 @@ def _unreachable(what: str, answer: UpstreamError, url: str, by: Route) -> Findi
     if "SSL" in answer.detail or "ertificate" in answer.detail:
         found = f"TLS with {host} fails: {answer.detail}"
         advice = (
-            "Something on the way breaks TLS open, or a root certificate is missing: "
+            "A proxy on the way intercepts TLS, or a root certificate is missing: "
             "set SSL_CERT_FILE to the right certificates."
         )
         return ill(what, found, advice)

@@ -55,7 +55,7 @@ def _uncertain(store: Store, now: float) -> list[Finding]:
         f"{last.account}/{last.service} at {at}: {last.said}"
     )
     advice = (
-        "Look for their tasks at the API before anybody buys them again (`gateway.submit_uncertain`"
-        " in the log has each); then: cavendish doctor --acknowledge."
+        "Search the API for their tasks before they are bought again (`gateway.submit_uncertain` "
+        "in the log has each); then: cavendish doctor --acknowledge."
     )
     return [ill("paid submits", found, advice)]

@@ -27,7 +27,7 @@ def findings(where: str, server: Server, settings: Settings) -> list[Finding]:
 
 def _version(server: Server) -> list[Finding]:
     if server.version is None:
-        return [skipped("redis version", "the server does not say")]
+        return [skipped("redis version", "the server does not report it")]
     if not is_too_old(server.version):
         return []
     wanted = ".".join(map(str, LEAST))
@@ -42,7 +42,7 @@ def _persistence(server: Server, settings: Settings) -> Finding:
         return skipped(what, why)
     if not server.append_only and replicas:
         found = f"off, but a write counts only when {replicas} replicas have it"
-        advice = "Switch appendonly on as well, in case all of them restart on one day."
+        advice = "Switch appendonly on as well, in case all of them restart at the same time."
         return well(what, found, advice)
     if not server.append_only:
         advice = (
@@ -66,14 +66,14 @@ def _persistence(server: Server, settings: Settings) -> Finding:
 def eviction(what: str, policy: str | None) -> Finding:
     """A full Redis must refuse writes, and not delete keys."""
     if policy is None:
-        return skipped(what, "the server does not say what it does when it is full")
+        return skipped(what, "the server does not report its eviction policy")
     if policy == "noeviction":
         return well(what, "maxmemory-policy noeviction")
     advice = (
         "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf; "
         "use another Redis as a cache."
     )
-    return ill(what, f"maxmemory-policy {policy}: when it is full it drops what is tracked", advice)
+    return ill(what, f"maxmemory-policy {policy}: a full Redis deletes tracked ids", advice)
 
 
 def _memory(server: Server) -> list[Finding]:

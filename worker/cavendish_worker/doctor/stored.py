@@ -89,7 +89,7 @@ def _lane(lane: LaneStatistics, store: Store, now: float) -> list[Finding]:
         found.append(ill(what, said, f"{NOT_SERVED[0].upper()}{NOT_SERVED[1:]}."))
     elif health.down_until > now:
         reason = f"the API fails: {health.reason}"
-        found.append(ill(what, reason, "Workers ask it again by themselves."))
+        found.append(ill(what, reason, "Workers try again by themselves."))
     if lane.quarantined:
         task_id, why = next(iter(store.tasks.quarantined(lane.lane).items()))
         advice = "Examine the record in Redis, repair or delete it, and submit the id again."

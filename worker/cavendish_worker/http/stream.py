@@ -92,7 +92,7 @@ class Connection(BaseProtocol):
         `no_body`: the answer has no body, whatever its head says.
         """
         if not self.usable():
-            early = "The peer spoke before it was asked, or closed the connection."
+            early = "The peer sent data before the request, or closed the connection."
             raise httpx.RemoteProtocolError(early)
         assert self.transport is not None  # noqa: S101 (usable)
         self._forget_answer()

@@ -100,7 +100,7 @@ def _gone_workers(store: Store, now: float) -> Iterable[Trouble]:
     gone = [one for one in store.fleet.members(now) if one.role == "worker" and not one.alive(now)]
     for member in sorted(gone, key=lambda one: one.at)[:MOST]:
         details = {"version": member.version, "last_heartbeat": member.at}
-        why = "its heartbeats ended without a goodbye"
+        why = "its heartbeats ended without a shutdown"
         yield Trouble("worker.gone", {"worker": member.name}, member.at, why, details)
 
 

@@ -99,7 +99,7 @@ class Callers:
         except StoreUnavailable:
             until, key = self._remembered.get(name, (0.0, None))
             if key is None or time.monotonic() > until or key.expired(time.time()):
-                why = "The store is away, and with it all that is known of keys. Try again."
+                why = "The store does not answer, so no key can be checked. Try again."
                 raise Refused(503, "api_error", why) from None
             return key
         self._remembered.pop(name, None)

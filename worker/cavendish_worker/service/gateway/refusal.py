@@ -40,7 +40,7 @@ class UncertainFate(Refused):
             FINAL,
             "submit_uncertain",
             "The API may have accepted this submit, and may charge for it; it was not sent again. "
-            f"Look for its task before you repeat it. ({self.said})",
+            f"Search the API for its task before you repeat it. ({self.said})",
         )
 
 
