@@ -54,6 +54,7 @@ SHORTEST = 5.0
 MB = 2**20
 SETTINGS = {
     "RETENTION": "60",
+    "DEADLINE": "120",  # until then a list names each id
     "DEAD_RETENTION": "60",
     "EVENTS_KEPT": "1000",
     "FLOWER_PORT": "0",
@@ -104,6 +105,7 @@ class Soak:
         ours = {
             "CAVENDISH_REDIS_URL": self.facts["store"],
             "CAVENDISH_WEBHOOK_ALLOW": SETTINGS["WEBHOOK_ALLOW"],
+            "CAVENDISH_DEADLINE": SETTINGS["DEADLINE"],
         }
         self.client = Client(settings=Settings.load(ours))
         path = self.facts["store"].removeprefix("unix://").partition("?")[0]
@@ -144,7 +146,7 @@ class Soak:
                     ids,
                     service=SERVICE,
                     webhook=self.facts["receiver"],
-                    metadata={"soak": self.made},
+                    metadata={"soak": self.made // 1000},  # kept for an hour longer than its ids
                 )
                 self.latest[:] = ids[-1:]
             except StoreUnavailable:

@@ -28,8 +28,9 @@ MARGIN = 3600.0
 #: Parts that are looked at in one run.
 PAGE = 1000
 
-#: Bytes of the texts of all parts that one process remembers.
-REMEMBERED = 4 << 20
+#: Bytes of memory for the parts that one process remembers; what Python needs for one beside its
+#: text (its dict, its strings).
+REMEMBERED, OVERHEAD = 4 << 20, 800
 
 #: The fields of parts by lane and name; None where one is gone or unreadable.
 Parts = Mapping[tuple[Lane, str], Mapping[str, str] | None]
@@ -99,7 +100,7 @@ class CommonParts:
                 fields = _fields(text)
                 found[lane, name] = fields
                 if fields is not None:
-                    self._remembered.put(name, fields, len(text))
+                    self._remembered.put(name, fields, len(text) + OVERHEAD)
         return found
 
     def urls(self, records: Sequence[tuple[Lane, str, Any]]) -> list[str]:
@@ -146,7 +147,7 @@ class Remembered:
             return self._fields[name][0]
 
     def put(self, name: str, fields: Mapping[str, str], size: int) -> None:
-        """Remember the fields of a part, a text of so many bytes."""
+        """Remember the fields of a part, which take so many bytes of memory."""
         with self._lock:
             self._size += size - self._fields.pop(name, ({}, 0))[1]
             self._fields[name] = fields, size
