@@ -1,6 +1,7 @@
 """What our pages in Flower cost with many ids, endpoints and dead letters.
 
 python tests/bench/pages.py [--ids 1000000] [--endpoints 10000] [--dead 100000]
+python tests/bench/pages.py --only webhooks --only revive: only the pages with that in their name
 python tests/bench/pages.py --broken: how long they take while Redis is slow, silent or gone
 python tests/bench/pages.py --memory 2000: MiB of Flower after so many pages, with ours and without
 """
@@ -115,25 +116,40 @@ def used(store: Store) -> int:
     return int(store.connection.redis.info("memory")["used_memory"])  # type: ignore[index]
 
 
-def in_redis(store: Store) -> float:
-    """Milliseconds that Redis has spent inside commands so far."""
+def spent(store: Store) -> tuple[dict[str, float], float]:
+    """Milliseconds that Redis has spent so far: in each command (those inside a script count there
+    as well, and once more in the script), and of its main thread's CPU, with reading and writing.
+    """
     stats: Any = store.connection.redis.info("commandstats")
-    return float(sum(row["usec"] for name, row in stats.items() if "|" not in name) / 1000)
+    cpu: Any = store.connection.redis.info("cpu")
+    within = {name[8:]: row["usec"] / 1000 for name, row in stats.items() if "|" not in name}
+    used = cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"]
+    return within, used * 1000
 
 
-def measure(http: httpx.Client, store: Store) -> None:
-    print(f"{'page':<36} {'server ms, median (most)':>26} {'ms in Redis, median':>20}")
+def measure(http: httpx.Client, store: Store, only: list[str]) -> None:
+    """Each page some times: how long it took, and how long Redis was busy with it."""
+    head = "server ms: first, median, most"
+    print(f"{'page':<36} {head:>30}   {'ms in Redis, CPU ms (medians)':>29}   mostly in")
     for name, place in PAGES.items():
-        walls, inside = list[float](), list[float]()
+        if only and not any(each in name for each in only):
+            continue
+        walls, inside, cpus, commands = list[float](), list[float](), list[float](), Counter[str]()
         for _ in range(TIMES):
-            before, began = in_redis(store), time.perf_counter()
+            (before, cpu_before), began = spent(store), time.perf_counter()
             answer = http.get(place, follow_redirects=True)
             walls.append((time.perf_counter() - began) * 1000)
-            inside.append(in_redis(store) - before)
+            after, cpu = spent(store)
+            each = {name: after[name] - before.get(name, 0.0) for name in after if name != "info"}
+            commands.update(each)
+            inside.append(sum(each.values()))
+            cpus.append(cpu - cpu_before)
             time.sleep(2.1)  # the numbers of all are kept for two seconds
-        wall, cost = sorted(walls)[TIMES // 2], sorted(inside)[TIMES // 2]
+        first, (wall, cost, used) = walls[0], (sorted(x)[TIMES // 2] for x in (walls, inside, cpus))
+        most = ", ".join(f"{name} {ms / TIMES:.1f}" for name, ms in commands.most_common(3))
         said = "" if answer.status_code == 200 else f"  {answer.status_code}"
-        print(f"{name:<36} {wall:>17.0f} ({max(walls):.0f}) {cost:>20.1f}{said}")
+        times = f"{first:.0f}, {wall:.0f}, {max(walls):.0f}"
+        print(f"{name:<36} {times:>30}   {f'{cost:.1f}, {used:.1f}':>29}   {most}{said}")
 
 
 def broken() -> None:
@@ -221,6 +237,7 @@ def main() -> None:
     parser.add_argument("--ids", type=int, default=1_000_000)
     parser.add_argument("--endpoints", type=int, default=10_000)
     parser.add_argument("--dead", type=int, default=100_000)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--broken", action="store_true")
     parser.add_argument("--memory", type=int, metavar="PAGES")
     chosen = parser.parse_args()
@@ -244,7 +261,7 @@ def full(chosen: argparse.Namespace) -> None:
         print(f"{chosen.ids:,} ids, {chosen.endpoints:,} endpoints, {chosen.dead:,} dead letters")
         print(f"filled in {time.perf_counter() - began:.0f} s")
         with tempfile.TemporaryDirectory() as folder, flower(server.url, Path(folder)) as http:
-            measure(http, store)
+            measure(http, store, chosen.only)
     finally:
         server.close()
 

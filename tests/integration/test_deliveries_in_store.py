@@ -1190,14 +1190,15 @@ class Ledger(RuleBasedStateMachine):
             "bury": lambda: self.store.deliveries.bury(self.lane, token, self.now, attempts, KEPT),
         }[verb]()
         assert done == len(ours)
-        for delivery in ours:
+        for place, delivery in enumerate(ours):
             del self.lease[delivery]
             self.lies.pop(delivery)
             self.attempts[delivery] += verb != "retry_later" or charged
             if verb == "retry_later":
                 self.lies[delivery] = ("retries", at)
             if verb == "bury":
-                self.dead[delivery], self.known(delivery).kept = self.now, True
+                self.dead[delivery] = round(self.now - place / 1e6, 6)  # no two at once
+                self.known(delivery).kept = True
             if verb != "retry_later":
                 self.known(delivery).closes(delivery.partition(":")[0])
 

@@ -26,6 +26,9 @@ LETTER_VERBS = {"revive": "revived", "drop": "dropped"}
 #: taken for dead.
 KEPT, NOTED, SILENT_FOR = 30, 50, 15.0
 
+#: Characters that are kept of what cannot be read.
+LONGEST = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class BulkAction:
@@ -115,10 +118,15 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class BulkActions:
-    """The latest bulk actions and the latest notes, the newest first."""
+    """The latest bulk actions and the latest notes, the newest first.
+
+    `unread`: what lay among them and cannot be read, as JSON texts: it may be of another version,
+    so it is kept. Nobody carries it out.
+    """
 
     latest: tuple[BulkAction, ...] = ()
     notes: tuple[Note, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def noted(self, note: Note) -> BulkActions:
         """With one note more; the oldest leave."""
@@ -166,9 +174,34 @@ class BulkActions:
 
     @classmethod
     def from_json(cls, text: object) -> BulkActions:
-        """Read what `to_json` wrote; anything else is none."""
-        return read(cls, text) or cls()
+        """Read what `to_json` wrote. What is damaged does not take the rest along."""
+        if not isinstance(text, str):
+            return cls()
+        whole = read(cls, text)
+        if whole is not None and not whole.unread:
+            return whole
+        actions, notes, unread = list[BulkAction](), list[Note](), list[str]()
+        for row in _rows(text):
+            if (action := read(BulkAction, row)) is not None:
+                actions.append(action)
+            elif (note := read(Note, row)) is not None:
+                notes.append(note)
+            else:
+                unread.append(row[:LONGEST])
+        actions.sort(key=lambda one: -one.began_at)
+        notes.sort(key=lambda one: -one.at)
+        return cls(tuple(actions), tuple(notes), tuple(unread[:KEPT]))
 
     def to_json(self) -> str:
         """The JSON text that is stored."""
         return compact(self)
+
+
+def _rows(text: str) -> list[str]:
+    """Each action and each note of a text as JSON; the text itself where it has no such parts."""
+    try:
+        value = parse(text)
+        parts = [value.get(name) or [] for name in BulkActions.__slots__]
+        return [row if isinstance(row, str) else compact(row) for part in parts for row in part]
+    except (ValueError, TypeError, AttributeError):  # no JSON, or other JSON than ours
+        return [text]

@@ -61,6 +61,7 @@ class Deliveries:
         self._redis, self._common = connection, common
         reader = DeliveryReader(connection, common)
         self.load, self.load_with_tasks = reader.load, reader.load_with_tasks
+        self.outcomes = reader.outcomes
         #: By account the lanes with open deliveries, and when each is worth a visit.
         self.index = DueIndex(connection, DELIVERIES)
 

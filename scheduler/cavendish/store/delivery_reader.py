@@ -13,6 +13,9 @@ from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys, task_of
 from cavendish.store.task_record import fields_of, tracked_task
 
+#: The outcome of a delivery that is damaged.
+_UNREADABLE = "the attempts are unreadable"
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -63,6 +66,13 @@ class DeliveryReader:
             for (name, row, fields, _), at in zip(self._rows(lane, names), ats, strict=True)
         ]
 
+    def outcomes(self, places: Sequence[tuple[Lane, str]]) -> list[str]:
+        """What the last attempt of each delivery met, as `load` says it, and nothing else."""
+        pipe = self._redis.pipeline()
+        for lane, name in places:
+            pipe.hmget(LaneKeys(lane).delivery(name), "attempts", "outcome")
+        return [_outcome(row) for row in self._redis.answers(pipe)]
+
     def load_with_tasks(
         self, lane: Lane, names: Sequence[str]
     ) -> list[tuple[Delivery, TrackedTask | None]]:
@@ -110,4 +120,10 @@ def _delivery(name: str, lane: Lane, row: Any, fields: Any, at: float | None) ->
         if attempts.isdigit():
             log = row.get("log", "")
             return Delivery(name, lane, url, int(attempts), state, outcome, at, log)
-    return Delivery(name, lane, url, 0, state, "the attempts are unreadable", at)
+    return Delivery(name, lane, url, 0, state, _UNREADABLE, at)
+
+
+def _outcome(row: Any) -> str:
+    """The outcome among the attempts and the outcome of a delivery, as `_delivery` reads it."""
+    attempts, outcome = row if isinstance(row, list) else ("?", "")
+    return outcome or "" if (attempts or "0").isdigit() else _UNREADABLE

@@ -204,8 +204,9 @@ class _Tail:
 
     def _chosen(self, answer: Any) -> list[int]:
         """The wanted minutes of an answer of Redis; `_next` is where the next one begins."""
-        minutes = list(map(int, answer)) if isinstance(answer, list) else []
-        self._next = f"({minutes[-1]}" if len(minutes) == MINUTES else ""
+        rows = answer if isinstance(answer, list) else []
+        minutes = [int(row) for row in rows if row.isdecimal()]  # others are damaged
+        self._next = f"({minutes[-1]}" if minutes and len(rows) == MINUTES else ""
         return [minute for minute in minutes if self._only is None or minute in self._only]
 
     def _add(self, minute: int, size: Any) -> None:

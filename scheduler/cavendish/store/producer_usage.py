@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from cavendish.errors import QuotaExceeded, StoreUnavailable
 from cavendish.model import TrackedTask
@@ -138,10 +137,10 @@ class ProducerUsage:
     def used(self, now: float) -> dict[str, Usage]:
         """What counts now to each of the producers that count for longest, the most ids first."""
         hour = int(now // HOUR)
-        with self._redis.errors():
-            found: Any = self._redis.redis.zrevrangebyscore(
-                keys.PRODUCERS, "+inf", f"({hour}", 0, MOST
-            )
+        pipe = self._redis.pipeline()
+        pipe.zrevrangebyscore(keys.PRODUCERS, "+inf", f"({hour}", 0, MOST)
+        (answer,) = self._redis.answers(pipe)
+        found = answer if isinstance(answer, list) else []  # none in a damaged key
         pipe = self._redis.pipeline()
         for producer in found:
             pipe.hgetall(keys.usage(producer))

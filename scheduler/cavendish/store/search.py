@@ -86,7 +86,8 @@ class Search:
         rows = self._redis.answers(pipe)
         found = list[TrackedTask]()
         for lane, there, entries in zip(lanes, rows[::2], rows[1::2], strict=True):
-            ids = [entry.partition("\0")[2] for entry in entries] if entries else []
+            keyed = entries if isinstance(entries, list) else []  # none in a damaged index
+            ids = [entry.partition("\0")[2] for entry in keyed]
             ids = list(dict.fromkeys([text, *ids] if there == 1 else ids))
             tasks = self._tasks.load(lane, ids).tasks.values()
             found += (task for task in tasks if text in (task.id, task.key))  # others are leftovers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cavendish.endpoints.webhook_endpoint import is_of_group, subscription_of_group
@@ -63,8 +64,8 @@ def _tracked_task(task_id: str, lane: Lane, fields: dict[str, str], record: Any)
         service=lane.service,
         account=lane.account,
         state=State(fields.get("state", State.PENDING)),
-        submitted_at=float(fields["submitted_at"]),
-        deadline_at=float(fields["deadline_at"]),
+        submitted_at=_moment(fields["submitted_at"]),
+        deadline_at=_moment(fields["deadline_at"]),
         restarts=int(fields.get("restarts") or 0),
         polls=int(fields.get("polls") or 0),
         polled_at=_time(fields.get("polled_at")),
@@ -143,3 +144,10 @@ def _text(time: float | None) -> str:
 
 def _time(text: str | None) -> float | None:
     return float(text) if text else None
+
+
+def _moment(text: str) -> float:
+    """Raises ValueError for what is no moment: every record has these."""
+    if not math.isfinite(at := float(text)):
+        raise ValueError(f"{text} is no time")
+    return at

@@ -12,7 +12,7 @@ from cavendish.filter import Filter
 from cavendish.policy.bulk_actions import VERBS, BulkAction, BulkActions, fields_of
 from cavendish.undo import check_deadline, pending_only
 from cavendish_worker.console.confirming import begin
-from cavendish_worker.console.id_filter import words
+from cavendish_worker.console.id_filter import TIMES, words
 from cavendish_worker.console.page import Page
 from cavendish_worker.telemetry.logs import logger
 from cavendish_worker.wording.times import duration
@@ -69,7 +69,8 @@ class ActPage(Page):
 
     def _filter(self, one: Any, states: list[str]) -> tuple[Filter, dict[str, Any]]:
         found = words(one, states, self.parts.store.fleet.now())
-        return found.filter, dict(found.said)
+        times = {name: getattr(found.filter, name) for name in TIMES if name in found.said}
+        return found.filter, dict(found.said) | times
 
     def _asked(self, verb: str, found: Filter, said: dict[str, Any]) -> dict[str, Any]:
         """What would be done, and to how many, as far as they are counted."""
@@ -148,4 +149,4 @@ class ActionsPage(Page):
 
     def _found(self) -> dict[str, Any]:
         known = self.parts.store.shared_state.bulk_actions()
-        return {"actions": known.latest, "notes": known.notes}
+        return {"actions": known.latest, "notes": known.notes, "unread": len(known.unread)}

@@ -10,7 +10,7 @@ from cavendish_worker.console.page import Page
 
 #: Ids on one page, and those that are looked at for it: it must cost Redis little, however few
 #: match.
-SHOWN, LOOKED_AT = 100, 5_000
+SHOWN, LOOKED_AT = 100, 4_000
 
 
 class IdsPage(Page):
@@ -42,6 +42,6 @@ class IdsPage(Page):
         tasks = found.get("tasks", ())
         if self.said("q") and len(tasks) == 1:
             one = tasks[0]
-            self.redirect(self.to_id(one))
+            self.redirect(self.to_id(one.account, one.service, one.id))
             return
         super().draw(template, **found)

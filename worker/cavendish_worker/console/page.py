@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -15,7 +16,6 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, authenticated
 
 from cavendish.errors import CavendishError, StoreUnavailable
-from cavendish.model import TrackedTask
 from cavendish.policy.bulk_actions import Note
 from cavendish_worker.console.console_parts import ConsoleParts
 from cavendish_worker.console.off_loop import PATIENCE
@@ -25,6 +25,14 @@ from cavendish_worker.telemetry.logs import logger
 R = TypeVar("R")
 #: Digits of a number that a URL or a form may name.
 DIGITS = 12
+#: Empty parts of a path, and those that lead elsewhere.
+_STEPS = re.compile(r"(^|/)\.{0,2}(/|$)")
+#: What a page says that cannot be shown, by the status of its answer.
+WRONG = {
+    400: "This address, or a field of the form, is not valid UTF-8 text.",
+    405: "Nothing can be sent to this address: a form of another page does that.",
+    500: "Cavendish failed here, or a key in Redis cannot be read: Flower's log says more.",
+}
 #: Nothing but Flower's own files and ours; `data:` are pictures in Flower's style.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; "
@@ -78,12 +86,13 @@ class Page(BaseHandler):  # type: ignore[misc]
         raise HTTPError(405)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """A fault of ours is one sentence here, and a traceback in the log only."""
-        if status_code != 500:
+        """One sentence, on a page like the others; a traceback stands in the log only."""
+        if status_code == 401:
             super().write_error(status_code, **kwargs)
             return
-        why = "Cavendish failed here, or a key in Redis cannot be read: Flower's log says more."
-        self.draw("refused.html", why=why)
+        error, self.current_user = kwargs.get("exc_info", (None, None))[1], None
+        told = error.get_message() if status_code == 403 and isinstance(error, HTTPError) else ""
+        Page.draw(self, "refused.html", why=told or WRONG.get(status_code, WRONG[500]))
 
     # --- who looks
 
@@ -189,14 +198,19 @@ class Page(BaseHandler):  # type: ignore[misc]
 
     def to(self, name: str, *place: str, **words: Any) -> str:
         """The address of a page of ours, with those words that are not empty."""
-        path = self.reverse_url(f"cavendish-{name}", *place)
+        path = self.reverse_url(f"cavendish-{name}", *map(utf8, place))
         given = {key: value for key, value in words.items() if value}
-        return str(path) + (f"?{urlencode(given, doseq=True)}" if given else "")
+        query = urlencode(given, doseq=True, errors="backslashreplace")
+        return str(path) + (f"?{query}" if given else "")
 
-    def to_id(self, task: TrackedTask) -> str:
-        """The address of the page of one id."""
-        account = "" if task.account == "default" else task.account
-        return self.to("id", task.service, task.id, account=account)
+    def to_id(self, account: str, service: str, task_id: str, **words: Any) -> str:
+        """The address of the page of one id: of what browsers and proxies would take for steps in
+        the path, such as `..`, a query.
+        """
+        words["account"] = "" if account == "default" else account
+        if _STEPS.search(task_id):
+            return self.to("id-asked", service=service, id=task_id, **words)
+        return self.to("id", service, task_id, **words)
 
     async def show(self, template: str, question: Callable[[], dict[str, Any]]) -> None:
         """Fill a template with what a question finds."""
@@ -209,4 +223,10 @@ class Page(BaseHandler):  # type: ignore[misc]
         self.draw("away.html" if away else "refused.html", why=str(error))
 
     def draw(self, template: str, **found: Any) -> None:
-        self.render(f"cavendish/{template}", page=self, shown=Shown, **found)
+        # What a template writes, it turns into bytes by this name.
+        self.render(f"cavendish/{template}", page=self, shown=Shown, _tt_utf8=utf8, **found)
+
+
+def utf8(value: str | bytes) -> bytes:
+    """A text as bytes, also one that is damaged and holds what is no character."""
+    return value if isinstance(value, bytes) else value.encode(errors="backslashreplace")

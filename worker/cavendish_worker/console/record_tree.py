@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from cavendish.record_json import valid
 
-#: Leaves and branches that one page shows, and images.
-MOST, IMAGES = 2_000, 12
+#: Leaves and branches that one page shows, characters of all of them and of each, and images.
+MOST, CHARACTERS, LONGEST, IMAGES = 2_000, 100_000, 2_000, 12
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
 #: A host that may stand in a content security policy: it ends no directive and begins none.
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -38,17 +38,25 @@ class Node:
 
 
 def tree(record_json: str) -> list[Node]:
-    """The lines of a record, at most MOST; a last one says that it goes on."""
+    """The beginning of a record, line by line; where it goes on, the last one says how far."""
+    lines, characters = list[Node](), 0
     try:
         value = _READER.decode(valid(record_json))
+        for node in _nodes(0, "", value):
+            if len(lines) == MOST or characters > CHARACTERS:
+                left = _values(value) - len(lines)
+                return [*lines, Node(0, "", f"… and {left:,} more values", "cut")]
+            lines.append(node)
+            characters += len(node.name) + len(node.value)
     except (ValueError, RecursionError):
-        return [Node(0, "", record_json[:10_000], "text")]
-    lines = list[Node]()
-    for node in _nodes(0, "", value):
-        if len(lines) == MOST:
-            return [*lines, Node(0, "", "…", "cut")]
-        lines.append(node)
+        return [Node(0, "", beginning(record_json, LONGEST), "text")]
     return lines
+
+
+def beginning(text: str, most: int) -> str:
+    """The first characters of a text, and how many more there are."""
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]}… (and {left:,} more characters)"
 
 
 def images(lines: list[Node]) -> list[str]:
@@ -66,7 +74,22 @@ def _is_image(text: str) -> bool:
     return bool(named) and parts.path.lower().endswith(_IMAGES)
 
 
+def _values(value: Any) -> int:
+    """How many lines the tree of a whole value has."""
+    number, layer = 0, [value]
+    while layer:
+        number += len(layer)
+        layer = [
+            inner[1] if isinstance(outer, _Pairs) else inner
+            for outer in layer
+            if isinstance(outer, list)
+            for inner in outer
+        ]
+    return number
+
+
 def _nodes(depth: int, name: str, value: Any) -> Iterator[Node]:
+    name = beginning(name, LONGEST)
     if isinstance(value, _Pairs):
         yield Node(depth, name, "" if value else "{}", "object")
         for key, inner in value:
@@ -78,7 +101,8 @@ def _nodes(depth: int, name: str, value: Any) -> Iterator[Node]:
     elif isinstance(value, Digits):
         yield Node(depth, name, value, "number")
     elif isinstance(value, str):
-        yield Node(depth, name, value.encode(errors="backslashreplace").decode(), "text")
+        text = value.encode(errors="backslashreplace").decode()
+        yield Node(depth, name, beginning(text, LONGEST), "text")
     else:
         yield Node(depth, name, json.dumps(value), "word")
 

@@ -7,6 +7,8 @@ our pages, and the log says so.
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from cavendish_worker.console.endpoint_page import EndpointPage
 from cavendish_worker.console.id_page import IdPage
 from cavendish_worker.console.ids_page import IdsPage
 from cavendish_worker.console.now_page import NowPage
+from cavendish_worker.console.slash_page import SlashPage
 from cavendish_worker.console.webhooks_page import WebhooksPage
 from cavendish_worker.telemetry import logs
 
@@ -60,10 +63,13 @@ def application(settings: Settings, **options: Any) -> app.Flower:
     _log(settings)
     ours = list[Any]()
     try:
-        ours = _handlers(ConsoleParts(settings))
+        parts = ConsoleParts(settings)
+        ours = _handlers(parts)
         urls.handlers[-1:-1] = ours  # the last one answers 404
-        made = app.Flower(**options, template_loader=Templates(options["template_path"]))
+        templates = Templates(options["template_path"])
+        made = app.Flower(**options, template_loader=templates)
         made.reverse_url("cavendish-now")
+        threading.Thread(target=_warm, args=(parts, templates), daemon=True).start()
         return made
     except Exception as moved:  # whatever another version of Flower raises
         outcome = f"{type(moved).__name__}: {moved}"[:200]
@@ -72,6 +78,16 @@ def application(settings: Settings, **options: Any) -> app.Flower:
             if each in urls.handlers:
                 urls.handlers.remove(each)
         return app.Flower(**options)
+
+
+def _warm(parts: ConsoleParts, templates: Templates) -> None:
+    """Do once, while nobody waits for it, what the first look at each page would wait for."""
+    with suppress(Exception):  # whoever looks first is told
+        for each in sorted(HERE.joinpath("templates").glob("*.html")):
+            templates.load(_OURS + each.name)
+        templates.load("navbar.html")
+        parts.poll()
+        parts.poll_anew()
 
 
 def _log(settings: Settings) -> None:
@@ -94,6 +110,7 @@ def _handlers(parts: ConsoleParts) -> list[Any]:
         url(r"/cavendish/dead", DeadPage, given, name="cavendish-dead"),
         url(r"/cavendish/ids", IdsPage, given, name="cavendish-ids"),
         url(r"/cavendish/id/([^/]+)/(.+)", IdPage, given, name="cavendish-id"),
+        url(r"/cavendish/id", IdPage, given, name="cavendish-id-asked"),
         url(r"/cavendish/act", ActPage, given, name="cavendish-act"),
         url(r"/cavendish/action/([0-9a-f]{16})", ActionPage, given, name="cavendish-action"),
         url(r"/cavendish/actions", ActionsPage, given, name="cavendish-actions"),
@@ -103,6 +120,7 @@ def _handlers(parts: ConsoleParts) -> list[Any]:
             {"path": str(HERE / "static")},
             name="cavendish-static",
         ),
+        url(r"/cavendish(?!/id/)(?:/.*)?/", SlashPage, given),
     ]
 
 
@@ -121,7 +139,7 @@ class Templates(Loader):
             path = HERE / "templates" / name.removeprefix(_OURS)
         else:
             path = Path(self.root) / name
-        text = path.read_text()
+        text = path.read_text("utf-8")
         if name == "navbar.html":
             text = text.replace(_TABS_END, _TAB + _TABS_END, 1)
         if name == "task.html":

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from cavendish.stored_json import END_OF_TIME
+from cavendish_worker.console.record_tree import beginning
 from cavendish_worker.wording.times import moment
+
+#: Characters that are shown of a value.
+LONGEST = 20_000
 
 
 class Shown:
@@ -25,7 +30,7 @@ class Shown:
     @staticmethod
     def lasted(seconds: float | None) -> str:
         """A duration in words, such as `2 min 5 s`; empty for none."""
-        if seconds is None:
+        if seconds is None or not math.isfinite(seconds):
             return ""
         if seconds < 10:
             return f"{seconds:.2f} s"
@@ -57,5 +62,5 @@ class Shown:
 
     @staticmethod
     def text(value: object) -> str:
-        """A value as JSON, for people."""
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        """The beginning of a value as JSON, for people."""
+        return beginning(json.dumps(value, ensure_ascii=False, indent=2), LONGEST)

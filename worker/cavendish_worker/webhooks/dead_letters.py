@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from cavendish.endpoints.endpoint_view import find_endpoint
-from cavendish.endpoints.webhook_endpoint import endpoint_of
+from cavendish.endpoints.webhook_endpoint import endpoint_in, endpoint_of
 from cavendish.model import OPERATIONS, Changed, Lane
 from cavendish.store import Store
 from cavendish.store.deliveries import PAGE
@@ -38,7 +39,7 @@ class DeadLetters:
 
     def find(self, store: Store, limit: int | None) -> list[Delivery]:
         """The newest of them. Raises EndpointError for an endpoint that is not known at all."""
-        chosen = [*islice(self._matching(store), limit)]
+        chosen = _loaded(store, islice(self._matching(store), limit))
         if self.endpoint is not None and not chosen:
             find_endpoint(store, self.endpoint)
         return chosen
@@ -53,16 +54,15 @@ class DeadLetters:
         """About so many of the newest from before a time, and where the next page begins, if there
         are more: those of one moment are never divided. It looks at so many at most.
         """
-        found, last = list[Delivery](), None
-        every = self._all(store, before, min(limit + 1, PAGE))
-        for delivery in islice(every, looked_at):
-            at = delivery.at or 0.0
-            if at < self.since or (len(found) >= limit and at != last):
-                return found, (last if at >= self.since else None)
-            last = at
-            if self._matches(delivery):
-                found.append(delivery)
-        return found, (last if next(every, None) is not None else None)
+        found, last = list[_Letter](), None
+        every = self._all(store, before, limit + 1)
+        for letter, matches in self._judged(store, islice(every, looked_at), limit + 1):
+            if letter.at < self.since or (len(found) >= limit and letter.at != last):
+                return _loaded(store, found), (last if letter.at >= self.since else None)
+            last = letter.at
+            if matches:
+                found.append(letter)
+        return _loaded(store, found), (last if next(every, None) is not None else None)
 
     def steps(
         self, store: Store, before: float, act: Callable[[Lane, list[str]], Collection[str]]
@@ -72,52 +72,98 @@ class DeadLetters:
         """
         for lane in self._lanes(store):
             passed = 0
-            while page := store.closed.dead(lane, STEP, passed, before):
-                if (page[0].at or 0.0) < self.since:
+            while page := _names(store, lane, STEP, passed, before):
+                if page[0].at < self.since:
                     break
-                chosen = [one for one in page if self._matches(one) and self._is_late(one)]
-                gone = act(lane, [one.name for one in chosen]) if chosen else ()
+                late = (letter for letter in page if letter.at >= self.since)
+                chosen = [one.name for one, matches in self._judged(store, late, STEP) if matches]
+                gone = act(lane, chosen) if chosen else ()
                 passed += len(page) - len(gone)
                 done = {task_of(name) for name in gone}
-                yield changes(lane, [one.task_id for one in chosen], done, ())
+                yield changes(lane, [task_of(name) for name in chosen], done, ())
 
     def counted(self, store: Store, before: float) -> Iterator[int]:
         """How many match and died before a time, some after the other."""
+        if self.endpoint is None and not self.reason and not self.deliveries:
+            return (
+                store.closed.count_dead(lane, self.since, before) for lane in self._lanes(store)
+            )
         return (len(some) for some in self.steps(store, before, lambda _lane, _names: ()))
 
-    def _is_late(self, delivery: Delivery) -> bool:
-        return (delivery.at or 0.0) >= self.since
-
-    def _matching(self, store: Store) -> Iterator[Delivery]:
+    def _matching(self, store: Store) -> Iterator[_Letter]:
         """Those that match, of all lanes, the newest first."""
-        for delivery in self._all(store, math.inf, PAGE):
-            if (delivery.at or 0.0) < self.since:
+        for letter, matches in self._judged(store, self._all(store, math.inf, PAGE), PAGE):
+            if letter.at < self.since:
                 return
-            if self._matches(delivery):
-                yield delivery
+            if matches:
+                yield letter
 
-    def _matches(self, delivery: Delivery) -> bool:
-        endpoint = delivery.endpoint if self.endpoint is None else endpoint_of(self.endpoint)
+    def _judged(
+        self, store: Store, letters: Iterable[_Letter], at_once: int
+    ) -> Iterator[tuple[_Letter, bool]]:
+        """Each with whether it matches. Its outcome is read, some at once, only where a reason is
+        wanted and all else matches; the first time so many, then twice as many each time.
+        """
+        reason, every = self.reason.casefold(), iter(letters)
+        endpoint = None if self.endpoint is None else endpoint_of(self.endpoint)
+        while some := list(islice(every, at_once)):
+            chosen = [letter for letter in some if self._names(letter, endpoint)]
+            if reason:
+                met = store.deliveries.outcomes([(one.lane, one.name) for one in chosen])
+                pairs = zip(chosen, met, strict=True)
+                chosen = [one for one, outcome in pairs if reason in outcome.casefold()]
+            matching = set(chosen)
+            yield from ((letter, letter in matching) for letter in some)
+            at_once = min(2 * at_once, PAGE)
+
+    def _names(self, letter: _Letter, endpoint: str | None) -> bool:
+        """True if its name matches; `endpoint`: the wanted one, None: any."""
         wanted = self.deliveries
-        named = not wanted or delivery.name in wanted or delivery.task_id in wanted
-        said = self.reason.casefold() in delivery.outcome.casefold()
-        return named and said and endpoint == delivery.endpoint
+        named = not wanted or letter.name in wanted or task_of(letter.name) in wanted
+        return named and endpoint in (None, endpoint_in(letter.name))
 
     def _lanes(self, store: Store) -> list[Lane]:
         return [*filter(self.lanes, [*store.tasks.listed_lanes(), OPERATIONS])]
 
-    def _all(self, store: Store, before: float, at_once: int) -> Iterator[Delivery]:
+    def _all(self, store: Store, before: float, at_once: int) -> Iterator[_Letter]:
         pages = [_dead(store, lane, before, at_once) for lane in self._lanes(store)]
-        return heapq.merge(*pages, key=lambda delivery: -(delivery.at or 0.0))
+        return heapq.merge(*pages, key=lambda letter: -letter.at)
 
 
-def _dead(store: Store, lane: Lane, before: float, at_once: int) -> Iterator[Delivery]:
+class _Letter(NamedTuple):
+    """A dead letter of which no more is read than where it lies and since when."""
+
+    lane: Lane
+    name: str
+    at: float
+
+
+def _names(store: Store, lane: Lane, at_most: int, offset: int, before: float) -> list[_Letter]:
+    found = store.closed.dead_names(lane, at_most, offset, before)
+    return [_Letter(lane, name, at) for name, at in found]
+
+
+def _dead(store: Store, lane: Lane, before: float, at_once: int) -> Iterator[_Letter]:
     """All dead letters of a lane, page by page, each once: a new one shifts the next page."""
     offset, seen = 0, set[str]()
-    while page := store.closed.dead(lane, at_once, offset, before):
-        yield from (delivery for delivery in page if delivery.name not in seen)
-        seen.update(delivery.name for delivery in page)
-        offset += len(page)
+    while page := _names(store, lane, at_once, offset, before):
+        yield from (letter for letter in page if letter.name not in seen)
+        seen.update(letter.name for letter in page)
+        offset, at_once = offset + len(page), min(2 * at_once, PAGE)
+
+
+def _loaded(store: Store, letters: Iterable[_Letter]) -> list[Delivery]:
+    """Read dead letters, some at once of each lane; in their order."""
+    letters, found = list(letters), dict[tuple[Lane, str], Delivery]()
+    by_lane = defaultdict[Lane, list[_Letter]](list)
+    for letter in letters:
+        by_lane[letter.lane].append(letter)
+    for lane, all_of_lane in by_lane.items():
+        for start in range(0, len(all_of_lane), PAGE):
+            some = all_of_lane[start : start + PAGE]
+            read = store.deliveries.load(lane, [one.name for one in some], [one.at for one in some])
+            found |= {(lane, one.name): one for one in read}
+    return [found[letter.lane, letter.name] for letter in letters]
 
 
 def fields(delivery: Delivery) -> dict[str, Any]:

@@ -20,8 +20,8 @@ local function close_in_task(task, result, subscription)
   list = with(list or '', subscription)
   kept_for = state == 'dead' and keep or kept_for or 0
   redis.call('HSET', task, 'closed', list, unpack(state == 'dead' and {'kept_for', keep} or {}))
-  skipped = state == 'skipped' and with(skipped or '', subscription)
-  if skipped then redis.call('HSET', task, 'skipped', skipped) end
+  skipped = with(skipped or '', subscription)
+  if state == 'skipped' then redis.call('HSET', task, 'skipped', skipped) end
   if count(list) < count(webhooks) then return end
   local seconds = math.max(tonumber(keep), tonumber(kept_for))
   expire(task, parts, now, seconds)
@@ -35,7 +35,8 @@ local function write_down(delivery, name, outcome, log)
     redis.call('HINCRBY', delivery, 'attempts', attempts)
   end
   redis.call('HSET', delivery, 'state', state, 'outcome', outcome, 'log', log)
-  if state == 'dead' then redis.call('ZADD', KEYS[2], now, name) end
+  local died_at = ('%.6f'):format(now - #closed / 1e6) -- no two at once: a page may end there
+  if state == 'dead' then redis.call('ZADD', KEYS[2], died_at, name) end
   redis.call('EXPIRE', delivery, keep)
 end
 
