@@ -1,4 +1,4 @@
-"""The client of a producer: submit ids, read what is known of them, wait for their ends."""
+"""The client of a producer: submit ids, read their tasks, wait for their ends."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
         """Track `ids`; returns "new", "known" or "refused" for each, in their order, once stored.
 
         An id is a text, a UUID (its text), or a `Task` with metadata and key of its own; a wrong
-        one is refused alone. A known id keeps everything, and gains the webhooks and the group.
+        one is refused alone. A known id keeps all that it has; webhooks and group are added.
         Raises SubmissionError if anything else is wrong, and QuotaExceeded, which is one, if the
         producer has too much in the store (CAVENDISH_PRODUCER_IDS, _BYTES), and writes nothing.
 
-        - `service`: the API that made the ids; `account`: whose token asks about them;
+        - `service`: the API that made the ids; `account`: the one whose token polls them;
         - `webhook`: a URL or the name of a registered endpoint, or up to eight of them;
         - `deadline`: seconds from now (1 s to 30 days, default `CAVENDISH_DEADLINE`);
         - `metadata`: a JSON object of at most 8 KiB, which each webhook contains. UUID and Decimal
           in it become their texts, dates and times ISO 8601, bytes base64;
         - `model`: the model that runs the task, if known; it improves the duration estimate;
         - `producer`: a label; calls are shared fairly between producers;
-        - `restart`: track ended ids anew, with the webhooks given now. An id with a delivery that
+        - `restart`: track ended ids again, with the webhooks given now. An id with a delivery that
           is pending or in the dead letters stays "known", and the answer says why;
         - `traceparent`: a W3C trace context for each webhook, and for our own traces;
         - `key`: a name of your own for the one id, under which `find` finds it; `group`: a label
           for ids of one account, in one submit or several. Once `group_size` ids have ended (1 to
-          10,000; one submit has to say it), the webhooks of all these hear `group.completed`.
+          10,000; one submit has to say it), the webhooks of all these get `group.completed`.
         """
         told = service, account, webhook, deadline, metadata, model, producer, restart, traceparent
         return self._submitter.submit(with_key(listed(ids), key), *told, group, group_size)
@@ -108,7 +108,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
         WaitTimeout is raised, and the ids are still tracked. `progress(ended, all)` is called
         whenever more have ended. Raises SubmissionError for an id that is not tracked.
 
-        All waits of a client share one thread, which hears what ends: a thousand of them cost Redis
+        All waits of a client share one thread, which reads the ends: a thousand of them cost Redis
         no more than one.
         """
         changed = threading.Event()
@@ -165,7 +165,7 @@ class Client(ReadMethods, OperatorMethods, EndpointMethods):
         EventsMissed is raised, at once or later, if events after the reader's position were
         trimmed; its `position` continues with the oldest that is kept. (Rarely it is raised
         although only handled events were trimmed.) A stream expires a week after its last event, or
-        CAVENDISH_RETENTION if that is longer; of that nobody is told. Raises SubmissionError for a
+        CAVENDISH_RETENTION if that is longer, without EventsMissed. Raises SubmissionError for a
         malformed position, and StoreUnavailable, also while it follows. An iterator that has raised
         is exhausted: call `events` again with the last position.
         """

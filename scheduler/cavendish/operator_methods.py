@@ -32,11 +32,11 @@ class OperatorMethods:
     ) -> list[Changed]:
         """Cancel `ids` of a `service`, or all that match a Filter: they are polled no more.
 
-        Returns what became of each. What has ended stays as it is, and an answer of the API that
-        comes now is dropped. `task.cancelled` is sent, unless `silent`; a group counts it
-        anyway. `account`: "default" if it is not given. `reason` and `by` (default: user and host
-        of the caller) are told in the reason of each task. A filter names service and account
-        itself, and finds pending tasks only, without those that are submitted meanwhile.
+        Returns what became of each. Ended tasks stay as they are, and the answer to a call under
+        way is dropped. `task.cancelled` is sent, unless `silent`; a group counts it
+        anyway. `account`: "default" if it is not given. The reason of each task has `reason` and
+        `by` (default: user and host of the caller). A filter names service and account
+        itself, and finds pending tasks only, without those that are submitted later.
 
         It goes some hundred ids at a time: an error leaves those before it cancelled. Raises
         SubmissionError for what cannot be meant.
@@ -74,9 +74,9 @@ class OperatorMethods:
         """Erase all that is kept of `ids` of a `service`: records, results, metadata, deliveries
         with their logs, dead letters, events; or of all tasks that match a Filter.
 
-        Pending ones are cancelled first, and their webhooks are not told. Returns what became of
-        each. Only counts stay: totals of the service, and those of a group. `account`: "default"
-        if it is not given. Should it be interrupted, call it again.
+        Pending ones are cancelled first, without a webhook. Returns what became of each. Totals
+        and learned durations stay. `account`: "default" if it is not given. If it is interrupted,
+        call it again.
         """
         return [one for some in self._undo.forget(ids, service, account) for one in some]
 

@@ -71,7 +71,7 @@ class ReadMethods:
     def group(self, name: str, *, account: str = "default") -> Group | None:
         """The group `name` of an `account`: how many of its ids have joined, and have ended.
 
-        Of an id that was tracked anew the first end counts. A group is kept for CAVENDISH_RETENTION
+        Of an id that was restarted the first end counts. A group is kept for CAVENDISH_RETENTION
         after its last webhook; one that does not complete, for 7 days (or CAVENDISH_RETENTION, if
         that is longer) after the last deadline and the last end of its ids. None: it is not kept.
         """
@@ -115,6 +115,6 @@ class ReadMethods:
     def count(self, matching: Filter | None = None) -> int:
         """How many tasks are tracked or kept: all, or those `matching` a filter.
 
-        It looks at each of them: a second for about half a million.
+        It reads each of them: about half a million per second.
         """
         return self._store.search.count(matching or Filter())

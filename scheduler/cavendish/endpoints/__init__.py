@@ -1,1 +1,1 @@
-"""Webhook endpoints: what is known of them, their secrets, and how operators change them."""
+"""Webhook endpoints: their options, their secrets, and how operators change them."""

@@ -1,4 +1,4 @@
-"""Pure: what an operator says of a registered endpoint, and the endpoint that follows from it."""
+"""Pure: the options of a registered endpoint, and the endpoint that they make."""
 
 from __future__ import annotations
 

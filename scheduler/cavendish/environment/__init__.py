@@ -1,1 +1,1 @@
-"""What the environment says: texts of its variables, local paths, URLs of Redis."""
+"""Reads the environment: values of its variables, local paths, URLs of Redis."""

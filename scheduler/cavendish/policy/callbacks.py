@@ -1,4 +1,4 @@
-"""Pure: what the callbacks of a service have proved to be worth.
+"""Pure: how reliable the callbacks of a service have proved to be.
 
 A callback is not signed, so it is a hint, and only the poll that follows it tells the truth. What
 counts here is what such polls showed: ends that a callback announced make the polls of ids that

@@ -1,4 +1,4 @@
-"""Pure: episodes of trouble, of which operators are told once at the beginning and at the end.
+"""Pure: episodes of trouble, each reported to operators once at its beginning and at its end.
 
 Any number of processes look at the store, now and then, and each says what trouble it sees. A
 trouble that comes and goes is one episode, until it has been away for a while. What is to be told

@@ -1,4 +1,4 @@
-"""Pure: when the next poll of an id is worth it, and the price that a batch must be worth.
+"""Pure: the time of the next poll of an id, and the price that a batch must be worth.
 
 With a constant hazard rate per bin everything asked of the model has a closed form. For an id that
 was running at age a:

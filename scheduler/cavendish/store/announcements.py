@@ -1,4 +1,4 @@
-"""Hints that ids have ended: what is pending is polled soon, and only that poll tells the truth."""
+"""Hints that ids have ended: pending ones are polled soon, and only that poll decides."""
 
 from __future__ import annotations
 

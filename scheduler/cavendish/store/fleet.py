@@ -1,4 +1,4 @@
-"""The processes of the fleet: their heartbeats, who runs a tick, and the format of the store."""
+"""The processes of the fleet: heartbeats, the owner of a tick, and the format of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refused submits in the store: messages of producers that were refused for what they said.
+"""Refused submits in the store: messages of producers in which something was wrong.
 
 Nobody waits for the answer to a message, so what was refused is kept where operators find it.
 It is capped: the oldest of the producer that has most are dropped, so that nobody fills the place

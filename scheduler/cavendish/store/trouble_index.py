@@ -1,4 +1,4 @@
-"""Which lanes, or endpoints, are in one kind of trouble, so that nobody need read the state of all.
+"""The lanes, or endpoints, in one kind of trouble, so that nobody reads the state of all.
 
 A lane and this index may lie in different slots of a cluster. The state of the lane is written
 first, and decides; the index is written again with each later report of the trouble. So a crash in

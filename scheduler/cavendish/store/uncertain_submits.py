@@ -1,4 +1,4 @@
-"""Paid submits of uncertain fate: the API may have made a task of each, and nobody knows its id.
+"""Paid submits of uncertain fate: the API may have made a task of each, whose id was lost.
 
 They are kept for operators, who look for the tasks at the API: the latest, and for a week.
 """

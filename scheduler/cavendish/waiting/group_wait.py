@@ -1,4 +1,4 @@
-"""Waits until a group is complete: when to look at it again, and what comes of the wait."""
+"""Waits until a group is complete: when to read it again, and how the wait ends."""
 
 from __future__ import annotations
 

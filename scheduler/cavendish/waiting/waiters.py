@@ -1,4 +1,4 @@
-"""Who waits in this process: for the ends of ids, or for whatever ends in some lanes."""
+"""The waits of this process: for the ends of ids, or for all ends in some lanes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps what a `cavendish.submit` message said if it was refused, and submits it again later."""
+"""Keeps the content of a refused `cavendish.submit` message, and submits it again later."""
 
 from __future__ import annotations
 

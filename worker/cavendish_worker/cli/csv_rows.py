@@ -1,4 +1,4 @@
-"""Ids in CSV: the first row names the columns, each further row says something of one id."""
+"""Ids in CSV: the first row names the columns, each further row has one id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of what is done to ids: asked for, confirmed with a count, watched, stopped."""
+"""The pages of actions on ids: they are requested, confirmed with a count, watched, stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens once somebody has confirmed an action: it is stored, logged, and begins."""
+"""Starts a confirmed action: it is stored, logged, and begins."""
 
 from __future__ import annotations
 

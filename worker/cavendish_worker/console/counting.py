@@ -1,4 +1,4 @@
-"""Counts what an action would be done to, in threads, while somebody waits for the number.
+"""Counts the ids or dead letters of an action, in threads, while its page is open.
 
 A count of a million ids takes longer than a page may. It goes on between two looks at its page, and
 ends soon after the last one.

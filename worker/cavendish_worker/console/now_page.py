@@ -1,4 +1,4 @@
-"""The first page: how everything is now, and what is wrong."""
+"""The first page: the state of everything now, and what is wrong."""
 
 from __future__ import annotations
 

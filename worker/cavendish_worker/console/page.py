@@ -1,4 +1,4 @@
-"""What all of our pages in Flower share: who looks at them, what they ask, what keeps them safe."""
+"""What all of our pages in Flower share: users and rights, queries, security."""
 
 from __future__ import annotations
 

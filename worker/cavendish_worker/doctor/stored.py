@@ -1,4 +1,4 @@
-"""What the store alone shows: its format, its lanes, and what is wrong as far as it knows."""
+"""Examines the store alone: its format, its lanes, and the faults that it shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens connections: dials an address or a name, and speaks TLS where the URL says so."""
+"""Opens connections: dials an address or a name, with TLS for https."""
 
 from __future__ import annotations
 

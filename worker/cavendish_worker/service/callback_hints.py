@@ -1,4 +1,4 @@
-"""What callbacks say is only a hint: the id that one names is polled soon, and no more.
+"""Callbacks are only hints: the id that one names is polled soon, and no more.
 
 A callback may come before its id was submitted, so such an id is remembered for two minutes. A
 flood of ids that nobody submitted displaces only ids of the same kind.

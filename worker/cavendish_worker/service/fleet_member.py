@@ -1,4 +1,4 @@
-"""Tells the fleet that this process of the HTTP service lives.
+"""Sends the heartbeats of this process of the HTTP service.
 
 The event loop that answers requests writes the heartbeat, so a loop that stands still writes none.
 """

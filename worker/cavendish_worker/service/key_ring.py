@@ -1,4 +1,4 @@
-"""The keys that open the HTTP service, as this process knows them, and when each was used."""
+"""The keys of the HTTP service, as this process has read them, and when each was used."""
 
 from __future__ import annotations
 

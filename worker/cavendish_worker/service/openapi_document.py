@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows of the routes, and the errors that they share."""
+"""The OpenAPI document: FastAPI's description of the routes, and the errors that they share."""
 
 from __future__ import annotations
 

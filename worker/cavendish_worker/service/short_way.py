@@ -1,4 +1,4 @@
-"""The short way of what is asked most, and held longest: one task, over /v1 and the gateway.
+"""The short way of the most frequent and longest requests: one task, over /v1 and the gateway.
 
 FastAPI's way to the same functions has twenty calls inside each other. They cost a get twice the
 time that it takes otherwise, and a held request half of its memory.

@@ -1,4 +1,4 @@
-"""Tells groups that their ids have ended: deliveries like others, but without a call.
+"""Counts the ends of ids in their groups: deliveries like others, but without a call.
 
 Its endpoint is `webhook_endpoint.GROUP`, which is no receiver: it has no circuit and no dead
 letters, and appears in no statistics. Should a process die between the two writes, the ends are

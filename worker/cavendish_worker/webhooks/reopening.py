@@ -1,4 +1,4 @@
-"""Deliver again what is closed: what `dead revive` and `replay` share."""
+"""Reopens closed deliveries: what `dead revive` and `replay` share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls the gateway: by the token of an account, or by a key of the service."""
+"""The callers of the gateway: with the token of an account, or with a key of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure: what a paid submit says, and what is sent to the API in its place.
+"""Pure: the content of a paid submit, and what is sent to the API in its place.
 
 Most are sent on as they came, byte for byte. A synchronous one is made asynchronous where its path
 takes that: the caller is held instead, and neither a timeout nor a restart loses what was paid for.
