@@ -7,7 +7,7 @@ speed, or, of fewer than 50, 20 a second.
 `--sdk`: 50 waits of one client of the vendor's SDK, through the gateway. To see whose time that is,
 also plain sockets through the gateway (when the service has answered), and the SDK at a server that
 has all answers ready and sends them at once (the floor: what the SDK itself takes for so many).
-`--largest`: how many of these waits may end together, so that the SDK returns the last within 20 ms.
+`--largest`: how many of these waits may end together, and the SDK still returns the last in 20 ms.
 """
 
 from __future__ import annotations
