@@ -21,6 +21,7 @@ from cavendish.model import Lane, State
 from cavendish.policy.bulk_actions import BulkAction, Note
 from cavendish.policy.circuit import failed
 from cavendish.policy.verdicts import Outcome
+from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.deliveries import Attempt
 from cavendish.store.keys import LaneKeys
@@ -354,3 +355,128 @@ def test_an_action_that_cannot_be_read_is_told_beside_the_others(
     assert "1 entry of this list cannot be read" in page
     assert "0 of 3 cancelled" in page
     assert "Endpoint shop disabled" in page
+
+
+# --- forms
+
+
+def token_of(http: httpx.Client) -> str:
+    """What the forms of this Flower carry."""
+    page = http.get("/cavendish/account/default").text
+    found = re.search(r'name="token" value="(\w+)"', page)
+    assert found, page
+    return found[1]
+
+
+#: Each form of ours: where it is sent to, and what it does.
+FORMS = (
+    [("act", verb) for verb in ("cancel", "deadline", "forget", "replay")]
+    + [("dead", verb) for verb in ("revive", "drop")]
+    + [("endpoint/shop", verb) for verb in ("enable", "disable", "move", "rotate")]
+    + [("account/default", verb) for verb in ("pause", "resume", "ceiling", "default")]
+    + [("endpoint/gone", "disable"), ("account/a%20b", "pause"), (f"action/{'1' * 16}", "stop")]
+)
+ODD_FIELDS = ("", "\0", "nan", "1e308", "9" * 21 + "d", "http://[", "ü" * 300, "a b c", "/ :", "..")
+
+
+@pytest.mark.parametrize(("place", "verb"), FORMS)
+def test_no_field_of_a_form_breaks_its_answer(
+    http: httpx.Client, client: Client, store: Store, place: str, verb: str
+) -> None:
+    """Missing, repeated, huge or of another form: each is answered by a page with a sentence."""
+    client.add_endpoint("shop", "https://a.example/", unencrypted=True)
+    client.submit(["one"], service=SERVICE, webhook="shop")
+    form: dict[str, object] = {"token": token_of(http), "verb": verb}
+    names = "id delivery reason for in calls service to state since until endpoint all".split()
+    cases: list[dict[str, object]] = [{name: odd} for name in names for odd in ODD_FIELDS]
+    cases += [{}, *({name: ["a b c"] * 300} for name in names), {"reason": "x" * 1_000_000}]
+    cases += [{"id": [f"default {SERVICE} {n}" for n in range(5000)]}]
+    for case in cases:
+        for more in ({}, {"confirmed": "yes"}):
+            data: dict[str, object] = form | case | more
+            answer = http.post(f"/cavendish/{place}", data=data, headers=OURS)  # type: ignore[arg-type]
+            assert answer.status_code in (200, 303, 400), (case, more, text(answer))
+            assert answer.status_code == 303 or "<h1" in answer.text
+
+
+def test_a_body_that_is_no_form_is_refused_on_a_page_like_the_others(http: httpx.Client) -> None:
+    """Whoever sends it gets a sentence, and nothing is done."""
+    form = OURS | {"Content-Type": "application/x-www-form-urlencoded"}
+    for body in (b"verb=%FF", b"verb=cancel", b"", b"%FF=%FF"):
+        answer = http.post("/cavendish/act", content=body, headers=form)
+        assert (answer.status_code, "<h1" in answer.text) in ((403, True), (400, True)), body
+    for method in ("PUT", "DELETE", "PATCH"):
+        answer = http.request(method, "/cavendish/ids", headers=OURS)
+        assert answer.status_code in (403, 405)
+        assert "<h1" in answer.text
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_while_redis_takes_no_write_pages_show_and_forms_say_why_they_cannot(
+    how: str, own_server: Server, tmp_path: Path
+) -> None:
+    """Its memory is full, or it has become a replica."""
+    store, mine = Store(own_server.url), Settings.load({"CAVENDISH_REDIS_URL": own_server.url})
+    redis = store.connection.redis
+    with Client(settings=mine) as client, flower(own_server.url, tmp_path) as http:
+        filled(store, client)
+        token = token_of(http)
+        if how == "full":
+            redis.config_set("maxmemory", 1)
+        else:
+            redis.replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call]
+        for page in PAGES:
+            answer = http.get(page, follow_redirects=True)
+            assert answer.status_code == 200, (page, text(answer))
+        for place, verb in FORMS:
+            data = {
+                "token": token,
+                "verb": verb,
+                "confirmed": "yes",
+                "id": f"default {SERVICE} one",
+            }
+            data |= {"in": "1h", "calls": "5", "to": "https://b.example/", "delivery": ""}
+            data |= {"all": "yes"}
+            answer = http.post(f"/cavendish/{place}", data=data, headers=OURS)
+            assert answer.status_code in (200, 303, 400, 503), (place, verb, text(answer))
+            if answer.status_code == 503:
+                assert "Redis" in text(answer)
+        assert store.shared_state.bulk_actions().latest[-1].id == "0" * 16
+    store.close()
+
+
+def test_ids_that_vanish_before_their_action_is_confirmed_are_left_and_counted(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """Two operators look at the same page: what one has done, the other one does not do again."""
+    client.submit(["a", "b", "c"], service=SERVICE)
+    ids = [f"default {SERVICE} {each}" for each in "abc"]
+    form = {"token": token_of(http), "verb": "cancel", "id": ids, "confirmed": "yes"}
+    client.cancel(["a"], service=SERVICE)
+    client.forget(["a"], service=SERVICE)
+    client.cancel(["b"], service=SERVICE)
+    http.post("/cavendish/act", data=form, headers=OURS)
+    http.post("/cavendish/act", data=form, headers=OURS)
+    known = store.shared_state.bulk_actions
+    eventually(lambda: all(one.state == "done" for one in known().latest), "both ended", 30)
+    assert sorted((one.done, one.left) for one in known().latest) == [(0, 3), (1, 2)]
+
+
+def test_a_count_that_a_restart_of_flower_has_lost_does_not_keep_its_action_from_being_done(
+    server: Server, store: Store, client: Client, tmp_path: Path
+) -> None:
+    """With a secret of its own the form outlives Flower; without one it is said to be too old."""
+    client.submit(["a", "b"], service=SERVICE, producer="p")
+    with flower(server.url, tmp_path, "--cookie_secret=known") as http:
+        form = {"token": token_of(http), "verb": "cancel", "producer": "p", "until": "9e9"}
+        asked = http.get("/cavendish/act?verb=cancel&producer=p&until=9e9")
+        assert "2 ids will be cancelled" in text(asked)
+    form["confirmed"] = "yes"
+    with flower(server.url, tmp_path) as http:
+        old = http.post("/cavendish/act", data=form, headers=OURS)
+        assert (old.status_code, "This form is too old" in text(old)) == (403, True)
+        assert "<h1" in old.text
+    with flower(server.url, tmp_path, "--cookie_secret=known") as http:
+        done = http.post("/cavendish/act", data=form, headers=OURS, follow_redirects=True)
+        eventually(lambda: "2 cancelled: done" in text(http.get(str(done.url))), "done", 30)
+        assert "more than" not in text(http.get(str(done.url)))

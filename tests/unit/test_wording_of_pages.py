@@ -82,3 +82,21 @@ def test_of_a_url_only_its_host_is_shown(url: str, shown: str) -> None:
 def test_a_host_that_would_change_the_policy_of_a_page_shows_no_picture(host: str) -> None:
     """The policy is a header in which the hosts of shown pictures stand."""
     assert images(tree(json.dumps({"image_url": f"https://{host}/b.png"}))) == []
+
+
+@pytest.mark.parametrize("minute", [0, 7, MINUTES - 1])
+def test_the_only_minute_with_ends_is_a_short_line_within_the_chart(minute: int) -> None:
+    """A line of one point is not drawn at all."""
+    points = chart({minute: [2.0]}).p50.split()
+    across = [float(point.partition(",")[0]) for point in points]
+    assert len(points) == 2
+    assert 0 < abs(across[0] - across[1]) < WIDTH / 20
+    assert 0 <= min(across) <= max(across) <= WIDTH
+
+
+def test_a_long_text_of_a_record_is_cut_and_says_how_much_is_missing() -> None:
+    """One value may be a whole picture."""
+    (line,) = tree(json.dumps("x" * 5000))
+    assert line.value.endswith("x… (and 3,000 more characters)")
+    deep = tree("[" * 90 + "]" * 90)
+    assert [one.depth for one in deep] == [*range(90)]

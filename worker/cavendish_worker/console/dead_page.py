@@ -13,7 +13,7 @@ from cavendish.policy.bulk_actions import LETTER_VERBS, BulkAction
 from cavendish.store.keys import task_of
 from cavendish.stored_json import compact
 from cavendish_worker.console.confirming import begin
-from cavendish_worker.console.id_filter import time_in
+from cavendish_worker.console.id_filter import bounded, time_in
 from cavendish_worker.console.letter_actions import fields_of
 from cavendish_worker.console.page import Page
 from cavendish_worker.webhooks.dead_letters import DeadLetters
@@ -21,7 +21,7 @@ from cavendish_worker.webhooks.dead_letters import DeadLetters
 DONE = {"revive": "sent again, each with all its attempts", "drop": "forgotten for good"}
 #: Dead letters that a preview shows and looks at, and that may be named.
 SHOWN, LOOKED_AT, NAMED = 20, 2_000, 200
-WORDS = ("endpoint", "reason", "since")
+WORDS = ("endpoint", "since", "reason")
 
 
 class DeadPage(Page):
@@ -113,7 +113,5 @@ class DeadPage(Page):
 
 def wanted_by(one: Callable[[str], str], now: float) -> DeadLetters:
     """The dead letters that the words of a URL or of a form mean: `one` finds each by its name."""
-    since = one("since")
-    return DeadLetters(
-        one("endpoint") or None, time_in(since, now) if since else -math.inf, one("reason")
-    )
+    endpoint, since, reason = (bounded(one(name)) for name in WORDS)
+    return DeadLetters(endpoint or None, time_in(since, now) if since else -math.inf, reason)

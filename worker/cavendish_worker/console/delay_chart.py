@@ -26,8 +26,8 @@ def chart(delays: Mapping[int, Sequence[float]]) -> Chart:
     rows = [(minute, _share(some, 50), _share(some, 95)) for minute, some in known]
     most = max((p95 for _, _, p95 in rows), default=0.0) or 1.0
     return Chart(
-        " ".join(_point(minute, p50, most) for minute, p50, _ in rows),
-        " ".join(_point(minute, p95, most) for minute, _, p95 in rows),
+        _line([(minute, p50) for minute, p50, _ in rows], most),
+        _line([(minute, p95) for minute, _, p95 in rows], most),
         rows[0][1] if rows else None,
         rows[0][2] if rows else None,
         most,
@@ -38,6 +38,14 @@ def _share(ranked: Sequence[float], share: int) -> float:
     return ranked[min(len(ranked) * share // 100, len(ranked) - 1)]
 
 
-def _point(minute: int, seconds: float, most: float) -> str:
+def _line(points: Sequence[tuple[int, float]], most: float) -> str:
+    """Of one point alone a short line, as a point would not be seen."""
+    if len(points) == 1:
+        (minute, seconds), end = points[0], 0.3 if points[0][0] == 0 else -0.3
+        return f"{_point(minute + end, seconds, most)} {_point(minute, seconds, most)}"
+    return " ".join(_point(*point, most) for point in points)
+
+
+def _point(minute: float, seconds: float, most: float) -> str:
     across = WIDTH * (1 - minute / (MINUTES - 1))
     return f"{across:.1f},{HEIGHT * (1 - seconds / most):.1f}"

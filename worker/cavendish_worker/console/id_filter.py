@@ -17,6 +17,8 @@ from cavendish_worker.wording.times import duration
 #: Words that stand in the URL as they stand in the filter.
 TEXTS = ("service", "account", "producer", "model", "endpoint", "key", "group")
 TIMES = ("since", "until")
+#: Characters of one word.
+LONGEST = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,20 @@ class Words:
 
 def words(one: Callable[[str], str], states: list[str], now: float) -> Words:
     """Read the words of a URL: `one` finds each by its name. Raises SubmissionError."""
-    said = {name: text for name in (*TEXTS, *TIMES) if (text := one(name))}
+    said = {name: text for name in (*TEXTS, *TIMES) if (text := bounded(one(name)))}
     given: dict[str, Any] = {name: said[name] for name in TEXTS if name in said}
     given |= {name: time_in(said[name], now) for name in TIMES if name in said}
     if states := [each for each in states if each]:
         given["state"] = states
     found = Filter(**given)
     return Words(said | ({"state": list(states_of(found))} if states else {}), found)
+
+
+def bounded(text: str) -> str:
+    """The text. Raises SubmissionError for one that is too long for an address."""
+    if len(text) > LONGEST:
+        raise SubmissionError(f"{printable(text, 40)!r}… is too long: {LONGEST:,} characters fit.")
+    return text
 
 
 def time_in(text: str, now: float) -> float:
