@@ -7,9 +7,13 @@
 -- ARGV    1 now  2 seconds after which a message that still has its note is popped again, then per
 --         list: 1 if its messages are noted
 -- RETURNS the message, the number of its list (0: it had a note), and the deaths counted by its
---         note, or nil
-if redis.call('EXISTS', unpack(KEYS)) == 0 then
-  return nil
+--         note; nil if there is none that is noted
+local kept = {KEYS[1]}
+for list = 4, #KEYS do
+  if ARGV[list - 1] == '1' then kept[#kept + 1] = KEYS[list] end
+end
+if redis.call('EXISTS', unpack(kept)) == 0 then
+  return nil -- the wait of Kombu takes the others, and costs less
 end
 redis.call('DEL', KEYS[2]) -- takes no memory: see Connection.write_when_full
 local list, noted = 0, '1'
