@@ -36,6 +36,21 @@ def connection(store: Store, settings: Settings) -> Iterator[socket.socket]:
             yield opened
 
 
+def data_segments(peer: socket.socket) -> int:
+    """How many segments with data have come: tcpi_data_segs_in of Linux."""
+    return int.from_bytes(peer.getsockopt(socket.IPPROTO_TCP, 11, 160)[152:156], "little")
+
+
+def test_head_and_body_of_an_answer_come_in_one_segment(connection: socket.socket) -> None:
+    """Else a caller with many connections is woken twice for each answer."""
+    for number in range(1, 4):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        assert data_segments(connection) == number
+
+
 @pytest.mark.parametrize("end", [b"", b"\r\nx: "])
 def test_a_head_without_end_is_not_read_for_ever(connection: socket.socket, end: bytes) -> None:
     """Neither one header without end, nor headers without end."""

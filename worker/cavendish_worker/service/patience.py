@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from cavendish_worker.service.joined_answers import JoinedAnswers
 from cavendish_worker.service.problem_details import Problem
 from cavendish_worker.service.request_body import CLOSE
 
@@ -33,7 +34,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The time begins with the connection."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedAnswers(transport, self.loop)))
         self._watch()
 
     def data_received(self, data: bytes) -> None:
