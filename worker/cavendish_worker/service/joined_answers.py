@@ -12,36 +12,39 @@ _COPIED = 64 * 1024
 
 
 class JoinedAnswers:
-    """A transport that keeps what is written until more comes, or until the event loop turns.
+    """A transport that keeps a head that names a length, as its body follows at once.
 
-    So nothing waits for long: not the head of a stream whose first piece is late, either.
+    Streams have none: their heads go out before the first piece is there.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._write = transport, transport.write
+        self.is_closing = transport.is_closing
         self._kept = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Keep the first piece, and send it with the second one."""
-        if self._kept and len(data) < _COPIED:
-            data, self._kept = self._kept + data, b""
-            self._transport.write(data)
-        elif self._kept:
-            self._send()
-            self._transport.write(data)
-        else:
+        """Keep a head, and send it with what comes next."""
+        if kept := self._kept:
+            self._kept = b""
+            if len(data) < _COPIED:
+                data = kept + data
+            else:
+                self._write(kept)
+        elif data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in data:
             self._kept = data
-            self._loop.call_soon(self._send)
+            return
+        self._write(data)
 
     def close(self) -> None:
         """Send what is kept, and close."""
-        self._send()
+        self.send_kept()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send_kept(self) -> None:
+        """Send a head that has no body, such as the answer to a HEAD."""
         if self._kept:
-            data, self._kept = self._kept, b""
-            self._transport.write(data)
+            self._write(self._kept)
+            self._kept = b""

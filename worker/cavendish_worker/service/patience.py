@@ -34,7 +34,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The time begins with the connection."""
-        super().connection_made(cast("asyncio.Transport", JoinedAnswers(transport, self.loop)))
+        self._answers = JoinedAnswers(transport)
+        super().connection_made(cast("asyncio.Transport", self._answers))
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -95,6 +96,11 @@ class Protocol(HttpToolsProtocol):
         """A piece of a body has come."""
         self._head = 0
         super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """A whole answer was sent."""
+        self._answers.send_kept()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read, but never in the place of the answer to an earlier request:
