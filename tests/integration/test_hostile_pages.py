@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from cavendish import Client, Task
+from cavendish.endpoints.webhook_endpoint import Disabled, Endpoint
 from cavendish.model import Lane, State
 from cavendish.policy.bulk_actions import BulkAction, Note
 from cavendish.policy.circuit import failed
@@ -331,6 +332,29 @@ def _looked_at(http: httpx.Client, page: str, what: str, *, fails: bool = False)
     assert answer.status_code in ((200, 400, 500) if fails else (200, 400)), (page, what)
     assert "<h1" in answer.text
     assert answer.status_code != 500 or "a key in Redis cannot be read" in text(answer)
+
+
+ODD_NAMES = ("o d'd", 'a"b', "<b>", "50%", "ü{x}", "..", "a#b?c=d", "\udcff", "x" * 300)
+
+
+def test_accounts_endpoints_and_lanes_with_odd_names_are_shown_and_each_link_leads_to_a_page(
+    http: httpx.Client, client: Client, store: Store
+) -> None:
+    """No door lets such names in; somebody wrote them by hand, or another version did."""
+    redis = store.connection.redis
+    for number, name in enumerate(ODD_NAMES):
+        redis.sadd("cavendish:lanes", f"{name}/{name}/0")
+        store.endpoints.add(Endpoint(name, ("http://[::1", name, "")[number % 3], 1.0))
+    store.endpoints.disable(ODD_NAMES[0], Disabled(1.0, "\udcff", "http://["))
+    for page in ("/cavendish", "/cavendish/webhooks"):
+        answer = http.get(page)
+        assert answer.status_code == 200
+        ours = [link for link in links(answer.text) if re.match("/cavendish/(?!static)", link)]
+        assert len(ours) > len(ODD_NAMES)
+        for link in ours:
+            found = http.get(link)
+            assert found.status_code in (200, 302, 400), (link, text(found))
+            assert found.status_code == 302 or "<h1" in found.text
 
 
 def test_an_id_whose_record_is_damaged_is_said_to_be_so(
