@@ -98,5 +98,8 @@ def test_a_long_text_of_a_record_is_cut_and_says_how_much_is_missing() -> None:
     """One value may be a whole picture."""
     (line,) = tree(json.dumps("x" * 5000))
     assert line.value.endswith("x… (and 3,000 more characters)")
+    (line,) = tree(json.dumps([*range(100_000)]))
+    assert line.value.startswith("[0, 1, 2")
+    assert line.value.endswith(" more characters)")
     deep = tree("[" * 90 + "]" * 90)
     assert [one.depth for one in deep] == [*range(90)]

@@ -16,7 +16,7 @@ from cavendish_worker.telemetry.logs import logger
 #: Seconds after which nobody waits any more; counts that are known, and that run at once.
 UNASKED, KNOWN, AT_ONCE = 20.0, 32, 4
 #: Seconds for which a page waits for a count that is soon whole: it may cost Redis as much.
-SOON = 0.03
+SOON = 0.02
 
 
 class Count:
