@@ -425,9 +425,8 @@ def test_the_durations_of_the_latest_models_are_told_and_those_that_nobody_teach
     store: Store, loop: LoopThread
 ) -> None:
     bench = Bench(store, loop)
-    bench.add("a", "b", "c")
+    bench.add("a", "b", "c", ago=20)
     record = {
-        "created_at": bench.now - 20,
         "finished_at": bench.now - 10,
         "response": {"success": True, "data": [{"url": "https://x"}]},
     }

@@ -17,6 +17,7 @@ import pytest
 
 from cavendish.clock import Clock
 from cavendish.model import Lane, State
+from cavendish.policy.durations import bin_of
 from cavendish.policy.rate_limit import RateLimit
 from cavendish.policy.verdicts import AbsencePolicy
 from cavendish.store import Store
@@ -495,13 +496,28 @@ def test_an_unknown_status_word_is_pending_and_logged(
 
 def test_each_poll_teaches_the_duration_model_of_its_model_and_of_the_service(bench: Bench) -> None:
     bench.add("a", "b", "c")
-    stamped = done("a") | {"created_at": 1.7e9 - 12.5, "request": {"model": "nano-banana-pro"}}
+    stamped = done("a") | {"request": {"model": "nano-banana-pro"}}
     bench.run(
         lambda _: items(stamped, done("b"), {"id": "c", "request": {"model": "nano-banana-pro"}})
     )
     assert bench.store.shared_state.durations(LANE, "nano-banana-pro").seen == 1
     assert bench.store.shared_state.durations(LANE, "").seen == 2
     assert bench.store.tasks.load(LANE, ["c"]).tasks["c"].model == "nano-banana-pro"
+
+
+def test_a_finish_counts_from_the_submit_though_the_task_began_long_before_it(
+    bench: Bench,
+) -> None:
+    """When an id is polled counts from its submit too, and a producer may submit late."""
+    bench.add("a", ago=100.0)
+    bench.run(
+        lambda _: items(
+            done("a") | {"created_at": bench.now - 103.0, "finished_at": bench.now - 88.0}
+        )
+    )
+    finished = bench.store.shared_state.durations(LANE, "").finished
+    assert [count for count in finished if count] == [1.0]
+    assert finished[bin_of(12.0)] == 1.0
 
 
 def test_a_refused_call_teaches_the_duration_model_nothing(bench: Bench) -> None:

@@ -145,14 +145,15 @@ def test_a_finish_without_a_stamp_is_one_finish_spread_over_the_time_since_the_l
 def test_a_stamp_that_contradicts_what_was_seen_is_not_believed() -> None:
     seen = observe(DurationModel(), [Observation(10, 20, finished=True)])
     assert observe(DurationModel(), [Observation(10, 20, finished=True, duration=90.0)]) == seen
-    assert observe(DurationModel(), [Observation(10, 20, finished=True, duration=1.0)]) == seen
+    assert observe(DurationModel(), [Observation(10, 20, finished=True, duration=8.0)]) == seen
+    assert observe(DurationModel(), [Observation(10, 20, finished=True, duration=9.5)]) != seen
     assert observe(DurationModel(), [Observation(10, 20, finished=True, duration=math.nan)]) == seen
 
 
 def test_a_stamp_of_a_clock_a_little_off_is_brought_into_what_was_seen() -> None:
     at_the_poll = observe(DurationModel(), [Observation(10, 20, finished=True, duration=20.0)])
     assert (
-        observe(DurationModel(), [Observation(10, 20, finished=True, duration=22.0)]) == at_the_poll
+        observe(DurationModel(), [Observation(10, 20, finished=True, duration=20.5)]) == at_the_poll
     )
 
 
@@ -259,9 +260,9 @@ def test_a_call_is_dear_near_the_limit() -> None:
     assert [call_price(0.0, number) for number in calls] == [1.0, 2.0, 1.0, 1.0, 17.0]
     assert [call_price(used) for used in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan)] == [
         1,
-        2.5,
-        7,
-        7,
+        1.875,
+        4.5,
+        4.5,
         1,
         1,
     ]

@@ -38,8 +38,9 @@ PRIOR = 5.0
 FLAT = (1 / 30,) * BINS
 #: Bounds of a hazard per second: even a stuck id may end, and nothing ends at once.
 RAREST, DENSEST = 1e-5, 100.0
-#: Seconds by which the server's times may contradict the polls; beyond that they are ignored.
-SKEW = 5.0
+#: Seconds by which the clock of the server may contradict the polls; beyond that its times teach
+#: nothing, and the polls alone say when a task finished.
+SKEW = 1.0
 #: A span of so few seconds is a moment.
 BLINK = 1e-3
 #: Seconds in which a new task hardly finishes.
@@ -53,8 +54,8 @@ class Observation:
     """What one poll showed about one id. Ages are in seconds since the submit.
 
     `last_age` is the age at the last poll that found it running (0 if there was none), `duration`
-    is the server's own measure in seconds where it gave times. `announced`: a callback had said
-    that it has finished.
+    the age at which it finished by the clock of the server, where that gave times. `announced`: a
+    callback had said that it has finished.
     """
 
     last_age: float

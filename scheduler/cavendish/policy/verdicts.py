@@ -69,7 +69,6 @@ class Reading:
     reason: str = ""
     notice: str = ""
     model: str = ""
-    created_at: float | None = None
     finished_at: float | None = None
 
 
@@ -95,7 +94,6 @@ def classify(record: Any) -> Reading:
         printable(reason, _REASON_LENGTH),
         printable(notice, _REASON_LENGTH),
         model[:100] if isinstance(model, str) and model.isprintable() else "",
-        timestamp(record.get("created_at")),
         finished_at,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from cavendish.model import Candidate, Lane
 from cavendish.policy.callbacks import Callbacks, proved
 from cavendish.policy.durations import Observation, observe
-from cavendish.policy.next_poll import CALL_PRICE, Forecast, forecast
+from cavendish.policy.next_poll import CALL_PRICE, TOLERATED, Forecast, forecast
 from cavendish.store.shared_state import SharedState
 
 #: Seconds for which a forecast is cached, and how many are.
@@ -74,7 +74,8 @@ class Forecasts:
     def worth(
         self, lane: Lane, batch: Sequence[Candidate], now: float, *, gathering: bool = False
     ) -> float:
-        """The sum of the expected undetected waits of these ids now, in task-seconds.
+        """The sum of the expected undetected waits of these ids now, in task-seconds, as far as
+        each is more than TOLERATED.
 
         An id whose end is announced is worth a call of its own while calls are plentiful; near the
         rate limit it waits for others. While announced ids are `gathering` they are worth nothing.
@@ -89,9 +90,10 @@ class Forecasts:
             last_age = _last_age(one)
             age, model = now - one.submitted_at, models[one.model]
             if one.announced_at is None:
-                worth += model.wait(last_age, age, unheard=one.due <= now)
+                wait = model.wait(last_age, age, unheard=one.due <= now)
             else:  # it had its callback too early: no other will come
-                worth += model.wait(last_age, age) / model.silent
+                wait = model.wait(last_age, age) / model.silent
+            worth += max(wait - TOLERATED, 0.0)
         return worth
 
     def worth_at(self, lane: Lane, batch: Sequence[Candidate], each: float, now: float) -> float:
@@ -100,7 +102,8 @@ class Forecasts:
         """
         some = batch[:: math.ceil(len(batch) / SAMPLE)]
         return min(
-            one.submitted_at + self.forecast(lane, one.model, now).next_age(_last_age(one), each)
+            one.submitted_at
+            + self.forecast(lane, one.model, now).next_age(_last_age(one), TOLERATED + each)
             for one in some
         )
 

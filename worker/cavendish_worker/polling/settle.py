@@ -193,12 +193,13 @@ def _log(
 def _observation(task: TrackedTask, reading: Reading, now: float) -> Observation:
     """What this poll taught about how long tasks take.
 
-    The time stamps of the API give the exact duration.
+    The time stamp of the API tells when it finished. It counts from the submit, as ages do: an id
+    that is submitted late ends the sooner.
     """
     last_age = max((task.polled_at or task.submitted_at) - task.submitted_at, 0.0)
     finished, duration = reading.verdict is not Verdict.PENDING, None
-    if finished and reading.finished_at is not None and reading.created_at is not None:
-        duration = reading.finished_at - reading.created_at
+    if finished and reading.finished_at is not None:
+        duration = reading.finished_at - task.submitted_at
     announced = task.is_announced and (
         task.polls > 0 or (task.announced_at or 0.0) - task.submitted_at > _ADOPTED
     )
