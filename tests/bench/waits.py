@@ -57,7 +57,7 @@ class Run:
     def __init__(self, url: str, ids: list[str], batch: int) -> None:
         self.url, self.ids, self.batch, self.woke = url, ids, batch, Moments()
         self.threads, self.calls, self.settled = 0, 0.0, Moments()
-        self.requests = 0
+        self.requests, self.quiet = 0, QUIET
 
     def sample(self) -> None:
         self.threads = max(self.threads, threading.active_count())
@@ -69,7 +69,7 @@ class Run:
         """Another process that settles all ids once they have waited for a while."""
         how = how or ("--settle", self.url)
         words = [sys.executable, __file__, *how, "--waits", str(len(self.ids))]
-        words += ["--batch", str(self.batch)]
+        words += ["--batch", str(self.batch), "--quiet", str(self.quiet)]
         return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
     def take(self, said: str) -> None:
@@ -90,13 +90,13 @@ def row(runs: list[Run]) -> tuple[str, ...]:
     return (f"{runs[-1].threads:,}", f"{runs[-1].calls:,.1f}", *numbers, f"{requests:.2f}")
 
 
-def settle_all(url: str, count: int, batch: int) -> None:
+def settle_all(url: str, count: int, batch: int, seconds: float) -> None:
     """In the other process: settle ids, and print when each was."""
     store, settled = Store(url), Moments()
     time.sleep(WAITING)
     before = calls(store)
-    time.sleep(QUIET)
-    quiet = (calls(store) - before) / QUIET
+    time.sleep(seconds)
+    quiet = (calls(store) - before) / seconds
     for ids in batches([f"id-{number}" for number in range(count)], batch):
         time.sleep(0 if batch == BATCH else APART)
         settle(store, LANE, *ids)
@@ -297,12 +297,13 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="runs that are counted together")
     parser.add_argument("--sdk", action="store_true", help="waits of the vendor's SDK")
     parser.add_argument("--largest", action="store_true", help="how many may end together")
+    parser.add_argument("--quiet", type=float, default=QUIET, help=argparse.SUPPRESS)
     parser.add_argument("--settle", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--answer", metavar="PORT", type=int, help=argparse.SUPPRESS)
     told = parser.parse_args()
     waits = told.waits or (50 if told.sdk else 1000)
     if told.settle:
-        settle_all(told.settle, waits, told.batch)
+        settle_all(told.settle, waits, told.batch, told.quiet)
         return
     if told.answer:
         answer_all(told.answer, waits, told.batch)
@@ -317,14 +318,17 @@ def main() -> None:
         print(name.ljust(32), *(number.rjust(16) for number in row(runs)))
 
 
-def made(way: Callable[[Run], None], waits: int, batch: int, times: int) -> list[Run]:
-    """Run one way of waiting so many times."""
+def made(
+    way: Callable[[Run], None], waits: int, batch: int, times: int, quiet: float = QUIET
+) -> list[Run]:
+    """Run one way of waiting so many times; nothing ends for so many `quiet` seconds before."""
     runs = list[Run]()
     for _ in range(times):
         server = Server()
         server.start()
         try:
             runs.append(Run(server.url, [f"id-{n}" for n in range(waits)], batch))
+            runs[-1].quiet = quiet
             way(runs[-1])
         finally:
             server.close()
@@ -335,12 +339,13 @@ def largest(waits: int, times: int) -> None:
     """Print how late the last of some waits returns that end together, and for how many that is
     within the bar.
     """
-    print("end together".ljust(16), *(name.rjust(24) for name in SDK), "   (max, ms)")
+    ways = {name: way for name, way in SDK.items() if way is not by_sockets}
+    print("end together".ljust(16), *(name.rjust(24) for name in ways), "   (max, ms)")
     within = 0
-    for size in (1, 2, 5, 10, 15, 20, 25, 30, 40, 50):
+    for size in (5, 10, 15, 20, 25, 30, 40, 50):
         late = [
-            max(number for run in made(way, waits, size, times) for number in run.late())
-            for way in SDK.values()
+            max(number for run in made(way, waits, size, times, 0.2) for number in run.late())
+            for way in ways.values()
         ]
         print(f"{size}".ljust(16), *(f"{number:.1f}".rjust(24) for number in late))
         within = size if late[0] <= BAR else within
