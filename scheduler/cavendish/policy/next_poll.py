@@ -43,10 +43,10 @@ LEAST_PRICE, MOST_PRICE = 0.01, LONG
 #: all of it is in use; and the calls per second of one worker that make it worth twice as much
 #: where no limit is near: each costs some 15 ms of CPU, and then more ids share it. Beyond so many
 #: times these calls it rises no further.
-CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 3.5, 15.0, 2.0
+CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 4.5, 15.0, 2.0
 #: The part of the expected wait of each id (task-seconds) that is worth no call: where a hundred
 #: ids share each call, they would otherwise be asked about three times a second.
-TOLERATED = 0.025
+TOLERATED = 0.01
 
 
 @dataclass(frozen=True, slots=True)

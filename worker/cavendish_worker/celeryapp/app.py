@@ -32,7 +32,7 @@ REFUSED_AGAIN = 2.0
 #: New objects after which the garbage collector looks for cycles among them.
 _YOUNG_OBJECTS = 20_000
 #: Seconds after which a thread that computes lets another one go on.
-SWITCH = 0.0005
+SWITCH = 0.001
 
 
 class PatientConnection(kombu.Connection):
