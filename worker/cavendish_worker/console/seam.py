@@ -30,6 +30,8 @@ from cavendish_worker.console.webhooks_page import WebhooksPage
 from cavendish_worker.telemetry import logs
 
 HERE = Path(__file__).parent
+#: Seconds for which Flower waits before it listens, while its pages are made ready.
+WARM_FOR = 2.0
 #: What begins the name of a template of ours.
 _OURS = "cavendish/"
 #: Behind the last tab of Flower.
@@ -69,7 +71,9 @@ def application(settings: Settings, **options: Any) -> app.Flower:
         templates = Templates(options["template_path"])
         made = app.Flower(**options, template_loader=templates)
         made.reverse_url("cavendish-now")
-        threading.Thread(target=_warm, args=(parts, templates), daemon=True).start()
+        warming = threading.Thread(target=_warm, args=(parts, templates), daemon=True)
+        warming.start()
+        warming.join(WARM_FOR)
         return made
     except Exception as moved:  # whatever another version of Flower raises
         outcome = f"{type(moved).__name__}: {moved}"[:200]
@@ -81,7 +85,7 @@ def application(settings: Settings, **options: Any) -> app.Flower:
 
 
 def _warm(parts: ConsoleParts, templates: Templates) -> None:
-    """Do once, while nobody waits for it, what the first look at each page would wait for."""
+    """Do once, before Flower listens, what the first request for each page would wait for."""
     with suppress(Exception):  # whoever looks first is told
         for each in sorted(HERE.joinpath("templates").glob("*.html")):
             templates.load(_OURS + each.name)
