@@ -55,8 +55,7 @@ class Ground:
         self._environment["CAVENDISH_LOG_LEVEL"] = "warning"
         self._http = ends.enter_context(httpx.Client(trust_env=False, timeout=30))
         self._socket, port = folder / "redis.sock", free_port()
-        command = embedded.arguments(folder, self._socket)
-        ends.enter_context(self.running("redis", command, embedded.environment()))
+        ends.enter_context(self.running("redis", embedded.arguments(folder, self._socket)))
         self.wait_for(self._redis_answers)
         command = [
             sys.executable,

@@ -260,9 +260,9 @@ def test_a_call_is_dear_near_the_limit() -> None:
     assert [call_price(0.0, number) for number in calls] == [1.0, 2.0, 1.0, 1.0, 17.0]
     assert [call_price(used) for used in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan)] == [
         1,
-        1.875,
-        4.5,
-        4.5,
+        2.125,
+        5.5,
+        5.5,
         1,
         1,
     ]

