@@ -54,7 +54,9 @@ SHORTEST = 5.0
 MB = 2**20
 SETTINGS = {
     "RETENTION": "60",
-    "DEADLINE": "120",  # until then a list names each id
+    "DEADLINE": "60",  # until then, and ten times LAST_POLL longer, a list names each id
+    "LAST_POLL": "10",
+    "CALL_TIMEOUT": "10",
     "DEAD_RETENTION": "60",
     "EVENTS_KEPT": "1000",
     "FLOWER_PORT": "0",
