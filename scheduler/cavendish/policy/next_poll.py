@@ -46,7 +46,7 @@ LEAST_PRICE, MOST_PRICE = 0.01, LONG
 CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 4.5, 15.0, 2.0
 #: The part of the expected wait of each id (task-seconds) that is worth no call: where a hundred
 #: ids share each call, they would otherwise be asked about three times a second.
-TOLERATED = 0.02
+TOLERATED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
