@@ -1,4 +1,4 @@
-"""One clock: Redis TIME, read once per Celery task and continued by the monotonic clock."""
+"""One clock: Redis TIME, read now and then, and continued by the monotonic clock."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,7 +25,7 @@ from cavendish.store.due_index import Place
 from cavendish.store.keys import LaneKeys
 from cavendish_worker.http.event_loop import LoopThread
 from cavendish_worker.telemetry import logs
-from cavendish_worker.webhooks import delivery_loop, payload
+from cavendish_worker.webhooks import delivery_loop, delivery_worker, payload
 from cavendish_worker.webhooks.reconcile import reconcile
 from conftest import SECRET, Server
 from delivering import KEYS, LANE, Delivering, Receiver, Served
@@ -490,4 +491,29 @@ def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
     eventually(lambda: len(arrived) > 1, "something is sent", 60)
     assert arrived == ["/one", "/two"]
     delivery_worker.stop()
+    run.join(60)
+
+
+def test_a_busy_worker_tells_the_others_once_a_second_and_not_for_each_batch(
+    endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.monotonic()]
+    monkeypatch.setattr(delivery_worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    began, over = threading.Event(), asyncio.Event()
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        began.set()
+        await over.wait()
+        return httpx.Response(200)
+
+    endpoint_index.end("a", webhook=served(handler))
+    worker = endpoint_index.delivery_worker(calls=1, timeout=60.0)
+    assert not worker.poke(LANE)  # no loop runs here
+    run = threading.Thread(target=worker.deliver, args=(lambda: None,))
+    run.start()
+    assert began.wait(60)
+    assert [worker.poke(LANE) for _ in range(5)] == [False, True, True, True, True]
+    now[0] += 1.0
+    assert [worker.poke(LANE) for _ in range(2)] == [False, True]
+    worker.stop(0.0)
     run.join(60)

@@ -39,6 +39,8 @@ worker_metrics.attach()
 
 #: Errors that are no fault of the task: the store or the broker is away. Beat sends again.
 AWAY = (StoreUnavailable, OperationalError)
+#: Seconds for which the many tasks of a worker share one reading of the clock of Redis.
+CLOCK_FOR = 1.0
 
 
 @app.task(name=SUBMIT, throws=(SubmissionError,))
@@ -67,8 +69,8 @@ def dispatch(part: list[str] | None = None) -> str:
     does not show it: there are four a second, and most find nothing due.
     """
     runtime = begun(DISPATCH) if part is None else get_runtime()
-    accounts, clock = runtime.upstream.accounts, runtime.store.clock()
-    runtime.rounds.waiting = retrieves_waiting
+    accounts, clock = runtime.upstream.accounts, runtime.store.clock(CLOCK_FOR)
+    runtime.rounds.backlog.count = retrieves_waiting
     if part is None:
         dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve, send_dispatch)
     else:
@@ -81,7 +83,7 @@ def dispatch(part: list[str] | None = None) -> str:
 def retrieve(lane: str, ids: list[str], token: str, until: float) -> str:
     """Ask the API about one claimed batch, and write back what it answers."""
     runtime = get_runtime()
-    batch = (runtime.store.clock(), Lane.parse(lane), ids, token)
+    batch = (runtime.store.clock(CLOCK_FOR), Lane.parse(lane), ids, token)
     with runtime.retrieve_limit.acquired() as free:
         retriever = runtime.retriever
         done = retriever.retrieve(*batch, until) if free else retriever.give_back(*batch)

@@ -46,6 +46,7 @@ class Store:
 
     def __init__(self, url: str, shards: int = 1) -> None:
         self.connection = Connection(url)
+        self._clock: tuple[float, Clock] | None = None
         self.common_parts = CommonParts(self.connection)
         self.tasks = Tasks(self.connection, self.common_parts, shards)
         self.deadlines = Deadlines(self.connection)
@@ -70,17 +71,23 @@ class Store:
         self.uncertain = UncertainSubmits(self.connection)
         self.announcements = Announcements(self.connection, self.tasks, shards)
 
-    def clock(self) -> Clock:
-        """A clock set by Redis TIME. Raises StoreUnavailable.
+    def clock(self, known_for: float = 0.0) -> Clock:
+        """A clock set by Redis TIME, which was asked at most `known_for` seconds ago.
 
         It is wrong by at most half of a round trip, so after a slow one Redis is asked again.
+        Raises StoreUnavailable.
         """
+        known = self._clock
+        if known is not None and time.monotonic() - known[0] < known_for:
+            return known[1]
         clocks: list[tuple[float, Clock]] = []
         while len(clocks) < CLOCK_TRIES and (not clocks or clocks[-1][0] > SLOW_ROUND_TRIP):
             asked_at = time.monotonic()
             clock = Clock(self.fleet.now(), asked_at)
             clocks.append((time.monotonic() - asked_at, clock))
-        return min(clocks, key=lambda pair: pair[0])[1]
+        clock = min(clocks, key=lambda pair: pair[0])[1]
+        self._clock = time.monotonic(), clock
+        return clock
 
     def server(self) -> Server:
         """What the Redis server reports about itself. Raises StoreUnavailable."""

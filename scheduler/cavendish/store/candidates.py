@@ -16,6 +16,8 @@ from cavendish.store.task_record import candidate, fields_of
 
 #: Seconds after which candidates are read anew.
 SEEN_FOR = 1.0
+#: Characters of a record that is kept for the settling of its id; a longer one is read again.
+KEPT_LENGTH = 2000
 
 
 @dataclass(slots=True)
@@ -44,7 +46,8 @@ class Waiting:
 
 @dataclass(slots=True)
 class Seen:
-    """The candidates that one process saw at its last looks at a lane, by id.
+    """The candidates that one process saw at its last looks at a lane, by id, and the `records`
+    that they were read from, unless those are long.
 
     Whoever changes a pending record changes its due time too: see `due_sooner.lua`. They are read
     anew every second all the same, since an older version may run beside this one.
@@ -52,6 +55,13 @@ class Seen:
 
     since: float = -math.inf
     found: dict[str, Candidate] = field(default_factory=dict)
+    records: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def keep(self, candidates: Iterable[Candidate]) -> None:
+        """Keep what was seen of these, and nothing of others."""
+        self.found = {one.id: one for one in candidates}
+        records = ((task_id, self.records.get(task_id)) for task_id in self.found)
+        self.records = {task_id: record for task_id, record in records if record is not None}
 
     def still(self, producer: str, task_id: str, due: float) -> Candidate | None:
         """The candidate, if it is due when it was."""
@@ -175,13 +185,13 @@ class CandidateReader:
             if isinstance(error, Exception):
                 found[lane].error = error
             else:
-                new[lane] = self._read_records(lane, unseen[lane], answer)
+                new[lane] = self._read_records(lane, unseen[lane], answer, seen[lane].records)
         for lane, rows in ranked.items():
             if found[lane].error is None:
                 read, before = new.get(lane, {}), seen[lane]
                 some = [read.get(row[1]) or before.still(*row) for row in rows]
                 found[lane].candidates = [one for one in some if one is not None]
-                before.found = {one.id: one for one in found[lane].candidates}
+                before.keep(found[lane].candidates)
 
     def _seen_of(self, lane: Lane) -> Seen:
         seen = self._seen.get(lane)
@@ -200,15 +210,24 @@ class CandidateReader:
         return zip(unseen, self._redis.scripts("load", calls), strict=True)
 
     def _read_records(
-        self, lane: Lane, rows: Sequence[tuple[str, str, float]], answer: Sequence[Any]
+        self,
+        lane: Lane,
+        rows: Sequence[tuple[str, str, float]],
+        answer: Sequence[Any],
+        kept: dict[str, Mapping[str, str]],
     ) -> dict[str, Candidate]:
-        """The candidates of these rows, by id, without those that are leased."""
+        """The candidates of these rows, by id, without those that are leased; `kept` gets the
+        records of all that are not long.
+        """
         leases, records = answer[0], list(map(fields_of, answer[1:]))
         parts = self._common.read(
             (lane, fields.get("in")) for fields in records if isinstance(fields, dict)
         )
-        return {
-            task_id: candidate(producer, task_id, due, completed(lane, fields, parts))
-            for (producer, task_id, due), fields, lease in zip(rows, records, leases, strict=True)
-            if due <= self._now or lease is None
-        }
+        candidates = {}
+        for (producer, task_id, due), fields, lease in zip(rows, records, leases, strict=True):
+            if due <= self._now or lease is None:
+                whole = completed(lane, fields, parts)
+                candidates[task_id] = candidate(producer, task_id, due, whole)
+                if isinstance(whole, dict) and sum(map(len, fields.values())) <= KEPT_LENGTH:
+                    kept[task_id] = whole
+        return candidates

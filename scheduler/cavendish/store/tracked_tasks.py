@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -26,6 +27,8 @@ from cavendish.stored_json import line_of
 EVENTS_KEPT_FOR = 7 * 86400
 #: Lanes whose candidates a process remembers for its next look.
 LANES_SEEN = 100
+#: Claimed batches whose records a process remembers until it settles them.
+BATCHES_CLAIMED = 64
 Waits = dict[Lane, Waiting]
 
 
@@ -70,6 +73,7 @@ class Tasks:
         self._usage = ProducerUsage(connection)
         self._deliveries = DueIndex(connection, DELIVERIES)
         self._seen: dict[Lane, Seen] = {}
+        self._claimed: OrderedDict[str, dict[str, Mapping[str, str]]] = OrderedDict()
 
     def lanes(self) -> list[Lane]:
         """All lanes that have ids, in order."""
@@ -122,7 +126,30 @@ class Tasks:
             seen = (value for one in chosen for value in (one.id, repr(one.due)))
             names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
             runs.append((names, [until, token, *seen]))
-        return self._redis.scripts("claim", runs)
+        claims = self._redis.scripts("claim", runs)
+        for (lane, token, _), ids in zip(batches, claims, strict=True):
+            if not isinstance(ids, Exception):
+                self._remember(lane, token, ids)
+        return claims
+
+    def _remember(self, lane: Lane, token: str, ids: Sequence[str]) -> None:
+        """Remember the records of a claimed batch, if all were seen: see `claimed`."""
+        seen = self._seen.get(lane, Seen()).records
+        if ids and all(task_id in seen for task_id in ids):
+            self._claimed[token] = {task_id: seen[task_id] for task_id in ids}
+            while len(self._claimed) > BATCHES_CLAIMED:
+                self._claimed.popitem(last=False)
+
+    def claimed(self, lane: Lane, ids: Sequence[str], token: str) -> Loaded:
+        """The tasks of a batch that was claimed under `token`.
+
+        The process that claimed it knows them from the look before: what changes meanwhile is
+        checked when they are settled. Any other process, and whoever asks twice, loads them.
+        """
+        known = self._claimed.pop(token, {})
+        found = {each: tracked_task(each, lane, known.get(each), None) for each in ids}
+        tasks = {each: task for each, task in found.items() if isinstance(task, TrackedTask)}
+        return Loaded(tasks, {}) if len(tasks) == len(ids) else self.load(lane, ids, token=token)
 
     def seize(self, lane: Lane, ids: Sequence[str], now: float, token: str) -> list[str]:
         """Lease ids whatever they wait for, those that are pending; which these are."""

@@ -29,6 +29,7 @@ from cavendish.store import Store
 from cavendish.store.candidates import Waiting
 from cavendish.store.due_index import Place
 from cavendish.store.forecasts import Forecasts
+from cavendish_worker.polling.backlog import Backlog
 from cavendish_worker.polling.weigh import Scales, Weighed
 from cavendish_worker.telemetry.logs import report_unreadable
 from cavendish_worker.telemetry.metrics import recorded
@@ -84,14 +85,14 @@ class Dispatched:
 class Rounds:
     """Makes rounds, in one thread at a time.
 
-    `waiting`: how many batches wait that no worker has begun with; `workers`: how many there are;
-    `shares`: by account, what each producer used of its calls.
+    `backlog`: the batches that no worker has begun with; `workers`: how many there are; `shares`:
+    by account, what each producer used of its calls.
     """
 
     store: Store
     forecasts: Forecasts
     config: RoundConfig
-    waiting: Callable[[], int] = lambda: 0
+    backlog: Backlog = field(default_factory=Backlog)
     workers: int = 1
     shares: dict[str, CallShares] = field(default_factory=dict)
     _charges: deque[tuple[str, str]] = field(default_factory=deque)
@@ -116,8 +117,8 @@ class Rounds:
         calls = take(limit, now, _BATCHES, ceiling)[1]
         if not calls:
             return acquire(limit, now, ceiling)[1]
-        calls = min(calls, _WAITING * self.workers - self.waiting())
-        if calls <= 0:
+        calls = self.backlog.room(calls, _WAITING * self.workers, now)
+        if not calls:
             return _BUSY
         shares = self._shares_of(account, limit, now)
         some = _first_served([name for name, at in groups if at <= now], shares)
@@ -214,6 +215,7 @@ class Rounds:
 
     def _count(self, one: Weighed, ids: Set[str], now: float, did: Dispatched) -> None:
         """Count a batch that was sent; if its service fails, all others wait for its answer."""
+        self.backlog.sent()
         did.batches += 1
         did.ids += len(ids)
         wanted_at = [each.wanted_at for each in one.batch if each.id in ids]

@@ -178,7 +178,7 @@ class Retriever:
         obstacle: Obstacle | None = None,
     ) -> Retrieved:
         """Release a batch that this process does not ask about: it has an obstacle, or no time."""
-        tasks, now = self.store.tasks.load(lane, ids, token=token).tasks, clock.now()
+        tasks, now = self.store.tasks.claimed(lane, ids, token).tasks, clock.now()
         why, wait = obstacle or self._obstacle(lane, now) or BUSY
         not_before = None if wait is None else now + wait
         released = self.store.tasks.release(lane, token, list(tasks.values()), now, not_before)

@@ -38,11 +38,11 @@ _TEACHING = (Verdict.PENDING, Verdict.SUCCEEDED, Verdict.FAILED)
 def load_claimed(
     store: Store, lane: Lane, ids: Sequence[str], token: str
 ) -> dict[str, TrackedTask]:
-    """The tasks that are leased under `token` and still pending, by id.
+    """The tasks that were leased under `token` and were pending then, by id.
 
     Records that cannot be read are quarantined. Raises StoreUnavailable.
     """
-    loaded = store.tasks.load(lane, ids, token=token)
+    loaded = store.tasks.claimed(lane, ids, token)
     if loaded.unreadable:
         store.tasks.quarantine(lane, loaded.unreadable)
         recorded.quarantine(lane.service, len(loaded.unreadable))

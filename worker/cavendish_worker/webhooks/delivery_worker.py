@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 
 from cavendish.errors import StoreUnavailable
@@ -21,6 +22,9 @@ from cavendish_worker.http.transport import PooledTransport
 from cavendish_worker.webhooks.delivery_loop import DeliveryConfig, DeliveryLoop
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache
 from cavendish_worker.webhooks.write_back import Delivered
+
+#: Seconds between two messages of a busy loop to the other workers: they go on once they were told.
+CALL_EVERY = 1.0
 
 
 class DeliveryWorker:
@@ -39,14 +43,19 @@ class DeliveryWorker:
         self._lock = threading.Lock()
         self._running: DeliveryLoop | None = None
         self._stopping = False
+        self._called_at = -math.inf  # when another worker was last called, since this one was busy
 
     def poke(self, lane: Lane) -> bool:
         """Let the loop that runs here look for new deliveries in a lane.
 
-        False if none runs, or it is busy: another worker may have room, and a message tells it.
+        False if a message should tell the other workers of them: no loop runs here, or it is busy,
+        and they were not told for a while.
         """
         with self._lock:
-            if self._running is None or self._stopping or self._running.busy:
+            if self._running is None or self._stopping:
+                return False
+            if self._running.busy and time.monotonic() - self._called_at >= CALL_EVERY:
+                self._called_at = time.monotonic()
                 return False
             self._running.poke(lane)
             return True
