@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Tests and benches start hundreds of Python processes: without byte code on disk each compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-claim bench-webhooks bench-capacity bench-scaling bench-strangers bench-waits bench-gateway bench-outages bench-callbacks bench-http bench-list bench-pages screenshot axe lock clean
+.PHONY: help setup clients demo run test check chaos fuzz soak bench-polling bench-floor bench-claim bench-webhooks bench-capacity bench-scaling bench-strangers bench-waits bench-gateway bench-outages bench-callbacks bench-http bench-list bench-pages screenshot axe lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -54,6 +54,9 @@ soak: setup ## ten minutes at full speed: does anything grow that should not? (M
 
 bench-polling: setup ## rate limit, durations and the whole system against peers, in under 10 minutes
 	@$(BIN)/python tests/bench/report.py
+
+bench-floor: setup ## what bench-polling could reach at best, with durations and limit known, in 2 minutes
+	@$(BIN)/python tests/bench/whole_floor.py
 
 bench-claim: setup ## what a claim and a tick cost with a million pending ids
 	@$(BIN)/python tests/bench/claim.py

@@ -103,7 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--prices", default="5,7,8,9,10,12")
+    parser.add_argument("--prices", default="6,7,7.5,8,9")
     words = parser.parse_args()
     for price in map(float, words.prices.split(",")):
         mean, calls = floor(price, words.minutes * 60)

@@ -46,7 +46,7 @@ LEAST_PRICE, MOST_PRICE = 0.01, LONG
 CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 4.5, 15.0, 2.0
 #: The part of the expected wait of each id (task-seconds) that is worth no call: a hundred ids that
 #: share a call are together soon worth the next one, although none of them has waited long.
-TOLERATED = 0.01
+TOLERATED = 0.02
 
 
 @dataclass(frozen=True, slots=True)
