@@ -48,7 +48,7 @@ def work(accounts: list[str], seconds: float, *, busy: bool) -> None:
     from cavendish_worker.celeryapp.app import SWITCH  # noqa: PLC0415 (in a worker only)
     from cavendish_worker.polling.dispatch_round import Dispatched  # noqa: PLC0415
     from cavendish_worker.runtime import get_runtime  # noqa: PLC0415
-    from cavendish_worker.tasks import send_retrieve  # noqa: PLC0415
+    from cavendish_worker.tasks import send_retrieves  # noqa: PLC0415
 
     runtime, did, over = get_runtime(), Dispatched(), threading.Event()
 
@@ -62,7 +62,7 @@ def work(accounts: list[str], seconds: float, *, busy: bool) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         now = runtime.store.fleet.now()
-        wait = runtime.dispatcher.run_round(frozenset(accounts), now, send_retrieve, did)
+        wait = runtime.dispatcher.run_round(frozenset(accounts), now, send_retrieves, did)
         time.sleep(min(max(wait, 0.0), 0.01))
     over.set()
     sys.stdout.write(f"{did.batches} {did.ids}\n")

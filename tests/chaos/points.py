@@ -30,7 +30,7 @@ STEPS = {
     "candidates read": "cavendish.store.tracked_tasks:Tasks.waiting",
     "rate limit changed": "cavendish.store.shared_state:SharedState.change_rate_limit",
     "batch claimed": "cavendish.store.tracked_tasks:Tasks.claim_all",
-    "batch sent": "cavendish_worker.tasks:send_retrieve",
+    "batches sent": "cavendish_worker.tasks:send_retrieves",
     "condition changed": "cavendish.store.shared_state:SharedState.change_service_health",
     "batch loaded": "cavendish.store.tracked_tasks:Tasks.load",
     "batch asked": "cavendish_worker.polling.upstream:Upstream.retrieve_batch",

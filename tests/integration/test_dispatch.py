@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from cavendish.store.forecasts import Forecasts
 from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
 from cavendish_worker.polling.dispatch import Dispatcher
-from cavendish_worker.polling.dispatch_round import Dispatched, RoundConfig, Rounds
+from cavendish_worker.polling.dispatch_round import Claimed, Dispatched, RoundConfig, Rounds
 from cavendish_worker.telemetry import logs
 from conftest import Server
 
@@ -42,8 +43,8 @@ class Sent:
     def __init__(self) -> None:
         self.batches: list[tuple[Lane, list[str], str]] = []
 
-    def __call__(self, lane: Lane, ids: list[str], token: str, _until: float) -> None:
-        self.batches.append((lane, ids, token))
+    def __call__(self, batches: Sequence[Claimed]) -> None:
+        self.batches += [(one.lane, one.ids, one.token) for one in batches]
 
     @property
     def ids(self) -> list[str]:
@@ -392,27 +393,27 @@ def test_a_service_that_fails_gets_one_batch_a_round(store: Store) -> None:
     assert len(sent.batches) == 1  # all others wait for the answer
 
 
-def test_if_the_broker_goes_away_within_a_round_what_was_not_sent_is_due_at_once(
+def test_if_the_broker_goes_away_within_a_round_all_of_its_batches_are_due_at_once(
     store: Store,
 ) -> None:
     add(store, 200)
     hurry(store)
-    sent = Sent()
+    left = list[Claimed]()
 
-    def send(lane: Lane, ids: list[str], token: str, until: float) -> None:
-        if len(sent.batches) == 1:
-            raise OSError("the broker is away")
-        sent(lane, ids, token, until)
+    def send(batches: Sequence[Claimed]) -> None:
+        left.append(batches[0])
+        raise OSError("the broker is away")
 
     with pytest.raises(OSError, match="broker"):
         dispatcher_of(store).run_round(
             frozenset(["default"]), store.fleet.now(), send, Dispatched()
         )
-    assert len(sent.ids) == 50
-    assert set(store.connection.redis.hkeys(LaneKeys(LANE).leases)) == set(sent.ids)
+    assert store.connection.redis.hlen(LaneKeys(LANE).leases) == 0
+    # A message that left all the same finds nothing to ask about.
+    assert store.tasks.claimed(LANE, left[0].ids, left[0].token).tasks == {}
     again = Sent()
     full_tick(store, again)
-    assert len(again.ids) == 150
+    assert len(again.ids) == 200
 
 
 def test_where_the_script_fails_for_one_lane_the_others_have_their_answers(store: Store) -> None:

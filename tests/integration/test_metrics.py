@@ -162,9 +162,7 @@ def test_the_lag_of_a_claim_is_that_of_the_ids_that_were_due(store: Store) -> No
     rounds = Rounds(store, Forecasts(store.shared_state), RoundConfig(50, 60.0, 0.0))
     dispatcher = Dispatcher(store, rounds, 0.1)
     sent: list[str] = []
-    dispatcher.dispatch(
-        ["default"], store.clock(), lambda _lane, ids, _token, _until: sent.extend(ids)
-    )
+    dispatcher.dispatch(["default"], store.clock(), lambda batches: sent.extend(batches[0].ids))
     assert sorted(sent) == ["early", "late"]
     assert since("poll_lag_seconds_count", **SERVICE) == 1
     assert 6 <= since("poll_lag_seconds_sum", **SERVICE) < 8

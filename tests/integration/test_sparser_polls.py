@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from cavendish.store.keys import LaneKeys
 from cavendish.submission import SubmitOptions
 from cavendish_worker.devstack.emulator.tasks_api import transport
 from cavendish_worker.http.event_loop import LoopThread
-from cavendish_worker.polling.dispatch_round import Dispatched, RoundConfig, Rounds
+from cavendish_worker.polling.dispatch_round import Claimed, Dispatched, RoundConfig, Rounds
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import CallLimits, Upstream
 
@@ -59,8 +60,8 @@ class Round:
     def at(self, now: float) -> float:
         return self.rounds.run("default", now, self._sent, Dispatched())
 
-    def _sent(self, _lane: Lane, ids: list[str], _token: str, _until: float) -> None:
-        self.batches.append(sorted(ids))
+    def _sent(self, batches: Sequence[Claimed]) -> None:
+        self.batches += [sorted(one.ids) for one in batches]
 
 
 def test_announced_ids_wait_a_moment_for_others_where_callbacks_come_fast(store: Store) -> None:

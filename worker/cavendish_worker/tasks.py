@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from celery.exceptions import OperationalError, Reject
@@ -21,8 +22,10 @@ from cavendish.settings import Settings
 from cavendish.task_names import DELIVER, DISPATCH, EXPIRE, RECONCILE, RETRIEVE, SUBMIT
 from cavendish_worker.celeryapp import heartbeat, shutdown, submit_message, worker_metrics
 from cavendish_worker.celeryapp.app import build
+from cavendish_worker.celeryapp.publishing import publish_together
 from cavendish_worker.celeryapp.refused_submits import Sender
 from cavendish_worker.console import flower
+from cavendish_worker.polling.dispatch_round import Claimed
 from cavendish_worker.polling.expire import expire_all
 from cavendish_worker.runtime import Runtime, get_runtime
 from cavendish_worker.webhooks.reconcile import reconcile as reconcile_all
@@ -72,10 +75,10 @@ def dispatch(part: list[str] | None = None) -> str:
     accounts, clock = runtime.upstream.accounts, runtime.store.clock(CLOCK_FOR)
     runtime.rounds.backlog.count = retrieves_waiting
     if part is None:
-        dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieve, send_dispatch)
+        dispatched = runtime.dispatcher.dispatch(accounts, clock, send_retrieves, send_dispatch)
     else:
         mine = frozenset(accounts) & frozenset(part)
-        dispatched = runtime.dispatcher.dispatch(mine, clock, send_retrieve)
+        dispatched = runtime.dispatcher.dispatch(mine, clock, send_retrieves)
     return str(dispatched or "skipped: tick already taken")
 
 
@@ -130,12 +133,27 @@ def begun(task: str) -> Runtime:
     return runtime
 
 
-def send_retrieve(lane: Lane, ids: list[str], token: str, until: float) -> None:
-    """Send one message for a batch; it is worthless from `until` on, when the leases run out."""
+def send_retrieves(batches: Sequence[Claimed]) -> None:
+    """Send a message for each batch; it is worthless once the leases of the batch run out.
+
+    Raises OperationalError; some may have left then.
+    """
+
+    def send(producer: Any) -> None:
+        for batch in batches:
+            send_retrieve(batch, producer)
+
+    publish_together(app, send)
+
+
+def send_retrieve(batch: Claimed, producer: Any) -> None:
+    """Publish the message for one batch."""
+    lane, ids, token, until = batch
     first = ids[0] if len(ids[0]) < 20 else f"{ids[0][:18]}…"
     # What Flower shows instead of the long list:
     shown: dict[str, Any] = {"argsrepr": f"{lane}, {len(ids)} ids", "kwargsrepr": f"first {first}"}
-    retrieve.apply_async((str(lane), ids, token, until), **shown)
+    words = (str(lane), ids, token, until)
+    retrieve.apply_async(words, producer=producer, retry=False, **shown)
 
 
 def retrieves_waiting() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cavendish.model import Candidate, Lane
 from cavendish.policy.service_health import ServiceHealth
-from cavendish.store.common_parts import CommonParts, completed
+from cavendish.store.common_parts import CommonParts, completed_all
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
 from cavendish.store.task_record import candidate, fields_of
@@ -223,10 +223,10 @@ class CandidateReader:
         parts = self._common.read(
             (lane, fields.get("in")) for fields in records if isinstance(fields, dict)
         )
-        candidates = {}
-        for (producer, task_id, due), fields, lease in zip(rows, records, leases, strict=True):
+        candidates, wholes = {}, completed_all(lane, records, parts)
+        several = zip(rows, records, wholes, leases, strict=True)
+        for (producer, task_id, due), fields, whole, lease in several:
             if due <= self._now or lease is None:
-                whole = completed(lane, fields, parts)
                 candidates[task_id] = candidate(producer, task_id, due, whole)
                 if isinstance(whole, dict) and sum(map(len, fields.values())) <= KEPT_LENGTH:
                     kept[task_id] = whole

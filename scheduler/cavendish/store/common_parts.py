@@ -160,15 +160,33 @@ def completed(lane: Lane, fields: Any, parts: Parts) -> Any:
 
     Anything but the fields of a record is returned as it is.
     """
-    if not isinstance(fields, dict) or not fields.get("in"):
-        return fields
+    return completed_all(lane, [fields], parts)[0]
+
+
+def completed_all(lane: Lane, records: Iterable[Any], parts: Parts) -> list[Any]:
+    """The same for many records: the parts that several have in common are joined once."""
+    joined: dict[str, dict[str, str] | ValueError] = {}
+    whole = []
+    for fields in records:
+        names = fields.get("in") if isinstance(fields, dict) else None
+        if not names:
+            whole.append(fields)
+            continue
+        if names not in joined:
+            joined[names] = _joined(lane, names, parts)
+        common = joined[names]
+        whole.append(common | fields if isinstance(common, dict) else common)
+    return whole
+
+
+def _joined(lane: Lane, names: str, parts: Parts) -> dict[str, str] | ValueError:
     whole: dict[str, str] = {}
-    for name in fields["in"].split():
+    for name in names.split():
         part = parts.get((lane, name))
         if part is None:
             return ValueError(f"its common part {name} is gone or unreadable")
         whole |= part
-    return whole | fields
+    return whole
 
 
 def _fields(text: Any) -> Mapping[str, str] | None:

@@ -13,7 +13,7 @@ from cavendish.model import Candidate, Lane, State, TrackedTask
 from cavendish.operator_act import OperatorAct
 from cavendish.policy.verdicts import Outcome
 from cavendish.store.candidates import CandidateReader, Seen, Waiting
-from cavendish.store.common_parts import CommonParts, completed
+from cavendish.store.common_parts import CommonParts, completed_all
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.deadlines import first_look_at
 from cavendish.store.due_index import DueIndex, Place, next_looks
@@ -122,9 +122,11 @@ class Tasks:
         """The same for several batches, each with its token; an error where Redis refuses one."""
         runs = []
         for lane, token, chosen in batches:
-            keys = LaneKeys(lane)
-            seen = (value for one in chosen for value in (one.id, repr(one.due)))
-            names = [keys.leases, *(keys.due(one.producer) for one in chosen)]
+            keys, by_producer = LaneKeys(lane), dict[str, list[str]]()
+            for one in chosen:
+                by_producer.setdefault(one.producer, []).extend((one.id, repr(one.due)))
+            names = [keys.leases, *map(keys.due, by_producer)]
+            seen = [word for some in by_producer.values() for word in (len(some), *some)]
             runs.append((names, [until, token, *seen]))
         claims = self._redis.scripts("claim", runs)
         for (lane, token, _), ids in zip(batches, claims, strict=True):
@@ -192,6 +194,7 @@ class Tasks:
         not_before: float | None = None,
     ) -> int:
         """End leases without a poll: ids are due when they were, or not before `not_before`."""
+        self._claimed.pop(token, None)  # a message about it that left all the same finds no lease
         look_at = now if not_before is None else not_before
         places = [Place(each, lane, look_at) for each in {task.producer for task in tasks}]
         self.due(lane.account).note(places, now)
@@ -291,11 +294,11 @@ class Tasks:
         parts = self._common.read(
             (lane, fields.get("in")) for fields in hashes if isinstance(fields, dict)
         )
-        several = zip_longest(ids, hashes, records, leases)
+        several = zip_longest(ids, completed_all(lane, hashes, parts), records, leases)
         for task_id, fields, record, lease in several:
             if token is not None and not str(lease).startswith(f"{token} "):
                 continue
-            found = tracked_task(task_id, lane, completed(lane, fields, parts), record)
+            found = tracked_task(task_id, lane, fields, record)
             if isinstance(found, TrackedTask):
                 loaded.tasks[task_id] = found
             elif found or token is not None:

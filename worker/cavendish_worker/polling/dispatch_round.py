@@ -34,9 +34,6 @@ from cavendish_worker.polling.weigh import Scales, Weighed
 from cavendish_worker.telemetry.logs import report_unreadable
 from cavendish_worker.telemetry.metrics import recorded
 
-#: Sends one claimed batch to a worker: lane, ids, lease token, and when the leases run out.
-Send = Callable[[Lane, list[str], str, float], None]
-
 #: Producers, and lanes of all of them, that one round looks at: those that were charged the least.
 _PRODUCERS, _LANES = 8, 16
 #: Batches that one round sends at most; and batches that may wait for each worker: what waits for
@@ -62,11 +59,16 @@ class RoundConfig:
 
 
 class Claimed(NamedTuple):
-    """The ids of a batch that were leased, and the token of their lease."""
+    """A batch of which these `ids` were leased under `token`, `until` a time."""
 
-    batch: Weighed
+    lane: Lane
     ids: list[str]
     token: str
+    until: float
+
+
+#: Sends claimed batches to the workers. If it raises, none counts as sent.
+Send = Callable[[Sequence[Claimed]], None]
 
 
 @dataclass(slots=True)
@@ -191,26 +193,25 @@ class Rounds:
         until = now + self.config.lease
         batches = [(one.lane, secrets.token_hex(8), one.batch) for one in chosen]
         claims = self.store.tasks.claim_all(until, batches) if batches else []
-        sent, unsent = [], deque[Claimed]()
+        sent, claimed = list[tuple[Weighed, int]](), list[tuple[Weighed, Claimed]]()
         for one, (lane, token, _), ids in zip(chosen, batches, claims, strict=True):
             if isinstance(ids, Exception):
                 report_unreadable(lane, ids)
             elif ids:
-                unsent.append(Claimed(one, ids, token))
+                claimed.append((one, Claimed(lane, ids, token, until)))
                 continue
             sent.append((one, 0))
         try:
-            while unsent:
-                one, ids, token = unsent[0]
-                send(one.lane, ids, token, until)
-                unsent.popleft()
-                sent.append((one, len(ids)))
-                self._count(one, frozenset(ids), now, did)
+            if claimed:
+                send([each for _, each in claimed])
         except Exception:  # the broker is away: do not let the ids wait until the leases run out
-            for one, ids, token in unsent:
-                claimed = [each for each in one.batch if each.id in frozenset(ids)]
-                self.store.tasks.release(one.lane, token, claimed, now)
+            for one, each in claimed:
+                some = [candidate for candidate in one.batch if candidate.id in each.ids]
+                self.store.tasks.release(each.lane, each.token, some, now)
             raise
+        for one, each in claimed:
+            sent.append((one, len(each.ids)))
+            self._count(one, frozenset(each.ids), now, did)
         return sent
 
     def _count(self, one: Weighed, ids: Set[str], now: float, did: Dispatched) -> None:
