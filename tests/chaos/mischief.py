@@ -68,6 +68,7 @@ class Mischief:
 
             world.recorded.message(ids, "/hook", send, group)
             world.posted |= {*ids}
+            world.posted_groups[group[0]] = frozenset(ids)
 
     def _decoy(self, ids: list[str], place: str) -> None:
         self._world.recorded.submit(ids, service=DECOYS, place=place, deadline=30, promised=False)

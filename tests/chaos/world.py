@@ -324,6 +324,7 @@ class World:
         )
         self.accepted: set[str] = set()
         self.posted: set[str] = set()
+        self.posted_groups: dict[str, frozenset[str]] = {}
         self.excused: set[str] = set()
         self.tracked = list[str]()  # the accepted ones, in their order
         self.silenced, self.forgotten = set[str](), set[str]()  # by operators, or soon
@@ -433,7 +434,8 @@ class World:
         """True once all that was accepted has ended and was announced, and so are whole groups."""
         received, kept = self.ask("received"), ids - self.forgotten
         untold = kept - {*received["taken"]}
-        if untold - self.silenced or {*self.whole_groups()} - {*received["groups"]}:
+        posted = {name for name, members in self.posted_groups.items() if members <= ids}
+        if untold - self.silenced or {*self.whole_groups(), *posted} - {*received["groups"]}:
             return False
         tasks = self.client.get_many(sorted(kept), service=SERVICE, with_record=False)
         failed = {one for one, task in tasks.items() if task.state is State.FAILED}
