@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -377,3 +379,33 @@ def test_a_name_that_is_no_text_is_read_and_written_back_byte_by_byte(
         assert redis.hget("cavendish:{odd}", name) == value
         assert redis.hdel("cavendish:{odd}", name) == 1
         redis.close()
+
+
+def test_a_signal_at_any_moment_of_a_command_ends_no_process() -> None:
+    """hiredis read an absent text where Ctrl-C came while it wrote a number."""
+    code = """
+import signal
+from cavendish.store.redis_clients import _PACKING
+packing, hits, pack = False, 0, _PACKING["command_packer"].pack
+
+def handle(*_):
+    global packing
+    if packing:
+        packing = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0002)
+while hits < 2000:
+    try:
+        packing = True
+        while True:
+            pack("HELLO", 3, 4, 5, 6, 7.5, 8, 9)
+    except KeyboardInterrupt:
+        hits += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(hits)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert done.stdout == "2000\n"

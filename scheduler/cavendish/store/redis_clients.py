@@ -28,10 +28,19 @@ Client = redis.Redis
 Pipeline = redis.client.Pipeline
 
 
+_NUMBERS = frozenset((int, float))
+
+
 class _Packer(HiredisRespSerializer):
-    """Writes texts back as the bytes that they were read from, also if those are no UTF-8."""
+    """Writes texts back as the bytes that they were read from, also if those are no UTF-8.
+
+    Numbers become texts here: hiredis makes them with a call that a signal may end, such as that of
+    Ctrl-C, and then reads what is not there, which kills the process.
+    """
 
     def pack(self, *args: Any) -> Any:
+        if not _NUMBERS.isdisjoint(map(type, args)):
+            args = tuple(repr(word) if type(word) in _NUMBERS else word for word in args)
         try:
             return super().pack(*args)
         except UnicodeEncodeError:
