@@ -385,8 +385,8 @@ def test_a_signal_at_any_moment_of_a_command_ends_no_process() -> None:
     """hiredis read an absent text where Ctrl-C came while it wrote a number."""
     code = """
 import signal
-from cavendish.store.redis_clients import _PACKING
-packing, hits, pack = False, 0, _PACKING["command_packer"].pack
+from cavendish.store.redis_clients import PACKING
+packing, hits, pack = False, 0, PACKING["command_packer"].pack
 
 def handle(*_):
     global packing

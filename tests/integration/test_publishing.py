@@ -11,6 +11,7 @@ from celery.exceptions import OperationalError
 from redis import Redis
 
 from cavendish.settings import Settings
+from cavendish.store.redis_clients import PACKING
 from cavendish_worker.celeryapp.app import build
 from cavendish_worker.celeryapp.publishing import publish_together
 from conftest import Server
@@ -77,3 +78,10 @@ def test_they_leave_when_the_memory_of_the_broker_is_full(app: Celery, own_serve
     publish(app)
     redis.config_set("maxmemory", 0)
     assert redis.llen("cavendish.retrieve") == COUNT
+
+
+def test_the_connections_of_the_broker_write_numbers_as_those_of_the_store_do(app: Celery) -> None:
+    pool: Any = app.pool
+    with pool.acquire(block=True) as connection:
+        made = connection.default_channel.pool.make_connection()
+        assert made._command_packer is PACKING["command_packer"]

@@ -52,7 +52,7 @@ class _Packer(HiredisRespSerializer):
 
 
 #: What a connection needs if `hiredis` is there: alone, it knows no `encoding_errors`.
-_PACKING: dict[str, Any] = {"command_packer": _Packer()} if HIREDIS_AVAILABLE else {}
+PACKING: dict[str, Any] = {"command_packer": _Packer()} if HIREDIS_AVAILABLE else {}
 _OPTIONS: dict[str, Any] = {
     "decode_responses": True,
     "encoding_errors": "surrogateescape",
@@ -70,7 +70,7 @@ def client_of(url: str, many: Many | None) -> Client:
     if many is None:
         url, tls = for_redis_py(url)
         url = _in_redis_spelling(url)
-        pool = LeanPool.from_url(url, **_OPTIONS, **_PACKING, **_retries(), **tls)
+        pool = LeanPool.from_url(url, **_OPTIONS, **PACKING, **_retries(), **tls)
         return LeanClient.from_pool(pool)
     if many.scheme == CLUSTER:
         return cast(Client, _of_cluster(many))  # it takes the same commands
@@ -99,7 +99,7 @@ class _PrimaryConnection(SentinelManagedConnection):
 
 def _set_packer(connection: Any) -> None:
     """At each connect to a node of a cluster, whose client hands on no packer."""
-    connection._command_packer = _PACKING["command_packer"]
+    connection._command_packer = PACKING["command_packer"]
 
 
 def _of_primary(many: Many) -> Client:
@@ -115,14 +115,14 @@ def _of_primary(many: Many) -> Client:
     }
     sentinels: Any = Sentinel(many.hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     login = {"username": many.username, "password": many.password, "db": many.db}
-    options = login | _OPTIONS | _PACKING | _retries() | {"connection_class": _PrimaryConnection}
+    options = login | _OPTIONS | PACKING | _retries() | {"connection_class": _PrimaryConnection}
     return cast(Client, sentinels.master_for(many.name, **options))
 
 
 def _of_cluster(many: Many) -> RedisCluster:
     nodes = [ClusterNode(*host) for host in many.hosts]  # type: ignore[no-untyped-call]
     options = {"username": many.username, "password": many.password, **_OPTIONS}
-    if _PACKING:
+    if PACKING:
         options["redis_connect_func"] = _set_packer
     retry = Retry(NoBackoff(), CLUSTER_ATTEMPTS - 1)
     return RedisCluster(startup_nodes=nodes, retry=retry, **options)

@@ -33,6 +33,7 @@ from cavendish.store import quarantine
 from cavendish.store.connection import script_text
 from cavendish.store.keys import QUARANTINE, QUARANTINED, UNREADABLE, nothing
 from cavendish.store.lean_client import LeanPool
+from cavendish.store.redis_clients import PACKING
 from cavendish_worker.celeryapp.broker_client import BrokerClient, PrimaryClient
 from cavendish_worker.celeryapp.broker_clock import now
 from cavendish_worker.celeryapp.envelope import (
@@ -83,7 +84,8 @@ class Channel(kombu_redis.Channel):
 
     def _get_pool(self, asynchronous: bool = False) -> redis.ConnectionPool:  # noqa: FBT001, FBT002 (Kombu's)
         pool = super()._get_pool(asynchronous)  # type: ignore[misc]
-        return LeanPool(pool.connection_class, pool.max_connections, **pool.connection_kwargs)
+        options = PACKING | pool.connection_kwargs
+        return LeanPool(pool.connection_class, pool.max_connections, **options)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
