@@ -27,11 +27,18 @@ PASSWORD, SENTINEL_PASSWORD = "hunter2hunter2", "hunter2-of-the-sentinels"
 T = TypeVar("T")
 
 
+class PortTakenError(Exception):
+    """A server could not begin: another process was given its port in the meantime."""
+
+
 class Node:
     """One server process, which a test may kill."""
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.port = free_port()
+        if "cluster_enabled" in options:  # its other port would be 10,000 higher, and may be taken
+            self.bus_port = free_port()
+            options["cluster_port"] = str(self.bus_port)
         folder /= str(self.port)
         folder.mkdir()
         shared = {
@@ -63,7 +70,12 @@ class Node:
     def start(self) -> None:
         """Start it, or start it again with all that it kept."""
         self.process = subprocess.Popen(self._command, env=embedded.environment(), process_group=0)
-        eventually(self.redis.ping, "the server answers")
+        eventually(self._answers, "the server answers")
+
+    def _answers(self) -> bool:
+        if code := self.process.poll():
+            raise PortTakenError(f"the server ended with {code}")
+        return bool(self.redis.info("server")["process_id"] == self.process.pid)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)
@@ -146,13 +158,13 @@ class Cluster:
             "repl_diskless_sync_delay": "0",
         }
         self.nodes = [start(**options) for _ in range(6)]
-        self.primaries, self.replicas = self.nodes[:3], self.nodes[3:]
+        self.primaries, self.replicas, first = self.nodes[:3], self.nodes[3:], self.nodes[0]
         edges = [0, 5461, 10923, 16384]
         for number, node in enumerate(self.nodes):
             node.redis.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-            node.redis.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
-        for node, first, last in zip(self.primaries, edges, edges[1:], strict=False):
-            node.redis.execute_command("CLUSTER ADDSLOTSRANGE", first, last - 1)
+            node.redis.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.bus_port)
+        for node, low, high in zip(self.primaries, edges, edges[1:], strict=False):
+            node.redis.execute_command("CLUSTER ADDSLOTSRANGE", low, high - 1)
         for primary, replica in zip(self.primaries, self.replicas, strict=True):
             name = primary.redis.execute_command("CLUSTER MYID")
             eventually(
@@ -207,8 +219,11 @@ def started(kind: Callable[[Callable[..., Node]], T]) -> Iterator[T]:
     folder, running = Path(tempfile.mkdtemp(prefix="cavendish-test-")), list[Node]()
 
     def start(**options: str) -> Node:
-        running.append(Node(folder, **options))
-        return running[-1]
+        for _ in range(5):
+            with contextlib.suppress(PortTakenError):
+                running.append(Node(folder, **options))
+                return running[-1]
+        raise PortTakenError("five times in turn")
 
     try:
         yield kind(start)
