@@ -27,6 +27,14 @@ def settle(
     assert [one.verdict for one in settled] == [state] * len(ids)
 
 
+def settle_pending(store: Store, lane: Lane, task_id: str) -> None:
+    """A poll that finds an id pending, to be polled again much later."""
+    now = store.fleet.now()
+    store.tasks.claim(lane, now + 200, "t1", store.tasks.candidates(lane, now + 100, 1000))
+    task = store.tasks.load(lane, [task_id]).tasks[task_id]
+    store.tasks.settle(lane, "t1", now, [(Outcome(task, State.PENDING), 9e9)], 3600, 1000)
+
+
 def blocked(store: Store) -> None:
     """Wait until somebody blocks on a stream."""
     until = time.monotonic() + 60

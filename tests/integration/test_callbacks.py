@@ -15,13 +15,12 @@ from acedatacloud import AceDataCloud
 from cavendish import Client, State
 from cavendish.endpoints.encryption import new_key as new_secret
 from cavendish.model import Lane
-from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
 from cavendish.store.announcements import AHEAD, APART
 from cavendish.store.keys import LaneKeys
 from cavendish_worker.service.callback_urls import CallbackUrls
-from ending import settle
+from ending import settle, settle_pending
 from servers import eventually
 from serving import caller, service
 
@@ -138,16 +137,9 @@ def test_a_repeated_callback_waits_from_the_first_one_on(store: Store, client: C
 
 def _poll(store: Store, task_id: str) -> float:
     """A poll that found an id pending, to be polled again much later."""
-    settle_pending(store, task_id)
+    settle_pending(store, LANE, task_id)
     at = store.connection.redis.hget(LaneKeys(LANE).task(task_id), "polled_at")
     return float(str(at))
-
-
-def settle_pending(store: Store, task_id: str) -> None:
-    now = store.fleet.now()
-    store.tasks.claim(LANE, now + 200, "t1", store.tasks.candidates(LANE, now + 100, 1000))
-    task = store.tasks.load(LANE, [task_id]).tasks[task_id]
-    store.tasks.settle(LANE, "t1", now, [(Outcome(task, State.PENDING), 9e9)], 3600, 1000)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from cavendish_worker.devstack.ports import free_port
 from cavendish_worker.service.key_ring import FRESH_FOR
 from cavendish_worker.telemetry.metrics import answered
 from conftest import Server
-from ending import blocked, settle
+from ending import blocked, settle, settle_pending
 from servers import eventually
 from serving import caller, new_key, service
 
@@ -126,6 +126,28 @@ def test_a_client_has_at_most_sixty_requests_held_and_the_others_are_answered(
         settle(store, LANE, *ids)
         answers = [each.result(60).json() for each in asks]
     assert sum(each == {"id": each["id"], "response": {}} for each in answers) == 10
+
+
+def test_near_the_end_of_a_hold_the_client_is_told_just_after_a_poll(
+    http: httpx.Client, client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not ask for the next seconds, and after a poll no end will be found for the longest.
+
+    The hold itself lasts for longer than this test.
+    """
+    task_id = new_id()
+    client.submit([task_id], service=SERVICE)
+    for name in ("gateway.lookup.HOLD", "gateway.lookup.PAUSE", "held_requests.LONGEST"):
+        monkeypatch.setattr(f"cavendish_worker.service.{name}", 3600.0)
+    monkeypatch.setattr("cavendish_worker.service.gateway.lookup.LOOK", 0.05)
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(http.post, TASKS, json={"id": task_id}, timeout=60)
+        eventually(lambda: held() == 1, "it is held")
+        time.sleep(0.5)
+        assert held() == 1
+        settle_pending(store, LANE, task_id)
+        answer = asking.result(60).json()
+    assert answer == {"id": task_id, "response": {}}
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.EXPIRED, State.UNKNOWN, State.CANCELLED])

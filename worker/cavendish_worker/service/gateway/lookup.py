@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cavendish import AsyncClient
-from cavendish.errors import ClientClosed, StoreUnavailable, SubmissionError
+from cavendish.errors import ClientClosed, StoreUnavailable, SubmissionError, WaitTimeout
 from cavendish.model import TrackedTask
 from cavendish_worker.service.callback_hints import CallbackHints, Heard
 from cavendish_worker.service.gateway.callers import Adoptions, Caller
@@ -23,6 +23,10 @@ from cavendish_worker.service.held_requests import HeldRequests
 #: Seconds for which a retrieve waits, and how many of one client may do so at once: the vendor's
 #: SDK has 100 connections, and what it cannot ask meanwhile would wait behind them.
 HOLD, MOST_HELD = 20.0, 60
+#: Seconds for which a client that was told "pending" does not ask, and of which nothing should end
+#: unheard; so in the last ones of a hold its id is looked at so often: whoever is told just after a
+#: poll misses the fewest ends.
+PAUSE, LOOK = 3.0, 0.5
 _AWAY = (StoreUnavailable, ClientClosed)
 
 
@@ -95,11 +99,29 @@ class Lookup:
 
         async def end() -> None:
             with suppress(SubmissionError):  # it was forgotten meanwhile
-                account = asker.caller.account
-                ended.update(await self.client.wait([task_id], service=service, account=account))
+                ended.update(await self._end_or_poll(asker.caller.account, service, task_id))
 
         await self.held.until(end, HOLD, asker.client, MOST_HELD, asker.gone)
         return ended.get(task_id)
+
+    async def _end_or_poll(
+        self, account: str, service: str, task_id: str
+    ) -> dict[str, TrackedTask]:
+        """Wait for the end of an id, or near the end of the hold for a poll that finds it pending:
+        then {}.
+        """
+        seconds, seen = max(HOLD - PAUSE, 0.0), list[float | None]()
+        while True:
+            try:
+                return await self.client.wait(
+                    [task_id], service=service, account=account, timeout=seconds
+                )
+            except WaitTimeout:
+                task = await self.client.get(task_id, service=service, account=account)
+                seen.append(task.polled_at if task else None)
+                if seen[-1] != seen[0]:
+                    return {}
+                seconds = LOOK
 
     async def _adopt(self, caller: Caller, service: str, ids: list[str]) -> set[str]:
         """Track ids that nobody had submitted; which of them are tracked now."""
