@@ -12,6 +12,7 @@ from cavendish import Client
 from cavendish.endpoints.webhook_endpoint import subscription_of
 from cavendish.environment.local_paths import store_url
 from cavendish.model import Lane, State
+from cavendish.policy.service_health import too_many
 from cavendish.policy.verdicts import Outcome
 from cavendish.settings import Settings
 from cavendish.store import Store
@@ -67,6 +68,36 @@ def test_who_claims_a_batch_does_not_read_it_again(store: Store) -> None:
     assert commands(store, "hgetall") == before
     assert known == store.tasks.load(LANE, ["a", "b"])
     assert [one.verdict for one in settle(store, "t", known)] == ["succeeded", "succeeded"]
+
+
+def test_a_second_look_finds_new_producers_and_as_many_ids_as_the_service_takes_now(
+    store: Store,
+) -> None:
+    """It begins with what the look before needed, in one round trip less."""
+
+    def look() -> tuple[list[str], dict[str, float | None]]:
+        found = store.tasks.waiting([LANE], 1003.0, 2)[LANE]
+        return [one.id for one in found.candidates], found.first_at
+
+    add(store, "a", "b", "c")
+    assert look() == (["a", "b"], {"": 1002.0})
+    assert look() == (["a", "b"], {"": 1002.0})
+    options = SubmitOptions("nano-banana", "default", (), 100.0, "", "", "new", False)
+    store.tasks.add(["d"], options, 1000.0, 1001.0)
+    assert look() == (["a", "b", "d"], {"": 1002.0, "new": 1001.0})
+    assert look() == (["a", "b", "d"], {"": 1002.0, "new": 1001.0})
+    store.shared_state.change_service_health(LANE, lambda known: (too_many(known, 1), None))
+    assert look() == (["a", "d"], {"": 1002.0, "new": 1001.0})
+    settle_all(store)
+    assert look() == ([], {})
+
+
+def settle_all(store: Store) -> None:
+    claim(store, "t")
+    ids = ["a", "b", "c", "d"]
+    while left := list(store.tasks.claimed(LANE, ids, "t").tasks):
+        settle(store, "t", store.tasks.load(LANE, left, token="t"))
+        claim(store, "t")
 
 
 def test_another_process_and_who_asks_twice_read_it(store: Store, other: Store) -> None:

@@ -130,6 +130,25 @@ def test_an_id_counts_until_its_deadline_and_if_it_ends_until_its_record_is_gone
     assert used(store, after=3.1 * HOUR).bytes == ID_BYTES + len('{"id":"a"}')
 
 
+def test_an_id_that_another_process_has_ended_meanwhile_counts_as_one_end(store: Store) -> None:
+    """It is counted in the step that settles, before anybody knows that it comes too late."""
+    with client_of(store, ids=10) as client:
+        client.submit(["a", "b"], service=SERVICE, producer="shop", deadline=2 * HOUR)
+    now = store.fleet.now()
+    store.tasks.claim(LANE, now + 100, "t", store.tasks.candidates(LANE, now + 1e6, 9))
+    tasks = store.tasks.load(LANE, ["a", "b"]).tasks
+    ends = [(Outcome(task, State.SUCCEEDED, record={"id": "?"}), 0.0) for task in tasks.values()]
+    verdicts = []
+    for some in (ends[:1], ends):
+        settled = store.tasks.settle(LANE, "t", now, some, 10 * HOUR, 100, calls=1)
+        verdicts.append([one.verdict for one in settled])
+    assert verdicts == [["succeeded"], ["stale", "succeeded"]]
+    assert [used(store, after=hours * HOUR).ids for hours in (0, 3.1, 11.1)] == [2, 2, 0]
+    assert used(store).bytes == 2 * (ID_BYTES + len('{"id":"?"}'))
+    counts = store.statistics([LANE], ends=1, models=1).lanes[0].counts
+    assert (counts["calls"], counts["succeeded"]) == (2, 2)
+
+
 def end(store: Store, task_id: str) -> None:
     """Settle an id, as a worker does."""
     now = store.fleet.now()

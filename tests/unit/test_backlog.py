@@ -42,6 +42,17 @@ def test_where_it_seems_full_it_is_counted_anew() -> None:
     assert broker.counted == 50
 
 
+def test_whoever_may_send_any_number_lets_it_be_counted_once_half_of_the_room_is_gone() -> None:
+    """Most rounds that may send sixteen batches send one."""
+    broker = Broker()
+    backlog = Backlog(broker.count)
+    rooms = []
+    for _ in range(8):
+        rooms.append(backlog.room(16, 6, 0.1))
+        backlog.sent()
+    assert (rooms, broker.counted) == ([6, 5, 4, 3, 6, 5, 4, 3], 2)
+
+
 def test_no_more_is_given_than_is_wanted_and_nothing_where_too_many_wait() -> None:
     assert Backlog(Broker(waiting=4).count).room(16, 6, 1.0) == 2
     assert Backlog(Broker(waiting=9).count).room(16, 6, 1.0) == 0

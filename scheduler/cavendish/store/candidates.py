@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from cavendish.model import Candidate, Lane
 from cavendish.policy.service_health import ServiceHealth
 from cavendish.store.common_parts import CommonParts, completed_all
 from cavendish.store.connection import Connection
 from cavendish.store.keys import LaneKeys
+from cavendish.store.redis_clients import Pipeline
 from cavendish.store.task_record import candidate, fields_of
 
 #: Seconds after which candidates are read anew.
@@ -47,7 +49,8 @@ class Waiting:
 @dataclass(slots=True)
 class Seen:
     """The candidates that one process saw at its last looks at a lane, by id, and the `records`
-    that they were read from, unless those are long.
+    that they were read from, unless those are long; and of whom that was: the `producers` then, and
+    the `size` of a batch.
 
     Whoever changes a pending record changes its due time too: see `due_sooner.lua`. They are read
     anew every second all the same, since an older version may run beside this one.
@@ -56,6 +59,8 @@ class Seen:
     since: float = -math.inf
     found: dict[str, Candidate] = field(default_factory=dict)
     records: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    producers: tuple[str, ...] = ()
+    size: int = 0
 
     def keep(self, candidates: Iterable[Candidate]) -> None:
         """Keep what was seen of these, and nothing of others."""
@@ -67,6 +72,16 @@ class Seen:
         """The candidate, if it is due when it was."""
         one = self.found.get(task_id)
         return one if one and one.due == due and one.producer == producer else None
+
+
+class _Heads(NamedTuple):
+    """Of each of these producers the first `size` ids by due time, and how many are due: two
+    answers each.
+    """
+
+    producers: tuple[str, ...]
+    size: int
+    answers: list[Any]
 
 
 class CandidateReader:
@@ -99,9 +114,10 @@ class CandidateReader:
 
         A lane that cannot be read does not stop the others.
         """
-        found = {one.lane: one for one in map(self._first, lanes, self._overviews(lanes))}
+        overviews = self._overviews(lanes)
+        found = {lane: self._first(lane, seen) for lane, (seen, _) in overviews.items()}
         up = [one for one in found.values() if one.error is None and one.down_until <= self._now]
-        heads = self._heads(up)
+        heads = self._heads(up, {lane: read for lane, (_, read) in overviews.items()})
         ranked = {
             one.lane: [
                 (producer, task_id, due)
@@ -114,14 +130,22 @@ class CandidateReader:
         self._read_ids(found, ranked)
         return found
 
-    def _overviews(self, lanes: list[Lane]) -> list[list[Any]]:
-        pipe = self._redis.pipeline()
+    def _overviews(self, lanes: list[Lane]) -> dict[Lane, tuple[list[Any], _Heads]]:
+        """Of each lane the producers and the service health, and with them the heads that the last
+        look needed: most likely these are needed again.
+        """
+        pipe, needed = self._redis.pipeline(), dict[Lane, Seen]()
         for lane in lanes:
-            keys = LaneKeys(lane)
+            keys, needed[lane] = LaneKeys(lane), self._seen.get(lane, Seen())
             pipe.smembers(keys.producers)
             pipe.hget(keys.service_health, "value")
-        answers = self._redis.answers(pipe)
-        return [answers[start : start + 2] for start in range(0, len(answers), 2)]
+            self._ask_heads(pipe, lane, needed[lane].producers, needed[lane].size)
+        answers, found = iter(self._redis.answers(pipe)), dict[Lane, tuple[list[Any], _Heads]]()
+        for lane, before in needed.items():
+            overview = list(islice(answers, 2))
+            rows = list(islice(answers, 2 * len(before.producers)))
+            found[lane] = overview, _Heads(before.producers, before.size, rows)
+        return found
 
     def _first(self, lane: Lane, overview: list[Any]) -> Waiting:
         error = next((answer for answer in overview if isinstance(answer, Exception)), None)
@@ -136,26 +160,36 @@ class CandidateReader:
         failing = health.failures > 0
         return Waiting(lane, size, health.down_until, first_at, [], failing)
 
-    def _heads(self, lanes: list[Waiting]) -> dict[Lane, dict[str, Any]]:
-        places = [(one, producer) for one in lanes for producer in one.first_at]
+    def _heads(self, lanes: list[Waiting], read: dict[Lane, _Heads]) -> dict[Lane, dict[str, Any]]:
+        """The heads of these lanes by producer, also of those that nobody has `read` yet."""
+        unread = [one for one in lanes if read[one.lane][:2] != (tuple(one.first_at), one.size)]
         pipe = self._redis.pipeline()
-        for one, producer in places:
-            due = LaneKeys(one.lane).due(producer)
-            pipe.zrange(due, 0, one.size - 1, withscores=True)
-            pipe.zcount(due, "-inf", self._now)
-        answers = self._redis.answers(pipe)
+        for one in unread:
+            self._ask_heads(pipe, one.lane, one.first_at, one.size)
+        answers = iter(self._redis.answers(pipe) if unread else ())
+        for one in unread:
+            rows = list(islice(answers, 2 * len(one.first_at)))
+            read[one.lane] = _Heads(tuple(one.first_at), one.size, rows)
         heads: dict[Lane, dict[str, Any]] = {one.lane: {} for one in lanes}
-        more = []
-        for (one, producer), rows, due_now in zip(places, answers[::2], answers[1::2], strict=True):
-            if isinstance(rows, Exception):
-                one.error = rows
-                continue
-            heads[one.lane][producer] = rows
-            one.first_at[producer] = rows[0][1] if rows else None
-            if self._batches > 1 and not one.failing and due_now > one.size:
-                more.append((one, producer))
+        more = list[tuple[Waiting, str]]()
+        for one in lanes:
+            producers, _, found = read[one.lane]
+            for producer, rows, due_now in zip(producers, found[::2], found[1::2], strict=True):
+                if isinstance(rows, Exception):
+                    one.error = rows
+                    continue
+                heads[one.lane][producer] = rows
+                one.first_at[producer] = rows[0][1] if rows else None
+                if self._batches > 1 and not one.failing and due_now > one.size:
+                    more.append((one, producer))
         self._read_more(heads, more)
         return heads
+
+    def _ask_heads(self, pipe: Pipeline, lane: Lane, producers: Iterable[str], size: int) -> None:
+        for producer in producers:
+            due = LaneKeys(lane).due(producer)
+            pipe.zrange(due, 0, size - 1, withscores=True)
+            pipe.zcount(due, "-inf", self._now)
 
     def _read_more(
         self, heads: dict[Lane, dict[str, Any]], places: list[tuple[Waiting, str]]
@@ -192,6 +226,7 @@ class CandidateReader:
                 some = [read.get(row[1]) or before.still(*row) for row in rows]
                 found[lane].candidates = [one for one in some if one is not None]
                 before.keep(found[lane].candidates)
+                before.producers, before.size = tuple(found[lane].first_at), found[lane].size
 
     def _seen_of(self, lane: Lane) -> Seen:
         seen = self._seen.get(lane)

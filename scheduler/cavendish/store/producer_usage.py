@@ -19,7 +19,7 @@ from cavendish.policy.producer_quota import (
     summed,
 )
 from cavendish.store import keys
-from cavendish.store.connection import Connection
+from cavendish.store.connection import Batch, Connection
 from cavendish.submission import SubmitOptions
 
 #: Producers that are read at most: anybody may name any number of them.
@@ -83,20 +83,27 @@ class ProducerUsage:
             with suppress(StoreUnavailable):  # the submit is stored; the count corrects itself
                 self.correct(options.producer, usages, now)
 
-    def ended(
+    def end_in(
+        self, batch: Batch, tasks: Iterable[tuple[TrackedTask, str]], kept_until: float, now: float
+    ) -> None:
+        """Count in a batch of writes tasks that end in it, each with the text of its record, until
+        their records are gone.
+        """
+        for producer, usages in _ends(tasks, kept_until).items():
+            if usages:
+                batch.queue("count_usage", *_counting(producer, usages, now, "", ""))
+
+    def not_ended(
         self, tasks: Iterable[tuple[TrackedTask, str]], kept_until: float, now: float
     ) -> None:
-        """Count tasks that ended, each with the text of its record, until their records are gone.
+        """Take back what `end_in` counted of tasks that did not end: another process was faster.
 
         Does nothing while Redis is away.
         """
-        ends: dict[str, list[tuple[float, int, int]]] = {}
-        for task, record in tasks:
-            size = len(record.encode(errors="surrogatepass"))
-            ends.setdefault(task.producer, []).append((task.deadline_at, len(task.webhooks), size))
-        with suppress(StoreUnavailable):  # the ends are stored; the count corrects itself
-            for producer, rows in ends.items():
-                self.correct(producer, of_ends(rows, kept_until), now)
+        with suppress(StoreUnavailable):  # the count corrects itself
+            for producer, usages in _ends(tasks, kept_until).items():
+                less = [HourlyUsage(one.hour, -one.ids, -one.bytes) for one in usages]
+                self.correct(producer, less, now)
 
     def restarted(self, tasks: Iterable[TrackedTask], retention: float, now: float) -> None:
         """Count tasks that had ended, and that are tracked anew, no more as those that ended.
@@ -151,11 +158,29 @@ class ProducerUsage:
     def _count(
         self, producer: str, usages: Sequence[HourlyUsage], now: float, ids: object, size: object
     ) -> tuple[bool, int, int]:
-        names = [keys.usage(producer), keys.PRODUCERS]
-        args = [producer, int(now // HOUR), ids, size]
-        args += [number for one in usages for number in (one.hour, one.ids, one.bytes)]
-        allowed, had_ids, had_bytes = self._redis.script("count_usage", names, args)
+        words = _counting(producer, usages, now, ids, size)
+        allowed, had_ids, had_bytes = self._redis.script("count_usage", *words)
         return bool(allowed), max(int(had_ids), 0), max(int(had_bytes), 0)
+
+
+def _counting(
+    producer: str, usages: Sequence[HourlyUsage], now: float, ids: object, size: object
+) -> tuple[list[str], list[object]]:
+    """The keys and arguments of `count_usage.lua`."""
+    args: list[object] = [producer, int(now // HOUR), ids, size]
+    args += [number for one in usages for number in (one.hour, one.ids, one.bytes)]
+    return [keys.usage(producer), keys.PRODUCERS], args
+
+
+def _ends(
+    tasks: Iterable[tuple[TrackedTask, str]], kept_until: float
+) -> dict[str, list[HourlyUsage]]:
+    """What changes for each producer when tasks end, each with the text of its record."""
+    ends: dict[str, list[tuple[float, int, int]]] = {}
+    for task, record in tasks:
+        size = len(record.encode(errors="surrogatepass"))
+        ends.setdefault(task.producer, []).append((task.deadline_at, len(task.webhooks), size))
+    return {producer: of_ends(rows, kept_until) for producer, rows in ends.items()}
 
 
 def _common_bytes(options: SubmitOptions) -> int:

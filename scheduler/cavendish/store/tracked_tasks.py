@@ -17,7 +17,7 @@ from cavendish.store.common_parts import CommonParts, completed_all
 from cavendish.store.connection import Batch, Connection
 from cavendish.store.deadlines import first_look_at
 from cavendish.store.due_index import DueIndex, Place, next_looks
-from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, delivery_of
+from cavendish.store.keys import DEADLINES, DELIVERIES, LANES, LaneKeys, delivery_of, nothing
 from cavendish.store.new_tasks import NewTasks, by_lane
 from cavendish.store.producer_usage import ProducerUsage
 from cavendish.store.task_record import fields_of, settle_args, stored, tracked_task
@@ -231,13 +231,16 @@ class Tasks:
         outcomes: Sequence[tuple[Outcome, float]],
         retention: float,
         events_kept: int,
+        calls: int = 0,
     ) -> list[Settled]:
         """Write the outcomes of one batch in one atomic step, each with the time of its next poll.
 
         `retention`: seconds for which a result without webhooks is kept, and the events of the lane
-        if that is longer than EVENTS_KEPT_FOR.
+        if that is longer than EVENTS_KEPT_FOR. `calls`: those that were made for it, which are
+        counted in the same round trip.
         """
         if not outcomes:
+            self.tally(lane, calls=calls)
             return []
         batch, keys = self._noted(lane, outcomes, now), LaneKeys(lane)
         names = [keys.leases, keys.inbox, keys.counts, keys.events, keys.producers, keys.ended]
@@ -249,6 +252,12 @@ class Tasks:
             task = outcome.task
             names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
             args += settle_args(outcome, next_poll_at, now, record)
+        if calls:
+            words = ["HINCRBY", "calls", calls]
+            batch.queue("write_when_full", [keys.counts, nothing(keys.counts)], words)
+        rows = zip(outcomes, records, strict=True)
+        ending = [(each.task, record) for (each, _), record in rows if each.state.terminal]
+        self._usage.end_in(batch, ending, now + retention, now)
         batch.queue("settle", names, args)
         flat = batch.execute()[-1]
         ids = [outcome.task.id for outcome, _ in outcomes]
@@ -256,9 +265,9 @@ class Tasks:
             Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
             for task_id, verdict, pending in zip(ids, flat[::2], flat[1::2], strict=True)
         ]
-        rows = zip(outcomes, settled, records, strict=True)
-        ended = [(each.task, record) for (each, _), one, record in rows if one.ended]
-        self._usage.ended(ended, now + retention, now)
+        stale = {one.id for one in settled if not one.ended}
+        not_ended = [(task, record) for task, record in ending if task.id in stale]
+        self._usage.not_ended(not_ended, now + retention, now)
         return settled
 
     def _noted(self, lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float) -> Batch:

@@ -171,7 +171,7 @@ class Asker:
         seconds = self.clock.now() - sent_at
         recorded.called(self.lane.service, answer, seconds, None if alone else len(ids))
         why = None if isinstance(answer, Answered) else answer.why
-        self.store.tasks.tally(self.lane, calls=1, rate_refused=int(why is UpstreamErrorKind.RATE))
+        self.store.tasks.tally(self.lane, rate_refused=int(why is UpstreamErrorKind.RATE))
         if why in (None, UpstreamErrorKind.FORBIDDEN):
             self.report_answer(answer, sent_at)
             told = len(answer.items) if isinstance(answer, Answered) else 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Seconds for which a count is good, as long as it leaves room for what is wanted.
+#: Seconds for which a count is good, as long as it leaves room for what is wanted, or half of all.
 _COUNTED_FOR = 0.25
 
 
@@ -23,7 +23,8 @@ class Backlog:
 
     def room(self, wanted: int, most: int, now: float) -> int:
         """How many of `wanted` batches may be sent, if `most` may wait."""
-        if now - self._counted_at >= _COUNTED_FOR or most - self._waiting < wanted:
+        enough = most - self._waiting >= min(wanted, (most + 1) // 2)
+        if now - self._counted_at >= _COUNTED_FOR or not enough:
             self._waiting, self._counted_at = self.count(), now
         return max(min(wanted, most - self._waiting), 0)
 

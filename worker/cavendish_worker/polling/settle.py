@@ -65,13 +65,15 @@ class Writer:
     retention: float
     events_kept: int
 
-    def write(self, outcomes: Sequence[tuple[Outcome, float]], now: float) -> list[Settled]:
-        """Write outcomes, each with the time of its next poll, in one step.
+    def write(
+        self, outcomes: Sequence[tuple[Outcome, float]], now: float, calls: int = 0
+    ) -> list[Settled]:
+        """Write outcomes, each with the time of its next poll, in one step; they took `calls`.
 
         Raises StoreUnavailable.
         """
         settled = self.store.tasks.settle(
-            self.lane, self.token, now, outcomes, self.retention, self.events_kept
+            self.lane, self.token, now, outcomes, self.retention, self.events_kept, calls
         )
         written = [outcome for outcome, _ in outcomes]
         recorded.settled(self.lane.service, settled, written, now)
@@ -157,6 +159,7 @@ class Settler:
                 for each, _ in decided
             ],
             now,
+            found.asked.calls,
         )
         _log(lane, decided, settled)
         self.forecasts.learn(lane, polls, now)
