@@ -243,31 +243,25 @@ class Tasks:
             self.tally(lane, calls=calls)
             return []
         batch, keys = self._noted(lane, outcomes, now), LaneKeys(lane)
+        if calls:
+            counts = [keys.counts, nothing(keys.counts)]
+            batch.queue("write_when_full", counts, ["HINCRBY", "calls", calls])
+        records = [stored(outcome.record) for outcome, _ in outcomes]
+        rows = list(zip(outcomes, records, strict=True))
+        ending = [(each.task, record) for (each, _), record in rows if each.state.terminal]
+        self._usage.end_in(batch, ending, now + retention, now)
         names = [keys.leases, keys.inbox, keys.counts, keys.events, keys.producers, keys.ended]
         names += [keys.common, keys.common_open, keys.common_until]
         events_kept_for = max(int(retention), EVENTS_KEPT_FOR)
         args: list[Any] = [now, token, int(retention), events_kept, events_kept_for]
-        records = [stored(outcome.record) for outcome, _ in outcomes]
-        for (outcome, next_poll_at), record in zip(outcomes, records, strict=True):
+        for (outcome, next_poll_at), record in rows:
             task = outcome.task
             names += [keys.due(task.producer), keys.task(task.id), keys.result(task.id)]
             args += settle_args(outcome, next_poll_at, now, record)
-        if calls:
-            words = ["HINCRBY", "calls", calls]
-            batch.queue("write_when_full", [keys.counts, nothing(keys.counts)], words)
-        rows = zip(outcomes, records, strict=True)
-        ending = [(each.task, record) for (each, _), record in rows if each.state.terminal]
-        self._usage.end_in(batch, ending, now + retention, now)
         batch.queue("settle", names, args)
-        flat = batch.execute()[-1]
-        ids = [outcome.task.id for outcome, _ in outcomes]
-        settled = [
-            Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
-            for task_id, verdict, pending in zip(ids, flat[::2], flat[1::2], strict=True)
-        ]
+        settled = _settled([each.task.id for each, _ in outcomes], batch.execute()[-1])
         stale = {one.id for one in settled if not one.ended}
-        not_ended = [(task, record) for task, record in ending if task.id in stale]
-        self._usage.not_ended(not_ended, now + retention, now)
+        self._usage.not_ended([one for one in ending if one[0].id in stale], now + retention, now)
         return settled
 
     def _noted(self, lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float) -> Batch:
@@ -327,3 +321,11 @@ class Tasks:
         with self._redis.errors():
             names: Iterable[str] = self._redis.redis.smembers(key)  # type: ignore[assignment]
         return names
+
+
+def _settled(ids: Sequence[str], answer: Sequence[str]) -> list[Settled]:
+    """What `settle.lua` returned of these ids."""
+    return [
+        Settled(task_id, verdict, tuple(delivery_of(one, task_id) for one in pending.split()))
+        for task_id, verdict, pending in zip(ids, answer[::2], answer[1::2], strict=True)
+    ]
