@@ -29,6 +29,7 @@ from cavendish_worker.cli import cli
 from cavendish_worker.telemetry import snapshot
 from cavendish_worker.telemetry.metrics import scraped, serving
 from conftest import Server
+from servers import Cluster, started
 
 SERVICE = "nano-banana"
 LANE = Lane("default", SERVICE)
@@ -132,6 +133,16 @@ def test_an_id_counts_until_its_deadline_and_if_it_ends_until_its_record_is_gone
 
 def test_an_id_that_another_process_has_ended_meanwhile_counts_as_one_end(store: Store) -> None:
     """It is counted in the step that settles, before anybody knows that it comes too late."""
+    ends_count_once(store)
+
+
+def test_in_a_cluster_it_does_so_too() -> None:
+    """There another primary counts, and only when the end is written: it may be away."""
+    with started(Cluster) as cluster:
+        ends_count_once(Store(cluster.url))
+
+
+def ends_count_once(store: Store) -> None:
     with client_of(store, ids=10) as client:
         client.submit(["a", "b"], service=SERVICE, producer="shop", deadline=2 * HOUR)
     now = store.fleet.now()

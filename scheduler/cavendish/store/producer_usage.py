@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from cavendish.errors import QuotaExceeded, StoreUnavailable
@@ -87,23 +87,33 @@ class ProducerUsage:
         self, batch: Batch, tasks: Iterable[tuple[TrackedTask, str]], kept_until: float, now: float
     ) -> None:
         """Count in a batch of writes tasks that end in it, each with the text of its record, until
-        their records are gone.
+        their records are gone. Not in a cluster: another primary counts, which may be away.
         """
+        if self._redis.clustered:
+            return
         for producer, usages in _ends(tasks, kept_until).items():
             if usages:
                 batch.queue("count_usage", *_counting(producer, usages, now, "", ""))
 
-    def not_ended(
-        self, tasks: Iterable[tuple[TrackedTask, str]], kept_until: float, now: float
+    def ended(
+        self,
+        tasks: Iterable[tuple[TrackedTask, str]],
+        stale: Collection[str],
+        kept_until: float,
+        now: float,
     ) -> None:
-        """Take back what `end_in` counted of tasks that did not end: another process was faster.
+        """Once that batch is written: take back what it counted of `stale` ids, which another
+        process was faster with; in a cluster, count the others.
 
         Does nothing while Redis is away.
         """
-        with suppress(StoreUnavailable):  # the count corrects itself
-            for producer, usages in _ends(tasks, kept_until).items():
-                less = [HourlyUsage(one.hour, -one.ids, -one.bytes) for one in usages]
-                self.correct(producer, less, now)
+        counted = not self._redis.clustered
+        some = [each for each in tasks if (each[0].id in stale) == counted]
+        sign = -1 if counted else 1
+        with suppress(StoreUnavailable):  # the ends are stored; the count corrects itself
+            for producer, usages in _ends(some, kept_until).items():
+                rows = [HourlyUsage(one.hour, sign * one.ids, sign * one.bytes) for one in usages]
+                self.correct(producer, rows, now)
 
     def restarted(self, tasks: Iterable[TrackedTask], retention: float, now: float) -> None:
         """Count tasks that had ended, and that are tracked anew, no more as those that ended.

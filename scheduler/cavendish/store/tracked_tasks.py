@@ -261,7 +261,7 @@ class Tasks:
         batch.queue("settle", names, args)
         settled = _settled([each.task.id for each, _ in outcomes], batch.execute()[-1])
         stale = {one.id for one in settled if not one.ended}
-        self._usage.not_ended([one for one in ending if one[0].id in stale], now + retention, now)
+        self._usage.ended(ending, stale, now + retention, now)
         return settled
 
     def _noted(self, lane: Lane, outcomes: Sequence[tuple[Outcome, float]], now: float) -> Batch:
