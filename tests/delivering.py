@@ -68,6 +68,7 @@ class Delivering:
         operations: str = "",
         lifetime: float | None = None,
         encrypting: tuple[str, ...] = (),
+        linger: float = 0.0,
     ) -> DeliveryWorker:
         networks = [ip_network(allow)] if allow else []
         transport = self.transports.setdefault(allow, egress.transport(networks, None, None))
@@ -76,7 +77,8 @@ class Delivering:
             Encryption(encrypting),
             EndpointRules(secret, per_endpoint, disable_after, operations, "us"),
         )
-        config = DeliveryConfig(calls, timeout, 3600.0, 7200.0, lambda _service: lifetime)
+        times = (timeout, 3600.0, 7200.0, lambda _service: lifetime)
+        config = DeliveryConfig(calls, *times, linger=linger)
         return DeliveryWorker(self.store, transport, self.loop, endpoint_cache, config)
 
     def deliver(self, **options: Any) -> Delivered:

@@ -494,6 +494,25 @@ def test_a_poke_makes_the_round_under_way_pay_what_is_fresh_at_once(
     run.join(60)
 
 
+def test_an_idle_loop_that_lingers_delivers_what_comes_meanwhile_and_ends_when_it_is_stopped(
+    endpoint_index: Delivering, served: Served
+) -> None:
+    receiver = Receiver()
+    url, done = served(receiver), list[Any]()
+    endpoint_index.end("a", webhook=url)
+    worker = endpoint_index.delivery_worker(linger=3600.0)
+    run = threading.Thread(target=lambda: done.append(worker.deliver(lambda: None)))
+    run.start()
+    eventually(lambda: not endpoint_index.pending_deliveries(), "`a` is delivered", 60)
+    endpoint_index.end("b", webhook=url)
+    assert worker.poke(LANE)
+    eventually(lambda: not endpoint_index.pending_deliveries(), "`b` is delivered", 60)
+    worker.stop()
+    run.join(60)
+    assert receiver.ids == ["a", "b"]
+    assert str(done[0]) == "2 delivered · 0 to retry · 0 buried"
+
+
 def test_a_busy_worker_tells_the_others_once_a_second_and_not_for_each_batch(
     endpoint_index: Delivering, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from cavendish_worker.polling.dispatch_round import RoundConfig, Rounds
 from cavendish_worker.polling.expire import ExpiryConfig
 from cavendish_worker.polling.retrieve import RetrieveConfig, Retriever
 from cavendish_worker.polling.upstream import Upstream, upstream_for
-from cavendish_worker.webhooks.delivery_loop import DeliveryConfig
+from cavendish_worker.webhooks.delivery_loop import LINGER, DeliveryConfig
 from cavendish_worker.webhooks.delivery_worker import DeliveryWorker
 from cavendish_worker.webhooks.endpoint_cache import EndpointCache, EndpointRules
 
@@ -78,9 +78,8 @@ class Runtime:
             s.webhook_origin,
         )
         endpoints = EndpointCache(self.store, Encryption(s.secret_key), rules)
-        config = DeliveryConfig(
-            s.webhook_calls, s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime
-        )
+        times = (s.webhook_timeout, s.retention, s.dead_retention, s.result_lifetime)
+        config = DeliveryConfig(s.webhook_calls, *times, linger=LINGER)
         return DeliveryWorker(self.store, transport, self.loop, endpoints, config)
 
     @cached_property

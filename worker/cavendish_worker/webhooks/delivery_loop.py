@@ -36,6 +36,8 @@ from cavendish_worker.webhooks.write_back import Delivered, WriteBack
 #: Seconds for which a loop claims new deliveries, and that it waits for deliveries that are due
 #: soon.
 LASTS, PATIENCE = 60.0, 15.0
+#: Seconds that an idle loop of a worker waits for a poke; see DeliveryConfig.
+LINGER = 0.25
 #: Shares of the calls: claimed beyond the calls that may run; free before more is claimed; and the
 #: most that endpoints get that are not trusted.
 AHEAD, REFILL, DOUBTFUL = 0.5, 0.05, 0.5
@@ -52,7 +54,9 @@ LANES_FOR, LANES = 1.0, 1000
 class DeliveryConfig:
     """The settings of a delivery loop: calls at once, and times in seconds.
 
-    `slack`: how long a claimed delivery may wait for its call, and the store may be away after it.
+    `slack`: how long a claimed delivery may wait for its call, and the store may be away after it;
+    `linger`: how long a loop with nothing to do waits for a poke, since the next loop costs a
+    message, and reads all that this one knows.
     """
 
     calls: int
@@ -61,6 +65,7 @@ class DeliveryConfig:
     dead_retention: float
     result_lifetime: Callable[[str], float | None]
     slack: float = 5.0
+    linger: float = 0.0
 
     @property
     def lease(self) -> float:
@@ -138,11 +143,20 @@ class DeliveryLoop:
             wait = self._claim_more(now)
             if self._claimed_count or wait <= PATIENCE:
                 self._write_ended(min(wait, PATIENCE))
-            elif may_end():
+            elif not self._poked_within(self._config.linger) and may_end():
                 self._leave_lanes(now)
                 return self._write_back.did
         self._write_back.did.more = not self._stopped
         return self._write_back.did
+
+    def _poked_within(self, seconds: float) -> bool:
+        """While no call runs: wait so long for a poke or the stop; true if it was a poke."""
+        while not self._ended.empty():  # pokes that were taken already
+            self._ended.get()
+        if not self.poked and not self._stopped:
+            with suppress(queue.Empty):
+                self._ended.get(timeout=seconds)
+        return self.poked
 
     def finish(self) -> Delivered:
         """Wait for the calls that still run, and write back their results."""
