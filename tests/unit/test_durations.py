@@ -257,7 +257,7 @@ def test_no_poll_is_cheaper_than_the_least_price(price: float) -> None:
 
 def test_a_call_is_dear_near_the_limit() -> None:
     calls = (0.0, DEAR_CALLS, -1.0, math.nan, math.inf)
-    assert [call_price(0.0, number) for number in calls] == [1.0, 2.0, 1.0, 1.0, 17.0]
+    assert [call_price(0.0, number) for number in calls] == [1.0, 2.0, 1.0, 1.0, 1 + 1.95**4]
     assert [call_price(used) for used in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan)] == [
         1,
         2.125,

@@ -43,7 +43,7 @@ LEAST_PRICE, MOST_PRICE = 0.01, LONG
 #: all of it is in use; and the calls per second of one worker that make it worth twice as much
 #: where no limit is near: each costs some 15 ms of CPU, and then more ids share it. Beyond so many
 #: times these calls it rises no further.
-CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 4.5, 11.0, 2.0
+CALL_PRICE, CALL_PRICE_RISE, DEAR_CALLS, DEAREST = 1.0, 4.5, 11.0, 1.95
 #: The part of the expected wait of each id (task-seconds) that is worth no call: a hundred ids that
 #: share a call are together soon worth the next one, although none of them has waited long.
 TOLERATED = 0.02
