@@ -115,9 +115,9 @@ class Dispatcher:
 
     def _run(self, clock: Clock, send: Send, did: Dispatched) -> None:
         while serving := self._serving(now := clock.now()):
-            next_at = now + self.run_round(frozenset(serving), now, send, did)
-            if next_at < max(serving.values()):
-                self.stopping.wait(max(next_at - clock.now(), _SHORT))
+            wait = self.run_round(frozenset(serving), now, send, did)
+            if wait < max(serving.values()) - now:
+                self.stopping.wait(max(wait, _SHORT))
             else:  # the next tick comes first
                 self._forget(serving)
 
@@ -139,7 +139,7 @@ class Dispatcher:
     def run_round(self, accounts: frozenset[str], now: float, send: Send, did: Dispatched) -> float:
         """Send the batches of each account that may be sent now, and count them in `did`.
 
-        Returns the seconds from `now` until another batch may be worth a call.
+        Returns the seconds until another batch may be worth a call.
         """
         return min((self.rounds.run(each, now, send, did) for each in accounts), default=math.inf)
 

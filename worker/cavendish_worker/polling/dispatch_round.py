@@ -129,6 +129,7 @@ class Rounds:
         weighed = self._weigh(places, scales, calls)
         looks = {place[:2]: place for place in [*put_off, *_looks(places, weighed)]}
         chosen = _choose(weighed, scales, calls)
+        before = did.batches
         try:
             chosen = chosen[: self._take_calls(account, now, len(chosen), ceiling)]
             for one in chosen:
@@ -139,6 +140,8 @@ class Rounds:
                 looks |= {place[:2]: place for place in one.places(after)}
         finally:
             next_at = index.looked_at(list(looks.values()), now)
+        if did.batches > before:
+            return 0.0
         return math.inf if next_at is None else max(next_at - now, 0.0)
 
     def _shares_of(self, account: str, limit: RateLimit, now: float) -> CallShares:
